@@ -1,0 +1,3 @@
+"""flwr-caesar: federated learning over thin links, as a Flower plugin."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,185 @@
+"""The codec contract: pure functions between arrays and frames."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .errors import CodecError, StateMismatchError
+from .frame import FrameReader, Section, write_frame
+from .layout import Array, Arrays, Layout
+from .state import NO_DIGEST, CodecState
+
+TABLE_TAG = "TABL"
+MAX_TABLE_BYTES = 1 << 24
+DEFAULT_MAX_BYTES = 1 << 33
+
+
+class Codec(ABC):
+    """A lossy or lossless map between named arrays and a frame.
+
+    A codec is a frozen dataclass whose fields are its identity: two codecs with equal
+    `config` write bit-compatible frames. Encoding and decoding are pure: state goes in
+    and comes out, and no caller's array is changed.
+
+    Subclasses set `id`, and implement `_encode` and `_decode`; framing, the tensor
+    table, state checks and finiteness checks are done here.
+    """
+
+    id: ClassVar[str]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Id and parameters, JSON-serialisable; the codec's identity."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {"id": self.id, **own}
+
+    @abstractmethod
+    def _encode(
+        self, arrays: Arrays, layout: Layout, state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
+        """Return the content sections and the shared memory after this frame."""
+
+    @abstractmethod
+    def _decode(
+        self, reader: FrameReader, layout: Layout, state: CodecState | None
+    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
+        """Return the arrays and the shared memory after this frame."""
+
+    def encode(
+        self, arrays: Arrays, state: CodecState | None = None
+    ) -> tuple[bytes, CodecState]:
+        """Encode named arrays into one frame.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            Tensors of any shape and of a dtype in `layout.DTYPE_CODES`.
+        state : CodecState, optional
+            What the previous call returned. With `None`, or when the layout changes,
+            the frame carries the tensor table and is decodable from nothing.
+
+        Returns
+        -------
+        tuple of bytes and CodecState
+            The frame, and the state to pass to the next call.
+
+        Raises
+        ------
+        CodecError
+            If a dtype is not supported, or an element is NaN or infinite.
+        """
+        arrays = {name: np.asarray(array) for name, array in arrays.items()}
+        layout = Layout.of(arrays)
+        _require_finite(arrays)
+        known = state is not None and state.layout.digest == layout.digest
+        previous = state if known else None
+        sections, memory = self._encode(arrays, layout, previous)
+        table = [] if known else [Section(TABLE_TAG, layout.to_bytes(), itemsize=1)]
+        frame = write_frame(
+            config=self.config,
+            layout_digest=layout.digest,
+            sections=[*table, *sections],
+            state_version=previous.version if previous else 0,
+            state_digest=previous.digest if previous else NO_DIGEST,
+        )
+        return frame, _advance(layout, previous, memory)
+
+    def decode(
+        self,
+        frame: bytes,
+        state: CodecState | None = None,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> tuple[dict[str, Array], CodecState]:
+        """Decode one frame.
+
+        Parameters
+        ----------
+        frame : bytes
+            A frame of a codec with this `config`.
+        state : CodecState, optional
+            What the previous call returned, or ``CodecState(layout)`` to state the
+            tensors that are expected. With `None` the frame's own table is believed,
+            up to `max_bytes`.
+        max_bytes : int
+            Most bytes of decoded arrays to accept from a frame's own table.
+
+        Returns
+        -------
+        tuple of dict and CodecState
+            The arrays, and the state to pass to the next call.
+
+        Raises
+        ------
+        StateMismatchError
+            If the frame needs a state or tensor table the decoder does not have.
+        CodecError
+            If the frame is malformed, of another codec, or holds NaN or infinity.
+        """
+        reader = FrameReader(frame)
+        info = reader.info
+        if dict(info.config) != self.config:
+            raise CodecError(f"frame of codec {info.config}, expected {self.config}")
+        layout = _read_layout(reader, state, max_bytes)
+        previous = _require_state(reader, layout, state)
+        arrays, memory = self._decode(reader, layout, previous)
+        _require_finite(arrays)
+        return arrays, _advance(layout, previous, memory)
+
+
+def _advance(
+    layout: Layout,
+    previous: CodecState | None,
+    memory: Mapping[str, Array],
+) -> CodecState:
+    version = (previous.version if previous else 0) + 1 if memory else 0
+    return CodecState(layout, version, memory)
+
+
+def _read_layout(
+    reader: FrameReader, state: CodecState | None, max_bytes: int
+) -> Layout:
+    expected = state.layout if state else None
+    if TABLE_TAG not in reader:
+        if expected is None or expected.digest != reader.info.layout_digest:
+            raise StateMismatchError(
+                "frame names a tensor table by digest that this side has not seen"
+            )
+        return expected
+    layout = Layout.from_bytes(reader.section(TABLE_TAG, max_size=MAX_TABLE_BYTES))
+    if layout.digest != reader.info.layout_digest:
+        raise CodecError("frame's tensor table differs from its digest")
+    if expected is not None and not layout.same_shapes(expected):
+        raise CodecError("frame's tensors differ from the expected names or shapes")
+    if expected is None and layout.nbytes > max_bytes:
+        raise CodecError(f"frame claims {layout.nbytes} bytes of tensors")
+    return layout
+
+
+def _require_state(
+    reader: FrameReader, layout: Layout, state: CodecState | None
+) -> CodecState | None:
+    info = reader.info
+    if info.state_digest == NO_DIGEST and info.state_version == 0:
+        return None
+    if (
+        state is None
+        or state.layout.digest != layout.digest
+        or (state.version, state.digest) != (info.state_version, info.state_digest)
+    ):
+        raise StateMismatchError(
+            f"frame continues from codec state {info.state_version} "
+            f"({info.state_digest.hex()}), which this side does not hold"
+        )
+    return state
+
+
+def _require_finite(arrays: Arrays) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biu" and not np.isfinite(array).all():
+            raise CodecError(f"tensor {name!r} holds NaN or infinity")

@@ -1,0 +1,70 @@
+"""Bit-exact sections: tensors whose bytes are sent as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .frame import FrameReader, Section
+from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
+
+_ITEMSIZES = (1, 2, 4, 8)
+
+
+def split_exact(
+    layout: Layout, exact_below: int
+) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Split a layout into tensors sent exactly and tensors open to loss.
+
+    Parameters
+    ----------
+    layout : Layout
+        The tensors.
+    exact_below : int
+        Floating-point tensors with fewer elements are exact, as are all others that
+        are not floating point: biases and normalisation statistics cost little and
+        do not survive quantisation.
+
+    Returns
+    -------
+    tuple of list of TensorSpec
+        Exact and lossy tensors, each in layout order.
+    """
+    exact: list[TensorSpec] = []
+    lossy: list[TensorSpec] = []
+    for spec in layout.tensors:
+        is_lossy = spec.is_float and spec.size >= max(exact_below, 1)
+        (lossy if is_lossy else exact).append(spec)
+    return exact, lossy
+
+
+def pack_exact(arrays: Arrays, specs: Sequence[TensorSpec]) -> list[Section]:
+    """Concatenate tensors into one section per element size (``X1`` … ``X8``)."""
+    sections = []
+    for itemsize in _ITEMSIZES:
+        parts = [
+            np.ascontiguousarray(arrays[s.name], dtype=to_dtype(s.dtype)).tobytes()
+            for s in specs
+            if s.itemsize == itemsize
+        ]
+        data = b"".join(parts)
+        if data:
+            sections.append(Section(f"X{itemsize}", data, itemsize))
+    return sections
+
+
+def unpack_exact(reader: FrameReader, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Read what `pack_exact` wrote, as writable arrays."""
+    arrays: dict[str, Array] = {}
+    for itemsize in _ITEMSIZES:
+        group = [s for s in specs if s.itemsize == itemsize]
+        total = sum(s.nbytes for s in group)
+        data = reader.section(f"X{itemsize}", size=total) if total else b""
+        buffer = np.frombuffer(bytearray(data), np.uint8)
+        offset = 0
+        for spec in group:
+            raw = buffer[offset : offset + spec.nbytes]
+            arrays[spec.name] = raw.view(to_dtype(spec.dtype)).reshape(spec.shape)
+            offset += spec.nbytes
+    return arrays

@@ -1,0 +1,101 @@
+"""`topk`: the largest elements of each tensor, the rest zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .base import Codec
+from .errors import CodecError
+from .exact import pack_exact, split_exact, unpack_exact
+from .frame import FrameReader, Section
+from .layout import Array, Arrays, Layout
+from .positions import decode_positions, encode_positions, max_positions_bytes
+from .select import count_kept, top_k
+from .state import CodecState
+from .vector import gather, in_layout_order, scatter
+
+_VALUE_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+}
+
+
+@dataclass(frozen=True)
+class TopK(Codec):
+    """Top-k sparsification, per tensor.
+
+    Of each lossy tensor of `n` elements the ``ceil(density * n)`` largest in magnitude
+    are sent, ``TopK(x) = argmin_y {||y - x|| : ||y||_0 <= k}``. Biased: put it under
+    `ErrorFeedback` for updates.
+
+    Parameters
+    ----------
+    density : float
+        Fraction of elements kept, in ``(0, 1]``.
+    values : {"float32", "float16"}
+        Precision of the kept values. Magnitudes above 65,504 are refused in float16.
+    exact_below : int
+        Tensors with fewer elements are sent exactly.
+
+    References
+    ----------
+    Aji and Heafield (2017), arXiv:1704.05021.
+    """
+
+    density: float = 0.01
+    values: str = "float32"
+    exact_below: int = 1024
+
+    id: ClassVar[str] = "topk"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise CodecError(f"topk: density must be in (0, 1], not {self.density}")
+        if self.values not in _VALUE_DTYPES:
+            raise CodecError(
+                f"topk: values must be one of {', '.join(_VALUE_DTYPES)}, "
+                f"not {self.values!r}"
+            )
+
+    def _encode(
+        self, arrays: Arrays, layout: Layout, state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
+        exact, lossy = split_exact(layout, self.exact_below)
+        sections = pack_exact(arrays, exact)
+        if lossy:
+            vector = gather(arrays, lossy)
+            kept = []
+            offset = 0
+            for spec in lossy:
+                part = vector[offset : offset + spec.size]
+                kept.append(top_k(part, count_kept(spec.size, self.density)) + offset)
+                offset += spec.size
+            positions = np.concatenate(kept)
+            with np.errstate(over="ignore"):
+                values = vector[positions].astype(_VALUE_DTYPES[self.values])
+            if not np.isfinite(values).all():
+                raise CodecError("topk: an element exceeds the range of float16")
+            sections += [
+                Section("POS", encode_positions(positions, len(vector))),
+                Section("VAL", values.tobytes()),
+            ]
+        return sections, {}
+
+    def _decode(
+        self, reader: FrameReader, layout: Layout, state: CodecState | None
+    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
+        exact, lossy = split_exact(layout, self.exact_below)
+        arrays = unpack_exact(reader, exact)
+        if lossy:
+            vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
+            packed = reader.section("POS", max_size=max_positions_bytes(len(vector)))
+            positions = decode_positions(packed, len(vector))
+            dtype = _VALUE_DTYPES[self.values]
+            data = reader.section("VAL", size=len(positions) * dtype.itemsize)
+            vector[positions] = np.frombuffer(data, dtype)
+            arrays |= scatter(vector, lossy)
+        return in_layout_order(layout, arrays), {}
