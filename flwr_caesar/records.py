@@ -1,0 +1,92 @@
+"""What a round cost: measured bytes and seconds, per device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """One device's part in one phase of a round.
+
+    Parameters
+    ----------
+    node_id : int
+        Flower's id of the node.
+    bytes_down, bytes_up : int
+        Bytes of the arrays that travelled to and from the device, as Flower carries
+        them: frames, or plain arrays without compression. 0 up if nothing arrived.
+    raw_bytes_up : int
+        Bytes of the same upload uncompressed; 0 if nothing valid arrived.
+    seconds_train : float
+        In the app's own function, reported by the device.
+    seconds_encode, seconds_decode : float
+        Compressing the upload and decompressing the download, reported by the device.
+    seconds_server : float
+        Decoding and adding the upload, on the server.
+    seconds_round_trip : float
+        From sending the download to having the reply, by the server's clock.
+    examples : float
+        Weight of the update, as the device reported it.
+    dropped : str
+        Why the reply was not used; empty if it was.
+    """
+
+    node_id: int
+    bytes_down: int
+    bytes_up: int = 0
+    raw_bytes_up: int = 0
+    seconds_train: float = 0.0
+    seconds_encode: float = 0.0
+    seconds_decode: float = 0.0
+    seconds_server: float = 0.0
+    seconds_round_trip: float = 0.0
+    examples: float = 0.0
+    dropped: str = ""
+
+    @property
+    def compression_ratio(self) -> float:
+        """Uncompressed upload bytes over the bytes sent; 0 if nothing arrived."""
+        return self.raw_bytes_up / self.bytes_up if self.bytes_up else 0.0
+
+    def to_row(self) -> dict[str, Any]:
+        """Flat form for a CSV file."""
+        return {**asdict(self), "compression_ratio": self.compression_ratio}
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One phase (``"train"`` or ``"evaluate"``) of one round.
+
+    Parameters
+    ----------
+    server_round : int
+        Counted from 1.
+    phase : str
+        ``"train"`` or ``"evaluate"``.
+    seconds : float
+        From the first message sent to the last reply processed.
+    devices : tuple of DeviceRecord
+        One for each device a message was sent to.
+    """
+
+    server_round: int
+    phase: str
+    seconds: float
+    devices: tuple[DeviceRecord, ...] = field(default=())
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes sent to all devices."""
+        return sum(device.bytes_down for device in self.devices)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes received from all devices."""
+        return sum(device.bytes_up for device in self.devices)
+
+    @property
+    def dropped(self) -> dict[int, str]:
+        """Reason by node id, of the devices whose reply was not used."""
+        return {d.node_id: d.dropped for d in self.devices if d.dropped}
