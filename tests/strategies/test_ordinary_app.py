@@ -6,7 +6,6 @@ import random
 
 import pytest
 from flwr.serverapp.strategy import FedAvg
-
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.strategies import TopK
 

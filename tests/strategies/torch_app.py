@@ -11,6 +11,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 from sklearn.datasets import load_digits
 
+torch.set_num_threads(1)
+
 # --- client_app.py -----------------------------------------------------------
 
 
