@@ -1,4 +1,4 @@
-"""A Flower SuperLink of one's own: started, reached by name, stopped without a trace."""
+"""A Flower SuperLink of one's own: started, reached by name, stopped."""
 
 from __future__ import annotations
 

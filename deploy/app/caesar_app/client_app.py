@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -44,7 +43,6 @@ def train(message: Message, context: Context) -> Message:
     examples = _examples(spec, context)
     model = _model(spec, message)
     steps = config.get("local-steps")
-    started = time.perf_counter()
     result = train_model(
         model,
         examples.x,
@@ -58,13 +56,7 @@ def train(message: Message, context: Context) -> Message:
         seed=spec["seed"] + config["server-round"],
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
-    metrics = MetricRecord(
-        {
-            "num-examples": len(examples),
-            "loss": result["loss"],
-            "seconds": time.perf_counter() - started,
-        }
-    )
+    metrics = MetricRecord({"num-examples": len(examples), "loss": result["loss"]})
     arrays = ArrayRecord(model.state_dict())
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
@@ -30,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def _train(grid: Grid, spec: dict, folder: RunFolder) -> None:  # type: ignore[type-arg]
+def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
     random.seed(spec["seed"])  # Flower draws the devices of a round from it
     model = build_model(spec["model"], spec["seed"])
     test = load_test(spec["data"])
