@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flwr_caesar.codec import CodecError
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.tasks.errors import ConfigError
 
@@ -46,7 +47,7 @@ def build_strategy(
             "strategy.name", f"no strategy {name!r}; there are: {', '.join(STRATEGIES)}"
         )
     factory = getattr(import_module("flwr_caesar.strategies"), STRATEGIES[name])
-    known = set(inspect.signature(factory).parameters) - {"inner", "on_record"}
+    known = set(inspect.signature(factory).parameters) - {"strategy", "on_record"}
     for key in settings:
         if key not in known:
             choices = ", ".join(sorted(known)) or "none"
@@ -55,7 +56,7 @@ def build_strategy(
             )
     try:
         strategy: Strategy = factory(_fedavg(spec), **settings, on_record=on_record)
-    except (TypeError, ValueError) as error:
+    except (CodecError, TypeError, ValueError) as error:
         named = [key for key in settings if re.search(rf"\b{key}\b", str(error))]
         key = f"strategy.{named[0]}" if named else "strategy"
         raise ConfigError(key, str(error)) from None
