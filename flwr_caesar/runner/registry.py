@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flwr_caesar.codec import CodecError
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.tasks.errors import ConfigError
 
@@ -56,7 +55,7 @@ def build_strategy(
             )
     try:
         strategy: Strategy = factory(_fedavg(spec), **settings, on_record=on_record)
-    except (CodecError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         named = [key for key in settings if re.search(rf"\b{key}\b", str(error))]
         key = f"strategy.{named[0]}" if named else "strategy"
         raise ConfigError(key, str(error)) from None
