@@ -17,12 +17,12 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
-from flwr_caesar.clients import compression_mod
-from flwr_caesar.strategies import TopK, Uncompressed
-from flwr_caesar.strategies.framed import FramedStrategy
 
+from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import get_codec
 from flwr_caesar.records import RoundRecord
+from flwr_caesar.strategies import TopK, Uncompressed
+from flwr_caesar.strategies.framed import FramedStrategy
 from flwr_caesar.transport import RECORD_KEY, frame_to_record, record_to_frame
 
 from .apps import drift, initial_model, numpy_app

@@ -22,6 +22,7 @@ from flwr.serverapp.strategy import (
     Result,
     Strategy,
 )
+
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.strategies import TopK, Uncompressed
 from flwr_caesar.strategies.framed import FramedStrategy

@@ -6,9 +6,9 @@ import random
 
 import pytest
 from flwr.serverapp.strategy import FedAvg
+
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.strategies import TopK, Uncompressed
-
 from flwr_caesar.transport import arrays_nbytes
 
 from .apps import initial_model, numpy_app
@@ -73,6 +73,7 @@ def test_one_frame_is_one_array_shared_by_all_devices() -> None:
 def test_the_residual_conserves_what_was_not_sent() -> None:
     """Over rounds, sent updates plus the residual are what the device computed."""
     import numpy as np
+
     from flwr_caesar.clients.residual import load_residual
 
     moved = []
