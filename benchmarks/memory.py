@@ -24,10 +24,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-from flwr_caesar.strategies import TopK
 from models import resnet18_arrays
 
 from flwr_caesar.codec import CodecState, Layout, update_layout
+from flwr_caesar.strategies import TopK
 from flwr_caesar.transport import (
     RECORD_KEY,
     Timing,

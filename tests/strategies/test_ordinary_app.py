@@ -6,6 +6,7 @@ import random
 
 import pytest
 from flwr.serverapp.strategy import FedAvg
+
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.strategies import TopK
 
