@@ -187,5 +187,8 @@ def _require_state(
 
 def _require_finite(arrays: Arrays) -> None:
     for name, array in arrays.items():
-        if array.dtype.kind not in "biu" and not np.isfinite(array).all():
-            raise CodecError(f"tensor {name!r} holds NaN or infinity")
+        if array.dtype.kind not in "biu":
+            with np.errstate(invalid="ignore"):  # a signalling NaN
+                finite = np.isfinite(array).all()
+            if not finite:
+                raise CodecError(f"tensor {name!r} holds NaN or infinity")

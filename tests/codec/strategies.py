@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -27,12 +27,20 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
+_WIDTHS: dict[str, Literal[16, 32, 64]] = {
+    "bfloat16": 32,
+    "float16": 16,
+    "float32": 32,
+    "float64": 64,
+}
+
+
 def _elements(dtype: str) -> st.SearchStrategy[Any] | None:
     if dtype not in FLOAT_DTYPES:
         return None
-    width = {"bfloat16": 32, "float16": 16, "float32": 32, "float64": 64}[dtype]
+    width = _WIDTHS[dtype]
     largest = {
-        "bfloat16": float(ml_dtypes.finfo(ml_dtypes.bfloat16).max),
+        "bfloat16": 255 * 2.0**120,
         "float16": 65504.0,
         "float32": float(np.finfo(np.float32).max),
         "float64": float(np.finfo(np.float64).max),

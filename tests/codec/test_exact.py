@@ -31,7 +31,7 @@ def test_tensors_are_bit_exact_and_writable(model: dict[str, Array]) -> None:
 
 
 def test_only_large_floating_point_tensors_are_lossy() -> None:
-    model = {
+    model: dict[str, Array] = {
         "small": np.zeros(9, np.float32),
         "large": np.zeros(10, np.float16),
         "ints": np.zeros(100, np.int64),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -15,11 +17,11 @@ from flwr_caesar.codec.topk import TopK
 from .strategies import Array, gaussian_model
 
 
-def inputs(rng: np.random.Generator, dtype: object) -> dict[str, Array]:
+def inputs(rng: np.random.Generator, dtype: type[Any]) -> dict[str, Array]:
     scale = 10.0 ** rng.integers(-3, 2)
     return {
-        "w": (scale * rng.normal(size=(40, 11))).astype(dtype),  # type: ignore[arg-type]
-        "small": rng.normal(size=5).astype(dtype),  # type: ignore[arg-type]
+        "w": (scale * rng.normal(size=(40, 11))).astype(dtype),
+        "small": rng.normal(size=5).astype(dtype),
         "steps": rng.integers(0, 9, 3),
     }
 
@@ -33,7 +35,7 @@ def inputs(rng: np.random.Generator, dtype: object) -> dict[str, Array]:
     ),
 )
 def test_what_was_sent_and_the_residual_sum_to_the_input(
-    seed: int, dtype: object, codec: Codec
+    seed: int, dtype: type[Any], codec: Codec
 ) -> None:
     rng = np.random.default_rng(seed)
     feedback = ErrorFeedback(codec)

@@ -19,7 +19,6 @@ from flwr_caesar.codec.positions import (
     unpack_bits,
 )
 
-
 RICE, COMPLEMENT = 0x40, 0x80
 
 
@@ -69,10 +68,8 @@ def test_uneven_positions_round_trip(at: str) -> None:
 
 @pytest.mark.parametrize(
     ("density", "factor"),
-    [(0.001, 1.03), (0.003, 1.03), (0.01, 1.03), (0.03, 1.03), (0.05, 1.03)]
-    + [(0.1, 1.03), (0.15, 1.03), (0.2, 1.03)]
-    + [(0.25, 1.25), (0.3, 1.25), (0.4, 1.25), (0.5, 1.25), (0.6, 1.25), (0.7, 1.25)]
-    + [(0.75, 1.25), (0.9, 1.25), (0.99, 1.25)],
+    [(density, 1.03) for density in (0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.15, 0.2)]
+    + [(density, 1.25) for density in (0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.9, 0.99)],
 )
 def test_cost_is_near_the_bernoulli_entropy(density: float, factor: float) -> None:
     n = 200_000

@@ -23,7 +23,10 @@ def test_a_state_without_memory_has_no_digest(model: dict[str, Array]) -> None:
 
 
 def test_the_digest_is_crc32_then_adler32() -> None:
-    memory = {"b": np.array([1.5], np.float32), "a": np.array([[2]], np.int16)}
+    memory: dict[str, Array] = {
+        "b": np.array([1.5], np.float32),
+        "a": np.array([[2]], np.int16),
+    }
     stream = (
         struct.pack("<I", 3) + LAYOUT.digest + b"a" + b"\2\0" + b"b" + b"\0\0\xc0\x3f"
     )
