@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from flwr_caesar.codec import Codec, CodecState, Layout, get_codec, list_codecs
-from flwr_caesar.codec import registry as registry_module
+from flwr_caesar.codec import Codec, CodecState, Layout, get_codec, registry
 from flwr_caesar.codec.dense import Dense
 from flwr_caesar.codec.frame import FrameReader, Section
 from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.codec.testing import check_codec, sample_arrays
 
+from .entry_points import install
 from .samples import CONFIGS
 from .test_base import Delta
 
 
 def test_every_codec_has_a_sample() -> None:
-    assert {config["id"] for config in CONFIGS} == set(list_codecs())
+    assert {config["id"] for config in CONFIGS} == registry._OURS.keys()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=json.dumps)
@@ -31,13 +31,10 @@ def test_our_codecs_conform(config: dict[str, Any]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def lenient_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = registry_module._find
-    theirs: dict[str, type[Codec]] = {
-        cls.id: cls for cls in (Delta, ReadOnly, Forgetful, Random, Inexact)
-    }
-    monkeypatch.setattr(
-        registry_module, "_find", lambda name: theirs.get(name) or find(name)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = (Delta, ReadOnly, Forgetful, Random, Inexact)
+    install(
+        monkeypatch, **{cls.id: f"{cls.__module__}:{cls.__name__}" for cls in theirs}
     )
 
 
@@ -72,11 +69,6 @@ class Forgetful(Delta):
 @dataclass(frozen=True)
 class Random(Dense):
     id: ClassVar[str] = "test-random"
-    rng: Any = field(default=None, hash=False, compare=False)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"id": self.id}
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
@@ -104,14 +96,14 @@ class Inexact(Dense):
     ("codec", "words"),
     [
         (ReadOnly(), "read-only"),
-        (Forgetful(), "memories differ|instead of a CodecError|codec state"),
+        (Forgetful(), "memories differ"),
         (Random(), "same frame"),
         (Inexact(), "bit-exact"),
     ],
     ids=lambda value: getattr(value, "id", ""),
 )
 def test_a_codec_that_breaks_a_rule_is_caught(codec: Codec, words: str) -> None:
-    with pytest.raises((AssertionError, ValueError), match=words):
+    with pytest.raises(AssertionError, match=words):
         check_codec(codec, frames=10)
 
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
 
-from flwr_caesar.codec import CodecError, get_codec, list_codecs, registry
+from flwr_caesar.codec import CodecError, get_codec, list_codecs
 from flwr_caesar.codec.topk import TopK
 
+from .entry_points import install
 from .test_base import Delta
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = registry.ENTRY_POINT_GROUP
-    points = EntryPoints(
-        [
-            EntryPoint("test-delta", f"{Delta.__module__}:Delta", group),
-            EntryPoint("not-a-codec", "json:dumps", group),
-            EntryPoint("not-there", "flwr_caesar.no_such_module:Codec", group),
-            EntryPoint("dense", "json:dumps", group),
-        ]
-    )
-    monkeypatch.setattr(
-        registry, "entry_points", lambda **selection: points.select(**selection)
+    install(
+        monkeypatch,
+        test_delta=f"{Delta.__module__}:Delta",
+        not_a_codec="json:dumps",
+        not_there="flwr_caesar.no_such_module:Codec",
+        dense="json:dumps",
     )
 
 
