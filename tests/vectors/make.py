@@ -2,7 +2,8 @@
 
 A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
-elements, in layout order). Rounds are decoded in turn, each from the state after the last.
+elements, in layout order). Rounds are decoded in turn, each from the state after the
+last.
 
     python -m tests.vectors.make
 """
