@@ -148,6 +148,7 @@ def picture(outcomes: Sequence[Outcome], path: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -166,6 +167,7 @@ def picture(outcomes: Sequence[Outcome], path: Path) -> None:
     right.set_xlabel("megabytes uploaded and downloaded")
     for axes in (left, right):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.grid(visible=True, which="both", alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     right.legend(loc="lower right", frameon=False)
