@@ -53,13 +53,14 @@ class RunningMean:
         weight : float
             Weight of the reply, positive.
         """
-        for name, delta in update.items():
-            term = np.asarray(_term(delta, base[name]))
-            term = np.multiply(term, term.dtype.type(weight), out=term[...])
-            if name in self._sums:
-                self._sums[name] += term
-            else:
-                self._sums[name] = term
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the mean
+            for name, delta in update.items():
+                term = np.asarray(_term(delta, base[name]))
+                np.multiply(term, term.dtype.type(weight), out=term)
+                if name in self._sums:
+                    self._sums[name] += term
+                else:
+                    self._sums[name] = term
         self._weight += weight
         _, so_far = self._bases.get(id(base), (base, 0.0))
         self._bases[id(base)] = (base, so_far + weight)
@@ -70,7 +71,10 @@ class RunningMean:
         return self._weight
 
     def result(self) -> dict[str, Array]:
-        """Return the mean model, in the dtypes of the base; at least one was added."""
+        """Return the mean model, in the dtypes of the base; at least one was added.
+
+        Finite updates may still have a mean that overflows.
+        """
         mean: dict[str, Array] = {}
         for name, total in self._sums.items():
             value = np.asarray(total / total.dtype.type(self._weight))

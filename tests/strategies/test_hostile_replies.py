@@ -76,7 +76,7 @@ TAMPERING = {
     "empty": (reframe(lambda f: b""), "not a frame"),
     "flipped": (reframe(lambda f: f[:200] + b"\xff\xff" + f[202:]), "corrupt"),
     "version": (reframe(lambda f: f[:4] + b"\x63" + f[5:]), "frame format 99"),
-    "other tensors": (foreign_frame, "expected names or shapes"),
+    "other tensors": (foreign_frame, "claims"),
     "other codec": (wrong_codec, "frame of codec"),
     "plain arrays": (set_record("arrays", initial_model()), "compression_mod"),
     "no arrays": (drop_record("arrays"), "no ArrayRecord"),
