@@ -111,7 +111,6 @@ def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
 
         try:
             config = composed(overrides)
-            del config._metadata.flags["struct"]
         except MissingConfigException as error:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")
             options = ", ".join(sorted(error.options or ()))

@@ -31,7 +31,7 @@ def _examples(spec: dict[str, Any], context: Context) -> Examples:
 def _model(spec: dict[str, Any], message: Message) -> torch.nn.Module:
     torch.set_num_threads(1)  # several devices share this machine's cores
     model = build_model(spec["model"], spec["seed"])
-    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     return model
 
 
@@ -39,7 +39,7 @@ def _model(spec: dict[str, Any], message: Message) -> torch.nn.Module:
 def train(message: Message, context: Context) -> Message:
     """Train for some epochs and return the model."""
     spec = load_spec(context.run_config)
-    config = message.content["config"]
+    config: dict[str, Any] = dict(message.content.config_records["config"])
     examples = _examples(spec, context)
     model = _model(spec, message)
     steps = config.get("local-steps")
