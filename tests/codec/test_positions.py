@@ -120,6 +120,11 @@ def test_packed_bits_of_another_length_are_refused() -> None:
         (head(RICE | 62, 1) + b"\x08" + bytes(8), 1 << 20),
         # gaps of 2^62 - 1, so that their sum wraps
         (head(RICE | 62, 3) + b"\xe0" + b"\xff" * 24, 1 << 20),
+        # out of the vector, and back by a quotient 3 << 62 that wraps
+        (
+            head(RICE | 62, 2) + b"\x88" + pack_bits(np.array([2**62 - 1, 5]), 62),
+            1 << 20,
+        ),
         (head(RICE | 3, 1) + b"\x80\xe0", 7),
         (head(RICE, 1) + b"\0\x80", 8),
     ],
