@@ -23,7 +23,7 @@ class TopK(FramedStrategy):
     ----------
     strategy : Strategy
         The inner strategy.
-    density : float (default: 0.05)
+    density : float (default: 0.1)
         Fraction of elements sent, in ``(0, 1]``.
     values : {"float16", "float32"} (default: "float16")
         Precision of the elements sent; the rounding error stays on the device too.
@@ -40,7 +40,7 @@ class TopK(FramedStrategy):
     Examples
     --------
     >>> from flwr.serverapp.strategy import FedAvg
-    >>> strategy = TopK(FedAvg(fraction_train=0.1), density=0.05)
+    >>> strategy = TopK(FedAvg(fraction_train=0.1), density=0.1)
 
     References
     ----------
@@ -51,7 +51,7 @@ class TopK(FramedStrategy):
         self,
         strategy: Strategy,
         *,
-        density: float = 0.05,
+        density: float = 0.1,
         values: str = "float16",
         error_feedback: bool = True,
         on_record: Callable[[RoundRecord], None] | None = None,

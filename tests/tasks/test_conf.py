@@ -44,7 +44,11 @@ def test_every_model_file_builds_for_its_data(model):
     assert len(last) == config["data"]["num_classes"]
 
 
-@pytest.mark.parametrize("path", sorted([*CONF.glob("data/*.yaml"), *CONF.glob("model/*.yaml")]), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*CONF.glob("data/*.yaml"), *CONF.glob("model/*.yaml")]),
+    ids=lambda p: p.stem,
+)
 def test_every_file_says_how_to_use_it_and_every_knob_what_it_does(path):
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
