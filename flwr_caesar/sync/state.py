@@ -1,0 +1,87 @@
+"""What a device remembers of one training history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flwr_caesar.codec.layout import Array
+
+Order = tuple[int, int]
+"""When the server made a request: its incarnation, and a count of its phases.
+
+An incarnation is larger than that of any server process before it, so orders compare
+across restarts and restored backups.
+"""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An upload of which the device does not yet know whether it was applied.
+
+    Parameters
+    ----------
+    upload_id : int
+        Random, 64 bits, not zero.
+    order : tuple of int
+        Of the request it answers.
+    frame : bytes
+        What was sent; decoding it gives what the residual gets back.
+    """
+
+    upload_id: int
+    order: Order
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """State of one device in one lineage; a store keeps it whole or not at all.
+
+    Parameters
+    ----------
+    token : bytes
+        16 random bytes known to this device and the server only; their SHA-256 is the
+        device's id in the server's ledger.
+    lineage : int
+        The training history.
+    order : tuple of int
+        Of the newest request that was answered.
+    version : int
+        Number of the model held; -1 if none.
+    digest : bytes
+        Eight bytes that name the content of that model; empty if none.
+    model : mapping of str to ndarray
+        That model.
+    residual : mapping of str to ndarray
+        What was computed and not sent, float32 (float64 for float64 tensors).
+    pending : tuple of Pending
+        Uploads that are not settled, oldest first.
+    settled : tuple of int
+        Ids of the newest uploads known to be applied, newest last.
+    codec_version, codec_arrays : int, mapping of str to ndarray
+        Memory of the upload codec after the last settled upload.
+    """
+
+    token: bytes
+    lineage: int
+    order: Order = (0, 0)
+    version: int = -1
+    digest: bytes = b""
+    model: Mapping[str, Array] = field(default_factory=dict)
+    residual: Mapping[str, Array] = field(default_factory=dict)
+    pending: tuple[Pending, ...] = ()
+    settled: tuple[int, ...] = ()
+    codec_version: int = 0
+    codec_arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+class DeviceStore(Protocol):
+    """Where a device's states are kept between messages, one for each lineage."""
+
+    def load(self, lineage: int) -> DeviceState | None:
+        """Return the state of a lineage; `None`, with a log line, if unusable."""
+
+    def save(self, state: DeviceState) -> None:
+        """Keep a state durably: after a crash, either it or the one before loads."""
