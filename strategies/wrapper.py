@@ -399,6 +399,15 @@ class StrategyWrapper(Strategy):
             time.monotonic() - self._phase_start,
             tuple(devices.values()),
         )
+        log(
+            INFO,
+            "%s: used %d of %d replies, %.2f MB down, %.2f MB up",
+            phase,
+            len(devices) - len(record.dropped),
+            len(devices),
+            record.bytes_down / 1e6,
+            record.bytes_up / 1e6,
+        )
         self.history.append(record)
         self._requests = {}
         if self._on_record:

@@ -25,6 +25,7 @@ from flwr_caesar.runner.superlink import (
 
 _POLL_SECONDS = 0.2
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_FRAME = " \t╭╮╰╯│─"  # Flower draws boxes around its errors
 _STARTED = re.compile(r"Successfully started run (\d+)")
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*)$")
 
@@ -210,7 +211,7 @@ def _read(log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in _read(log).splitlines()]
+    lines = [line.strip(_FRAME) for line in _read(log).splitlines()]
     return next((line for line in reversed(lines) if line), "nothing yet")
 
 
