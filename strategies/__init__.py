@@ -2,6 +2,6 @@
 
 from .topk import TopK
 from .uncompressed import Uncompressed
-from .wrapper import StrategyWrapper
+from .wrapper import StrategyWrapper, WrapperOptions
 
-__all__ = ["StrategyWrapper", "TopK", "Uncompressed"]
+__all__ = ["StrategyWrapper", "TopK", "Uncompressed", "WrapperOptions"]

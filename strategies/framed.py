@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from logging import INFO
+from typing import Unpack
 
 from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -11,10 +11,9 @@ from flwr.supercore import log
 
 from flwr_caesar.codec import Codec, CodecState, Layout, get_codec, update_layout
 from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.records import RoundRecord
 from flwr_caesar.transport import RECORD_KEY, Plan, frame_to_record, record_to_frame
 
-from .wrapper import StrategyWrapper
+from .wrapper import StrategyWrapper, WrapperOptions
 
 
 class FramedStrategy(StrategyWrapper):
@@ -30,8 +29,8 @@ class FramedStrategy(StrategyWrapper):
         Codec of the updates.
     error_feedback : bool
         Whether devices keep what the upload codec left out.
-    on_record : callable, optional
-        Called with the RoundRecord of each train and evaluate phase.
+    **options
+        See `WrapperOptions`.
     """
 
     def __init__(
@@ -41,9 +40,9 @@ class FramedStrategy(StrategyWrapper):
         download: Codec | None = None,
         upload: Codec | None = None,
         error_feedback: bool = False,
-        on_record: Callable[[RoundRecord], None] | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(strategy, on_record=on_record)
+        super().__init__(strategy, **options)
         self.download = download or get_codec("dense")
         self.upload = upload or get_codec("dense")
         self.error_feedback = error_feedback

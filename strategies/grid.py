@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,10 +50,22 @@ class StreamingGrid(Grid):
     ----------
     grid : Grid
         The Grid that Flower handed to the ServerApp.
+    deadline : float, optional
+        Seconds after which to stop waiting, besides the timeout of a call.
+    quorum : float, optional
+        Stop waiting once this fraction of the requests is answered.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        deadline: float | None = None,
+        quorum: float | None = None,
+    ) -> None:
         self._grid = grid
+        self._deadline = math.inf if deadline is None else deadline
+        self._quorum = 1.0 if quorum is None else quorum
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -108,9 +121,12 @@ class StreamingGrid(Grid):
         ------
         Arrival
             In order of arrival; none for a request that the SuperLink refused or
-            that was not answered in time.
+            that was not answered before the deadline or the quorum.
         """
         requests = list(messages)
+        patience = min(math.inf if timeout is None else timeout, self._deadline)
+        enough = math.ceil(self._quorum * len(requests))
+        answered = 0
         largest = max((_nbytes(message) for message in requests), default=0)
         sent = time.monotonic()
         ids = list(self._grid.push_messages(requests)) if requests else []
@@ -135,14 +151,16 @@ class StreamingGrid(Grid):
                     if node_id is None:
                         continue
                     arrived = True
+                    answered += not reply.has_error()
                     seen = max(seen, _nbytes(reply))
                     yield Arrival(node_id, reply, time.monotonic() - sent)
                     del reply
-            if timeout is not None and time.monotonic() - sent >= timeout:
+            left = patience - (time.monotonic() - sent)
+            if answered >= enough or left <= 0:
                 return
             if waiting:
                 pause = _FIRST_PAUSE if arrived else min(pause * 1.5, _LONGEST_PAUSE)
-                time.sleep(pause)
+                time.sleep(min(pause, left))
 
 
 def _nbytes(message: Message) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Unpack
 
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import get_codec
-from flwr_caesar.records import RoundRecord
 
 from .framed import FramedStrategy
+from .wrapper import WrapperOptions
 
 
 class TopK(FramedStrategy):
@@ -29,8 +29,8 @@ class TopK(FramedStrategy):
         Precision of the elements sent; the rounding error stays on the device too.
     error_feedback : bool (default: True)
         Whether the device remembers the rest. Without, it is lost.
-    on_record : callable, optional
-        Called with the RoundRecord of each train and evaluate phase.
+    **options
+        See `WrapperOptions`.
 
     Raises
     ------
@@ -54,11 +54,11 @@ class TopK(FramedStrategy):
         density: float = 0.1,
         values: str = "float16",
         error_feedback: bool = True,
-        on_record: Callable[[RoundRecord], None] | None = None,
+        **options: Unpack[WrapperOptions],
     ) -> None:
         super().__init__(
             strategy,
             upload=get_codec({"id": "topk", "density": density, "values": values}),
             error_feedback=error_feedback,
-            on_record=on_record,
+            **options,
         )

@@ -23,8 +23,8 @@ class Uncompressed(StrategyWrapper):
     ----------
     strategy : Strategy
         The inner strategy.
-    on_record : callable, optional
-        Called with the RoundRecord of each train and evaluate phase.
+    **options
+        See `WrapperOptions`.
     """
 
     def _pack(self, content: RecordDict, *, is_train: bool) -> RecordDict:

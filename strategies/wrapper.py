@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
+from typing import TypedDict, Unpack
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -29,7 +30,7 @@ from .grid import Arrival, StreamingGrid
 from .mean import RunningMean, aggregates_a_mean
 from .metrics import Signature, common_signature, read_weight, signature
 
-NOT_ANSWERED = "no reply within the timeout"
+NOT_ANSWERED = "no reply before the round closed"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,24 @@ class Opened:
     content: RecordDict
 
 
+class WrapperOptions(TypedDict, total=False):
+    """Options that every strategy here takes.
+
+    Parameters
+    ----------
+    on_record : callable
+        Called with the RoundRecord of each train and evaluate phase.
+    deadline : float
+        Seconds after which a phase closes. What arrives later is not applied.
+    quorum : float
+        Fraction of replies, in ``(0, 1]``, at which a phase closes.
+    """
+
+    on_record: Callable[[RoundRecord], None]
+    deadline: float
+    quorum: float
+
+
 class StrategyWrapper(Strategy):
     """Run another Flower strategy over a different wire.
 
@@ -78,24 +97,30 @@ class StrategyWrapper(Strategy):
     ----------
     strategy : Strategy
         The inner strategy.
-    on_record : callable, optional
-        Called with the RoundRecord of each train and evaluate phase.
+    **options
+        See `WrapperOptions`.
 
     Attributes
     ----------
     history : list of RoundRecord
         Every phase so far.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        *,
-        on_record: Callable[[RoundRecord], None] | None = None,
-    ) -> None:
+    def __init__(self, strategy: Strategy, **options: Unpack[WrapperOptions]) -> None:
         self.strategy = strategy
         self.history: list[RoundRecord] = []
-        self._on_record = on_record
+        self._on_record = options.get("on_record")
+        self._deadline = options.get("deadline")
+        self._quorum = options.get("quorum")
+        if self._deadline is not None and not self._deadline > 0:
+            raise ValueError(f"deadline must be above 0 seconds, not {self._deadline}")
+        if self._quorum is not None and not 0 < self._quorum <= 1:
+            raise ValueError(f"quorum must be in (0, 1], not {self._quorum}")
         self._weight_key: str = getattr(strategy, "weighted_by_key", "num-examples")
         self._requests: dict[int, Request] = {}
         self._opened: dict[int, tuple[ArrayRecord, Arrays]] = {}
@@ -130,7 +155,7 @@ class StrategyWrapper(Strategy):
         If no round had a valid reply, the result holds the initial model.
         """
         result = super().start(
-            StreamingGrid(grid),
+            StreamingGrid(grid, deadline=self._deadline, quorum=self._quorum),
             initial_arrays,
             num_rounds,
             timeout,

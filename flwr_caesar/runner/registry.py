@@ -46,7 +46,7 @@ def build_strategy(
             "strategy.name", f"no strategy {name!r}; there are: {', '.join(STRATEGIES)}"
         )
     factory = getattr(import_module("flwr_caesar.strategies"), STRATEGIES[name])
-    known = set(inspect.signature(factory).parameters) - {"strategy", "on_record"}
+    known = _settings(factory)
     for key in settings:
         if key not in known:
             choices = ", ".join(sorted(known)) or "none"
@@ -60,6 +60,14 @@ def build_strategy(
         key = f"strategy.{named[0]}" if named else "strategy"
         raise ConfigError(key, str(error)) from None
     return strategy
+
+
+def _settings(factory: Callable[..., Strategy]) -> set[str]:
+    """Return what can be set of a strategy: its own parameters and the common ones."""
+    from flwr_caesar.strategies import WrapperOptions
+
+    own = set(inspect.signature(factory).parameters) - {"strategy", "options"}
+    return (own | WrapperOptions.__annotations__.keys()) - {"on_record"}
 
 
 def _fedavg(spec: Mapping[str, Any]) -> Strategy:

@@ -170,7 +170,7 @@ def test_a_silent_device_is_recorded_and_the_round_closes() -> None:
         tamper=lambda reply, node: None if node == 2 else reply,
     )
     strategy.start(grid, initial_model(), num_rounds=1, timeout=0.2)
-    assert strategy.history[0].dropped == {2: "no reply within the timeout"}
+    assert strategy.history[0].dropped == {2: "no reply before the round closed"}
 
 
 def test_a_round_without_valid_replies_keeps_the_model() -> None:
@@ -259,3 +259,34 @@ def test_claimed_array_sizes_are_not_believed() -> None:
 
     _, history = run(FramedStrategy(FedAvg()), on_victim(claim))
     assert "not a frame" in history[0].dropped[VICTIM]
+
+
+def test_a_quorum_closes_the_round_and_the_rest_is_recorded() -> None:
+    strategy = TopK(FedAvg(fraction_evaluate=0.0), quorum=0.5)
+    grid = LocalGrid(
+        numpy_app(mods=[compression_mod]),
+        4,
+        tamper=lambda reply, node: None if node > 2 else reply,
+    )
+    result = strategy.start(grid, initial_model(), num_rounds=1)
+    assert set(strategy.history[0].dropped) == {3, 4}
+    assert not np.array_equal(
+        result.arrays["weight"].numpy(), initial_model()["weight"].numpy()
+    )
+
+
+def test_a_deadline_closes_the_round() -> None:
+    strategy = TopK(FedAvg(fraction_evaluate=0.0), deadline=0.1)
+    grid = LocalGrid(
+        numpy_app(mods=[compression_mod]),
+        3,
+        tamper=lambda reply, node: None if node == 1 else reply,
+    )
+    strategy.start(grid, initial_model(), num_rounds=1)
+    assert strategy.history[0].dropped == {1: "no reply before the round closed"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("deadline", 0), ("quorum", 1.5)])
+def test_options_out_of_range_are_refused_by_name(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=key):
+        TopK(FedAvg(), **{key: value})
