@@ -1,0 +1,302 @@
+"""The device's side of a request: who applied what, and what to send.
+
+Pure: a state goes in and comes out. The caller loads it before and saves it durably
+before anything that depends on it leaves the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from flwr_caesar.codec import (
+    Codec,
+    CodecError,
+    CodecState,
+    Layout,
+    get_codec,
+    inspect_frame,
+    update_layout,
+)
+from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+
+from .ledger_api import Version
+from .protocol import (
+    EVALUATED,
+    MAX_PENDING,
+    NEED_WHOLE,
+    STALE,
+    UNSETTLED,
+    UPDATE,
+    DownloadHeader,
+    UploadHeader,
+    model_digest,
+)
+from .settle import settle
+from .state import DeviceState, Pending
+
+DecodeModel = Callable[[bytes, Arrays | None], Mapping[str, Array]]
+"""From a frame, and the base if it is a change of one, to the model."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a request asks of the device.
+
+    Parameters
+    ----------
+    state : DeviceState
+        To go on with. To be saved before `reply` is sent; if there is none yet,
+        `commit_update` or `evaluated` say what to save and send.
+    model : mapping of str to ndarray, optional
+        The model to work on; `None` if there is nothing to compute.
+    reply, frame : UploadHeader, bytes, optional
+        What to answer at once, and the upload that goes with it if it is one that
+        was sent before.
+    applied, returned : tuple of int
+        Uploads of which this request told that they were applied, or were not and
+        went back into the residual.
+    forfeited : mapping of str to ndarray
+        What was given up, as another copy of this state went on without it.
+    notes : tuple of str
+        For the device's log.
+    """
+
+    state: DeviceState
+    model: Mapping[str, Array] | None = None
+    reply: UploadHeader | None = None
+    frame: bytes | None = None
+    applied: tuple[int, ...] = ()
+    returned: tuple[int, ...] = ()
+    forfeited: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A state to save durably, and then the upload to send."""
+
+    state: DeviceState
+    frame: bytes
+    reply: UploadHeader
+
+
+def decode_whole(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
+    """Decode a frame that holds a whole model.
+
+    Raises
+    ------
+    CodecError
+        If it is damaged, or is a change of `base`.
+    """
+    if base is not None:
+        raise CodecError("this side decodes whole models only")
+    return get_codec(inspect_frame(frame).config).decode(frame)[0]
+
+
+def receive(
+    state: DeviceState | None,
+    header: DownloadHeader,
+    frame: bytes | None,
+    *,
+    train: bool,
+    new_token: Callable[[], bytes],
+    decode_model: DecodeModel = decode_whole,
+) -> Received:
+    """Take a request in.
+
+    Parameters
+    ----------
+    state : DeviceState, optional
+        What was saved for the header's lineage.
+    header : DownloadHeader
+        The request.
+    frame : bytes, optional
+        The model, or a change of one; `None` if the device is believed to hold it.
+    train : bool
+        Whether an update is asked for.
+    new_token : callable
+        Returns 16 new random bytes.
+    decode_model : callable
+        Decodes `frame`; may raise CodecError.
+
+    Raises
+    ------
+    ValueError
+        If the state is of another lineage.
+    """
+    if state is None:
+        state = DeviceState(new_token(), header.lineage)
+    if state.lineage != header.lineage:
+        raise ValueError("the state is of another lineage than the request")
+    if header.order < state.order:
+        note = f"request {header.order} is older than {state.order}, answered before"
+        return Received(state, reply=_reply(state, header, STALE), notes=(note,))
+    if header.order == state.order:
+        for pending in state.pending:
+            if pending.order == header.order:
+                return _again(state, header, pending)
+    settled = settle(state, header, new_token)
+    state = replace(settled.state, order=header.order)
+    received = Received(
+        state,
+        applied=settled.applied,
+        returned=settled.returned,
+        forfeited=settled.forfeited,
+        notes=settled.notes,
+    )
+    try:
+        model = _open_model(state, header, frame, decode_model)
+    except CodecError as err:
+        note = f"a whole model is needed: {err}"
+        return replace(
+            received,
+            reply=_reply(state, header, NEED_WHOLE),
+            notes=(*received.notes, note),
+        )
+    number, digest = header.target
+    state = replace(state, model=model, version=number, digest=digest)
+    if train and len(state.pending) >= MAX_PENDING:
+        note = "too many uploads wait for the server to know this device again"
+        return replace(
+            received,
+            state=state,
+            reply=_reply(state, header, UNSETTLED),
+            notes=(*received.notes, note),
+        )
+    return replace(received, state=state, model=model)
+
+
+def commit_update(
+    state: DeviceState,
+    header: DownloadHeader,
+    update: Arrays,
+    *,
+    codec: Codec,
+    new_id: Callable[[], int],
+    error_feedback: bool = True,
+) -> Committed:
+    """Encode an update together with the residual.
+
+    Parameters
+    ----------
+    state : DeviceState
+        Of `Received`.
+    header : DownloadHeader
+        The request.
+    update : mapping of str to ndarray
+        What `flwr_caesar.codec.difference` gives for the trained model.
+    codec : Codec
+        For the update.
+    new_id : callable
+        Returns a new random nonzero number below ``2**64``.
+    error_feedback : bool
+        Whether to keep what the codec leaves out. Without, it is dropped by choice;
+        uploads that were not applied are sent again all the same.
+
+    Raises
+    ------
+    CodecError
+        If the update cannot be encoded; then nothing changed.
+    """
+    layout = update_layout(Layout.of(update))
+    total = _add_residual(update, state.residual, layout)
+    memory = CodecState(layout)
+    if not state.pending and state.codec_arrays:
+        last = CodecState(layout, state.codec_version, state.codec_arrays)
+        memory = last if last.digest == header.memory else memory
+    raw, _ = codec.encode(total, memory)
+    frame = stamp(raw, lineage=state.lineage, base_version=state.version)
+    residual: dict[str, Array] = {}
+    if error_feedback:
+        sent, _ = codec.decode(frame, memory)
+        for spec in layout.tensors:
+            if spec.is_float:
+                residual[spec.name] = np.asarray(total[spec.name] - sent[spec.name])
+    upload_id = new_id()
+    reply = replace(
+        _reply(state, header, UPDATE), base=_held(state), upload_id=upload_id
+    )
+    pending = Pending(upload_id, header.order, frame)
+    after = replace(state, residual=residual, pending=(*state.pending, pending))
+    return Committed(after, frame, reply)
+
+
+def evaluated(state: DeviceState, header: DownloadHeader) -> UploadHeader:
+    """Return the reply to an evaluation."""
+    return _reply(state, header, EVALUATED)
+
+
+def _add_residual(
+    update: Arrays, residual: Mapping[str, Array], layout: Layout
+) -> dict[str, Array]:
+    total = {}
+    for spec in layout.tensors:
+        array = update[spec.name]
+        if spec.is_float:
+            array = array.astype(to_dtype(spec.dtype), copy=False)
+            left = residual.get(spec.name)
+            if left is not None and left.shape != array.shape:
+                raise CodecError(
+                    f"tensor {spec.name!r} has shape {array.shape}, what is left of "
+                    f"it from earlier rounds has {left.shape}"
+                )
+            array = array if left is None else np.asarray(array + left)
+        total[spec.name] = array
+    return total
+
+
+def _again(state: DeviceState, header: DownloadHeader, pending: Pending) -> Received:
+    """Answer a request that was answered before: the same upload once more."""
+    if header.target != _held(state):
+        note = f"request {header.order} came twice with different models"
+        return Received(state, reply=_reply(state, header, STALE), notes=(note,))
+    known = tuple(i for i in _known(state) if i != pending.upload_id)
+    reply = replace(
+        _reply(state, header, UPDATE),
+        base=header.target,
+        upload_id=pending.upload_id,
+        known=known,
+    )
+    return Received(state, reply=reply, frame=pending.frame)
+
+
+def _open_model(
+    state: DeviceState,
+    header: DownloadHeader,
+    frame: bytes | None,
+    decode_model: DecodeModel,
+) -> Mapping[str, Array]:
+    if header.base is not None and header.base != _held(state):
+        raise CodecError(f"the download builds on {header.base}, not held here")
+    if frame is None:
+        if header.base != header.target:
+            raise CodecError("the download has no model")
+        return state.model
+    model = decode_model(frame, None if header.base is None else state.model)
+    if model_digest(model) != header.target[1]:
+        raise CodecError("the model received is not the one that was meant")
+    return model
+
+
+def _held(state: DeviceState) -> Version | None:
+    return None if state.version < 0 else (state.version, state.digest)
+
+
+def _known(state: DeviceState) -> tuple[int, ...]:
+    return (*state.settled, *(p.upload_id for p in state.pending))
+
+
+def _reply(state: DeviceState, header: DownloadHeader, status: str) -> UploadHeader:
+    return UploadHeader(
+        lineage=header.lineage,
+        order=header.order,
+        nonce=header.nonce,
+        token=state.token,
+        status=status,
+        held=_held(state),
+        known=_known(state),
+    )
