@@ -18,6 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from .codec import CodecError
 from .codec.layout import Arrays
+from .sync.protocol import DownloadHeader, UploadHeader
 
 FRAME_STYPE = "flwr_caesar.frame"
 RECORD_KEY = "flwr-caesar"
@@ -30,11 +31,6 @@ def frame_to_record(frame: bytes) -> ArrayRecord:
     return ArrayRecord({_FRAME_KEY: Array("uint8", (len(frame),), FRAME_STYPE, frame)})
 
 
-def is_frame_record(record: ArrayRecord) -> bool:
-    """Whether a record was made by `frame_to_record`."""
-    return any(array.stype == FRAME_STYPE for array in record.values())
-
-
 def record_to_frame(record: ArrayRecord) -> bytes:
     """Return the frame in a record.
 
@@ -43,7 +39,7 @@ def record_to_frame(record: ArrayRecord) -> bytes:
     CodecError
         If the record is not exactly one frame.
     """
-    if list(record) != [_FRAME_KEY] or not is_frame_record(record):
+    if list(record) != [_FRAME_KEY] or record[_FRAME_KEY].stype != FRAME_STYPE:
         raise CodecError(
             "reply holds plain arrays, not a frame: add compression_mod to the "
             "ClientApp, ClientApp(mods=[compression_mod])"
@@ -77,6 +73,8 @@ class Plan:
 
     Parameters
     ----------
+    record : str
+        Name of the ArrayRecord that the app is to see.
     upload : mapping, optional
         Configuration of the codec for the update; `None` for a message whose reply
         carries no arrays.
@@ -84,16 +82,19 @@ class Plan:
         Whether the device keeps what the codec left out and adds it next time.
     """
 
+    record: str = "arrays"
     upload: Mapping[str, Any] | None = None
     error_feedback: bool = False
 
-    def to_record(self) -> ConfigRecord:
-        """Encode for the wire."""
+    def to_record(self, header: DownloadHeader) -> ConfigRecord:
+        """Encode for the wire, together with the header of the download."""
         return ConfigRecord(
             {
                 "protocol": PROTOCOL_VERSION,
+                "record": self.record,
                 "upload": json.dumps(self.upload) if self.upload else "",
                 "error-feedback": self.error_feedback,
+                **header.to_dict(),
             }
         )
 
@@ -106,17 +107,17 @@ class Plan:
         CodecError
             If the message has none, or one of another protocol version.
         """
-        record = _require_record(content)
-        upload = record.get("upload")
-        if not isinstance(upload, str):
-            raise CodecError("the server's plan names no upload codec")
+        record = require_record(content)
+        name, upload = record.get("record"), record.get("upload")
+        if not isinstance(name, str) or not isinstance(upload, str):
+            raise CodecError("the server's plan names no record or no upload codec")
         try:
             config = json.loads(upload) if upload else None
         except ValueError as err:
             raise CodecError(f"the server's plan is malformed: {err}") from err
         if config is not None and not isinstance(config, dict):
             raise CodecError("the server's plan is malformed: codec is no mapping")
-        return cls(config, bool(record.get("error-feedback", False)))
+        return cls(name, config, bool(record.get("error-feedback", False)))
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,11 @@ class Timing:
     encode: float = 0.0
     decode: float = 0.0
 
-    def to_record(self) -> ConfigRecord:
-        """Encode for the wire."""
+    def to_record(self, header: UploadHeader) -> ConfigRecord:
+        """Encode for the wire, together with the header of the upload."""
         return ConfigRecord(
             {
+                **header.to_dict(),
                 "protocol": PROTOCOL_VERSION,
                 "seconds-train": self.train,
                 "seconds-encode": self.encode,
@@ -148,7 +150,7 @@ class Timing:
             If the reply has none, one of another protocol version, or a time that is
             not a finite number of seconds.
         """
-        record = _require_record(content)
+        record = require_record(content)
         seconds = []
         for key in ("seconds-train", "seconds-encode", "seconds-decode"):
             value = record.get(key)
@@ -158,7 +160,14 @@ class Timing:
         return cls(*seconds)
 
 
-def _require_record(content: RecordDict) -> ConfigRecord:
+def require_record(content: RecordDict) -> ConfigRecord:
+    """Return our record of a message.
+
+    Raises
+    ------
+    CodecError
+        If there is none, or it is of another protocol version.
+    """
     record = content.get(RECORD_KEY)
     if not isinstance(record, ConfigRecord):
         raise CodecError(f"message has no {RECORD_KEY!r} record")

@@ -27,7 +27,7 @@ class Uncompressed(StrategyWrapper):
         See `WrapperOptions`.
     """
 
-    def _pack(self, content: RecordDict, *, is_train: bool) -> RecordDict:
+    def _pack(self, node_id: int, content: RecordDict) -> RecordDict:
         return content
 
     def _open_record(self, record: ArrayRecord, base: Arrays) -> dict[str, Array]:

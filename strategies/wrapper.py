@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
+from os import PathLike
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -76,11 +77,16 @@ class WrapperOptions(TypedDict, total=False):
         Seconds after which a phase closes. What arrives later is not applied.
     quorum : float
         Fraction of replies, in ``(0, 1]``, at which a phase closes.
+    checkpoint : path
+        Folder for the model, the inner strategy's state and the ledger of devices,
+        written after each round. A strategy that is given a folder with a checkpoint
+        goes on from it. Of no effect without frames.
     """
 
     on_record: Callable[[RoundRecord], None]
     deadline: float
     quorum: float
+    checkpoint: str | PathLike[str]
 
 
 class StrategyWrapper(Strategy):
@@ -125,10 +131,11 @@ class StrategyWrapper(Strategy):
         self._requests: dict[int, Request] = {}
         self._opened: dict[int, tuple[ArrayRecord, Arrays]] = {}
         self._phase_start = 0.0
+        self._rounds_before = 0
 
     @abstractmethod
-    def _pack(self, content: RecordDict, *, is_train: bool) -> RecordDict:
-        """Return the content to send instead of the inner strategy's."""
+    def _pack(self, node_id: int, content: RecordDict) -> RecordDict:
+        """Return the content to send to a node instead of the inner strategy's."""
 
     @abstractmethod
     def _open_record(self, record: ArrayRecord, base: Arrays) -> dict[str, Array]:
@@ -139,6 +146,27 @@ class StrategyWrapper(Strategy):
         CodecError
             If it is malformed.
         """
+
+    def _open_phase(self, messages: list[Message], *, is_train: bool) -> None:
+        """Prepare to pack the messages of a phase."""
+        self._phase_start = time.monotonic()
+        self._requests = {}
+        self._opened = {}
+
+    def _accept(self, node_id: int, content: RecordDict) -> None:
+        """Judge a reply before it is opened.
+
+        Raises
+        ------
+        CodecError
+            If it does not count.
+        """
+
+    def _withdraw(self, node_id: int, reason: str) -> None:
+        """Learn that a reply, accepted or not, is not used."""
+
+    def _close_phase(self, server_round: int, arrays: ArrayRecord | None) -> None:
+        """End a phase, after which the model is `arrays`; `None` if it is the same."""
 
     def start(
         self,
@@ -154,41 +182,48 @@ class StrategyWrapper(Strategy):
 
         If no round had a valid reply, the result holds the initial model.
         """
+        before = self._rounds_before
         result = super().start(
             StreamingGrid(grid, deadline=self._deadline, quorum=self._quorum),
             initial_arrays,
-            num_rounds,
+            max(num_rounds - before, 0),
             timeout,
             train_config,
             evaluate_config,
-            evaluate_fn,
+            evaluate_fn and (lambda done, arrays: evaluate_fn(before + done, arrays)),
         )
         result.arrays = result.arrays or initial_arrays
-        return result
+        return result if before == 0 else _shifted(result, before)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy sample and configure, then pack its messages."""
-        messages = self.strategy.configure_train(server_round, arrays, config, grid)
+        messages = self.strategy.configure_train(
+            self._rounds_before + server_round, arrays, config, grid
+        )
         return self._repack(messages, is_train=True)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy sample and configure, then pack its messages."""
-        messages = self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        messages = self.strategy.configure_evaluate(
+            self._rounds_before + server_round, arrays, config, grid
+        )
         return self._repack(messages, is_train=False)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Open replies as they arrive and let the inner strategy aggregate them."""
+        server_round += self._rounds_before
         devices = self._waiting_devices()
         if aggregates_a_mean(self.strategy):
             result = self._aggregate_mean(server_round, replies, devices)
         else:
             result = self._aggregate_all(server_round, replies, devices)
+        self._close_phase(server_round, result[0])
         self._record(server_round, "train", devices)
         return result
 
@@ -196,6 +231,7 @@ class StrategyWrapper(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Drop unusable replies and let the inner strategy aggregate the others."""
+        server_round += self._rounds_before
         devices = self._waiting_devices()
         messages = {}
         for node_id, message, opened in self._open_all(
@@ -207,6 +243,7 @@ class StrategyWrapper(Strategy):
         metrics = None
         if agreeing:
             metrics = self.strategy.aggregate_evaluate(server_round, agreeing)
+        self._close_phase(server_round, None)
         self._record(server_round, "evaluate", devices)
         return metrics
 
@@ -283,31 +320,19 @@ class StrategyWrapper(Strategy):
     def _repack(
         self, messages: Iterable[Message], *, is_train: bool
     ) -> Iterable[Message]:
-        self._begin_phase()
-        packed: dict[int, tuple[RecordDict, RecordDict]] = {}
-        out = []
-        for message in messages:
+        listed = list(messages)
+        self._open_phase(listed, is_train=is_train)
+        for message in listed:
             node_id = message.metadata.dst_node_id
             if node_id in self._requests:
                 raise ValueError(
                     f"{type(self.strategy).__name__} sends two messages to node "
                     f"{node_id} in one phase; one is supported"
                 )
-            original = message.content
-            if id(original) not in packed:
-                # Holding the original keeps its id from being used again.
-                packed[id(original)] = original, self._pack(original, is_train=is_train)
-            content = packed[id(original)][1]
-            self._requests[node_id] = self._request(node_id, original, content)
+            content = self._pack(node_id, message.content)
+            self._requests[node_id] = self._request(node_id, message.content, content)
             message.content = content
-            out.append(message)
-        return out
-
-    def _begin_phase(self) -> None:
-        """Forget the phase before."""
-        self._phase_start = time.monotonic()
-        self._requests = {}
-        self._opened = {}
+        return listed
 
     def _request(
         self, node_id: int, original: RecordDict, content: RecordDict
@@ -376,6 +401,7 @@ class StrategyWrapper(Strategy):
         if message.has_error():
             raise CodecError(f"error {message.error.code}: {message.error.reason}")
         content = RecordDict(dict(message.content.items()))
+        self._accept(request.node_id, content)
         timing = Timing()
         if RECORD_KEY in content:
             timing = Timing.from_content(content)
@@ -408,6 +434,7 @@ class StrategyWrapper(Strategy):
         self, devices: dict[int, DeviceRecord], node_id: int, reason: str
     ) -> None:
         log(WARNING, "Dropped the reply of node %d: %s", node_id, reason)
+        self._withdraw(node_id, reason)
         devices[node_id] = replace(devices[node_id], dropped=reason, examples=0.0)
 
     def _record(
@@ -451,3 +478,15 @@ def _base_for(key: str, bases: dict[str, Arrays]) -> Arrays:
     if len(bases) == 1:
         return next(iter(bases.values()))
     raise CodecError(f"reply's ArrayRecord {key!r} is not one that was sent")
+
+
+def _shifted(result: Result, before: int) -> Result:
+    """Count the rounds of a resumed run from the first."""
+    for name in (
+        "train_metrics_clientapp",
+        "evaluate_metrics_clientapp",
+        "evaluate_metrics_serverapp",
+    ):
+        metrics = getattr(result, name)
+        setattr(result, name, {before + done: m for done, m in metrics.items()})
+    return result

@@ -31,7 +31,11 @@ class LocalGrid(Grid):
             node: Context(
                 run_id=1,
                 node_id=node,
-                node_config={"partition-id": node - 1, "num-partitions": num_nodes},
+                node_config={
+                    "partition-id": node - 1,
+                    "num-partitions": num_nodes,
+                    "state-dir": "context",
+                },
                 state=RecordDict(),
                 run_config={},
             )
