@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
+
+from flwr_caesar.codec.layout import Array
 
 from . import device as device_side
 from .law import Ghost, Holder, Law, count_tokens
@@ -120,6 +123,10 @@ class _Published:
     frame: bytes = field(repr=False)
 
 
+def _decode_once(frame: bytes, base: None) -> Mapping[str, Array]:
+    return device_side.decode_whole(frame, base)
+
+
 class FaultRun:
     """One simulated training, see `run_faults`."""
 
@@ -141,6 +148,8 @@ class FaultRun:
         self._clock = 1_000_000
         self._quiet = False
         self._sums: dict[int, tuple[str, int, dict[str, Any]]] = {}
+        self._last_applied = 0
+        self._decode_model = lru_cache(maxsize=16)(_decode_once)
         self._ledger = MemoryLedger(
             self._publish({n: np.zeros(s) for n, s in SHAPES.items()})
         )
@@ -171,6 +180,8 @@ class FaultRun:
             state = holder.state
             if state is None or state.version != last:
                 self.law.violations.append(f"device {holder.number} is left behind")
+        if self._last_applied != len(self.holders):
+            self.law.violations.append("not every device is heard again")
 
     # the server
 
@@ -248,6 +259,7 @@ class FaultRun:
         self._server.close_phase((number, model_digest(model)), published)
         self.law.committed(uploads)
         self.applied += len(uploads)
+        self._last_applied = len(uploads)
         if self._random.random() < 0.1:
             self._backups.append((self._ledger.copy(), self.law.snapshot()))
             self._backups = self._backups[-6:]
@@ -273,7 +285,7 @@ class FaultRun:
             return
         device = device_id(reply.token)
         if message.node_id in _HOSTILE_NODES:
-            self.law.claimed(device, reply.upload_id, values)
+            self.law.claimed(device, reply.upload_id, self.law.vector(values))
         self._sums[message.node_id] = device, reply.upload_id, values
 
     # the network
@@ -300,6 +312,7 @@ class FaultRun:
         self._wire.append(message)
 
     def _deliver_all(self) -> None:
+        at_node = {holder.node_id: holder for holder in self.holders}
         deadline = not self._quiet and self._random.random() < DEADLINE
         left = self._random.randrange(1 + 2 * len(self._wire)) if deadline else -1
         while self._wire:
@@ -324,9 +337,9 @@ class FaultRun:
             elif message.node_id in _HOSTILE_NODES:
                 self._hostile(message)
             else:
-                for holder in self.holders:
-                    if holder.node_id == message.node_id:
-                        self._ask(holder, message)
+                holder = at_node.get(message.node_id)
+                if holder is not None:
+                    self._ask(holder, message)
 
     def _flip(self, data: bytes) -> bytes:
         if not data:
@@ -354,6 +367,7 @@ class FaultRun:
             message.frame,
             train=message.train,
             new_token=lambda: self._random.randbytes(16),
+            decode_model=self._decode_model,
         )
         before = holder.state or replace(received.state, pending=(), settled=())
         stale = message.epoch != self._epoch
@@ -374,7 +388,9 @@ class FaultRun:
             )
             state, reply, frame = done.state, done.reply, done.frame
             ghost = replace(ghost, computed=ghost.computed + self.law.vector(update))
-            values, _ = self._codec.decode(frame, CodecState(Layout.of(update)))
+            before_sum = self.law.vector(received.state.residual)
+            values = before_sum + self.law.vector(update)
+            values -= self.law.vector(state.residual)
             self.law.made(state, ghost, reply.upload_id, values)
         elif reply is None:
             reply = device_side.evaluated(state, header)

@@ -78,17 +78,17 @@ class Law:
         return np.concatenate(parts).astype(np.float64)
 
     def made(
-        self, state: DeviceState, ghost: Ghost, upload_id: int, values: Arrays
+        self, state: DeviceState, ghost: Ghost, upload_id: int, values: Vector
     ) -> None:
         """Take note of an upload that a device made durable."""
         key = device_id(state.token), upload_id
-        self.mass[key] = self.vector(values)
+        self.mass[key] = values
         waiting = {p.upload_id for p in state.pending} - {upload_id}
         self._knew[key] = ghost.spent | waiting
 
-    def claimed(self, device: str, upload_id: int, values: Arrays) -> None:
+    def claimed(self, device: str, upload_id: int, values: Vector) -> None:
         """Take note of an upload that somebody else made up."""
-        self.mass.setdefault((device, upload_id), self.vector(values))
+        self.mass.setdefault((device, upload_id), values)
         self._knew.setdefault((device, upload_id), frozenset())
 
     def committed(self, uploads: Iterable[tuple[str, int, Vector]]) -> None:
