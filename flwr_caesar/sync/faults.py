@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
-
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.layout import Array, Arrays
 
 from . import device as device_side
 from .law import Ghost, Holder, Law, count_tokens
@@ -123,7 +122,15 @@ class _Published:
     frame: bytes = field(repr=False)
 
 
-def _decode_once(frame: bytes, base: None) -> Mapping[str, Array]:
+@lru_cache(maxsize=16)
+def _decode_whole(frame: bytes) -> Mapping[str, Array]:
+    return device_side.decode_whole(frame, None)
+
+
+def _decode_model(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
+    """Decode a model that hundreds of devices are sent only once."""
+    if base is None:
+        return _decode_whole(frame)
     return device_side.decode_whole(frame, base)
 
 
@@ -149,7 +156,6 @@ class FaultRun:
         self._quiet = False
         self._sums: dict[int, tuple[str, int, dict[str, Any]]] = {}
         self._last_applied = 0
-        self._decode_model = lru_cache(maxsize=16)(_decode_once)
         self._ledger = MemoryLedger(
             self._publish({n: np.zeros(s) for n, s in SHAPES.items()})
         )
@@ -367,7 +373,7 @@ class FaultRun:
             message.frame,
             train=message.train,
             new_token=lambda: self._random.randbytes(16),
-            decode_model=self._decode_model,
+            decode_model=_decode_model,
         )
         before = holder.state or replace(received.state, pending=(), settled=())
         stale = message.epoch != self._epoch

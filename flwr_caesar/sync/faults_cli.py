@@ -1,4 +1,4 @@
-"""``flwr-caesar faults``: does the law hold when everything goes wrong?"""
+"""``flwr-caesar faults``: whether the law holds when everything goes wrong."""
 
 from __future__ import annotations
 
