@@ -10,6 +10,10 @@ from flwr_caesar import __version__
 
 # Name of a sub-command: the module whose `main(arguments)` runs it, and its help.
 COMMANDS = {
+    "faults": (
+        "flwr_caesar.sync.faults_cli",
+        "check that no learning is lost or applied twice, whatever fails",
+    ),
     "run": (
         "flwr_caesar.runner.command",
         "train over many devices, measure the bytes, compare strategies",

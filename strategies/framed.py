@@ -11,6 +11,7 @@ from logging import INFO
 from os import PathLike
 from typing import Unpack
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -25,7 +26,7 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.layout import Array, Arrays, to_dtype
 from flwr_caesar.sync.ledger import Checkpoint, SqliteLedger
 from flwr_caesar.sync.ledger_api import LedgerStore, Version
 from flwr_caesar.sync.memory import MemoryLedger
@@ -68,6 +69,34 @@ class Publication:
     version: Version
 
 
+def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
+    """Return arrays in the dtypes of the first model; integers are rounded.
+
+    FedAvg makes float64 of integer counters, and adaptive optimisers of float16. On the
+    wire a model keeps the tensors it began with, so that every version and every
+    update of a history has one layout.
+
+    Raises
+    ------
+    ValueError
+        If the tensors differ in name or shape.
+    """
+    if not layout.same_shapes(Layout.of(arrays)):
+        raise ValueError(
+            "the aggregated model has other tensors than the initial one; it must keep "
+            "their names, order and shapes"
+        )
+    cast = {}
+    for spec in layout.tensors:
+        array, dtype = arrays[spec.name], to_dtype(spec.dtype)
+        if array.dtype != dtype:
+            if not spec.is_float:
+                array = np.rint(array)
+            array = np.asarray(array).astype(dtype)
+        cast[spec.name] = array
+    return cast
+
+
 class FramedStrategy(StrategyWrapper):
     """Frames both ways: the model down by one codec, updates up by another.
 
@@ -107,6 +136,7 @@ class FramedStrategy(StrategyWrapper):
         self._session: ServerSession | None = None
         self._publication: Publication | None = None
         self._headers: dict[int, DownloadHeader] = {}
+        self._layout: Layout | None = None
         self._is_train = True
 
     def start(
@@ -129,6 +159,7 @@ class FramedStrategy(StrategyWrapper):
         StateError
             If the checkpoint cannot be trusted, or another server uses it.
         """
+        self._layout = Layout.of(record_to_arrays(initial_arrays))
         with ExitStack() as stack:
             if self._checkpoint is not None:
                 ledger = stack.enter_context(SqliteLedger(self._checkpoint))
@@ -200,7 +231,7 @@ class FramedStrategy(StrategyWrapper):
             self._session.withdraw(node_id, reason)
 
     def _open_record(self, record: ArrayRecord, base: Arrays) -> dict[str, Array]:
-        expected = CodecState(update_layout(Layout.of(base)))
+        expected = CodecState(update_layout(self._layout or Layout.of(base)))
         update, _ = self.upload.decode(record_to_frame(record), expected)
         return update
 
@@ -239,7 +270,9 @@ class FramedStrategy(StrategyWrapper):
         return self._session
 
     def _publish(self, model: ArrayRecord, number: int) -> Publication:
-        frame, _ = self.download.encode(record_to_arrays(model))
+        arrays = record_to_arrays(model)
+        self._layout = self._layout or Layout.of(arrays)
+        frame, _ = self.download.encode(cast_like(self._layout, arrays))
         decoded, _ = self.download.decode(frame)
         version = (number, model_digest(decoded))
         self._publication = Publication(model, frame_to_record(frame), version)

@@ -204,9 +204,11 @@ def commit_update(
     """
     layout = update_layout(Layout.of(update))
     total = _add_residual(update, state.residual, layout)
-    memory = CodecState(layout)
+    # The server expects the tensors of its model; others need a table in the frame.
+    expected = update_layout(Layout.of(state.model))
+    memory = CodecState(expected)
     if not state.pending and state.codec_arrays:
-        last = CodecState(layout, state.codec_version, state.codec_arrays)
+        last = CodecState(expected, state.codec_version, state.codec_arrays)
         memory = last if last.digest == header.memory else memory
     raw, _ = codec.encode(total, memory)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)

@@ -1,31 +1,45 @@
-"""A ledger for a server that keeps no checkpoint."""
+"""A ledger in memory, for simulation and tests."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .ledger_api import DeviceRow, Head
 
 
+@dataclass
 class MemoryLedger:
-    """A `LedgerStore` that lasts as long as the process; checkpoints are not kept."""
+    """A `LedgerStore` that lives as long as its process.
 
-    def __init__(self) -> None:
-        self._head: Head | None = None
-        self._rows: dict[str, DeviceRow] = {}
-        self._nodes: dict[int, str] = {}
+    Parameters
+    ----------
+    checkpoint : object
+        What was committed with the newest model.
+    """
+
+    checkpoint: Any = None
+    _head: Head | None = None
+    _rows: dict[str, DeviceRow] = field(default_factory=dict)
+    _nodes: dict[int, str] = field(default_factory=dict)
+
+    def copy(self) -> MemoryLedger:
+        """Return a backup: later commits to either do not change the other."""
+        return MemoryLedger(
+            self.checkpoint, self._head, dict(self._rows), dict(self._nodes)
+        )
 
     def head(self) -> Head | None:
-        """Return where the history stands."""
+        """See `LedgerStore.head`."""
         return self._head
 
     def at_nodes(self, node_ids: Collection[int]) -> dict[int, DeviceRow]:
-        """Return the rows of the devices last seen at these nodes."""
+        """See `LedgerStore.at_nodes`."""
         return {n: self._rows[self._nodes[n]] for n in node_ids if n in self._nodes}
 
     def devices(self, ids: Collection[str]) -> dict[str, DeviceRow]:
-        """Return the rows of those of these devices that are known."""
+        """See `LedgerStore.devices`."""
         return {i: self._rows[i] for i in ids if i in self._rows}
 
     def commit(
@@ -35,7 +49,9 @@ class MemoryLedger:
         nodes: Mapping[int, str] | None = None,
         checkpoint: Any = None,
     ) -> None:
-        """Keep all of it."""
+        """See `LedgerStore.commit`."""
         self._head = head
-        self._rows.update((row.device, row) for row in rows)
+        self._rows.update({row.device: row for row in rows})
         self._nodes.update(nodes or {})
+        if checkpoint is not None:
+            self.checkpoint = checkpoint

@@ -1,0 +1,602 @@
+"""Thousands of rounds of everything that can go wrong, against the law.
+
+Real sessions, headers and frames of a tiny model whose updates are whole numbers, so
+that the law holds to the last bit. One seed decides everything that happens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
+from flwr_caesar.codec.layout import Array, Arrays
+
+from . import device as device_side
+from .law import Ghost, Holder, Law, count_tokens
+from .ledger_api import Version
+from .memory import MemoryLedger
+from .protocol import (
+    UPDATE,
+    DownloadHeader,
+    UploadHeader,
+    device_id,
+    model_digest,
+)
+from .server import ServerSession
+
+SHAPES = {"weight": 16, "bias": 4}
+QUIET_ROUNDS = 3
+_HOSTILE_NODES = range(1, 4)
+_MOST_LATE = 400
+
+MESSAGE_FAULTS = {
+    "drop": 0.04,
+    "delay": 0.08,
+    "duplicate": 0.08,
+    "corrupt-frame": 0.03,
+    "corrupt-header": 0.03,
+}
+REORDER = 0.2
+DEVICE_FAULTS = {
+    "device-crash-before-write": 0.04,
+    "device-crash-after-write": 0.05,
+    "device-disk-full": 0.03,
+}
+DEVICE_EVENTS = {
+    "device-restored": 0.002,
+    "device-deleted": 0.001,
+    "device-copied": 0.001,
+    "device-new-node": 0.01,
+}
+SERVER_FAULTS = {
+    "server-crash-open": 0.03,
+    "server-crash-before-commit": 0.04,
+    "server-crash-after-commit": 0.04,
+    "server-restored": 0.01,
+    "server-clock-back": 0.005,
+}
+DEADLINE = 0.2
+
+
+@dataclass(frozen=True)
+class _Message:
+    node_id: int
+    fields: dict[str, Any]
+    frame: bytes | None
+    epoch: int
+    phase: int
+    train: bool = True
+    is_reply: bool = False
+
+
+@dataclass(frozen=True)
+class FaultReport:
+    """What happened.
+
+    Parameters
+    ----------
+    seed, devices, rounds : int
+        Of the run; together with `participation` they name it.
+    participation : float
+        Fraction of the devices asked in a round.
+    events : int
+        Messages delivered, durable writes, commits, and acts of the operator.
+    faults : mapping of str to int
+        Injected, by kind.
+    applied, resyncs, forfeited : int
+        Uploads committed, whole models asked for, and states given up.
+    refusals : mapping of str to int
+        Replies refused, by reason.
+    violations : tuple of str
+        Of the law, in the order found.
+    """
+
+    seed: int
+    devices: int
+    rounds: int
+    participation: float
+    events: int
+    faults: dict[str, int]
+    applied: int
+    resyncs: int
+    forfeited: int
+    refusals: dict[str, int]
+    violations: tuple[str, ...]
+
+    @property
+    def injected(self) -> int:
+        """Number of faults of all kinds."""
+        return sum(self.faults.values())
+
+
+@dataclass(frozen=True)
+class _Published:
+    model: dict[str, np.ndarray[Any, Any]]
+    frame: bytes = field(repr=False)
+
+
+@lru_cache(maxsize=16)
+def _decode_whole(frame: bytes) -> Mapping[str, Array]:
+    return device_side.decode_whole(frame, None)
+
+
+def _decode_model(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
+    """Decode a model that hundreds of devices are sent only once."""
+    if base is None:
+        return _decode_whole(frame)
+    return device_side.decode_whole(frame, base)
+
+
+class FaultRun:
+    """One simulated training, see `run_faults`."""
+
+    def __init__(self, seed: int, devices: int, participation: float) -> None:
+        self._random = random.Random(seed)
+        self._participation = participation
+        self._codec = get_codec({"id": "topk", "density": 0.25, "exact_below": 8})
+        self._dense = get_codec("dense")
+        self.law = Law(SHAPES)
+        self.holders = [Holder(n, self._new_id()) for n in range(devices)]
+        self._wire: deque[_Message] = deque()
+        self._late: list[_Message] = []
+        self._seen: deque[UploadHeader] = deque(maxlen=200)
+        self._frames: deque[bytes] = deque(maxlen=200)
+        self.faults: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.events = self.applied = self.resyncs = 0
+        self._epoch = self._phase = 0
+        self._clock = 1_000_000
+        self._quiet = False
+        self._sums: dict[int, tuple[str, int, dict[str, Any]]] = {}
+        self._last_applied = 0
+        self._ledger = MemoryLedger(
+            self._publish({n: np.zeros(s) for n, s in SHAPES.items()})
+        )
+        self._start_server()
+        self._backups = [(self._ledger.copy(), self.law.snapshot())]
+
+    def round(self, number: int) -> None:
+        """Run one round with its faults, and check every device after it."""
+        self.law.where = f"round {number}"
+        self._operator()
+        self._run_phase(train=True)
+        if number % 5 == 4:
+            self._run_phase(train=False)
+        for holder in self.holders:
+            self.law.check(holder)
+        self.law.check_model(self.law.vector(self._ledger.checkpoint.model))
+
+    def quiet_rounds(self) -> None:
+        """End with rounds without faults, after which all is well again."""
+        self._quiet = True
+        self._wire.clear()
+        self._late.clear()
+        self._start_server()
+        for number in range(QUIET_ROUNDS):
+            self.round(-1 - number)
+        last = self._server.head.version[0] - 1
+        for holder in self.holders:
+            state = holder.state
+            if state is None or state.version != last:
+                self.law.violations.append(f"device {holder.number} is left behind")
+        if self._last_applied != len(self.holders):
+            self.law.violations.append("not every device is heard again")
+
+    # the server
+
+    def _publish(self, model: dict[str, Any]) -> _Published:
+        return _Published(model, self._dense.encode(model)[0])
+
+    def _start_server(self, now: int | None = None) -> None:
+        self._clock += 1_000
+        model = self._ledger.checkpoint.model
+        initial: Version = (0, model_digest(model))
+        self._server = ServerSession(
+            self._ledger,
+            now=self._clock if now is None else now,
+            new_id=self._new_id,
+            initial=initial,
+        )
+        self._server.refusals = self.refusals
+        self._sums = {}
+
+    def _run_phase(self, *, train: bool) -> None:
+        self._phase += 1
+        count = len(self.holders)
+        asked = self.holders
+        if not self._quiet:
+            count = max(1, round(self._participation * count))
+            asked = self._random.sample(self.holders, count)
+        node_ids = [h.node_id for h in asked]
+        if not self._quiet:
+            node_ids += _HOSTILE_NODES
+        frame = self._ledger.checkpoint.frame
+        for node_id, header in self._server.open_phase(node_ids, train=train).items():
+            sent = None if header.base == header.target else frame
+            self._send(
+                _Message(
+                    node_id, header.to_dict(), sent, self._epoch, self._phase, train
+                )
+            )
+        for _ in range(
+            min(len(self._late), self._random.randrange(1 + len(self._late)))
+        ):
+            self._wire.append(self._late.pop(self._random.randrange(len(self._late))))
+        self._deliver_all()
+        if self._server_fault("server-crash-before-commit"):
+            self._start_server()
+            return
+        if self._server_fault("server-crash-open"):
+            self._start_server()
+        self._close(train=train)
+        if self._server_fault("server-crash-after-commit"):
+            self._start_server()
+        if self._server_fault("server-clock-back"):
+            self._epoch += 1
+            self._excuse_all()
+            self._start_server(now=0)
+
+    def _close(self, *, train: bool) -> None:
+        self.events += 1
+        uploads = [
+            (device, upload_id, self.law.vector(values))
+            for node, (device, upload_id, values) in self._sums.items()
+            if node in self._server.accepted
+        ]
+        self._sums = {}
+        if not train or not uploads:
+            self._server.close_phase()
+            return
+        model = {n: a.copy() for n, a in self._ledger.checkpoint.model.items()}
+        offset = 0
+        total = sum((values for _, _, values in uploads), self.law.zeros())
+        for name, size in SHAPES.items():
+            model[name] += total[offset : offset + size]
+            offset += size
+        number = self._server.head.version[0] + 1
+        published = self._publish(model)
+        self._server.close_phase((number, model_digest(model)), published)
+        self.law.committed(uploads)
+        self.applied += len(uploads)
+        self._last_applied = len(uploads)
+        if self._random.random() < 0.1:
+            self._backups.append((self._ledger.copy(), self.law.snapshot()))
+            self._backups = self._backups[-6:]
+
+    def _take(self, message: _Message) -> None:
+        try:
+            reply = UploadHeader.from_dict(message.fields)
+            info = None if message.frame is None else inspect_frame(message.frame)
+        except CodecError:
+            self.refusals["damaged"] += 1
+            return
+        self._seen.append(reply)
+        verdict = self._server.accept(message.node_id, reply, info)
+        if verdict.reason == "the device needs a whole model":
+            self.resyncs += 1
+        if not verdict.counts or reply.status != UPDATE or message.frame is None:
+            return
+        layout = Layout.of(self._ledger.checkpoint.model)
+        try:
+            values, _ = self._codec.decode(message.frame, CodecState(layout))
+        except CodecError as err:
+            self._server.withdraw(message.node_id, f"malformed: {err!s:.40}")
+            return
+        device = device_id(reply.token)
+        if message.node_id in _HOSTILE_NODES:
+            self.law.claimed(device, reply.upload_id, self.law.vector(values))
+        self._sums[message.node_id] = device, reply.upload_id, values
+
+    # the network
+
+    def _send(self, message: _Message) -> None:
+        fault = self._pick(MESSAGE_FAULTS)
+        if fault == "drop":
+            return
+        if fault == "delay":
+            self._late.append(message)
+            del self._late[:-_MOST_LATE]
+            return
+        if fault == "duplicate":
+            copies = self._wire if self._random.random() < 0.7 else self._late
+            copies.append(message)
+        if fault == "corrupt-frame":
+            message = replace(message, frame=self._flip(message.frame or b""))
+        if fault == "corrupt-header":
+            name = self._random.choice(sorted(message.fields))
+            message = replace(
+                message,
+                fields={**message.fields, name: self._tamper(message.fields[name])},
+            )
+        self._wire.append(message)
+
+    def _deliver_all(self) -> None:
+        at_node = {holder.node_id: holder for holder in self.holders}
+        deadline = not self._quiet and self._random.random() < DEADLINE
+        left = self._random.randrange(1 + 2 * len(self._wire)) if deadline else -1
+        while self._wire:
+            if left == 0:
+                self.faults["deadline-missed"] += len(self._wire)
+                self._late.extend(self._wire)
+                del self._late[:-_MOST_LATE]
+                self._wire.clear()
+                return
+            left -= 1
+            if (
+                not self._quiet
+                and len(self._wire) > 1
+                and self._random.random() < REORDER
+            ):
+                self.faults["reorder"] += 1
+                self._wire.rotate(-self._random.randrange(1, len(self._wire)))
+            message = self._wire.popleft()
+            self.events += 1
+            if message.is_reply:
+                self._take(message)
+            elif message.node_id in _HOSTILE_NODES:
+                self._hostile(message)
+            else:
+                holder = at_node.get(message.node_id)
+                if holder is not None:
+                    self._ask(holder, message)
+
+    def _flip(self, data: bytes) -> bytes:
+        if not data:
+            return b"\0"
+        flipped = bytearray(data)
+        flipped[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
+        return bytes(flipped)
+
+    def _tamper(self, value: bytes | str) -> Any:
+        odd = [None, -1, 1.5, True, [1, 2], "ü", b"", "x" * 100, bytes(4096)]
+        if isinstance(value, bytes) and self._random.random() < 0.6:
+            return self._flip(value)
+        return self._random.choice([o for o in odd if o != value])
+
+    # the devices
+
+    def _ask(self, holder: Holder, message: _Message) -> None:
+        try:
+            header = DownloadHeader.from_dict(message.fields)
+        except CodecError:
+            return
+        received = device_side.receive(
+            holder.state,
+            header,
+            message.frame,
+            train=message.train,
+            new_token=lambda: self._random.randbytes(16),
+            decode_model=_decode_model,
+        )
+        before = holder.state or replace(received.state, pending=(), settled=())
+        stale = message.epoch != self._epoch
+        fault = self._pick(DEVICE_FAULTS)
+        if fault in ("device-crash-before-write", "device-disk-full"):
+            return
+        if stale:
+            holder.excused_at = max(holder.excused_at, self._phase)
+        ghost = self.law.settled(holder, before, received, stale=stale)
+        state, reply, frame = received.state, received.reply, received.frame
+        if reply is None and message.train:
+            update = {
+                n: np.array([float(self._random.randrange(1, 1000)) for _ in range(s)])
+                for n, s in SHAPES.items()
+            }
+            done = device_side.commit_update(
+                state, header, update, codec=self._codec, new_id=self._new_id
+            )
+            state, reply, frame = done.state, done.reply, done.frame
+            ghost = replace(ghost, computed=ghost.computed + self.law.vector(update))
+            before_sum = self.law.vector(received.state.residual)
+            values = before_sum + self.law.vector(update)
+            values -= self.law.vector(state.residual)
+            self.law.made(state, ghost, reply.upload_id, values)
+        elif reply is None:
+            reply = device_side.evaluated(state, header)
+        self._save(holder, state, ghost)
+        self._calm(holder, header, message)
+        self.law.check(holder)
+        if fault != "device-crash-after-write":
+            if frame is not None:
+                self._frames.append(frame)
+            self._send(
+                replace(message, fields=reply.to_dict(), frame=frame, is_reply=True)
+            )
+
+    def _save(self, holder: Holder, state: Any, ghost: Ghost) -> None:
+        self.events += 1
+        if holder.state is not None and state.token != holder.state.token:
+            holder.excused_at = -1
+        holder.state, holder.ghost = state, ghost
+        if self._random.random() < 0.05:
+            holder.backups = [*holder.backups[-2:], (state, ghost)]
+
+    def _calm(self, holder: Holder, header: DownloadHeader, message: _Message) -> None:
+        """Hold a device to the law again, once an operator's act is behind it."""
+        if holder.state is None or holder.excused_at < 0:
+            return
+        if (
+            message.epoch == self._epoch
+            and message.phase > holder.excused_at
+            and header.device == device_id(holder.state.token)
+            and not self.law.doubtful(holder)
+            and count_tokens(self.holders)[holder.state.token] == 1
+        ):
+            holder.excused_at = -1
+
+    def _hostile(self, message: _Message) -> None:
+        try:
+            header = DownloadHeader.from_dict(message.fields)
+        except CodecError:
+            return
+        self.faults["hostile-reply"] += 1
+        token = self._random.randbytes(16)
+        honest = UploadHeader(
+            header.lineage,
+            header.order,
+            header.nonce,
+            token,
+            UPDATE,
+            header.target,
+            header.target,
+            self._new_id(),
+        )
+        seen = self._random.choice(self._seen) if self._seen else honest
+        forged = self._random.choice(
+            [
+                seen,
+                replace(seen, nonce=header.nonce),
+                replace(seen, token=token, nonce=header.nonce, order=header.order),
+                replace(honest, upload_id=seen.upload_id or 1, known=seen.known),
+                replace(honest, lineage=self._new_id()),
+                replace(honest, order=((1 << 63) - 1, (1 << 63) - 1)),
+                replace(honest, base=((1 << 63) - 1, bytes(8))),
+                replace(honest, nonce=self._new_id()),
+                honest,
+            ]
+        )
+        frame = self._random.choice(self._frames) if self._frames else b""
+        node_id = message.node_id
+        if self._random.random() < 0.3:
+            node_id = self._random.choice(self.holders).node_id
+            forged = seen
+        self._wire.append(
+            replace(
+                message,
+                node_id=node_id,
+                fields=forged.to_dict(),
+                frame=frame,
+                is_reply=True,
+            )
+        )
+
+    # whoever has the keys to the machines
+
+    def _operator(self) -> None:
+        if self._quiet:
+            return
+        for holder in self.holders:
+            kind = self._pick(DEVICE_EVENTS, count=False)
+            if kind and self._device_event(kind, holder):
+                self.faults[kind] += 1
+                self.events += 1
+        if self._server_fault("server-restored"):
+            ledger, truth = self._random.choice(self._backups)
+            self._ledger = ledger.copy()
+            self._epoch += 1
+            self.law.restored(truth, self.holders, self._phase)
+            self._start_server()
+            self.events += 1
+
+    def _device_event(self, kind: str, holder: Holder) -> bool:
+        if kind == "device-new-node":
+            holder.node_id = self._new_id()
+            return True
+        if holder.state is None:
+            return False
+        self._excuse(holder.state.token)
+        if kind == "device-deleted":
+            holder.state = holder.ghost = None
+            holder.excused_at = -1
+        elif kind == "device-restored":
+            if not holder.backups:
+                return False
+            holder.state, holder.ghost = self._random.choice(holder.backups)
+            holder.excused_at = self._phase
+            self._excuse(holder.state.token)
+        else:
+            other = self._random.choice(self.holders)
+            if other is holder:
+                return False
+            if other.state is not None:
+                self._excuse(other.state.token)
+            other.state, other.ghost = holder.state, holder.ghost
+            other.excused_at = holder.excused_at = self._phase
+        return True
+
+    def _excuse(self, token: bytes) -> None:
+        """Excuse every device that shares a state with one that was tampered with."""
+        sharing = [h for h in self.holders if h.state and h.state.token == token]
+        if len(sharing) > 1:
+            for holder in sharing:
+                holder.excused_at = self._phase
+
+    def _excuse_all(self) -> None:
+        for holder in self.holders:
+            if holder.state is not None:
+                holder.excused_at = self._phase
+
+    # chance
+
+    def _new_id(self) -> int:
+        return self._random.randrange(1, 1 << 64)
+
+    def _pick(self, chances: dict[str, float], *, count: bool = True) -> str:
+        if self._quiet:
+            return ""
+        left = self._random.random()
+        for kind, chance in chances.items():
+            left -= chance
+            if left < 0:
+                if count:
+                    self.faults[kind] += 1
+                return kind
+        return ""
+
+    def _server_fault(self, kind: str) -> bool:
+        hit = not self._quiet and self._random.random() < SERVER_FAULTS[kind]
+        if hit:
+            self.faults[kind] += 1
+        return hit
+
+
+def run_faults(
+    *,
+    seed: int,
+    devices: int,
+    rounds: int,
+    participation: float = 0.5,
+    on_round: Callable[[int, FaultRun], None] | None = None,
+) -> FaultReport:
+    """Simulate a training with faults, and check the law after every event.
+
+    Parameters
+    ----------
+    seed : int
+        Decides everything: the same arguments give the same report.
+    devices, rounds : int
+        Size of the run; a few rounds without faults follow.
+    participation : float
+        Fraction of the devices asked in a round.
+    on_round : callable, optional
+        Called with the number of each round and the run, after it.
+    """
+    run = FaultRun(seed, devices, participation)
+    for number in range(rounds):
+        run.round(number)
+        if on_round:
+            on_round(number, run)
+        if run.law.violations:
+            break
+    else:
+        run.quiet_rounds()
+    return FaultReport(
+        seed=seed,
+        devices=devices,
+        rounds=rounds,
+        participation=participation,
+        events=run.events,
+        faults=dict(sorted(run.faults.items())),
+        applied=run.applied,
+        resyncs=run.resyncs,
+        forfeited=run.law.forfeited,
+        refusals=dict(run.refusals.most_common()),
+        violations=tuple(run.law.violations),
+    )
