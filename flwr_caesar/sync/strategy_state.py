@@ -43,13 +43,22 @@ class _NotPlain(Exception):  # noqa: N818
     """A value is configuration, not data."""
 
 
-def capture(strategy: Strategy) -> StrategyState:
+def capture(strategy: Strategy, *, built: StrategyState | None = None) -> StrategyState:
     """Take the state of a strategy, and of the strategies that it wraps.
 
-    Arrays are not copied; a strategy that changes them in place does so here too.
+    Parameters
+    ----------
+    strategy : Strategy
+        Its arrays are not copied; a strategy that changes them in place does so in
+        what is returned too.
+    built : StrategyState, optional
+        What `capture` returned when the strategy was new. Numbers and text that are
+        still the same are left out as settings, so that a user who changes one and
+        resumes gets the new one.
     """
     arrays: dict[str, Array] = {}
-    return StrategyState(_capture_attributes(strategy, arrays), arrays)
+    tree = _capture_attributes(strategy, arrays)
+    return StrategyState(_without(tree, built.tree) if built else tree, arrays)
 
 
 def restore(strategy: Strategy, state: StrategyState) -> None:
@@ -84,6 +93,17 @@ def _capture_attributes(owner: Strategy, arrays: dict[str, Array]) -> dict[str, 
         except _NotPlain:
             continue
     return tree
+
+
+def _without(tree: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
+    learned = {}
+    for name, (kind, body) in tree.items():
+        before = built.get(name)
+        if kind == "strategy" and before and before[0] == kind:
+            learned[name] = [kind, _without(body, before[1])]
+        elif kind not in ("plain", "float") or before != [kind, body]:
+            learned[name] = [kind, body]
+    return learned
 
 
 def _pack(value: Any, arrays: dict[str, Array], start: int) -> Any:

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+
+from flwr_caesar.sync.context_store import ContextStore
+from flwr_caesar.sync.packing import seal, unseal
+from flwr_caesar.sync.state import DeviceState, DeviceStore
+
+from .faults import image, logged, sample
+
+LINEAGE = sample(0).lineage
+CONFIG, MODEL, MEMORY = (
+    f"flwr-caesar.{LINEAGE:016x}.{part}" for part in ("state", "model", "memory")
+)
+
+
+def kept() -> RecordDict:
+    records = RecordDict({"of the user": ConfigRecord({"x": 1})})
+    ContextStore(records).save(sample(1))
+    return records
+
+
+def test_a_state_comes_back_whole() -> None:
+    records = kept()
+    store: DeviceStore = ContextStore(records)
+    store.save(DeviceState(bytes(16), 5))
+    assert image(store.load(LINEAGE)) == image(sample(1))
+    assert image(store.load(5)) == image(DeviceState(bytes(16), 5))
+    assert store.load(6) is None
+    assert records["of the user"] == ConfigRecord({"x": 1})
+    store.save(sample(2, version=9))
+    assert image(store.load(LINEAGE)) == image(sample(2, version=9))
+
+
+def test_a_state_survives_flowers_own_serialisation() -> None:
+    records = recorddict_from_proto(recorddict_to_proto(kept()))
+    assert image(ContextStore(records).load(LINEAGE)) == image(sample(1))
+
+
+def test_arrays_that_were_loaded_can_be_changed() -> None:
+    state = ContextStore(kept()).load(LINEAGE)
+    assert state
+    assert all(array.flags.writeable for array in state.residual.values())
+
+
+def _drop(key: str) -> Callable[[RecordDict], None]:
+    return lambda records: records.__delitem__(key)
+
+
+def _flip(records: RecordDict) -> None:
+    row = records.array_records[MEMORY]["residual/w"]
+    row.data = b"\x01" + row.data[1:] if row.data[0] != 1 else b"\x02" + row.data[1:]
+
+
+def _plain_numpy(records: RecordDict) -> None:
+    records[MODEL] = ArrayRecord({"w": Array(np.ones(3))})
+
+
+def _wrong_type(records: RecordDict) -> None:
+    records[MODEL] = ConfigRecord()
+
+
+def _wrong_manifest(records: RecordDict) -> None:
+    records[CONFIG] = ConfigRecord({"manifest": "text"})
+
+
+def _change(**changes: object) -> Callable[[RecordDict], None]:
+    def act(records: RecordDict) -> None:
+        manifest = unseal(records.config_records[CONFIG]["manifest"])  # type: ignore[arg-type]
+        sealed = seal({**manifest, **changes})
+        records[CONFIG] = ConfigRecord({"manifest": sealed})
+
+    return act
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _drop(MODEL),
+        _drop(MEMORY),
+        _flip,
+        _plain_numpy,
+        _wrong_type,
+        _wrong_manifest,
+        _change(format=2),
+        _change(lineage=5),
+        _change(model=None),
+        _change(order=None),
+    ],
+)
+def test_damage_is_logged_and_the_state_is_gone(
+    damage: Callable[[RecordDict], None],
+) -> None:
+    records = kept()
+    damage(records)
+    with logged() as lines:
+        assert ContextStore(records).load(LINEAGE) is None
+    assert [line.levelname for line in lines] == ["WARNING"]
+    ContextStore(records).save(sample(2))
+    assert image(ContextStore(records).load(LINEAGE)) == image(sample(2))

@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flwr_caesar.sync.errors import StateError
+from flwr_caesar.sync.folder import MANIFEST, FolderStore, default_state_dir
+from flwr_caesar.sync.packing import seal, unseal
+from flwr_caesar.sync.state import DeviceState, DeviceStore
+
+from .faults import Killed, failing_at, image, logged, sample
+
+LINEAGE = sample(0).lineage
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[logging.LogRecord]]:
+    with logged() as records:
+        yield records
+
+
+def load(root: Path, lineage: int = LINEAGE) -> DeviceState | None:
+    with FolderStore(root, lock_seconds=0) as store:
+        return store.load(lineage)
+
+
+def save(root: Path, *states: DeviceState) -> Path:
+    with FolderStore(root, lock_seconds=0) as store:
+        for state in states:
+            store.save(state)
+    return root / f"{states[-1].lineage:016x}"
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_state_comes_back_whole(root: Path) -> None:
+    store: DeviceStore = FolderStore(root)
+    assert store.load(LINEAGE) is None
+    store.save(sample(1))
+    assert image(store.load(LINEAGE)) == image(sample(1))
+
+
+def test_a_state_comes_back_in_another_process(root: Path) -> None:
+    save(root, sample(1), sample(2), DeviceState(bytes(16), 5))
+    assert image(load(root)) == image(sample(2))
+    assert image(load(root, 5)) == image(DeviceState(bytes(16), 5))
+
+
+def test_arrays_that_were_loaded_can_be_changed(root: Path) -> None:
+    save(root, sample(1))
+    state = load(root)
+    assert state
+    assert all(a.flags.writeable and a.flags.aligned for a in state.model.values())
+
+
+def test_only_what_changed_is_written(root: Path) -> None:
+    folder = save(root, sample(1))
+    with FolderStore(root) as store:
+        state = store.load(LINEAGE)
+        assert state
+        before = files(folder)
+        store.save(replace(state, order=(2**62, 99)))
+        assert files(folder) == before
+        store.save(replace(state, residual={"w": np.ones(2, np.float32)}))
+        assert len(files(folder) & before) == 2
+        store.save(sample(4, version=8))
+        assert files(folder) & before == {MANIFEST}
+    assert image(load(root)) == image(sample(4, version=8))
+
+
+def test_a_residual_changed_in_place_is_written(root: Path) -> None:
+    state = sample(1)
+    with FolderStore(root) as store:
+        store.save(state)
+        state.residual["w"][3] = 17.0
+        store.save(state)
+    assert image(load(root)) == image(state)
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_failing_anywhere_leaves_the_old_or_the_new_state(
+    root: Path, kill: bool
+) -> None:
+    old, new = sample(1), sample(2, version=4)
+    seen = []
+    for call in range(200):
+        shutil.rmtree(root, ignore_errors=True)
+        save(root, old)
+        store = FolderStore(root, lock_seconds=0)
+        done = False
+        try:
+            with failing_at(call, kill=kill) as calls:
+                store.load(LINEAGE)
+                store.save(new)
+                done = len(calls) <= call
+        except (Killed, StateError):
+            pass
+        if not kill:
+            assert image(store.load(LINEAGE)) in (image(old), image(new))
+        store.close()
+        found = image(load(root))
+        assert found in (image(old), image(new)), call
+        seen.append(found == image(new))
+        assert len(files(root / f"{LINEAGE:016x}")) == 3
+        if done:
+            break
+    assert seen[-1]
+    assert not seen[0]
+    assert len(seen) > 12
+    assert seen == sorted(seen)
+
+
+def test_all_is_on_the_disk_before_it_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dirty: set[int] = set()
+    log: list[str] = []
+    write, fsync, rename = os.write, os.fsync, os.replace
+
+    def on_write(fd: int, data: memoryview) -> int:
+        dirty.add(os.fstat(fd).st_ino)
+        return write(fd, data)
+
+    def on_fsync(fd: int) -> None:
+        found = os.fstat(fd)
+        dirty.discard(found.st_ino)
+        log.append("folder" if stat.S_ISDIR(found.st_mode) else "file")
+        fsync(fd)
+
+    def on_replace(source: Path, target: Path) -> None:
+        assert not dirty
+        log.append("replace")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "write", on_write)
+    monkeypatch.setattr(os, "fsync", on_fsync)
+    monkeypatch.setattr(os, "replace", on_replace)
+    save(root, sample(1))
+    assert log == ["folder", "file", "file", "folder", "file", "replace", "folder"]
+
+
+def test_damage_to_any_file_is_found(
+    root: Path, warnings: list[logging.LogRecord]
+) -> None:
+    folder = save(root, sample(1))
+    rng = np.random.default_rng(0)
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        torn = [whole[: int(cut)] for cut in rng.integers(0, len(whole), 12)]
+        for data in [b"", whole + b"x", bytes(len(whole)), *torn, *_flips(whole)]:
+            path.write_bytes(data)
+            warnings.clear()
+            assert load(root) is None
+            assert [record.levelname for record in warnings] == ["WARNING"]
+        path.unlink()
+        assert load(root) is None
+        path.write_bytes(whole)
+    assert image(load(root)) == image(sample(1))
+
+
+def _flips(whole: bytes) -> Iterator[bytes]:
+    for position in np.random.default_rng(1).integers(0, 8 * len(whole), 60):
+        data = bytearray(whole)
+        data[position // 8] ^= 1 << position % 8
+        yield bytes(data)
+
+
+def test_a_damaged_folder_is_used_again(root: Path) -> None:
+    folder = save(root, sample(1))
+    (folder / MANIFEST).write_bytes(b"x")
+    with FolderStore(root) as store:
+        assert store.load(LINEAGE) is None
+        store.save(sample(2))
+    assert image(load(root)) == image(sample(2))
+    assert len(files(folder)) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"format": None},
+        {"lineage": 5},
+        {"lineage": "5"},
+        {"order": [1]},
+        {"order": [1, 2.5]},
+        {"token": "zz"},
+        {"pending": []},
+        {"pending": [[1, 1, 1]] * 3},
+        {"settled": None},
+        {"owner": None},
+        {"owner": {"inode": 1}},
+        {"files": {"model": ["../model-0", 1, 1], "memory": []}},
+        {"files": []},
+    ],
+)
+def test_a_sealed_manifest_that_lies_is_refused(
+    root: Path, change: dict[str, object], warnings: list[logging.LogRecord]
+) -> None:
+    manifest = save(root, sample(1)) / MANIFEST
+    manifest.write_bytes(seal({**unseal(manifest.read_bytes()), **change}))
+    assert load(root) is None
+    assert len(warnings) == 1
+
+
+def test_a_newer_format_is_named(root: Path, warnings: list[logging.LogRecord]) -> None:
+    manifest = save(root, sample(1)) / MANIFEST
+    manifest.write_bytes(seal({"format": 7}))
+    assert load(root) is None
+    assert "format 7" in warnings[0].getMessage()
+
+
+def test_a_copied_folder_is_a_newcomer(
+    tmp_path: Path, root: Path, warnings: list[logging.LogRecord]
+) -> None:
+    save(root, sample(1))
+    shutil.copytree(root, tmp_path / "copy")
+    assert load(tmp_path / "copy") is None
+    assert "copied" in warnings[0].getMessage()
+    assert image(load(root)) == image(sample(1))
+    save(tmp_path / "copy", sample(3))
+    assert image(load(tmp_path / "copy")) == image(sample(3))
+
+
+def test_a_folder_that_was_moved_on_one_disk_still_counts(
+    tmp_path: Path, root: Path
+) -> None:
+    save(root, sample(1))
+    root.rename(tmp_path / "moved")
+    assert image(load(tmp_path / "moved")) == image(sample(1))
+
+
+def test_a_lineage_under_another_name_is_refused(root: Path) -> None:
+    save(root, sample(1)).rename(root / f"{5:016x}")
+    assert load(root, 5) is None
+
+
+def test_folders_and_files_are_for_their_owner_only(root: Path) -> None:
+    previous = os.umask(0)
+    try:
+        folder = save(root, sample(1))
+    finally:
+        os.umask(previous)
+    for path in (root, folder):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_wider_permissions_are_tightened(root: Path) -> None:
+    folder = save(root, sample(1))
+    for path in (root, folder):
+        path.chmod(0o755)
+    assert image(load(root)) == image(sample(1))
+    for path in (root, folder):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_shared_folder_with_other_things_is_refused(root: Path) -> None:
+    root.mkdir()
+    root.chmod(0o777)
+    (root / "letters").mkdir()
+    with pytest.raises(StateError, match="chmod 700"):
+        load(root)
+    with pytest.raises(StateError, match="chmod 700"):
+        save(root, sample(1))
+    assert stat.S_IMODE(root.stat().st_mode) == 0o777
+
+
+def test_a_link_in_place_of_a_lineage_is_refused(tmp_path: Path, root: Path) -> None:
+    save(root, sample(1)).rename(tmp_path / "elsewhere")
+    (root / f"{LINEAGE:016x}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateError, match="not a folder"):
+        load(root)
+
+
+def test_another_users_folder_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(root, sample(1))
+    monkeypatch.setattr(os, "geteuid", lambda: root.stat().st_uid + 1)
+    with pytest.raises(StateError, match="belongs to user"):
+        load(root)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_disk_that_cannot_be_written_is_no_crash(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: list[logging.LogRecord],
+    code: int,
+) -> None:
+    save(root, sample(1))
+    real = os.open
+
+    def refuse(path: str, flags: int, *rest: int, **kwargs: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(code, os.strerror(code), path)
+        return real(path, flags, *rest, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert load(root) is None
+        assert len(warnings) == 1
+        with pytest.raises(StateError, match="state-dir"):
+            save(root, sample(2))
+    assert image(load(root)) == image(sample(1))
+
+
+def test_a_state_dir_that_is_a_file(root: Path) -> None:
+    root.write_text("")
+    assert load(root) is None
+    with pytest.raises(StateError, match="state-dir"):
+        save(root, sample(1))
+
+
+def test_two_processes_exclude_each_other(root: Path) -> None:
+    code = (
+        "import sys; from flwr_caesar.sync.folder import FolderStore\n"
+        "store = FolderStore(sys.argv[1])\n"
+        "store.load(int(sys.argv[2])); print('locked', flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(root), str(LINEAGE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        assert process.stdout.readline() == "locked\n"
+        for act in (lambda: load(root), lambda: save(root, sample(1))):
+            with pytest.raises(StateError, match="another process uses"):
+                act()
+        save(root, sample(1, lineage=5))
+    finally:
+        process.kill()
+        process.communicate()
+    save(root, sample(1))
+    assert image(load(root)) == image(sample(1))
+
+
+def test_the_oldest_lineages_give_way(root: Path) -> None:
+    for number in (1, 2, 3):
+        manifest = save(root, sample(number, lineage=number)) / MANIFEST
+        os.utime(manifest, (1000 * number, 1000 * number))
+    size = sum(p.stat().st_size for p in (root / f"{1:016x}").iterdir())
+    with FolderStore(root, max_bytes=3 * size) as store:
+        store.save(sample(4, lineage=4))
+    assert load(root, 1) is None
+    assert not (root / f"{1:016x}.lock").stat().st_size
+    for number in (2, 3, 4):
+        assert image(load(root, number)) == image(sample(number, lineage=number))
+
+
+def test_a_lineage_in_use_is_not_evicted(root: Path) -> None:
+    save(root, sample(1, lineage=1))
+    with FolderStore(root) as other:
+        assert other.load(1)
+        with FolderStore(root, max_bytes=1) as store:
+            store.save(sample(2, lineage=2))
+    assert load(root, 1)
+    assert load(root, 2)
+
+
+@pytest.mark.parametrize("lineage", [0, -1, 2**64])
+def test_a_lineage_is_a_nonzero_64_bit_number(root: Path, lineage: int) -> None:
+    with pytest.raises(StateError, match="not a lineage"):
+        load(root, lineage)
+
+
+def test_an_array_that_cannot_be_kept(root: Path) -> None:
+    save(root, sample(1))
+    bad = replace(sample(2), residual={"w": np.ones(2, complex)})
+    with pytest.raises(StateError, match="complex128"):
+        save(root, bad)
+    assert image(load(root)) == image(sample(1))
+
+
+def test_the_default_follows_the_base_directory_specification(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/var/lib/x")
+    assert default_state_dir() == Path("/var/lib/x/flwr-caesar")
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_STATE_HOME", value)
+        expected = Path.home() / ".local/state/flwr-caesar"
+        assert default_state_dir() == expected
+
+
+def test_model_files_are_safetensors(root: Path) -> None:
+    from safetensors import deserialize
+
+    folder = save(root, sample(1))
+    (path,) = folder.glob("model-*")
+    rows = dict(deserialize(path.read_bytes()))
+    assert {name.removeprefix("model/") for name in rows} == set(sample(1).model)
+    assert rows["model/bfloat16.0"]["dtype"] == "BF16"
+    assert json.loads((folder / MANIFEST).read_bytes().partition(b"\n")[2])
