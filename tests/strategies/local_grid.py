@@ -89,6 +89,7 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         ready = [self._replies.pop(i) for i in message_ids if i in self._replies]
+        ready.sort(key=lambda reply: reply.metadata.src_node_id)
         random.Random(0).shuffle(ready)
         for reply in ready:
             if reply.has_content():

@@ -19,7 +19,8 @@ from flwr.app import (
 from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec import get_codec
+from flwr_caesar.codec import get_codec, inspect_frame
+from flwr_caesar.codec.frame import stamp
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import TopK, Uncompressed
 from flwr_caesar.strategies.framed import FramedStrategy
@@ -58,17 +59,34 @@ def drop_record(key: str) -> Callable[[Message], None]:
     return lambda reply: reply.content.__delitem__(key)
 
 
-def foreign_frame(reply: Message) -> None:
-    arrays = {"weight": np.zeros((1 << 12, 1 << 12), np.float32)}
-    frame, _ = get_codec("dense").encode(arrays)
-    reply.content["arrays"] = frame_to_record(frame)
+def replace_frame(codec: dict | str, arrays: dict) -> Callable[[Message], None]:
+    """Send another frame that claims the same history and version."""
+
+    def tamper(reply: Message) -> None:
+        info = inspect_frame(record_to_frame(reply.content["arrays"]))
+        frame, _ = get_codec(codec).encode(arrays)
+        stamped = stamp(frame, lineage=info.lineage, base_version=info.base_version)
+        reply.content["arrays"] = frame_to_record(stamped)
+
+    return tamper
 
 
-def wrong_codec(reply: Message) -> None:
-    frame, _ = get_codec({"id": "topk", "density": 0.5}).encode(
-        {"weight": np.ones((64, 48), np.float32)}
-    )
-    reply.content["arrays"] = frame_to_record(frame)
+def change_record(**values: object) -> Callable[[Message], None]:
+    def tamper(reply: Message) -> None:
+        record = dict(reply.content[RECORD_KEY].items())
+        for key, value in values.items():
+            record[key.replace("_", "-")] = value
+        reply.content[RECORD_KEY] = ConfigRecord(record)
+
+    return tamper
+
+
+foreign_frame = replace_frame(
+    "dense", {"weight": np.zeros((1 << 12, 1 << 12), np.float32)}
+)
+wrong_codec = replace_frame(
+    {"id": "topk", "density": 0.5}, {"weight": np.ones((64, 48), np.float32)}
+)
 
 
 TAMPERING = {
@@ -79,9 +97,16 @@ TAMPERING = {
     "other tensors": (foreign_frame, "claims"),
     "other codec": (wrong_codec, "frame of codec"),
     "plain arrays": (set_record("arrays", initial_model()), "compression_mod"),
-    "no arrays": (drop_record("arrays"), "no ArrayRecord"),
-    "two records": (set_record("more", initial_model()), "not a frame"),
-    "no timing": (set_record(RECORD_KEY, ConfigRecord({"protocol": 1})), "seconds"),
+    "other history": (
+        reframe(lambda f: stamp(f, lineage=7, base_version=0)),
+        "another history",
+    ),
+    "no arrays": (drop_record("arrays"), "no frame"),
+    "two records": (set_record("more", initial_model()), "more than one ArrayRecord"),
+    "no record": (drop_record(RECORD_KEY), "no 'flwr-caesar' record"),
+    "no timing": (change_record(seconds_train=float("nan")), "seconds-train"),
+    "other nonce": (change_record(sync_nonce=bytes(8)), "damaged"),
+    "no header": (set_record(RECORD_KEY, ConfigRecord({"protocol": 1})), "'lineage'"),
     "protocol": (set_record(RECORD_KEY, ConfigRecord({"protocol": 9})), "protocol 9"),
     "no metrics": (drop_record("metrics"), "0 MetricRecords"),
     "no weight": (set_metrics(loss=1.0), "num-examples"),

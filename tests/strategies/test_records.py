@@ -68,31 +68,3 @@ def test_one_frame_is_one_array_shared_by_all_devices() -> None:
     uploads = [content["arrays"] for content in of_training(grid.received)]
     assert all(list(record) == ["frame"] for record in downloads + uploads)
     assert len({id(record) for record in downloads}) == 1
-
-
-def test_the_residual_conserves_what_was_not_sent() -> None:
-    """Over rounds, sent updates plus the residual are what the device computed."""
-    import numpy as np
-
-    from flwr_caesar.clients.residual import load_residual
-
-    moved = []
-
-    def step(arrays, node, server_round):
-        rng = np.random.default_rng([node, server_round])
-        out = {k: np.array(v) for k, v in arrays.items()}
-        delta = rng.normal(size=(64, 48)).astype(np.float32)
-        out["weight"] = arrays["weight"] + delta
-        moved.append(out["weight"] - arrays["weight"])
-        return out
-
-    strategy = TopK(
-        FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1),
-        density=0.05,
-    )
-    grid = LocalGrid(numpy_app(mods=[compression_mod], step=step), 1)
-    result = strategy.start(grid, initial_model(), num_rounds=10)
-    applied = result.arrays["weight"].numpy() - initial_model()["weight"].numpy()
-    residual = load_residual(grid.contexts[1], "arrays")["weight"]
-    np.testing.assert_allclose(applied + residual, sum(moved), atol=1e-4)
-    assert np.abs(residual).sum() > 0

@@ -1,0 +1,182 @@
+"""The law through Flower: what was applied and what is left is what was computed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
+
+from flwr_caesar.clients import compression_mod
+from flwr_caesar.codec import get_codec
+from flwr_caesar.strategies import TopK
+from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.sync.context_store import ContextStore
+from flwr_caesar.sync.errors import StateError
+from flwr_caesar.sync.ledger import SqliteLedger
+from flwr_caesar.sync.state import DeviceState
+from flwr_caesar.transport import arrays_nbytes
+
+from .apps import drift, initial_model, numpy_app
+from .local_grid import LocalGrid
+
+
+class Work:
+    """Random updates of one tensor, and the sum of what each device computed."""
+
+    def __init__(self) -> None:
+        self.computed = {node: np.zeros((64, 48)) for node in range(1, 9)}
+
+    def __call__(self, arrays, node, server_round):
+        rng = np.random.default_rng([node, server_round])
+        out = {name: np.array(value) for name, value in arrays.items()}
+        out["weight"] = arrays["weight"] + rng.normal(size=(64, 48)).astype(np.float32)
+        self.computed[node] += out["weight"].astype(np.float64) - arrays["weight"]
+        return out
+
+
+def kept(grid: LocalGrid, node: int) -> tuple[np.ndarray, DeviceState]:
+    """Return a device's residual of the tensor, and its state."""
+    records = grid.contexts[node].state
+    (lineage,) = {int(key.split(".")[1], 16) for key in records}
+    state = ContextStore(records).load(lineage)
+    assert state is not None
+    return state.residual.get("weight", np.zeros((64, 48))), state
+
+
+def one_of_one(**options):
+    inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+    return TopK(inner, density=0.05, **options)
+
+
+@pytest.mark.parametrize("lost", [(), (2, 3), (1, 4, 5, 9)])
+def test_nothing_is_lost_when_replies_are(lost: tuple[int, ...]) -> None:
+    work = Work()
+    count = 0
+
+    def lose(reply: Message, node: int) -> Message | None:
+        nonlocal count
+        count += 1
+        return None if count in lost else reply
+
+    strategy = one_of_one()
+    grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 1, tamper=lose)
+    result = strategy.start(grid, initial_model(), num_rounds=10, timeout=0.1)
+    assert sum(bool(r.dropped) for r in strategy.history) == len(lost)
+    applied = result.arrays["weight"].numpy() - initial_model()["weight"].numpy()
+    residual, state = kept(grid, 1)
+    (pending,) = state.pending
+    if 10 in lost:
+        update, _ = get_codec(strategy.upload.config).decode(pending.frame)
+        residual = residual + update["weight"]
+    np.testing.assert_allclose(applied + residual, work.computed[1], atol=2e-4)
+
+
+def test_a_model_that_the_device_holds_costs_a_reference() -> None:
+    random.seed(0)
+    strategy = TopK(FedAvg())
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 4)
+    strategy.start(grid, initial_model(), num_rounds=2)
+    train_1, evaluate_1, train_2, evaluate_2 = (
+        [content for kind, content in grid.sent[i : i + 4]] for i in range(0, 16, 4)
+    )
+    for phase in (train_1, evaluate_1):
+        assert all(arrays_nbytes(content) > 10_000 for content in phase)
+    for content in train_2:  # the model that was evaluated is the one to train
+        assert arrays_nbytes(content) == 0
+        assert (
+            len(content.deflate())
+            + sum(len(record.deflate()) for record in content.values())
+            < 1000
+        )
+    assert all(arrays_nbytes(content) > 10_000 for content in evaluate_2)
+    assert not any(record.dropped for record in strategy.history)
+
+
+def test_a_device_that_lost_its_state_gets_a_whole_model_the_next_time() -> None:
+    strategy = TopK(FedAvg())
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 3)
+
+    def forget(reply: Message, node: int) -> Message:
+        # After the first evaluation: node 2 is believed to hold the model.
+        if reply.metadata.message_type == "evaluate" and len(grid.sent) == 6:
+            for key in list(grid.contexts[2].state):
+                del grid.contexts[2].state[key]
+        return reply
+
+    grid.tamper = forget
+    strategy.start(grid, initial_model(), num_rounds=3)
+    by_phase = [set(record.dropped) for record in strategy.history]
+    assert by_phase[0] == by_phase[1] == set()
+    assert by_phase[2] == {2}
+    assert "whole model" in strategy.history[2].dropped[2]
+    assert by_phase[3:] == [set(), set(), set()]
+
+
+@pytest.mark.parametrize("inner", [FedAvg, FedAdam, FedAvgM])
+def test_a_resumed_run_is_the_uninterrupted_one(inner: type, tmp_path: Path) -> None:
+    def run(folder: Path, *stops: int):
+        grid = LocalGrid(numpy_app(mods=[compression_mod]), 4)
+        for stop in stops:
+            strategy = TopK(inner(), density=0.1, checkpoint=folder)
+            result = strategy.start(grid, initial_model(), num_rounds=stop)
+        return result, strategy
+
+    whole, _ = run(tmp_path / "whole", 6)
+    resumed, strategy = run(tmp_path / "parts", 2, 4, 6)
+    assert [r.server_round for r in strategy.history] == [5, 5, 6, 6]
+    for name in whole.arrays:
+        np.testing.assert_array_equal(
+            whole.arrays[name].numpy(), resumed.arrays[name].numpy(), err_msg=name
+        )
+    assert list(resumed.train_metrics_clientapp) == [5, 6]
+
+
+def test_a_crash_before_the_commit_applies_nothing_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work()
+    grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 1)
+    with monkeypatch.context() as broken:
+        commit = SqliteLedger.commit
+        rounds = 0
+
+        def crash(self, head, rows=(), nodes=None, checkpoint=None):
+            nonlocal rounds
+            rounds += checkpoint is not None
+            if rounds == 3:
+                raise KeyboardInterrupt
+            commit(self, head, rows, nodes, checkpoint)
+
+        broken.setattr(SqliteLedger, "commit", crash)
+        with pytest.raises(KeyboardInterrupt):
+            one_of_one(checkpoint=tmp_path).start(grid, initial_model(), num_rounds=5)
+    result = one_of_one(checkpoint=tmp_path).start(grid, initial_model(), num_rounds=5)
+    applied = result.arrays["weight"].numpy() - initial_model()["weight"].numpy()
+    residual, _ = kept(grid, 1)
+    np.testing.assert_allclose(applied + residual, work.computed[1], atol=2e-4)
+
+
+def test_two_servers_do_not_share_a_checkpoint(tmp_path: Path) -> None:
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 3)
+    with SqliteLedger(tmp_path), pytest.raises(StateError, match="stop that server"):
+        TopK(FedAvg(), checkpoint=tmp_path).start(grid, initial_model())
+
+
+def test_a_replayed_upload_is_refused() -> None:
+    first: dict[int, Message] = {}
+
+    def replay(reply: Message, node: int) -> Message:
+        if node == 2 and reply.metadata.message_type == "train":
+            content = first.setdefault(node, reply.content)
+            reply.content = content
+        return reply
+
+    strategy = FramedStrategy(FedAvg(fraction_evaluate=0.0))
+    grid = LocalGrid(numpy_app(mods=[compression_mod], step=drift), 3, tamper=replay)
+    strategy.start(grid, initial_model(), num_rounds=2)
+    assert not strategy.history[0].dropped
+    assert strategy.history[1].dropped == {2: "answers another request"}
