@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from flwr_caesar.runner.config import (
     CONFIG_MODULE,
@@ -25,9 +25,12 @@ from flwr_caesar.runner.config import (
     resolve,
     validate,
 )
+from flwr_caesar.runner.folder import CONFIG
 from flwr_caesar.runner.report import Outcome, table
 from flwr_caesar.runner.run import RunFailedError, run
 from flwr_caesar.tasks.errors import ConfigError
+
+_RESUME = "resume="
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _stop)
     sys.argv = ["flwr-caesar run", *arguments]
     try:
+        if any(text.startswith(_RESUME) for text in arguments):
+            return _resume(arguments)
         _check(arguments)
         hydra.main(
             config_path=f"pkg://{CONFIG_MODULE}",
@@ -60,6 +65,36 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
+    return 0
+
+
+def _resume(arguments: Sequence[str]) -> int:
+    """Go on with the run of a folder, with its settings and what is set anew."""
+    ((_, _, named),) = [
+        text.partition("=") for text in arguments if text.startswith(_RESUME)
+    ]
+    folder = Path(named)
+    if not (folder / CONFIG).is_file():
+        raise ConfigError("resume", f"{named} is no run folder: it has no {CONFIG}")
+    spec = OmegaConf.load(folder / CONFIG)
+    for text in arguments:
+        key = text.partition("=")[0]
+        if text.startswith(_RESUME):
+            continue
+        if text.startswith("-") or OmegaConf.select(spec, key, default=text) is text:
+            raise ConfigError(text, "is no setting of that run")
+        given = OmegaConf.from_dotlist([text])
+        OmegaConf.update(spec, key, OmegaConf.select(given, key))
+    OmegaConf.update(spec, "resume", named)
+    plain = resolve(spec)
+    validate(plain)
+    try:
+        summary = run(plain, folder, lambda line: print(line, flush=True))
+    except RunFailedError as error:
+        print(f"flwr-caesar: the run failed: {error}", file=sys.stderr)
+        return 1
+    if summary is not None:
+        print(f"\n{table([Outcome.read(folder)])}\n\nresults: {folder}")
     return 0
 
 

@@ -61,6 +61,9 @@ RULES: dict[str, Rule] = {
         "null or the name of a connection",
         lambda v: v is None or (isinstance(v, str) and v != ""),
     ),
+    "resume": Rule(
+        "null or a run folder", lambda v: v is None or (isinstance(v, str) and v != "")
+    ),
     "strategy.name": Rule("a name", lambda v: isinstance(v, str)),
     "train.lr": _POSITIVE,
     "train.momentum": Rule(

@@ -24,6 +24,7 @@ DEVICES = "devices.csv"
 MODEL = "model.safetensors"
 CONFIG = "config.yaml"
 LOG = "flower.log"
+CHECKPOINT = "checkpoint"
 _PACKAGES = ("flwr-caesar", "flwr", "numpy", "torch", "ray")
 
 
@@ -35,7 +36,13 @@ class RunFolder:
     path : Path
         Created if it is not there.
     spec : mapping
-        The resolved configuration.
+        The resolved configuration. With ``resume`` set, what the folder has is kept,
+        and rounds after the checkpoint are written again.
+
+    Attributes
+    ----------
+    checkpoint : Path
+        Where the strategy keeps what a resumed run needs.
     """
 
     def __init__(self, path: Path, spec: Mapping[str, Any]) -> None:
@@ -48,6 +55,10 @@ class RunFolder:
         self._records: list[RoundRecord] = []
         self._bytes_up = self._bytes_down = self._dropped = 0
         self._started = time.monotonic()
+        self.checkpoint = path / CHECKPOINT
+        if spec.get("resume"):
+            self._rounds = _read_csv(path / ROUNDS)
+            self._devices = _read_csv(path / DEVICES)
         path.mkdir(parents=True, exist_ok=True)
         (path / CONFIG).write_text(OmegaConf.to_yaml(dict(spec)), encoding="utf-8")
         (path / EVENTS).write_text("", encoding="utf-8")
@@ -74,8 +85,8 @@ class RunFolder:
         accuracy, loss : float
             On the test data; accuracy in [0, 1].
         """
-        if server_round == 0:
-            self._started = time.monotonic()
+        if not self._records:
+            self._begin_after(server_round)
         records = [r for r in self._records if r.server_round == server_round]
         self._records.clear()
         row = {
@@ -93,6 +104,16 @@ class RunFolder:
         self._rounds.append(row)
         _write_csv(self.path / ROUNDS, self._rounds)
         self.event("round", **row)
+
+    def _begin_after(self, done: int) -> None:
+        """Keep what was written of the rounds before; time goes on from there."""
+        self._rounds = [row for row in self._rounds if int(row["round"]) < done]
+        self._devices = [row for row in self._devices if int(row["round"]) <= done]
+        last = self._rounds[-1] if self._rounds else {}
+        self._started = time.monotonic() - float(last.get("seconds", 0.0))
+        self._bytes_up = sum(int(row["bytes_up"]) for row in self._devices)
+        self._bytes_down = sum(int(row["bytes_down"]) for row in self._devices)
+        self._dropped = sum(bool(row["dropped"]) for row in self._devices)
 
     def event(self, kind: str, **values: Any) -> None:
         """Append a line to ``events.jsonl``, which the runner reads while it grows."""
@@ -145,6 +166,13 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flwr_caesar.records import RoundRecord
@@ -23,7 +24,10 @@ STRATEGIES = {
 
 
 def build_strategy(
-    spec: Mapping[str, Any], *, on_record: Callable[[RoundRecord], None]
+    spec: Mapping[str, Any],
+    *,
+    on_record: Callable[[RoundRecord], None],
+    checkpoint: Path | None = None,
 ) -> Strategy:
     """Build what ``strategy`` names, around Flower's FedAvg.
 
@@ -33,6 +37,8 @@ def build_strategy(
         A whole configuration, resolved.
     on_record : callable
         Called with the record of each phase of each round.
+    checkpoint : Path, optional
+        Folder from which the strategy goes on, and which it writes.
 
     Raises
     ------
@@ -53,8 +59,11 @@ def build_strategy(
             raise ConfigError(
                 f"strategy.{key}", f"{name} has no such setting; it has: {choices}"
             )
+    options: dict[str, Any] = {"on_record": on_record}
+    if checkpoint is not None:
+        options["checkpoint"] = checkpoint
     try:
-        strategy: Strategy = factory(_fedavg(spec), **settings, on_record=on_record)
+        strategy: Strategy = factory(_fedavg(spec), **settings, **options)
     except (TypeError, ValueError) as error:
         named = [key for key in settings if re.search(rf"\b{key}\b", str(error))]
         key = f"strategy.{named[0]}" if named else "strategy"
@@ -67,7 +76,7 @@ def _settings(factory: Callable[..., Strategy]) -> set[str]:
     from flwr_caesar.strategies import WrapperOptions
 
     own = set(inspect.signature(factory).parameters) - {"strategy", "options"}
-    return (own | WrapperOptions.__annotations__.keys()) - {"on_record"}
+    return (own | WrapperOptions.__annotations__.keys()) - {"on_record", "checkpoint"}
 
 
 def _fedavg(spec: Mapping[str, Any]) -> Strategy:

@@ -68,6 +68,7 @@ def run(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)  # of a run that is resumed
     connection = spec["connection"]
     try:
         if connection is not None:
@@ -112,7 +113,7 @@ def _run_on(
     progress = Progress(spec["strategy"]["name"], spec["rounds"], say)
     events = Tail(folder / EVENTS)
     with (
-        log.open("wb") as output,
+        log.open("ab") as output,
         _child(command, environment, output, connection, log) as child,
     ):
         while child.poll() is None:

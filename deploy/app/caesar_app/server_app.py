@@ -43,7 +43,9 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
         return MetricRecord({"loss": loss, "accuracy": accuracy})
 
     # Compression is the strategy around FedAvg; the rest is any Flower app.
-    strategy = build_strategy(spec, on_record=folder.on_record)
+    strategy = build_strategy(
+        spec, on_record=folder.on_record, checkpoint=folder.checkpoint
+    )
     initial = ArrayRecord(model.state_dict())
     result = strategy.start(
         grid=grid,
