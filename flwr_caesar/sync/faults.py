@@ -19,6 +19,15 @@ from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect
 from flwr_caesar.codec.layout import Array, Arrays
 
 from . import device as device_side
+from .fault_plan import (
+    DEADLINE,
+    DEVICE_EVENTS,
+    DEVICE_FAULTS,
+    MESSAGE_FAULTS,
+    REORDER,
+    SERVER_FAULTS,
+    FaultReport,
+)
 from .law import Ghost, Holder, Law, count_tokens
 from .ledger_api import Version
 from .memory import MemoryLedger
@@ -36,34 +45,6 @@ QUIET_ROUNDS = 3
 _HOSTILE_NODES = range(1, 4)
 _MOST_LATE = 400
 
-MESSAGE_FAULTS = {
-    "drop": 0.04,
-    "delay": 0.08,
-    "duplicate": 0.08,
-    "corrupt-frame": 0.03,
-    "corrupt-header": 0.03,
-}
-REORDER = 0.2
-DEVICE_FAULTS = {
-    "device-crash-before-write": 0.04,
-    "device-crash-after-write": 0.05,
-    "device-disk-full": 0.03,
-}
-DEVICE_EVENTS = {
-    "device-restored": 0.002,
-    "device-deleted": 0.001,
-    "device-copied": 0.001,
-    "device-new-node": 0.01,
-}
-SERVER_FAULTS = {
-    "server-crash-open": 0.03,
-    "server-crash-before-commit": 0.04,
-    "server-crash-after-commit": 0.04,
-    "server-restored": 0.01,
-    "server-clock-back": 0.005,
-}
-DEADLINE = 0.2
-
 
 @dataclass(frozen=True)
 class _Message:
@@ -74,46 +55,6 @@ class _Message:
     phase: int
     train: bool = True
     is_reply: bool = False
-
-
-@dataclass(frozen=True)
-class FaultReport:
-    """What happened.
-
-    Parameters
-    ----------
-    seed, devices, rounds : int
-        Of the run; together with `participation` they name it.
-    participation : float
-        Fraction of the devices asked in a round.
-    events : int
-        Messages delivered, durable writes, commits, and acts of the operator.
-    faults : mapping of str to int
-        Injected, by kind.
-    applied, resyncs, forfeited : int
-        Uploads committed, whole models asked for, and states given up.
-    refusals : mapping of str to int
-        Replies refused, by reason.
-    violations : tuple of str
-        Of the law, in the order found.
-    """
-
-    seed: int
-    devices: int
-    rounds: int
-    participation: float
-    events: int
-    faults: dict[str, int]
-    applied: int
-    resyncs: int
-    forfeited: int
-    refusals: dict[str, int]
-    violations: tuple[str, ...]
-
-    @property
-    def injected(self) -> int:
-        """Number of faults of all kinds."""
-        return sum(self.faults.values())
 
 
 @dataclass(frozen=True)

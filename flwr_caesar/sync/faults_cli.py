@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from flwr_caesar.sync.faults import FaultReport, FaultRun, run_faults
+from flwr_caesar.sync.fault_plan import FaultReport
+from flwr_caesar.sync.faults import FaultRun, run_faults
 
 
 def main(arguments: Sequence[str]) -> int:

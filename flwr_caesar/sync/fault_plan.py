@@ -1,0 +1,78 @@
+"""How often which fault is injected, and the report of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Chance for each message sent.
+MESSAGE_FAULTS = {
+    "drop": 0.04,
+    "delay": 0.08,
+    "duplicate": 0.08,
+    "corrupt-frame": 0.03,
+    "corrupt-header": 0.03,
+}
+# For each message delivered.
+REORDER = 0.2
+# For each request that a device works on.
+DEVICE_FAULTS = {
+    "device-crash-before-write": 0.04,
+    "device-crash-after-write": 0.05,
+    "device-disk-full": 0.03,
+}
+# For each device and round.
+DEVICE_EVENTS = {
+    "device-restored": 0.002,
+    "device-deleted": 0.001,
+    "device-copied": 0.001,
+    "device-new-node": 0.01,
+}
+# For each phase.
+SERVER_FAULTS = {
+    "server-crash-open": 0.03,
+    "server-crash-before-commit": 0.04,
+    "server-crash-after-commit": 0.04,
+    "server-restored": 0.01,
+    "server-clock-back": 0.005,
+}
+DEADLINE = 0.2
+
+
+@dataclass(frozen=True)
+class FaultReport:
+    """What happened.
+
+    Parameters
+    ----------
+    seed, devices, rounds : int
+        Of the run; together with `participation` they name it.
+    participation : float
+        Fraction of the devices asked in a round.
+    events : int
+        Messages delivered, durable writes, commits, and acts of the operator.
+    faults : mapping of str to int
+        Injected, by kind.
+    applied, resyncs, forfeited : int
+        Uploads committed, whole models asked for, and states given up.
+    refusals : mapping of str to int
+        Replies refused, by reason.
+    violations : tuple of str
+        Of the law, in the order found.
+    """
+
+    seed: int
+    devices: int
+    rounds: int
+    participation: float
+    events: int
+    faults: dict[str, int]
+    applied: int
+    resyncs: int
+    forfeited: int
+    refusals: dict[str, int]
+    violations: tuple[str, ...]
+
+    @property
+    def injected(self) -> int:
+        """Number of faults of all kinds."""
+        return sum(self.faults.values())

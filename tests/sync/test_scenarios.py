@@ -1,0 +1,280 @@
+"""One thing goes wrong at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flwr_caesar.sync.protocol import MAX_PENDING, device_id
+from tests.sync.parties import Device, Server, new_id, new_token
+
+
+def law_holds(server, *devices):
+    applied = server.model["w"]
+    kept = sum((d.residual for d in devices), np.zeros(8))
+    computed = sum((d.computed for d in devices), np.zeros(8))
+    return np.array_equal(applied + kept, computed)
+
+
+def test_newcomer_gets_the_whole_model_and_counts_at_once():
+    server, device = Server(), Device(1)
+    header, frame = server.ask([device])[1]
+    assert header.base is None
+    assert header.device == ""
+    assert server.hear(1, *device.take(header, frame)).counts
+
+
+def test_uploads_are_acknowledged_and_the_residual_goes_on():
+    server, device = Server(), Device(1)
+    for _ in range(25):
+        assert [v.counts for v in server.round(device)] == [True]
+        assert law_holds(server, device)
+    assert len(device.state.pending) == 1
+    assert len(device.last.applied) == 1
+
+
+def test_a_device_that_holds_the_model_is_sent_none():
+    server, device = Server(), Device(1)
+    server.round(device)
+    server.round(device, train=False)
+    header, frame = server.ask([device], train=False)[1]
+    assert header.base == header.target
+    assert frame is None
+    assert sum(len(str(v)) + len(k) for k, v in header.to_dict().items()) < 1000
+    reply, _ = device.take(header, frame, train=False)
+    assert server.hear(1, reply, None).counts
+    np.testing.assert_array_equal(device.last.model["w"], server.model["w"])
+
+
+def test_lost_upload_goes_back_into_the_residual():
+    server, device = Server(), Device(1)
+    server.round(device)
+    sent = device.state.pending[0].upload_id
+    server.round(device, lose=[device])
+    lost = device.state.pending[-1].upload_id
+    server.round(device)
+    assert device.last.returned == (lost,)
+    assert device.state.settled == (sent,)
+    assert law_holds(server, device)
+
+
+def test_duplicate_download_is_answered_with_the_same_upload():
+    server, device = Server(), Device(1)
+    request = server.ask([device])[1]
+    first = device.take(*request)
+    state = device.state
+    assert device.take(*request) == first
+    assert device.state is state
+
+
+def test_duplicate_and_late_uploads_do_not_count():
+    server, device = Server(), Device(1)
+    reply = device.take(*server.ask([device])[1])
+    assert server.hear(1, *reply).counts
+    assert "no request" in server.hear(1, *reply).reason
+    server.close()
+    assert "no request" in server.hear(1, *reply).reason
+    server.ask([device])
+    assert "another request" in server.hear(1, *reply).reason
+
+
+def test_older_request_is_stale():
+    server, device = Server(), Device(1)
+    old = server.ask([device])[1]
+    device.take(*server.ask([device])[1])
+    state = device.state
+    reply, frame = device.take(*old)
+    assert (reply.status, frame) == ("stale", None)
+    assert device.state is state
+
+
+def test_deleted_folder_needs_the_whole_model_once():
+    server, device = Server(), Device(1)
+    server.round(device)
+    server.round(device, train=False)
+    device.state = None
+    assert "whole" in server.round(device)[0].reason
+    assert server.round(device)[0].counts
+
+
+def test_device_back_after_months_is_settled():
+    server, device, other = Server(), Device(1), Device(2)
+    server.round(device, other)
+    for _ in range(40):
+        server.round(other)
+    assert server.round(device, other)[0].counts
+    assert len(device.last.applied) == 1
+    assert law_holds(server, device, other)
+
+
+def test_of_two_copies_one_gives_up():
+    server, device, copy = Server(), Device(1), Device(2)
+    server.round(device)
+    copy.state = device.state
+    reasons = [v.reason for v in server.round(device, copy)]
+    assert reasons == ["", "the device has sent an update from another node"]
+    token = device.state.token
+    assert [v.counts for v in server.round(device, copy)] == [True, True]
+    assert device.state.token == token
+    assert copy.state.token != token
+    assert copy.last.forfeited["w"].any()
+    assert copy.last.notes
+
+
+def test_copy_that_comes_later_is_refused_then_gives_up():
+    server, device, copy = Server(), Device(1), Device(2)
+    server.round(device)
+    copy.state = device.state
+    server.round(device)
+    assert "another copy" in server.round(copy)[0].reason
+    assert server.round(copy)[0].counts
+    assert server.round(device)[0].counts
+    assert device.last.forfeited == {}
+
+
+def test_old_backup_of_a_device_gives_up():
+    server, device = Server(), Device(1)
+    server.round(device)
+    old = device.state
+    server.round(device)
+    device.state = old
+    assert server.round(device)[0].counts
+    assert device.state.token != old.token
+    assert device.last.forfeited["w"].any()
+
+
+def test_server_restored_from_a_backup_keeps_the_residual():
+    server, device = Server(), Device(1)
+    server.round(device)
+    old = server.ledger.copy()
+    server.round(device)
+    server.round(device)
+    first, second, third = *device.state.settled, device.state.pending[0].upload_id
+    assert second != third
+    server.restart(old)
+    assert server.round(device)[0].counts
+    assert device.last.forfeited == {}
+    assert device.last.returned == (third,)
+    assert any("earlier" in note for note in device.last.notes)
+    assert server.round(device)[0].counts
+    assert first in device.state.settled
+
+
+def test_crash_before_the_commit_applies_nothing():
+    server, device = Server(), Device(1)
+    server.round(device)
+    server.hear(1, *device.take(*server.ask([device])[1]))
+    server.restart()
+    server.round(device)
+    assert len(device.last.returned) == 1
+    assert law_holds(server, device)
+
+
+def test_new_node_id_is_the_same_device():
+    server, device = Server(), Device(1)
+    server.round(device)
+    token = device.state.token
+    device.node_id = 5
+    assert server.round(device)[0].counts
+    assert len(device.state.pending) == 2
+    server.round(device)
+    assert len(device.state.pending) == 1
+    assert device.state.token == token
+    assert law_holds(server, device)
+
+
+def test_too_many_unsettled_uploads_wait_for_the_server():
+    server, device = Server(), Device(1)
+    for node_id in range(1, MAX_PENDING + 1):
+        device.node_id = node_id
+        server.round(device)
+    device.node_id = 99
+    assert "waits" in server.round(device)[0].reason
+    assert server.round(device)[0].counts
+    assert len(device.state.pending) == 1
+    assert law_holds(server, device)
+
+
+def test_damaged_model_is_asked_for_again():
+    server, device = Server(), Device(1)
+    header, frame = server.ask([device])[1]
+    reply, _ = device.take(header, frame[:-1] + b"\0")
+    assert reply.status == "need-whole"
+    reply, _ = device.take(replace(header, target=(0, bytes(8))), frame)
+    assert reply.status == "need-whole"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"nonce": 1}, "another request"),
+        ({"lineage": 7}, "another request"),
+        ({"order": ((1 << 63) - 1, 0)}, "another request"),
+        ({"base": (5, bytes(8))}, "another model"),
+        ({"held": None}, "another model"),
+    ],
+)
+def test_hostile_claims_are_refused(change, reason):
+    server, device = Server(), Device(1)
+    reply, frame = device.take(*server.ask([device])[1])
+    assert reason in server.hear(1, replace(reply, **change), frame).reason
+    server.close()
+    assert not server.model["w"].any()
+    assert sum(server.session.refusals.values()) == 1
+
+
+def test_replay_of_an_applied_upload_is_refused():
+    server, device = Server(), Device(1)
+    reply, frame = device.take(*server.ask([device])[1])
+    server.hear(1, reply, frame)
+    server.close()
+    header, _ = server.ask([device])[1]
+    again = replace(
+        reply,
+        order=header.order,
+        nonce=header.nonce,
+        base=header.target,
+        held=header.target,
+    )
+    assert "another history or version" in server.hear(1, again, frame).reason
+
+
+def test_frame_of_another_lineage_is_refused():
+    ours, theirs, device = Server(), Server(), Device(1)
+    reply, _ = device.take(*ours.ask([device])[1])
+    _, frame = Device(1).take(*theirs.ask([device])[1])
+    assert "another history" in ours.hear(1, reply, frame).reason
+
+
+def test_nobody_acts_for_a_device_without_its_token():
+    server, device = Server(), Device(1)
+    server.round(device)
+    before = server.ledger.devices([device_id(device.state.token)])
+    thief = Device(2)
+    reply, frame = thief.take(*server.ask([thief])[2])
+    known = (*device.state.settled, device.state.pending[0].upload_id)
+    server.hear(2, replace(reply, token=new_token(), known=known), frame)
+    server.close()
+    assert server.ledger.devices([device_id(device.state.token)]) == before
+
+
+def test_withdrawn_upload_is_returned():
+    server, device = Server(), Device(1)
+    server.round(device)
+    server.hear(1, *device.take(*server.ask([device])[1]))
+    server.session.withdraw(1, "no metrics")
+    server.close()
+    server.round(device)
+    assert len(device.last.returned) == 1
+    assert law_holds(server, device)
+
+
+def test_state_of_another_lineage_is_a_mistake_of_the_caller():
+    server, device = Server(), Device(1)
+    request = server.ask([device])[1]
+    device.take(*request)
+    device.state = replace(device.state, lineage=new_id())
+    with pytest.raises(ValueError, match="lineage"):
+        device.take(*request)
