@@ -11,7 +11,6 @@ import json
 import os
 import re
 import struct
-import threading
 import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -41,6 +40,8 @@ _CODES = {
 }
 _NAMES = {code: name for name, code in _CODES.items()}
 _METADATA = "__metadata__"
+_ROW_BYTES = 1 << 13
+_BLOCK_ROWS = 128
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|tmp)")
 Chunk = memoryview | bytes
 
@@ -56,7 +57,7 @@ class StoredFile:
     size : int
         Bytes.
     checksum : int
-        CRC-32 of the bytes; it detects damage, not forgery.
+        Of the bytes, see `checksum`; it detects damage, not forgery.
     """
 
     name: str
@@ -88,10 +89,25 @@ def fresh_name(kind: str, suffix: str = "safetensors") -> str:
 
 
 def checksum(chunks: Iterable[Chunk]) -> int:
-    """Return the CRC-32 of bytes in pieces."""
+    """Return a checksum of bytes in pieces, at the speed of memory.
+
+    Each block of a piece is a matrix of 64-bit words; the sums of its rows and of its
+    columns go into a CRC-32, and so do the bytes left over. Any change to a single
+    word, a torn page and two swapped words change it. Where a long piece begins and
+    ends counts.
+    """
     crc = 0
     for chunk in chunks:
-        crc = zlib.crc32(chunk, crc)
+        words, rest = divmod(memoryview(chunk).nbytes, _ROW_BYTES)
+        end = words * _ROW_BYTES
+        if words:
+            matrix = np.frombuffer(chunk, "<u8", end // 8).reshape(words, -1)
+            for start in range(0, words, _BLOCK_ROWS):
+                block = matrix[start : start + _BLOCK_ROWS]
+                crc = zlib.crc32(block.sum(axis=1).data, crc)
+                crc = zlib.crc32(block.sum(axis=0).data, crc)
+        if rest:
+            crc = zlib.crc32(memoryview(chunk)[end:], crc)
     return crc
 
 
@@ -122,8 +138,8 @@ def to_chunks(arrays: Arrays) -> list[Chunk]:
     return [struct.pack("<Q", len(text)) + text, *(raw.data for _, _, raw in rows)]
 
 
-def from_bytes(data: Array) -> dict[str, Array]:
-    """Return the arrays of a safetensors file as views of its bytes.
+def from_bytes(data: Array) -> tuple[dict[str, Array], list[Chunk]]:
+    """Return the arrays of a safetensors file as views, and the file's chunks.
 
     Parameters
     ----------
@@ -138,20 +154,17 @@ def from_bytes(data: Array) -> dict[str, Array]:
     try:
         (length,) = struct.unpack("<Q", data[:8].tobytes())
         start = 8 + length
-        if start > data.size:
-            raise DamagedStateError("the header of an array file is cut off")
         header = json.loads(data[8:start].tobytes())
         arrays = {}
+        pieces = []
         for name, row in header.items():
-            if name == _METADATA:
-                continue
             begin, end = row["data_offsets"]
             raw = data[start + begin : start + end]
             if begin < 0 or raw.size != end - begin:
                 raise DamagedStateError(f"array {name!r} is cut off")
-            arrays[name] = raw.view(to_dtype(_NAMES[row["dtype"]])).reshape(
-                row["shape"]
-            )
+            dtype = to_dtype(_NAMES[row["dtype"]])
+            arrays[name] = raw.view(dtype).reshape(row["shape"])
+            pieces.append((begin, raw.data))
     except (
         struct.error,
         ValueError,
@@ -160,20 +173,15 @@ def from_bytes(data: Array) -> dict[str, Array]:
         AttributeError,
         RecursionError,
     ) as err:
-        raise DamagedStateError(f"an array file is malformed: {err!r}") from err
-    return arrays
+        raise DamagedStateError(f"not what was written: {err!r}") from err
+    pieces.sort(key=lambda piece: piece[0])
+    return arrays, [data[:start].data, *(raw for _, raw in pieces)]
 
 
 def write_durably(path: Path, chunks: Collection[Chunk]) -> StoredFile:
-    """Write a new file that only its owner can read, and wait for the disk.
-
-    The checksum is taken on another thread meanwhile.
-    """
+    """Write a new file that only its owner can read, and wait for the disk."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
-    sums: list[int] = []
-    thread = threading.Thread(target=lambda: sums.append(checksum(chunks)))
-    thread.start()
     try:
         size = 0
         for chunk in chunks:
@@ -186,9 +194,8 @@ def write_durably(path: Path, chunks: Collection[Chunk]) -> StoredFile:
         path.unlink(missing_ok=True)
         raise
     finally:
-        thread.join()
         os.close(fd)
-    return StoredFile(path.name, size, sums[0])
+    return StoredFile(path.name, size, checksum(chunks))
 
 
 def write_arrays(folder: Path, kind: str, arrays: Arrays) -> StoredFile:
@@ -216,9 +223,13 @@ def read_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:
             if not count:
                 raise DamagedStateError(f"{stored.name} is torn")
             filled += count
-    if zlib.crc32(data.data) != stored.checksum:
+    try:
+        arrays, chunks = from_bytes(data)
+    except DamagedStateError as err:
+        raise DamagedStateError(f"{stored.name}: {err}") from err
+    if checksum(chunks) != stored.checksum:
         raise DamagedStateError(f"{stored.name} has the wrong checksum")
-    return from_bytes(data)
+    return arrays
 
 
 def replace_durably(folder: Path, name: str, data: bytes) -> None:

@@ -72,8 +72,12 @@ def _flat(arrays: Mapping[str, Array]) -> list[tuple[str, str, Any, bytes]]:
 def logged() -> Iterator[list[logging.LogRecord]]:
     """Collect what is written to Flower's log."""
     records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Handler()
     logger = logging.getLogger("flwr")
     logger.addHandler(handler)
     yield records

@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import (
     FedYogi,
     QFedAvg,
 )
+from flwr.supercore.task_identity import TaskIdentity
 
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.strategy_state import StrategyState, capture, restore
@@ -33,6 +34,12 @@ STRATEGIES: list[Callable[[], FedAvg]] = [
     FedAdagrad,
     lambda: FedAvgM(server_learning_rate=0.7, server_momentum=0.9),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 class Grid:
@@ -129,12 +136,14 @@ def test_functions_and_objects_stay_those_of_the_new_strategy() -> None:
 
 def test_a_wrapped_strategy_is_restored_with_its_wrapper() -> None:
     def build() -> DifferentialPrivacyServerSideAdaptiveClipping:
-        return DifferentialPrivacyServerSideAdaptiveClipping(QFedAvg(0.1), 1.0, 2)
+        return DifferentialPrivacyServerSideAdaptiveClipping(QFedAvg(0.1), 0.1, 40)
 
     old, new = build(), build()
     old.clipping_norm = 0.25
-    old.strategy.current_arrays = initial()
     inner = new.strategy
+    assert isinstance(old.strategy, QFedAvg)
+    assert isinstance(inner, QFedAvg)
+    old.strategy.current_arrays = initial()
     restore(new, through_text(capture(old)))
     assert new.strategy is inner
     assert inner.current_arrays == initial()
