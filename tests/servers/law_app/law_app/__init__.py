@@ -1,0 +1,1 @@
+"""Devices that add one to a tensor of their own."""
