@@ -66,7 +66,12 @@ ON CONFLICT (one) DO UPDATE SET lineage = excluded.lineage,
 """
 _PUT_FILES = "UPDATE meta SET round = ?, model = ?, strategy = ?, strategy_tree = ?"
 _PUT_DEVICE = f"INSERT OR REPLACE INTO devices VALUES ({', '.join('?' * 11)})"
-_PUT_NODE = "INSERT OR REPLACE INTO nodes VALUES (?, ?)"
+# Without the last condition every known node would dirty a page.
+_PUT_NODE = """
+INSERT INTO nodes VALUES (?, ?)
+ON CONFLICT (node) DO UPDATE SET device = excluded.device
+WHERE device != excluded.device
+"""
 
 
 @dataclass(frozen=True)
