@@ -13,7 +13,7 @@ from flwr.supercore import log
 
 from flwr_caesar.codec import CodecError, difference, get_codec
 from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.sync.device import commit_update, evaluated, receive
+from flwr_caesar.sync.device import commit_update, evaluated, forget_old, receive
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
 from flwr_caesar.transport import (
     RECORD_KEY,
@@ -57,8 +57,13 @@ def compression_mod(
     plan = Plan.from_content(msg.content)
     header = DownloadHeader.from_dict(require_record(msg.content))
     with open_store(context) as store:
+        state = store.load(header.lineage)
+        if state is not None:
+            state, forgotten = forget_old(state, header, plan.max_residual_age)
+            if forgotten:
+                log(INFO, "flwr-caesar: the residual is too old and is given up")
         received = receive(
-            store.load(header.lineage),
+            state,
             header,
             _frame(msg.content, plan),
             train=plan.upload is not None,

@@ -80,11 +80,14 @@ class Plan:
         carries no arrays.
     error_feedback : bool
         Whether the device keeps what the codec left out and adds it next time.
+    max_residual_age : int
+        Phases after which a device that was not asked gives its residual up; 0: never.
     """
 
     record: str = "arrays"
     upload: Mapping[str, Any] | None = None
     error_feedback: bool = False
+    max_residual_age: int = 0
 
     def to_record(self, header: DownloadHeader) -> ConfigRecord:
         """Encode for the wire, together with the header of the download."""
@@ -94,6 +97,7 @@ class Plan:
                 "record": self.record,
                 "upload": json.dumps(self.upload) if self.upload else "",
                 "error-feedback": self.error_feedback,
+                "max-residual-age": self.max_residual_age,
                 **header.to_dict(),
             }
         )
@@ -117,7 +121,10 @@ class Plan:
             raise CodecError(f"the server's plan is malformed: {err}") from err
         if config is not None and not isinstance(config, dict):
             raise CodecError("the server's plan is malformed: codec is no mapping")
-        return cls(name, config, bool(record.get("error-feedback", False)))
+        age = record.get("max-residual-age", 0)
+        if not isinstance(age, int) or age < 0:
+            raise CodecError("the server's plan is malformed: max-residual-age")
+        return cls(name, config, bool(record.get("error-feedback", False)), age)
 
 
 @dataclass(frozen=True)

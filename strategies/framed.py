@@ -209,6 +209,7 @@ class FramedStrategy(StrategyWrapper):
             record=key,
             upload=self.upload.config if self._is_train else None,
             error_feedback=self.error_feedback and self._is_train,
+            max_residual_age=self._max_residual_age,
         )
         packed[RECORD_KEY] = plan.to_record(header)
         return packed

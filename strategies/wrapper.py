@@ -81,12 +81,16 @@ class WrapperOptions(TypedDict, total=False):
         Folder for the model, the inner strategy's state and the ledger of devices,
         written after each round. A strategy that is given a folder with a checkpoint
         goes on from it. Of no effect without frames.
+    max_residual_age : int
+        Give up the residual of a device that was not asked for more than this many
+        phases (a round is two, with evaluation). 0, the default, keeps it for ever.
     """
 
     on_record: Callable[[RoundRecord], None]
     deadline: float
     quorum: float
     checkpoint: str | PathLike[str]
+    max_residual_age: int
 
 
 class StrategyWrapper(Strategy):
@@ -127,6 +131,11 @@ class StrategyWrapper(Strategy):
             raise ValueError(f"deadline must be above 0 seconds, not {self._deadline}")
         if self._quorum is not None and not 0 < self._quorum <= 1:
             raise ValueError(f"quorum must be in (0, 1], not {self._quorum}")
+        self._max_residual_age = options.get("max_residual_age", 0)
+        if self._max_residual_age < 0:
+            raise ValueError(
+                f"max_residual_age must be at least 0, not {self._max_residual_age}"
+            )
         self._weight_key: str = getattr(strategy, "weighted_by_key", "num-examples")
         self._requests: dict[int, Request] = {}
         self._opened: dict[int, tuple[ArrayRecord, Arrays]] = {}

@@ -170,6 +170,31 @@ def receive(
     return replace(received, state=state, model=model)
 
 
+def forget_old(
+    state: DeviceState, header: DownloadHeader, max_age: int
+) -> tuple[DeviceState, Mapping[str, Array]]:
+    """Give up a residual that is too old; the one exception to the law, off by default.
+
+    Parameters
+    ----------
+    state : DeviceState
+        As it was saved.
+    header : DownloadHeader
+        The request; call this before `receive`.
+    max_age : int
+        Most phases since the state's last request; 0 keeps a residual for ever.
+
+    Returns
+    -------
+    tuple of DeviceState and mapping of str to ndarray
+        The state, and what was given up.
+    """
+    age = header.order[1] - state.order[1]
+    if max_age <= 0 or age <= max_age or not state.residual:
+        return state, {}
+    return replace(state, residual={}), state.residual
+
+
 def commit_update(
     state: DeviceState,
     header: DownloadHeader,

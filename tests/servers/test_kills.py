@@ -17,7 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flwr_caesar.codec import get_codec, inspect_frame
+from flwr_caesar.codec import (
+    CodecState,
+    Layout,
+    get_codec,
+    inspect_frame,
+    update_layout,
+)
 from flwr_caesar.runner.superlink import CONNECTION, SuperLink, executable
 from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.ledger import SqliteLedger
@@ -103,10 +109,11 @@ def test_the_law_holds_whatever_is_killed(tmp_path: Path) -> None:
             row = ledger.devices([device_id(state.token)])[device_id(state.token)]
             name = f"tensor-{i}"
             total = checkpoint.model[name] + state.residual[name]
+            known = CodecState(update_layout(Layout.of(state.model)))
             for pending in state.pending:
                 if pending.upload_id not in row.applied:
                     codec = get_codec(inspect_frame(pending.frame).config)
-                    total = total + codec.decode(pending.frame)[0][name]
+                    total = total + codec.decode(pending.frame, known)[0][name]
             trained = len((tmp_path / f"trained-{i}").read_text())
             np.testing.assert_array_equal(total, total[0], err_msg=name)
             assert total[0] == round(float(total[0]))

@@ -11,7 +11,13 @@ from flwr.app import Message
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec import get_codec
+from flwr_caesar.codec import (
+    CodecState,
+    Layout,
+    get_codec,
+    inspect_frame,
+    update_layout,
+)
 from flwr_caesar.strategies import TopK
 from flwr_caesar.strategies.framed import FramedStrategy
 from flwr_caesar.sync.context_store import ContextStore
@@ -47,12 +53,20 @@ def kept(grid: LocalGrid, node: int) -> tuple[np.ndarray, DeviceState]:
     return state.residual.get("weight", np.zeros((64, 48))), state
 
 
+def sent_in(state: DeviceState) -> np.ndarray:
+    """Return what the tensor got in the device's only upload in doubt."""
+    (pending,) = state.pending
+    known = CodecState(update_layout(Layout.of(state.model)))
+    codec = get_codec(inspect_frame(pending.frame).config)
+    return codec.decode(pending.frame, known)[0]["weight"]
+
+
 def one_of_one(**options):
     inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
     return TopK(inner, density=0.05, **options)
 
 
-@pytest.mark.parametrize("lost", [(), (2, 3), (1, 4, 5, 9)])
+@pytest.mark.parametrize("lost", [(), (2, 3), (1, 4, 5, 9), (10,)])
 def test_nothing_is_lost_when_replies_are(lost: tuple[int, ...]) -> None:
     work = Work()
     count = 0
@@ -68,10 +82,8 @@ def test_nothing_is_lost_when_replies_are(lost: tuple[int, ...]) -> None:
     assert sum(bool(r.dropped) for r in strategy.history) == len(lost)
     applied = result.arrays["weight"].numpy() - initial_model()["weight"].numpy()
     residual, state = kept(grid, 1)
-    (pending,) = state.pending
     if 10 in lost:
-        update, _ = get_codec(strategy.upload.config).decode(pending.frame)
-        residual = residual + update["weight"]
+        residual = residual + sent_in(state)
     np.testing.assert_allclose(applied + residual, work.computed[1], atol=2e-4)
 
 
@@ -180,3 +192,27 @@ def test_a_replayed_upload_is_refused() -> None:
     strategy.start(grid, initial_model(), num_rounds=2)
     assert not strategy.history[0].dropped
     assert strategy.history[1].dropped == {2: "answers another request"}
+
+
+@pytest.mark.parametrize("cap", [0, 2])
+def test_an_old_residual_is_given_up_only_where_asked_for(cap: int) -> None:
+    work = Work()
+    asked = {1: [1, 2], 2: [1], 3: [1], 4: [1], 5: [1, 2]}
+
+    class Chosen(FedAvg):
+        def configure_train(self, server_round, arrays, config, grid):
+            messages = super().configure_train(server_round, arrays, config, grid)
+            chosen = asked[server_round]
+            return [m for m in messages if m.metadata.dst_node_id in chosen]
+
+    inner = Chosen(fraction_evaluate=0.0)
+    strategy = TopK(inner, density=0.05, max_residual_age=cap)
+    grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 2)
+    strategy.start(grid, initial_model(), num_rounds=5)
+    often, _ = kept(grid, 1)
+    seldom, state = kept(grid, 2)
+    sent = sent_in(state)
+    last = np.random.default_rng([2, 5]).normal(size=(64, 48))
+    only_last = np.allclose(seldom + sent, last, atol=1e-3)
+    assert only_last == (cap == 2)
+    assert np.abs(often).sum() > np.abs(last).sum()

@@ -79,9 +79,12 @@ def logged() -> Iterator[list[logging.LogRecord]]:
 
     handler = Handler()
     logger = logging.getLogger("flwr")
+    # Hydra, in another test, disables the loggers that are there before it.
+    disabled, logger.disabled = logger.disabled, False
     logger.addHandler(handler)
     yield records
     logger.removeHandler(handler)
+    logger.disabled = disabled
 
 
 class Killed(BaseException):
