@@ -54,6 +54,7 @@ class RunFolder:
         self._devices: list[dict[str, Any]] = []
         self._records: list[RoundRecord] = []
         self._bytes_up = self._bytes_down = self._dropped = 0
+        self._begun = False
         self._started = time.monotonic()
         self.checkpoint = path / CHECKPOINT
         if spec.get("resume"):
@@ -85,8 +86,10 @@ class RunFolder:
         accuracy, loss : float
             On the test data; accuracy in [0, 1].
         """
-        if not self._records:
+        if not self._begun:
             self._begin_after(server_round)
+            if any(int(row["round"]) == server_round for row in self._rounds):
+                return  # tested before the run was resumed
         records = [r for r in self._records if r.server_round == server_round]
         self._records.clear()
         row = {
@@ -106,8 +109,9 @@ class RunFolder:
         self.event("round", **row)
 
     def _begin_after(self, done: int) -> None:
-        """Keep what was written of the rounds before; time goes on from there."""
-        self._rounds = [row for row in self._rounds if int(row["round"]) < done]
+        """Keep what was written up to a round; time goes on from there."""
+        self._begun = True
+        self._rounds = [row for row in self._rounds if int(row["round"]) <= done]
         self._devices = [row for row in self._devices if int(row["round"]) <= done]
         last = self._rounds[-1] if self._rounds else {}
         self._started = time.monotonic() - float(last.get("seconds", 0.0))

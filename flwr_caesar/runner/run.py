@@ -68,7 +68,8 @@ def run(
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY).unlink(missing_ok=True)  # of a run that is resumed
+    for name in (SUMMARY, EVENTS):  # of a run that is resumed
+        (folder / name).unlink(missing_ok=True)
     connection = spec["connection"]
     try:
         if connection is not None:

@@ -49,6 +49,25 @@ def left_running(folder: Path) -> set[object]:
     return set(family(-1, f"{MARK}={folder}"))
 
 
+def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for arguments in (
+        ["federation=small", "rounds=1", f"hydra.run.dir={folder}"],
+        [f"resume={folder}", "rounds=2"],
+    ):
+        with start(tmp_path, *arguments) as command:
+            printed, _ = command.communicate(timeout=400)
+        assert command.returncode == 0, printed
+    with (folder / "rounds.csv").open(encoding="utf-8", newline="") as file:
+        rounds = list(csv.DictReader(file))
+    assert [row["round"] for row in rounds] == ["0", "1", "2"]
+    sent = [int(row["bytes_up"]) for row in rounds]
+    assert sent[0] == 0 < min(sent[1:])
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    assert summary["bytes_up"] == sum(sent) == int(rounds[-1]["total_bytes_up"])
+    assert float(rounds[1]["seconds"]) < float(rounds[2]["seconds"])
+
+
 def test_a_sweep_ends_with_a_table_and_nothing_running(tmp_path: Path) -> None:
     with start(tmp_path, "-m", "strategy=fedavg,topk", *SMALL) as command:
         printed, _ = command.communicate(timeout=400)
