@@ -13,7 +13,7 @@ _ITEMSIZES = (1, 2, 4, 8)
 
 
 def split_exact(
-    layout: Layout, exact_below: int
+    layout: Layout, exact_below: int, *, exclude_1d: bool = False
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Split a layout into tensors sent exactly and tensors open to loss.
 
@@ -25,6 +25,8 @@ def split_exact(
         Floating-point tensors with fewer elements are exact, as are all others that
         are not floating point: biases and normalisation statistics cost little and
         do not survive quantisation.
+    exclude_1d : bool
+        Tensors of fewer than two axes are exact, too.
 
     Returns
     -------
@@ -35,6 +37,7 @@ def split_exact(
     lossy: list[TensorSpec] = []
     for spec in layout.tensors:
         is_lossy = spec.is_float and spec.size >= max(exact_below, 1)
+        is_lossy = is_lossy and not (exclude_1d and len(spec.shape) < 2)
         (lossy if is_lossy else exact).append(spec)
     return exact, lossy
 

@@ -16,7 +16,7 @@ from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
 from .select import count_kept, top_k
 from .state import CodecState
-from .vector import gather, in_layout_order, scatter
+from .vector import gather, in_layout_order, scatter, slices
 
 _VALUE_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -69,11 +69,9 @@ class TopK(Codec):
         if lossy:
             vector = gather(arrays, lossy)
             kept = []
-            offset = 0
-            for spec in lossy:
-                part = vector[offset : offset + spec.size]
-                kept.append(top_k(part, count_kept(spec.size, self.density)) + offset)
-                offset += spec.size
+            for part in slices(lossy):
+                x = vector[part]
+                kept.append(top_k(x, count_kept(len(x), self.density)) + part.start)
             positions = np.concatenate(kept)
             with np.errstate(over="ignore"):
                 values = vector[positions].astype(_VALUE_DTYPES[self.values])

@@ -1,0 +1,117 @@
+"""`qsgd`: stochastic rounding to a few levels of a tensor's norm, unbiased."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .base import Codec
+from .errors import CodecError
+from .exact import pack_exact, split_exact, unpack_exact
+from .frame import FrameReader, Section
+from .layout import Array, Arrays, Layout
+from .levels import pack_levels, unpack_levels
+from .randomness import MAX_SEED, content_seed, round_at_random
+from .state import CodecState
+from .values import read_magnitudes
+from .vector import Vector, gather, in_layout_order, scatter, slices
+
+_NORMS = ("linf", "l2")
+MAX_LEVELS = 256
+
+
+@dataclass(frozen=True)
+class QSGD(Codec):
+    """Unbiased stochastic quantisation, per tensor.
+
+    ``C(x)_j = norm * sign(x_j) * r_j / levels``, where ``r_j`` is
+    ``levels * |x_j| / norm`` rounded down or up at random so that its mean is kept:
+    over seeds, ``E[C(x)] == x``. The random numbers follow from `seed` and the data.
+
+    Parameters
+    ----------
+    levels : int
+        Positive levels, 1 to 256; ``2^r`` is the r-bit form of the literature.
+    norm : {"linf", "l2"}
+        Largest magnitude, or Euclidean norm, of the tensor.
+    seed : int
+        Varies the random numbers, in ``[0, 2^63)``.
+    exact_below : int
+        Tensors with fewer elements are sent exactly.
+
+    References
+    ----------
+    Alistarh et al. (2017), arXiv:1610.02132.
+    """
+
+    levels: int = 7
+    norm: str = "linf"
+    seed: int = 0
+    exact_below: int = 1024
+
+    id: ClassVar[str] = "qsgd"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.levels, int) and 1 <= self.levels <= MAX_LEVELS):
+            raise CodecError(
+                f"qsgd: levels must be an integer from 1 to {MAX_LEVELS}, "
+                f"not {self.levels}"
+            )
+        if self.norm not in _NORMS:
+            raise CodecError(
+                f"qsgd: norm must be one of {', '.join(_NORMS)}, not {self.norm!r}"
+            )
+        if not (isinstance(self.seed, int) and 0 <= self.seed <= MAX_SEED):
+            raise CodecError(
+                f"qsgd: seed must be an integer in [0, 2^63), not {self.seed}"
+            )
+
+    def _encode(
+        self, arrays: Arrays, layout: Layout, state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
+        exact, lossy = split_exact(layout, self.exact_below)
+        sections = pack_exact(arrays, exact)
+        if lossy:
+            vector = gather(arrays, lossy)
+            seed = content_seed(vector, self.seed)
+            quanta = np.abs(vector)
+            norms = []
+            for part in slices(lossy):
+                norm = self._norm(vector[part])
+                if norm > 0:
+                    quanta[part] /= norm
+                norms.append(norm)
+            quanta *= np.float32(self.levels)
+            quanta = round_at_random(quanta, seed)
+            np.minimum(quanta, np.float32(self.levels), out=quanta)
+            np.copysign(quanta, vector, out=quanta)
+            sections.append(Section("NORM", np.array(norms, "<f4").tobytes()))
+            sections += pack_levels(quanta.astype(np.int16), self.levels)
+        return sections, {}
+
+    def _norm(self, x: Vector) -> np.float32:
+        if self.norm == "linf":
+            return np.float32(np.abs(x).max())
+        with np.errstate(over="ignore"):
+            norm = np.float32(np.sqrt(np.square(x, dtype=np.float64).sum()))
+        if not np.isfinite(norm):
+            raise CodecError("qsgd: a tensor's L2 norm exceeds the range of float32")
+        return norm
+
+    def _decode(
+        self, reader: FrameReader, layout: Layout, state: CodecState | None
+    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
+        exact, lossy = split_exact(layout, self.exact_below)
+        arrays = unpack_exact(reader, exact)
+        if lossy:
+            n = sum(spec.size for spec in lossy)
+            norms = read_magnitudes(reader.section("NORM", size=4 * len(lossy)))
+            vector = unpack_levels(reader, n, self.levels).astype(np.float32)
+            vector /= np.float32(self.levels)
+            for part, norm in zip(slices(lossy), norms, strict=True):
+                vector[part] *= norm
+            arrays |= scatter(vector, lossy)
+        return in_layout_order(layout, arrays), {}

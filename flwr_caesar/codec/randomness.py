@@ -1,0 +1,80 @@
+"""Randomness without hidden state: every draw follows from a seed and the data.
+
+Encoding is pure, so a codec cannot keep a generator. It derives one 64-bit seed per
+frame from its configured seed and the bytes it is given: other data, or another
+configured seed, gives independent draws, while the same call gives the same frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from .layout import Array
+from .vector import Vector
+
+Words = np.ndarray[Any, np.dtype[np.uint64]]
+
+MAX_SEED = (1 << 63) - 1
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_CHUNK = 1 << 16
+
+
+def content_seed(vector: Vector, seed: int) -> int:
+    """Return 64 bits that depend on every bit of `vector` and on `seed`."""
+    key = seed.to_bytes(8, "little")
+    data = np.ascontiguousarray(vector).view(np.uint8).data
+    return int.from_bytes(
+        hashlib.blake2b(data, digest_size=8, key=key).digest(), "little"
+    )
+
+
+def splitmix64(seed: int, start: int, count: int) -> Words:
+    """Return outputs `start` to ``start + count`` of SplitMix64 from `seed`.
+
+    A counter-based generator: output `i` is a mix of ``seed + (i + 1) * gamma`` and
+    needs no other output.
+
+    References
+    ----------
+    Steele, Lea and Flood (2014), "Fast splittable pseudorandom number generators".
+    """
+    z = np.arange(start + 1, start + count + 1, dtype=np.uint64)
+    z *= _GAMMA
+    z += np.uint64(seed)
+    z ^= z >> np.uint64(30)
+    z *= _MIX_1
+    z ^= z >> np.uint64(27)
+    z *= _MIX_2
+    z ^= z >> np.uint64(31)
+    return z
+
+
+def random_bits(seed: int, start: int, count: int) -> Array:
+    """Return bits `start` to ``start + count`` of the SplitMix64 stream, as uint8.
+
+    Bit `i` is bit ``i % 64``, least significant first, of output ``i // 64``; `start`
+    is a multiple of 64.
+    """
+    words = splitmix64(seed, start // 64, (count + 63) // 64)
+    octets = words.astype("<u8", copy=False).view(np.uint8)
+    return np.unpackbits(octets, count=count, bitorder="little")
+
+
+def round_at_random(x: Vector, seed: int) -> Vector:
+    """Round each non-negative element down or up, so that its mean is kept.
+
+    ``floor(x) + 1`` with probability ``x - floor(x)``, else ``floor(x)``; exact to
+    2^-24 of a unit. Encoder only, so no decoder needs this stream.
+    """
+    generator = np.random.Generator(np.random.SFC64(seed))
+    rounded = np.floor(x)
+    for begin in range(0, len(x), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        draws = generator.random(len(rounded[part]), dtype=np.float32)
+        rounded[part] += draws < x[part] - rounded[part]
+    return rounded
