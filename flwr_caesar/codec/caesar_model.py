@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import Codec
 from .errors import CodecError, StateMismatchError
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout, TensorSpec
 from .positions import decode_positions, encode_positions, max_positions_bytes
@@ -113,6 +113,7 @@ class CaesarModel(Codec):
                 "caesar_model: drop_fraction must be in [0, 1], "
                 f"not {self.drop_fraction}"
             )
+        require_exact_below(self.id, self.exact_below)
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None

@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import Codec
 from .errors import CodecError
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .state import CodecState
@@ -47,6 +47,7 @@ class Cast(Codec):
             raise CodecError(
                 f"cast: dtype must be one of {', '.join(_RELATIVE)}, not {self.dtype!r}"
             )
+        require_exact_below(self.id, self.exact_below)
 
     def error_bound(self, arrays: Arrays) -> Mapping[str, Array]:
         """Return the half spacing of the narrow type at each element."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .errors import CodecError
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 
@@ -40,6 +41,20 @@ def split_exact(
         is_lossy = is_lossy and not (exclude_1d and len(spec.shape) < 2)
         (lossy if is_lossy else exact).append(spec)
     return exact, lossy
+
+
+def require_exact_below(codec_id: str, exact_below: int) -> None:
+    """Check a codec's `exact_below`.
+
+    Raises
+    ------
+    CodecError
+        If it is not an integer of at least 0.
+    """
+    if not (isinstance(exact_below, int) and exact_below >= 0):
+        raise CodecError(
+            f"{codec_id}: exact_below must be an integer >= 0, not {exact_below}"
+        )
 
 
 def pack_exact(arrays: Arrays, specs: Sequence[TensorSpec]) -> list[Section]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import Codec
 from .errors import CodecError
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .levels import pack_levels, unpack_levels
@@ -68,6 +68,7 @@ class QSGD(Codec):
             raise CodecError(
                 f"qsgd: seed must be an integer in [0, 2^63), not {self.seed}"
             )
+        require_exact_below(self.id, self.exact_below)
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None

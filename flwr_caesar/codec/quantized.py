@@ -11,7 +11,7 @@ import numpy as np
 from .base import Codec
 from .bitplanes import pack_planes, planes_size, unpack_planes
 from .errors import CodecError
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
@@ -79,6 +79,7 @@ class Quantized(Codec):
                 f"quantized: levels must be one of {', '.join(_LEVELS)}, "
                 f"not {self.levels!r}"
             )
+        require_exact_below(self.id, self.exact_below)
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None

@@ -11,7 +11,7 @@ import numpy as np
 from .base import Codec
 from .bitplanes import Codes, pack_planes, planes_size, unpack_planes
 from .errors import CodecError
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .hadamard import hadamard
 from .layout import Array, Arrays, Layout
@@ -130,7 +130,7 @@ class Rotated(Codec):
     id: ClassVar[str] = "rotated"
 
     def __post_init__(self) -> None:
-        if self.bits not in CODEBOOKS:
+        if not (isinstance(self.bits, int) and self.bits in CODEBOOKS):
             raise CodecError(f"rotated: bits must be 1, 2, 3 or 4, not {self.bits}")
         if self.scale not in _SCALES:
             raise CodecError(
@@ -141,6 +141,7 @@ class Rotated(Codec):
             raise CodecError(
                 f"rotated: seed must be an integer in [0, 2^63), not {self.seed}"
             )
+        require_exact_below(self.id, self.exact_below)
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None

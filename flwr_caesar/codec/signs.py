@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Codec
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .state import CodecState
@@ -38,6 +38,9 @@ class Signs(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "signs"
+
+    def __post_init__(self) -> None:
+        require_exact_below(self.id, self.exact_below)
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None

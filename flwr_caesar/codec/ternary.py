@@ -10,7 +10,7 @@ import numpy as np
 
 from .base import Codec
 from .errors import CodecError
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
@@ -49,6 +49,7 @@ class Ternary(Codec):
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
             raise CodecError(f"ternary: density must be in (0, 1], not {self.density}")
+        require_exact_below(self.id, self.exact_below)
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
