@@ -23,7 +23,7 @@ from flwr_caesar.codec.uniform import (
 from .library import Array
 
 vectors = hnp.arrays(
-    np.float32, st.integers(1, 40), elements=st.floats(-1e30, 1e30, width=32)
+    np.float32, st.integers(1, 40), elements=st.floats(-(2.0**99), 2.0**99, width=32)
 )
 bit_counts = st.integers(2, 8)
 
@@ -67,7 +67,7 @@ def test_equal_sizes_get_the_best_allocation(budget: int) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(1, 1000), st.floats(0, 1e6)), min_size=1, max_size=8
+        st.tuples(st.integers(1, 1000), st.floats(1e-6, 1e6)), min_size=1, max_size=8
     ),
     st.floats(2, 8),
 )
@@ -84,7 +84,7 @@ def test_the_budget_holds_and_larger_variance_never_gets_less(
     for (n, v, b), (m, w, c) in itertools.permutations(
         zip(sizes, variances, bits, strict=True), 2
     ):
-        if v >= w and n <= m:
+        if v > w and n <= m:
             assert b >= c
 
 
@@ -103,8 +103,8 @@ def test_the_codec_spends_its_bits() -> None:
 
 
 def test_only_the_kept_are_sent() -> None:
-    x = np.random.default_rng(0).standard_normal((300, 300)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((1000, 300)).astype(np.float32)
     codec = Quantized(density=0.01)
     frame, _ = codec.encode({"x": x})
-    assert np.count_nonzero(codec.decode(frame)[0]["x"]) <= 900
+    assert np.count_nonzero(codec.decode(frame)[0]["x"]) <= 3000
     assert 8 * len(frame) / x.size < 0.17
