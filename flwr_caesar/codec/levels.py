@@ -26,7 +26,7 @@ def pack_levels(levels: Array, limit: int) -> list[Section]:
     levels : ndarray of int16, shape (n,)
         The integers.
     limit : int
-        Largest magnitude, at most 256.
+        Largest magnitude, at most 255.
     """
     positions = np.flatnonzero(levels)
     present = levels[positions]

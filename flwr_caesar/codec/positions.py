@@ -42,13 +42,15 @@ def encode_positions(positions: Positions, n: int) -> bytes:
     Golomb (1966), "Run-length encodings"; Rice and Plaunt (1971).
     """
     flags = 0
+    if n < 1 << 31:
+        positions = positions.astype(np.int32)  # half the memory of what follows
     if 2 * len(positions) > n:
         present = np.zeros(n, bool)
         present[positions] = True
         positions = np.flatnonzero(~present)
         flags = _COMPLEMENT
     k = len(positions)
-    gaps = np.diff(positions, prepend=-1) - 1
+    gaps = np.diff(positions, prepend=positions.dtype.type(-1)) - 1
     b, rice_bits = _best_rice(gaps)
     if rice_bits >= n:
         bitmap = np.zeros(n, np.uint8)

@@ -14,13 +14,14 @@ from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .levels import pack_levels, unpack_levels
-from .randomness import MAX_SEED, content_seed, round_at_random
+from .randomness import MAX_SEED, content_seed, generator, round_at_random
 from .state import CodecState
 from .values import read_magnitudes
 from .vector import Vector, gather, in_layout_order, scatter, slices
 
 _NORMS = ("linf", "l2")
-MAX_LEVELS = 256
+MAX_LEVELS = 255
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class QSGD(Codec):
     Parameters
     ----------
     levels : int
-        Positive levels, 1 to 256; ``2^r`` is the r-bit form of the literature.
+        Positive levels, 1 to 255.
     norm : {"linf", "l2"}
         Largest magnitude, or Euclidean norm, of the tensor.
     seed : int
@@ -77,20 +78,15 @@ class QSGD(Codec):
         sections = pack_exact(arrays, exact)
         if lossy:
             vector = gather(arrays, lossy)
-            seed = content_seed(vector, self.seed)
-            quanta = np.abs(vector)
-            norms = []
-            for part in slices(lossy):
-                norm = self._norm(vector[part])
-                if norm > 0:
-                    quanta[part] /= norm
-                norms.append(norm)
-            quanta *= np.float32(self.levels)
-            quanta = round_at_random(quanta, seed)
-            np.minimum(quanta, np.float32(self.levels), out=quanta)
-            np.copysign(quanta, vector, out=quanta)
-            sections.append(Section("NORM", np.array(norms, "<f4").tobytes()))
-            sections += pack_levels(quanta.astype(np.int16), self.levels)
+            source = generator(content_seed(vector, self.seed))
+            norms = np.array([self._norm(vector[p]) for p in slices(lossy)], "<f4")
+            quanta = np.empty(len(vector), np.int16)
+            for part, norm in zip(slices(lossy), norms, strict=True):
+                for start in range(part.start, part.stop, _CHUNK):
+                    chunk = slice(start, min(start + _CHUNK, part.stop))
+                    quanta[chunk] = self._quantise(vector[chunk], norm, source)
+            sections.append(Section("NORM", norms.tobytes()))
+            sections += pack_levels(quanta, self.levels)
         return sections, {}
 
     def _norm(self, x: Vector) -> np.float32:
@@ -101,6 +97,17 @@ class QSGD(Codec):
         if not np.isfinite(norm):
             raise CodecError("qsgd: a tensor's L2 norm exceeds the range of float32")
         return norm
+
+    def _quantise(
+        self, x: Vector, norm: np.float32, source: np.random.Generator
+    ) -> Vector:
+        if norm == 0:
+            return np.zeros_like(x)
+        levels = np.float32(self.levels)
+        scaled: Vector = np.abs(x) / norm * levels
+        rounded = round_at_random(scaled, source)
+        signed: Vector = np.copysign(np.minimum(rounded, levels), x)
+        return signed
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None

@@ -15,7 +15,7 @@ from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import count_kept, top_k
+from .select import count_kept, top_k_mask
 from .state import CodecState
 from .uniform import (
     MAX_BITS,
@@ -23,6 +23,7 @@ from .uniform import (
     allocate_bits,
     dequantize_power_of_two,
     dequantize_uniform,
+    mean_square,
     quantize_power_of_two,
     quantize_uniform,
     top_level,
@@ -88,26 +89,24 @@ class Quantized(Codec):
         sections = pack_exact(arrays, exact)
         if lossy:
             vector = gather(arrays, lossy)
-            kept = [
-                top_k(vector[part], count_kept(spec.size, self.density)) + part.start
-                for spec, part in zip(lossy, slices(lossy), strict=True)
-            ]
-            sizes = [len(positions) for positions in kept]
-            variances = [
-                float(np.square(vector[positions], dtype=np.float64).mean())
-                for positions in kept
-            ]
+            kept = np.empty(len(vector), bool)
+            sizes, variances = [], []
+            for part in slices(lossy):
+                x = vector[part]
+                kept[part] = top_k_mask(x, count_kept(len(x), self.density))
+                sizes.append(int(np.count_nonzero(kept[part])))
+                variances.append(mean_square(x[kept[part]]))
             bits = allocate_bits(sizes, variances, int(self.bits * sum(sizes)))
             quantize, _ = _LEVELS[self.levels]
             scales, planes = [], []
-            for positions, b in zip(kept, bits, strict=True):
-                quanta, scale = quantize(vector[positions], b)
+            for part, b in zip(slices(lossy), bits, strict=True):
+                quanta, scale = quantize(vector[part][kept[part]], b)
                 codes = (quanta + np.int8(top_level(b))).view(np.uint8)
                 scales.append(scale)
                 planes.append(pack_planes(codes, b))
-            where = np.concatenate(kept)
+            where = encode_positions(np.flatnonzero(kept), len(vector))
             sections += [
-                Section("POS", encode_positions(where, len(vector))),
+                Section("POS", where),
                 Section("BITS", bytes(bits)),
                 Section("SCL", np.array(scales, "<f4").tobytes()),
                 Section("CODE", b"".join(planes), itemsize=1),

@@ -178,7 +178,7 @@ class Rotated(Codec):
         length = float(np.sqrt(np.dot(y, y) / d))
         y *= np.float32(1 / length)
         codes = _nearest(y, book)
-        q = book[codes]
+        q = book.take(codes)
         aligned = float(np.dot(y, q))
         if self.scale == "unbiased":
             return codes, peak * length / aligned
@@ -201,7 +201,7 @@ class Rotated(Codec):
             book = levels(self.bits)
             vector = np.empty(n, np.float32)
             for block, scale in zip(_blocks(n), scales, strict=True):
-                q = (book * scale)[codes[block]]
+                q = (book * scale).take(codes[block])
                 part = vector[block]
                 part[...] = _flip(hadamard(q), seed, block.start)[: len(part)]
             arrays |= scatter(vector, lossy)

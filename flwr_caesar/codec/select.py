@@ -44,11 +44,13 @@ def top_k_mask(x: Vector, k: int) -> Mask:
         return np.zeros(n, bool)
     # Magnitudes of floats are ordered as their bits are, and integers sort faster.
     keys = np.ascontiguousarray(x, np.float32).view(np.uint32) & _MAGNITUDE_BITS
-    threshold = np.partition(keys, n - k)[n - k]
-    mask: Mask = keys >= threshold
+    keys.partition(n - k)
+    threshold = keys[n - k : n - k + 1].view(np.float32)[0]
+    mask: Mask = x >= threshold
+    mask |= x <= -threshold
     surplus = int(np.count_nonzero(mask)) - k
     if surplus:
-        mask[np.flatnonzero(keys == threshold)[-surplus:]] = False
+        mask[np.flatnonzero(np.abs(x) == threshold)[-surplus:]] = False
     return mask
 
 

@@ -14,7 +14,7 @@ from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import count_kept, top_k
+from .select import count_kept, top_k_mask
 from .state import CodecState
 from .values import mean_magnitude, pack_signs, read_magnitudes, signed, unpack_signs
 from .vector import gather, in_layout_order, scatter, slices
@@ -58,19 +58,16 @@ class Ternary(Codec):
         sections = pack_exact(arrays, exact)
         if lossy:
             vector = gather(arrays, lossy)
-            kept = []
+            kept = vector != 0
             means = []
             for part in slices(lossy):
                 x = vector[part]
-                positions = top_k(x, count_kept(len(x), self.density))
-                positions = positions[x[positions] != 0]
-                kept.append(positions + part.start)
-                means.append(mean_magnitude(x[positions]))
-            positions = np.concatenate(kept)
+                kept[part] &= top_k_mask(x, count_kept(len(x), self.density))
+                means.append(mean_magnitude(x[kept[part]]))
             sections += [
-                Section("POS", encode_positions(positions, len(vector))),
+                Section("POS", encode_positions(np.flatnonzero(kept), len(vector))),
                 Section("MEAN", np.array(means, "<f4").tobytes()),
-                Section("SIGN", pack_signs(vector[positions]), itemsize=1),
+                Section("SIGN", pack_signs(vector[kept]), itemsize=1),
             ]
         return sections, {}
 

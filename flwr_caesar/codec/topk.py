@@ -14,7 +14,7 @@ from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import count_kept, top_k
+from .select import count_kept, top_k_mask
 from .state import CodecState
 from .vector import gather, in_layout_order, scatter, slices
 
@@ -69,17 +69,16 @@ class TopK(Codec):
         sections = pack_exact(arrays, exact)
         if lossy:
             vector = gather(arrays, lossy)
-            kept = []
+            kept = np.empty(len(vector), bool)
             for part in slices(lossy):
                 x = vector[part]
-                kept.append(top_k(x, count_kept(len(x), self.density)) + part.start)
-            positions = np.concatenate(kept)
+                kept[part] = top_k_mask(x, count_kept(len(x), self.density))
             with np.errstate(over="ignore"):
-                values = vector[positions].astype(_VALUE_DTYPES[self.values])
+                values = vector[kept].astype(_VALUE_DTYPES[self.values])
             if not np.isfinite(values).all():
                 raise CodecError("topk: an element exceeds the range of float16")
             sections += [
-                Section("POS", encode_positions(positions, len(vector))),
+                Section("POS", encode_positions(np.flatnonzero(kept), len(vector))),
                 Section("VAL", values.tobytes()),
             ]
         return sections, {}

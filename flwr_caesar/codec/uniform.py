@@ -21,6 +21,15 @@ def top_level(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
+def mean_square(x: Vector) -> float:
+    """Return the mean of ``x^2`` of a vector of at least one element."""
+    peak = float(np.abs(x).max())
+    if peak == 0:
+        return 0.0
+    y = x / np.float32(peak)
+    return float(np.dot(y, y)) / len(x) * peak**2
+
+
 def quantize_uniform(x: Vector, bits: int) -> tuple[Levels, np.float32]:
     """Quantise to equally spaced levels, symmetric about zero.
 

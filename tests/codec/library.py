@@ -20,7 +20,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "ternary", "density": 0.05},
     {"id": "signs"},
     {"id": "qsgd", "levels": 1, "norm": "linf"},
-    {"id": "qsgd", "levels": 256, "norm": "l2"},
+    {"id": "qsgd", "levels": 255, "norm": "l2"},
     {"id": "prune", "prune_rate": 0.4},
     {"id": "prune", "prune_rate": 1.0, "exclude_1d": False},
     {"id": "caesar_model", "drop_fraction": 0.6},

@@ -29,7 +29,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"id": "ternary", "density": 0}, "density"),
     ({"id": "ternary", "density": float("nan")}, "density"),
     ({"id": "qsgd", "levels": 0}, "levels"),
-    ({"id": "qsgd", "levels": 257}, "levels"),
+    ({"id": "qsgd", "levels": 256}, "levels"),
     ({"id": "qsgd", "levels": 1.5}, "levels"),
     ({"id": "qsgd", "norm": "l1"}, "norm"),
     ({"id": "qsgd", "seed": -1}, "seed"),
