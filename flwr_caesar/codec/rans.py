@@ -29,7 +29,8 @@ MAX_LANES = 1 << 14
 _HEAD = struct.Struct("<QIHHHHI")
 _LOW = 1 << 16
 _BLOCK = 1 << 16
-_BYTES_PER_LANE = 224
+_BYTES_PER_LANE = 128
+_WIDE_LANES = 1 << 12
 _SMALL_LANES = 32
 
 Symbols = np.ndarray[Any, np.dtype[np.uint16]]
@@ -106,7 +107,7 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
 
 def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
     """Choose lanes of the short last part and the long first part, and its length."""
-    lanes = min(int(bits / 8) // _BYTES_PER_LANE, MAX_LANES)
+    lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
     if lanes <= 2 * _SMALL_LANES:
         return max(lanes, 1), 1, 0
     lanes -= lanes % 64
@@ -164,8 +165,15 @@ def _push(
 
 
 def _flush(states: States) -> Words:
-    low, high = states.astype(np.uint16), (states >> np.uint32(16)).astype(np.uint16)
-    return np.concatenate([low, high])
+    """States as words: flags of four-byte states, low halves, third, fourth bytes."""
+    high = states >> np.uint32(16)
+    large = high > 0xFF
+    flags = np.packbits(np.pad(large, (0, -len(states) % 16)))
+    top = (high[large] >> np.uint32(8)).astype(np.uint8)
+    upper = np.concatenate([high.astype(np.uint8), top])
+    upper = np.pad(upper, (0, len(upper) % 2))
+    words = [flags.view("<u2"), states.astype(np.uint16), upper.view("<u2")]
+    return np.concatenate(words)
 
 
 def decode_symbols(
@@ -232,12 +240,22 @@ def decode_symbols(
 
 
 def _unflush(stack: Words, lanes: int) -> tuple[States, Words]:
-    if len(stack) < 2 * lanes:
+    data = stack.astype("<u2").view(np.uint8)
+    start = (lanes + 15) // 16 * 2
+    large = np.unpackbits(data[:start]).astype(bool)
+    upper = start + 2 * lanes
+    count = int(large.sum())
+    end = upper + lanes + count
+    end += end % 2
+    if end > len(data) or large[lanes:].any():
         raise CodecError("symbols are truncated")
-    states = stack[:lanes] | (stack[lanes : 2 * lanes].astype(np.uint32) << 16)
-    if (states < _LOW).any():
+    high = data[upper : upper + lanes].astype(np.uint32)
+    top = data[upper + lanes : upper + lanes + count]
+    high[large[:lanes]] |= top.astype(np.uint32) << np.uint32(8)
+    states = stack[start // 2 : upper // 2] | (high << np.uint32(16))
+    if (high == 0).any():
         raise CodecError("symbols start in a wrong state")
-    return states, stack[2 * lanes :]
+    return states, stack[end // 2 :]
 
 
 def _decoder_table(codes: Codes) -> tuple[States, Symbols]:
