@@ -16,6 +16,7 @@ ENTRY_POINT_GROUP = "flwr_caesar.codecs"
 _OURS = {
     "dense": "dense:Dense",
     "topk": "topk:TopK",
+    "error_bounded": "error_bounded:ErrorBounded",
 }
 
 
