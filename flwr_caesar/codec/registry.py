@@ -24,6 +24,7 @@ _OURS = {
     "signs": "signs:Signs",
     "ternary": "ternary:Ternary",
     "topk": "topk:TopK",
+    "error_bounded": "error_bounded:ErrorBounded",
 }
 
 
