@@ -13,14 +13,13 @@ from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
-from .levels import pack_levels, unpack_levels
+from .levels import MAX_LIMIT, Levels, pack_levels, unpack_levels
 from .randomness import MAX_SEED, content_seed, generator, round_at_random
 from .state import CodecState
 from .values import read_magnitudes
 from .vector import Vector, gather, in_layout_order, scatter, slices
 
 _NORMS = ("linf", "l2")
-MAX_LEVELS = 255
 _CHUNK = 1 << 16
 
 
@@ -56,9 +55,9 @@ class QSGD(Codec):
     id: ClassVar[str] = "qsgd"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.levels, int) and 1 <= self.levels <= MAX_LEVELS):
+        if not (isinstance(self.levels, int) and 1 <= self.levels <= MAX_LIMIT):
             raise CodecError(
-                f"qsgd: levels must be an integer from 1 to {MAX_LEVELS}, "
+                f"qsgd: levels must be an integer from 1 to {MAX_LIMIT}, "
                 f"not {self.levels}"
             )
         if self.norm not in _NORMS:
@@ -86,7 +85,7 @@ class QSGD(Codec):
                     chunk = slice(start, min(start + _CHUNK, part.stop))
                     quanta[chunk] = self._quantise(vector[chunk], norm, source)
             sections.append(Section("NORM", norms.tobytes()))
-            sections += pack_levels(quanta, self.levels)
+            sections.append(pack_levels(quanta, lossy, self.levels))
         return sections, {}
 
     def _norm(self, x: Vector) -> np.float32:
@@ -100,14 +99,13 @@ class QSGD(Codec):
 
     def _quantise(
         self, x: Vector, norm: np.float32, source: np.random.Generator
-    ) -> Vector:
+    ) -> Levels:
         if norm == 0:
-            return np.zeros_like(x)
+            return np.zeros(len(x), np.int16)
         levels = np.float32(self.levels)
-        scaled: Vector = np.abs(x) / norm * levels
+        scaled: Vector = np.multiply(np.abs(x) / norm, levels, dtype=np.float32)
         rounded = round_at_random(scaled, source)
-        signed: Vector = np.copysign(np.minimum(rounded, levels), x)
-        return signed
+        return np.copysign(np.minimum(rounded, levels), x).astype(np.int16)
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None
@@ -115,9 +113,8 @@ class QSGD(Codec):
         exact, lossy = split_exact(layout, self.exact_below)
         arrays = unpack_exact(reader, exact)
         if lossy:
-            n = sum(spec.size for spec in lossy)
             norms = read_magnitudes(reader.section("NORM", size=4 * len(lossy)))
-            vector = unpack_levels(reader, n, self.levels).astype(np.float32)
+            vector = unpack_levels(reader, lossy, self.levels).astype(np.float32)
             vector /= np.float32(self.levels)
             for part, norm in zip(slices(lossy), norms, strict=True):
                 vector[part] *= norm
