@@ -44,7 +44,8 @@ def scatter(vector: Vector, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     offset = 0
     for spec in specs:
         part = vector[offset : offset + spec.size].reshape(spec.shape)
-        arrays[spec.name] = _narrow(part, to_dtype(spec.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses these
+            arrays[spec.name] = _narrow(part, to_dtype(spec.dtype))
         offset += spec.size
     return arrays
 
