@@ -10,10 +10,14 @@ import numpy as np
 from .errors import CodecError
 from .frame import FrameReader, Section
 from .layout import TensorSpec
+from .positions import decode_positions, encode_positions, max_positions_bytes
 from .rans import MAX_CONTEXTS, decode_symbols, encode_symbols
+from .values import unpack_signs
 
 MAX_LIMIT = 255
-_OWN_TABLE = 1 << 14
+_LARGE = 1 << 14
+_MAX_TABLE = 1 << 12
+_MAX_STATES = 1 << 17
 
 Levels = np.ndarray[Any, np.dtype[np.int16]]
 
@@ -24,18 +28,23 @@ def _contexts(
     tables = []
     count = 1
     for spec in specs:
-        own = spec.size >= _OWN_TABLE and count < MAX_CONTEXTS
+        own = spec.size >= _LARGE and count < MAX_CONTEXTS
         tables.append(count if own else 0)
         count += own
     sizes = [spec.size for spec in specs]
     return np.repeat(np.array(tables, np.uint8), sizes), count
 
 
-def pack_levels(levels: Levels, specs: Sequence[TensorSpec], limit: int) -> Section:
-    """Return the section ``SYM`` of integers in ``[-limit, limit]``.
+def pack_levels(
+    levels: Levels, specs: Sequence[TensorSpec], limit: int
+) -> list[Section]:
+    """Return the sections of integers in ``[-limit, limit]``.
 
-    The symbols ``level + limit`` are entropy-coded. The first 255 tensors of at least
-    16,384 elements have a frequency table each, all others share one.
+    From 16,384 integers on, ``SYM``: the symbols ``level + limit``, entropy-coded. The
+    first 255 tensors of at least that many elements have a frequency table each, all
+    others share one. Of fewer integers, where tables and coder states would weigh
+    more: the positions of those that are not 0 (``POS``), their signs (``SIGN``), and
+    their magnitudes less one as bytes (``MAG``).
 
     Parameters
     ----------
@@ -46,14 +55,18 @@ def pack_levels(levels: Levels, specs: Sequence[TensorSpec], limit: int) -> Sect
     limit : int
         Largest magnitude, at most 255.
     """
-    contexts, count = _contexts(specs)
-    symbols = (levels + np.int16(limit)).view(np.uint16)
-    return Section("SYM", encode_symbols(symbols, contexts, count))
-
-
-def max_levels_bytes(n: int, count: int) -> int:
-    """Return the most bytes accepted for `n` levels with `count` tables."""
-    return 2 * n + 4096 * count + (1 << 17)
+    if len(levels) >= _LARGE:
+        contexts, count = _contexts(specs)
+        symbols = (levels + np.int16(limit)).view(np.uint16)
+        return [Section("SYM", encode_symbols(symbols, contexts, count))]
+    positions = np.flatnonzero(levels)
+    present = levels[positions]
+    magnitudes = (np.abs(present) - 1).astype(np.uint8)
+    return [
+        Section("POS", encode_positions(positions, len(levels))),
+        Section("SIGN", np.packbits(present < 0).tobytes(), itemsize=1),
+        Section("MAG", magnitudes.tobytes(), itemsize=1),
+    ]
 
 
 def unpack_levels(
@@ -64,13 +77,25 @@ def unpack_levels(
     Raises
     ------
     CodecError
-        If the section is malformed, or a magnitude exceeds `limit`.
+        If a section is malformed, or a magnitude exceeds `limit`.
     """
-    contexts, count = _contexts(specs)
-    data = reader.section("SYM", max_size=max_levels_bytes(len(contexts), count))
-    symbols = decode_symbols(data, contexts, count)
-    if symbols.max(initial=0) > 2 * limit:
+    n = sum(spec.size for spec in specs)
+    if n >= _LARGE:
+        contexts, count = _contexts(specs)
+        limit_bytes = 2 * n + _MAX_TABLE * count + _MAX_STATES
+        data = reader.section("SYM", max_size=limit_bytes)
+        symbols = decode_symbols(data, contexts, count)
+        levels: Levels = symbols.view(np.int16)
+        levels -= np.int16(limit)
+    else:
+        packed = reader.section("POS", max_size=max_positions_bytes(n))
+        positions = decode_positions(packed, n)
+        k = len(positions)
+        negative = unpack_signs(reader.section("SIGN", size=(k + 7) // 8), k)
+        present = np.ones(k, np.int16)
+        present += np.frombuffer(reader.section("MAG", size=k), np.uint8)
+        levels = np.zeros(n, np.int16)
+        levels[positions] = np.where(negative, -present, present)
+    if max(levels.max(initial=0), -levels.min(initial=0)) > limit:
         raise CodecError(f"a level exceeds {limit}")
-    levels: Levels = symbols.view(np.int16)
-    levels -= np.int16(limit)
     return levels

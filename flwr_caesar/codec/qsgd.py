@@ -85,7 +85,7 @@ class QSGD(Codec):
                     chunk = slice(start, min(start + _CHUNK, part.stop))
                     quanta[chunk] = self._quantise(vector[chunk], norm, source)
             sections.append(Section("NORM", norms.tobytes()))
-            sections.append(pack_levels(quanta, lossy, self.levels))
+            sections += pack_levels(quanta, lossy, self.levels)
         return sections, {}
 
     def _norm(self, x: Vector) -> np.float32:
