@@ -15,8 +15,17 @@ from .errors import CodecError
 ENTRY_POINT_GROUP = "flwr_caesar.codecs"
 
 _OURS = {
+    "caesar_model": "caesar_model:CaesarModel",
+    "cast": "cast:Cast",
     "dense": "dense:Dense",
+    "prune": "prune:Prune",
+    "qsgd": "qsgd:QSGD",
+    "quantized": "quantized:Quantized",
+    "rotated": "rotated:Rotated",
+    "signs": "signs:Signs",
+    "ternary": "ternary:Ternary",
     "topk": "topk:TopK",
+    "error_bounded": "error_bounded:ErrorBounded",
 }
 
 
