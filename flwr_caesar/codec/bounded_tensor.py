@@ -167,10 +167,7 @@ def _choose(
             best = bits, mode, gain
     assert best is not None
     _, mode, gain = best
-    signs = _signs(mode, x)
-    if stride > 1:
-        gain = _gain(mode, x, history, signs)
-    return mode, gain, signs
+    return mode, gain, _signs(mode, x)
 
 
 def _signs(mode: Mode, x: Vector) -> Integers | None:

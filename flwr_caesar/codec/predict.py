@@ -7,7 +7,6 @@ and reaches the decoder as a number in the frame.
 
 from __future__ import annotations
 
-import math
 from enum import IntEnum
 
 import numpy as np
@@ -18,6 +17,7 @@ from .vector import Vector
 
 EMA_RATE = np.float32(0.25)
 MIN_KERNEL = 4
+_MAX_GAIN = 65000.0
 CONSISTENCY = 0.75
 
 
@@ -65,10 +65,12 @@ def advance_magnitude(
 
 def fit_gain(x: Vector, shape: Vector) -> np.float32:
     """Return the float16 `g` that minimises ``||x - g shape||``."""
-    a, b = x.reshape(-1).astype(np.float64), shape.reshape(-1).astype(np.float64)
-    energy = float(b @ b)
-    gain = float(a @ b) / energy if energy > 0 else 0.0
-    return np.float32(np.float16(gain)) if math.isfinite(gain) else np.float32(0)
+    energy = float(np.square(shape).sum(dtype=np.float64))
+    common = float(np.multiply(x, shape).sum(dtype=np.float64))
+    gain = common / energy if energy > 0 else 0.0
+    if not abs(gain) < _MAX_GAIN:
+        return np.float32(0)
+    return np.float32(np.float16(gain))
 
 
 def scaled_previous(previous: Vector, gain: np.float32) -> Vector:

@@ -15,6 +15,7 @@ ENTRY_POINT_GROUP = "flwr_caesar.codecs"
 
 _OURS = {
     "dense": "dense:Dense",
+    "lattice": "lattice:Lattice",
     "topk": "topk:TopK",
     "error_bounded": "error_bounded:ErrorBounded",
 }
