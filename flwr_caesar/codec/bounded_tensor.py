@@ -65,16 +65,20 @@ class Coded:
 
 
 def predict(
-    mode: Mode, gains: Gains, history: History | None, signs: Integers | None
-) -> Vector | np.float32:
+    mode: Mode,
+    gains: Gains,
+    history: History | None,
+    signs: Integers | None,
+    shape: tuple[int, ...],
+) -> Vector:
     """Return the prediction of a mode; see `predict` for the formulas."""
     if history is None or mode in (Mode.NONE, Mode.RAW):
-        return np.float32(0)
+        return np.broadcast_to(np.float32(0), shape)
     if mode is Mode.SCALED_PREVIOUS:
         return scaled_previous(history.previous, history.average, gains)
-    shape = _shape(mode, history, signs)
-    shape *= gains[0]
-    return shape
+    prediction = _shape(mode, history, signs)
+    prediction *= gains[0]
+    return prediction
 
 
 def _shape(mode: Mode, history: History, signs: Integers | None) -> Vector:
@@ -114,7 +118,7 @@ def encode(x: Vector, history: History | None, bound: float) -> Coded:
             whole=x.reshape(-1),
         )
     mode, gains, signs = _choose(x, history, step, bound)
-    prediction = predict(mode, gains, history, signs)
+    prediction = predict(mode, gains, history, signs, x.shape)
     indices, xhat, raw = quantise_bounded(x, prediction, step, bound)
     positions = np.flatnonzero(raw)
     return Coded(
@@ -140,7 +144,8 @@ def decode(
     signs: Integers | None,
 ) -> Vector:
     """Rebuild a tensor that `encode` did not send raw."""
-    return reconstruct(indices, step, predict(mode, gains, history, signs))
+    prediction = predict(mode, gains, history, signs, indices.shape)
+    return reconstruct(indices, step, prediction)
 
 
 def _shape3(x: Array) -> tuple[int, int, int]:
@@ -166,7 +171,7 @@ def _choose(
     for mode in modes:
         signs = _signs(mode, part)
         gains = _gains(mode, part, seen, signs)
-        prediction = predict(mode, gains, seen, signs)
+        prediction = predict(mode, gains, seen, signs, part.shape)
         indices, _, _ = quantise_bounded(part, prediction, step, bound)
         scales = fit_scales(part - prediction, step)
         bits = context_bits(indices, scale_classes(scales, _shape3(part)))
@@ -184,9 +189,7 @@ def _signs(mode: Mode, x: Vector) -> Integers | None:
     return kernel_signs(x.reshape(x.shape[0] * x.shape[1], -1))
 
 
-def _gains(
-    mode: Mode, x: Vector, history: History, signs: Integers | None
-) -> Gains:
+def _gains(mode: Mode, x: Vector, history: History, signs: Integers | None) -> Gains:
     if mode is Mode.NONE:
         return _NO_GAINS
     if mode is Mode.SCALED_PREVIOUS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -170,7 +170,8 @@ class ErrorBounded(Codec):
 def _split(
     layout: Layout, exact_below: int
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    exact, lossy = [], []
+    exact: list[TensorSpec] = []
+    lossy: list[TensorSpec] = []
     for spec in layout.tensors:
         big = spec.size >= max(exact_below, 1)
         (lossy if big and spec.dtype == "float32" else exact).append(spec)
@@ -207,7 +208,7 @@ def _remember(
 
 
 def _side_sections(coded: list[Coded], total: int) -> list[Section]:
-    """What few frames have: kernel signs, raw elements, raw tensors."""
+    """Return what few frames have: kernel signs, raw elements, raw tensors."""
     sections = []
     signs = [own.signs for own in coded if own.signs is not None]
     if signs:

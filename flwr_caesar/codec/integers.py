@@ -26,8 +26,8 @@ _Wide = np.ndarray[Any, np.dtype[np.int64]]
 def to_symbols(values: Integers) -> Symbols:
     """Map integers to symbols, small magnitudes one to one.
 
-    With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 64`` is `u`; above, with
-    ``e = floor(log2 u)``, it is ``64 + 8 (e - 6) + (u >> (e - 3)) % 8`` and the
+    With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 64`` is `u`; above,
+    with ``e = floor(log2 u)``, it is ``64 + 8 (e - 6) + (u >> (e - 3)) % 8`` and the
     ``e - 3`` low bits of `u` are raw.
 
     Parameters

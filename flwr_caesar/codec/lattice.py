@@ -94,9 +94,7 @@ class Lattice(Codec):
             if len(data) < _HEAD.size:
                 raise CodecError("lattice is truncated")
             exponent, multiple = _HEAD.unpack_from(data)
-            if not (
-                _MIN_EXPONENT <= exponent <= _MAX_EXPONENT and 4 <= multiple <= 7
-            ):
+            if not (_MIN_EXPONENT <= exponent <= _MAX_EXPONENT and 4 <= multiple <= 7):
                 raise CodecError("lattice has a malformed step")
             indices = decode_block(data[_HEAD.size :], lossy)
             with np.errstate(over="ignore"):
@@ -118,7 +116,9 @@ class Lattice(Codec):
             shape = as_channels(spec.shape)
             part = vector[start : start + spec.size].reshape(shape)
             scales = fit_scales(part, np.float32(reference.value))
-            classes[start : start + spec.size] = scale_classes(scales, shape).reshape(-1)
+            classes[start : start + spec.size] = scale_classes(scales, shape).reshape(
+                -1
+            )
             start += spec.size
         planner = Planner(vector, classes, reference)
         if self.nmse:

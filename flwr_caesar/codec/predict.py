@@ -146,7 +146,9 @@ def kernel_signs(x: Vector) -> Integers:
     positive = (x > 0).sum(axis=1)
     negative = (x < 0).sum(axis=1)
     need = CONSISTENCY * size
-    return (positive >= need).astype(np.int32) - (negative >= need).astype(np.int32)
+    signs: Integers = (positive >= need).astype(np.int32)
+    signs -= negative >= need
+    return signs
 
 
 def kernel_shape(signs: Array, magnitude: Vector) -> Vector:

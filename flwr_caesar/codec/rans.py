@@ -136,7 +136,7 @@ def _push(
     """Encode symbols, last row first, appending each row's words to `words`."""
     lanes = len(states)
     rows = max(_BLOCK // lanes, 1)
-    bounds = list(range(0, len(symbols), rows * lanes)) + [len(symbols)]
+    bounds = [*range(0, len(symbols), rows * lanes), len(symbols)]
     quotient = np.empty(lanes, np.uint32)
     full = np.empty(lanes, bool)
     for start, stop in reversed(list(pairwise(bounds))):
@@ -222,7 +222,7 @@ def decode_symbols(
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")
     stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
-    table, values = _decoder_table(codes)
+    table, values = _decoder_table(codes, used)
     symbols = np.empty(n, np.uint16)
     if head:
         states, stack = _unflush(stack, many)
@@ -258,16 +258,15 @@ def _unflush(stack: Words, lanes: int) -> tuple[States, Words]:
     return states, stack[end // 2 :]
 
 
-def _decoder_table(codes: Codes) -> tuple[States, Symbols]:
+def _decoder_table(codes: Codes, used: Array) -> tuple[States, Symbols]:
     table = np.zeros((len(codes), SCALE), np.uint32)
     values = np.zeros((len(codes), SCALE), np.uint16)
-    for row, value, code in zip(table, values, codes, strict=True):
-        if code.any():
-            frequency = normalise(code)
-            start = np.cumsum(frequency) - frequency
-            bias = np.arange(SCALE) - np.repeat(start, frequency)
-            row[:] = np.repeat(frequency << 16, frequency) | bias
-            value[:] = np.repeat(np.arange(len(code)), frequency)
+    for i in np.flatnonzero(used):
+        frequency = normalise(codes[i])
+        start = np.cumsum(frequency) - frequency
+        bias = np.arange(SCALE) - np.repeat(start, frequency)
+        table[i] = np.repeat(frequency << 16, frequency) | bias
+        values[i] = np.repeat(np.arange(len(frequency)), frequency)
     return table.reshape(-1), values.reshape(-1)
 
 
