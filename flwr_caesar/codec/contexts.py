@@ -213,7 +213,9 @@ def plan_contexts(
     if histories is not None:
         fine += histories.astype(np.uint16) * np.uint16(CLASSES)
     counts = count_symbols(to_symbols(indices), fine, HISTORIES * CLASSES)
-    by_class = counts.reshape(HISTORIES, CLASSES, -1)
+    used = np.flatnonzero(counts.any(axis=0))
+    alphabet = int(used[-1]) + 1 if len(used) else 1
+    by_class = counts[:, :alphabet].reshape(HISTORIES, CLASSES, alphabet)
     used = np.flatnonzero(by_class.any(axis=(0, 2)))
     low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
     best: tuple[float, ContextMap] | None = None

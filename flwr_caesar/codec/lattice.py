@@ -23,6 +23,7 @@ from .vector import Vector, gather, in_layout_order, scatter
 
 _HEAD = struct.Struct("<hB")
 _MIN_EXPONENT, _MAX_EXPONENT = -149, 100
+_FRAME_BITS, _BITS_PER_SCALE = 1600, 5
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,17 @@ class Lattice(Codec):
             return Plan(Step.near(2.0**-100), DEFAULT_DEAD_ZONE)
         reference = Step.near(min(scale, 2.0**90))
         classes = np.empty(len(vector), np.uint8)
-        start = 0
+        start = num_scales = 0
         for spec in specs:
             shape = as_channels(spec.shape)
             part = vector[start : start + spec.size].reshape(shape)
             scales = fit_scales(part, np.float32(reference.value))
-            classes[start : start + spec.size] = scale_classes(scales, shape).reshape(
-                -1
-            )
+            own = scale_classes(scales, shape)
+            classes[start : start + spec.size] = own.reshape(-1)
+            num_scales += len(scales)
             start += spec.size
         planner = Planner(vector, classes, reference)
         if self.nmse:
             return planner.for_error(self.nmse)
-        return planner.for_rate(self.rate)
+        side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(vector)
+        return planner.for_rate(max(self.rate - side, self.rate / 4))

@@ -93,7 +93,7 @@ def fit_pair(x: Vector, first: Vector, second: Vector) -> Gains:
 
 
 def _dot(a: Vector, b: Vector) -> float:
-    return float(np.multiply(a, b).sum(dtype=np.float64))
+    return float(np.multiply(a, b, dtype=np.float64).sum())
 
 
 def _half(gain: float) -> np.float32:

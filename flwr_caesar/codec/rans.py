@@ -51,12 +51,13 @@ def count_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> Array
 
 def entropy_bits(counts: Array) -> float:
     """Return the order-0 entropy of all contexts together, in bits."""
-    n = counts.astype(np.float64)
-    totals = n.sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where(n > 0, n * np.log2(n), 0.0).sum()
-        whole = np.where(totals > 0, totals * np.log2(totals), 0.0).sum()
-    return float(whole - own)
+    totals = counts.sum(axis=-1)
+    return _sum_n_log_n(totals) - _sum_n_log_n(counts)
+
+
+def _sum_n_log_n(counts: Array) -> float:
+    n = counts[counts > 0].astype(np.float64)
+    return float((n * np.log2(n)).sum())
 
 
 def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> bytes:
