@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .errors import CodecError, StateMismatchError
-from .frame import FrameReader, Section, write_frame
+from .frame import FrameReader, Section, same_config, write_frame
 from .layout import Array, Arrays, Layout
 from .state import NO_DIGEST, CodecState
 
@@ -123,8 +123,10 @@ class Codec(ABC):
         """
         reader = FrameReader(frame)
         info = reader.info
-        if dict(info.config) != self.config:
-            raise CodecError(f"frame of codec {info.config}, expected {self.config}")
+        if not same_config(info.config, self.config):
+            raise CodecError(
+                f"frame of codec {info.config!s:.200}, expected {self.config}"
+            )
         layout = _read_layout(reader, state, max_bytes)
         previous = _require_state(reader, layout, state)
         arrays, memory = self._decode(reader, layout, previous)
@@ -151,7 +153,11 @@ def _read_layout(
                 "frame names a tensor table by digest that this side has not seen"
             )
         return expected
-    layout = Layout.from_bytes(reader.section(TABLE_TAG, max_size=MAX_TABLE_BYTES))
+    if expected is None:
+        table = reader.section(TABLE_TAG, max_size=MAX_TABLE_BYTES)
+    else:
+        table = reader.section(TABLE_TAG, size=len(expected.to_bytes()))
+    layout = Layout.from_bytes(table)
     if layout.digest != reader.info.layout_digest:
         raise CodecError("frame's tensor table differs from its digest")
     if expected is not None and not layout.same_shapes(expected):
@@ -181,5 +187,8 @@ def _require_state(
 
 def _require_finite(arrays: Arrays) -> None:
     for name, array in arrays.items():
-        if array.dtype.kind not in "biu" and not np.isfinite(array).all():
-            raise CodecError(f"tensor {name!r} holds NaN or infinity")
+        if array.dtype.kind not in "biu":
+            with np.errstate(invalid="ignore"):  # a signalling NaN
+                finite = np.isfinite(array).all()
+            if not finite:
+                raise CodecError(f"tensor {name!r} holds NaN or infinity")

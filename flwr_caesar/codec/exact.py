@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .errors import CodecError
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 
@@ -55,7 +56,13 @@ def pack_exact(arrays: Arrays, specs: Sequence[TensorSpec]) -> list[Section]:
 
 
 def unpack_exact(reader: FrameReader, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Read what `pack_exact` wrote, as writable arrays."""
+    """Read what `pack_exact` wrote, as writable arrays.
+
+    Raises
+    ------
+    CodecError
+        If a section is missing or of another size, or a bool is neither 0 nor 1.
+    """
     arrays: dict[str, Array] = {}
     for itemsize in _ITEMSIZES:
         group = [s for s in specs if s.itemsize == itemsize]
@@ -65,6 +72,8 @@ def unpack_exact(reader: FrameReader, specs: Sequence[TensorSpec]) -> dict[str, 
         offset = 0
         for spec in group:
             raw = buffer[offset : offset + spec.nbytes]
+            if spec.dtype == "bool" and raw.max(initial=0) > 1:
+                raise CodecError(f"tensor {spec.name!r} holds bytes that are not bool")
             arrays[spec.name] = raw.view(to_dtype(spec.dtype)).reshape(spec.shape)
             offset += spec.nbytes
     return arrays

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from .base import DEFAULT_MAX_BYTES, Codec
-from .layout import Array, Arrays, Layout
+from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from .state import CodecState
+
+_NOTHING = np.float32(-0.0)  # unlike 0.0, adding it keeps the sign of -0.0
 
 
 @dataclass(frozen=True)
@@ -42,21 +44,24 @@ class ErrorFeedback:
         self, arrays: Arrays, state: CodecState | None = None
     ) -> tuple[bytes, CodecState]:
         """Encode ``arrays + residual``; see `Codec.encode`."""
-        residual = _matching_residual(state, Layout.of(arrays))
+        layout = Layout.of(arrays)
+        residual = _matching_residual(state, layout)
         total = {
-            name: (array + residual[name]).astype(array.dtype, copy=False)
-            if name in residual
-            else array
-            for name, array in arrays.items()
-        }
-        frame, after = self.codec.encode(total, state)
-        sent, _ = self.codec.decode(frame, state or CodecState(after.layout))
-        left = {
-            spec.name: total[spec.name].astype(np.float32)
-            - sent[spec.name].astype(np.float32)
-            for spec in after.layout.tensors
+            spec.name: arrays[spec.name].astype(_wide(spec))
+            + residual.get(spec.name, _NOTHING)
+            for spec in layout.tensors
             if spec.is_float
         }
+        rounded = {
+            spec.name: total[spec.name].astype(to_dtype(spec.dtype), copy=False)
+            if spec.is_float
+            else arrays[spec.name]
+            for spec in layout.tensors
+        }
+        frame, after = self.codec.encode(rounded, state)
+        known = state is not None and state.layout.digest == layout.digest
+        sent, _ = self.codec.decode(frame, state if known else CodecState(layout))
+        left = {name: _subtract(total[name], sent[name]) for name in total}
         return frame, replace(after, private=left)
 
     def decode(
@@ -70,10 +75,18 @@ class ErrorFeedback:
         return self.codec.decode(frame, state, max_bytes=max_bytes)
 
 
+def _wide(spec: TensorSpec) -> type[np.floating[Any]]:
+    return np.float64 if spec.dtype == "float64" else np.float32
+
+
+def _subtract(total: Array, sent: Array) -> Array:
+    return np.asarray(total - sent.astype(total.dtype), np.float32)
+
+
 def _matching_residual(state: CodecState | None, layout: Layout) -> dict[str, Array]:
     if state is None:
         return {}
-    shapes = {spec.name: spec.shape for spec in layout.tensors}
+    shapes = {spec.name: spec.shape for spec in layout.tensors if spec.is_float}
     return {
         name: array
         for name, array in state.private.items()

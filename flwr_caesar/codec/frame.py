@@ -126,9 +126,14 @@ def write_frame(
     state_version, state_digest : int, bytes
         State the decoder must hold.
     """
-    config_bytes = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+    config_bytes = json.dumps(
+        config, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode()
     if len(config_bytes) > 0xFFFF:
         raise CodecError(f"codec configuration of {len(config_bytes)} bytes, max 65535")
+    for section in sections:
+        if not (section.tag.isascii() and 1 <= len(section.tag) <= 4):
+            raise CodecError(f"section tag {section.tag!r} is not 1 to 4 ASCII letters")
     stored = [_store(section) for section in sections]
     header = struct.pack("<H", len(config_bytes)) + config_bytes
     for section, (encoding, data) in zip(sections, stored, strict=True):
@@ -284,7 +289,9 @@ def _decompress(tag: str, stored: memoryview, raw: int) -> bytes:
         # so that header must agree before it may allocate.
         if zstandard.frame_content_size(stored) != raw:
             raise CodecError(f"section {tag!r} decompresses to another size")
-        data = zstandard.ZstdDecompressor().decompress(stored, max_output_size=raw)
+        data = zstandard.ZstdDecompressor().decompress(
+            stored, max_output_size=raw, allow_extra_data=False
+        )
     except zstandard.ZstdError as err:
         raise CodecError(f"section {tag!r} does not decompress: {err}") from err
     if len(data) != raw:
@@ -294,12 +301,36 @@ def _decompress(tag: str, stored: memoryview, raw: int) -> bytes:
 
 def _parse_config(data: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(data)
+        config = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+        )
     except (ValueError, RecursionError) as err:
         raise CodecError(f"codec configuration is not JSON: {err}") from err
     if not isinstance(config, dict) or not isinstance(config.get("id"), str):
         raise CodecError("codec configuration names no codec id")
     return config
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    config = dict(pairs)
+    if len(config) != len(pairs):
+        raise ValueError("a key is repeated")
+    return config
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def same_config(a: Any, b: Any) -> bool:
+    """Whether two JSON values are equal: numbers by value, and no number a boolean."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same_config(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same_config, a, b))
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 
 def inspect_frame(frame: bytes) -> FrameInfo:

@@ -35,6 +35,8 @@ DTYPE_CODES = {
 _DTYPE_NAMES = {code: name for name, code in DTYPE_CODES.items()}
 FLOAT_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 _MAX_NDIM = 32
+_MAX_TENSORS = 1 << 16
+_MAX_TENSOR_BYTES = 1 << 62
 
 
 def to_dtype(name: str) -> np.dtype[Any]:
@@ -135,9 +137,14 @@ class Layout:
 
     def to_bytes(self) -> bytes:
         """Serialise the table (see docs/wire-format.md, "Tensor table")."""
+        if len(self.tensors) > _MAX_TENSORS:
+            raise CodecError(f"{len(self.tensors)} tensors, at most {_MAX_TENSORS}")
         parts = [struct.pack("<I", len(self.tensors))]
         for spec in self.tensors:
-            name = spec.name.encode()
+            try:
+                name = spec.name.encode()
+            except UnicodeEncodeError as err:
+                raise CodecError(f"tensor name {spec.name!r} is not Unicode") from err
             if len(name) > 0xFFFF:
                 raise CodecError(f"tensor name of {len(name)} bytes is too long")
             if len(spec.shape) > _MAX_NDIM:
@@ -159,6 +166,8 @@ class Layout:
         """
         try:
             (count,) = struct.unpack_from("<I", data)
+            if count > _MAX_TENSORS:
+                raise CodecError(f"tensor table claims {count} tensors")
             offset = 4
             specs: dict[str, TensorSpec] = {}
             for _ in range(count):
@@ -175,6 +184,9 @@ class Layout:
                     raise CodecError(f"tensor table entry {name!r} is malformed")
                 shape = struct.unpack_from(f"<{ndim}Q", data, offset)
                 offset += 8 * ndim
+                # An empty tensor may still have axes too long for any array library.
+                if 8 * math.prod(max(dim, 1) for dim in shape) > _MAX_TENSOR_BYTES:
+                    raise CodecError(f"tensor {name!r} claims shape {shape}")
                 specs[name] = TensorSpec(name, _DTYPE_NAMES[code], shape)
         except (struct.error, UnicodeDecodeError) as err:
             raise CodecError(f"tensor table is malformed: {err}") from err

@@ -12,9 +12,8 @@ from .layout import Array
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 
-_HEAD = struct.Struct("<BBQQ")
-_BITMAP, _RICE = 0, 1
-_COMPLEMENT = 0x80
+_HEAD = struct.Struct("<BI")
+_COMPLEMENT, _RICE, _B_MASK = 0x80, 0x40, 0x3F
 
 
 def encode_positions(positions: Positions, n: int) -> bytes:
@@ -30,17 +29,24 @@ def encode_positions(positions: Positions, n: int) -> bytes:
     positions : ndarray of int64, shape (k,)
         Increasing, without repeats.
     n : int
-        Length of the vector.
+        Length of the vector, below ``2^32``.
 
     Returns
     -------
     bytes
         Within 3 % of ``n * H2(k / n)`` bits for densities up to 0.2.
 
+    Raises
+    ------
+    CodecError
+        If the vector is longer.
+
     References
     ----------
     Golomb (1966), "Run-length encodings"; Rice and Plaunt (1971).
     """
+    if n >> 32:
+        raise CodecError(f"positions in {n} elements; at most 2^32 - 1 fit a frame")
     flags = 0
     if 2 * len(positions) > n:
         present = np.zeros(n, bool)
@@ -54,13 +60,13 @@ def encode_positions(positions: Positions, n: int) -> bytes:
         bitmap = np.zeros(n, np.uint8)
         bitmap[positions] = 1
         body = np.packbits(bitmap).tobytes()
-        return _HEAD.pack(_BITMAP | flags, 0, k, len(body)) + body
+        return _HEAD.pack(flags, k) + body
     ends = np.cumsum((gaps >> b) + 1) - 1
     unary = np.zeros(int(ends[-1]) + 1 if k else 0, np.uint8)
     unary[ends] = 1
     body = np.packbits(unary).tobytes()
-    head = _HEAD.pack(_RICE | flags, b, k, len(body))
-    return head + body + pack_bits(gaps & ((1 << b) - 1), b)
+    low = pack_bits(gaps & ((1 << b) - 1), b)
+    return _HEAD.pack(flags | _RICE | b, k) + body + low
 
 
 def _best_rice(gaps: Positions) -> tuple[int, int]:
@@ -88,26 +94,31 @@ def decode_positions(data: bytes, n: int) -> Positions:
     """
     if len(data) < _HEAD.size or len(data) > max_positions_bytes(n):
         raise CodecError("positions are truncated or too long")
-    mode, b, k, size = _HEAD.unpack_from(data)
-    body = data[_HEAD.size : _HEAD.size + size]
-    rest = data[_HEAD.size + len(body) :]
-    complement, mode = mode & _COMPLEMENT, mode & ~_COMPLEMENT
-    if mode not in (_BITMAP, _RICE) or len(body) != size or k > n or b > 62:
+    mode, k = _HEAD.unpack_from(data)
+    b = mode & _B_MASK
+    size = len(data) - _HEAD.size - (b * k + 7) // 8
+    if k > n or size < 0 or (b and not mode & _RICE):
         raise CodecError("positions have a malformed header")
-    ones = np.flatnonzero(np.unpackbits(np.frombuffer(body, np.uint8)))
-    if len(ones) != k:
-        raise CodecError(f"positions hold {len(ones)} marks, header says {k}")
-    if mode == _BITMAP:
-        if rest or size != (n + 7) // 8:
+    bits = np.unpackbits(np.frombuffer(data, np.uint8, size, _HEAD.size))
+    marks = np.count_nonzero(bits)
+    if marks != k:
+        raise CodecError(f"positions hold {marks} marks, header says {k}")
+    ones = np.flatnonzero(bits)
+    if not mode & _RICE:
+        if size != (n + 7) // 8:
             raise CodecError("position bitmap has the wrong length")
         positions = ones
     else:
-        low = unpack_bits(rest, b, k)
+        length = int(ones[-1]) + 1 if k else 0
+        # All quotients together fit into n, so nothing below can overflow.
+        if size != (length + 7) // 8 or (length - k) << b > n or (k and 1 << b > n):
+            raise CodecError("position gaps exceed the vector")
+        low = unpack_bits(data[_HEAD.size + size :], b, k)
         gaps = ((np.diff(ones, prepend=-1) - 1) << b) | low.astype(np.int64)
         positions = np.cumsum(gaps + 1) - 1
-    if k and not (0 <= int(positions[-1]) < n and int(positions.min()) >= 0):
+    if k and int(positions[-1]) >= n:
         raise CodecError("positions lie outside the vector")
-    if complement:
+    if mode & _COMPLEMENT:
         absent = np.zeros(n, bool)
         absent[positions] = True
         positions = np.flatnonzero(~absent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
@@ -55,9 +56,7 @@ def get_codec(config: Mapping[str, Any] | str) -> Codec:
                 f"{codec_id}: no parameter {name!r}; it has "
                 f"{', '.join(known) or 'none'}"
             )
-        default = known[name].default
-        numeric = isinstance(default, (int, float)) and not isinstance(default, bool)
-        if numeric != (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        if not _fits(value, known[name].default):
             raise CodecError(f"{codec_id}: {name} cannot be {value!r}")
     try:
         return cls(**parameters)
@@ -65,17 +64,33 @@ def get_codec(config: Mapping[str, Any] | str) -> Codec:
         raise CodecError(f"{codec_id}: {err}") from err
 
 
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value has the kind of the parameter's default."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) == isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and abs(value) < math.inf
+    if isinstance(default, (int, str)):
+        return isinstance(value, type(default))
+    return True
+
+
 def _find(codec_id: Any) -> type[Codec]:
+    if not isinstance(codec_id, str):
+        raise CodecError(f"a codec configuration needs a text 'id', not {codec_id!r}")
     if codec_id in _OURS:
         module, _, name = _OURS[codec_id].partition(":")
         found = getattr(import_module(f"{__package__}.{module}"), name)
     else:
-        points = entry_points(group=ENTRY_POINT_GROUP, name=str(codec_id))
+        points = entry_points(group=ENTRY_POINT_GROUP, name=codec_id)
         if not points:
             raise CodecError(
                 f"no codec {codec_id!r}; installed are {', '.join(list_codecs())}"
             )
-        found = next(iter(points)).load()
+        try:
+            found = next(iter(points)).load()
+        except (ImportError, AttributeError) as err:
+            raise CodecError(f"codec {codec_id!r} does not load: {err}") from err
     if not (isinstance(found, type) and issubclass(found, Codec)):
         raise CodecError(f"entry point of codec {codec_id!r} is not a Codec class")
     return found

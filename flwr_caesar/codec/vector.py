@@ -39,7 +39,8 @@ def scatter(vector: Vector, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     offset = 0
     for spec in specs:
         part = vector[offset : offset + spec.size].reshape(spec.shape)
-        arrays[spec.name] = part.astype(to_dtype(spec.dtype), copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses these
+            arrays[spec.name] = part.astype(to_dtype(spec.dtype), copy=False)
         offset += spec.size
     return arrays
 

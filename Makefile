@@ -1,0 +1,48 @@
+# Two commands: `make demo` shows what this is, `make test` checks it.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+DEMO := .venv
+TEST := .venv-test
+CHECK := build/check
+
+# Also holds inside the environments in which pip builds.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO)/installed ## train on real images with and without compression; table and picture
+	$(DEMO)/bin/flwr-caesar run -m strategy=fedavg,topk experiment=mnist5k
+
+test: $(TEST)/installed ## build the wheel, install it, lint, type-check and test that
+	rm -rf build && mkdir -p $(CHECK)
+	$(TEST)/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(TEST)/bin/pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	@# From a folder without the sources, so that the installed package is what is seen.
+	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
+	cd $(CHECK) && ../../$(TEST)/bin/pytest -q -c ../../pyproject.toml ../../tests
+
+clean: ## remove the environments and what was built; runs/ stays
+	rm -rf $(DEMO) $(TEST) build *.egg-info
+
+# torch first and by its exact version: nothing later may choose another build of it.
+$(DEMO)/installed: constraints.txt pyproject.toml
+	@echo "Installing into $(DEMO): a few minutes the first time."
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --quiet torch==2.13.0
+	$(DEMO)/bin/pip install --quiet --editable '.[torch,simulation,data,plot]'
+	touch $@
+
+# The dependencies here, the package itself in `test`, which installs it anew each time.
+$(TEST)/installed: constraints.txt pyproject.toml
+	@echo "Installing into $(TEST): a few minutes the first time."
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/pip install --quiet torch==2.13.0
+	$(TEST)/bin/pip install --quiet '.[vision,simulation,data,plot,dev]'
+	touch $@

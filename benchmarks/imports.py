@@ -1,0 +1,70 @@
+"""Milliseconds that importing us adds to importing Flower.
+
+On a SuperNode each message is a new process, so every import is paid each time. Each
+statement runs in fresh interpreters, in turn; the medians are printed and written to
+docs/benchmarks/imports.md.
+
+    python benchmarks/imports.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from environment import describe
+
+TABLE = Path(__file__).parents[1] / "docs" / "benchmarks" / "imports.md"
+FLOWER = "import flwr.serverapp.strategy"
+CASES = (
+    ("import flwr_caesar", "pass"),
+    (f"{FLOWER}; import flwr_caesar.strategies", FLOWER),
+    ("import flwr.clientapp; import flwr_caesar.clients", "import flwr.clientapp"),
+)
+
+
+def milliseconds(statement: str) -> float:
+    """Return the CPU time of a fresh interpreter that runs a statement."""
+    code = (
+        f"{statement}; import sys, time; assert 'torch' not in sys.modules; "
+        "print(time.process_time())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout) * 1e3
+
+
+def main() -> None:
+    """Measure all cases and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=15, help="fresh processes per case")
+    runs = parser.parse_args().runs
+    lines = [
+        "# Import time",
+        "",
+        "CPU milliseconds of a fresh interpreter, medians of runs taken in turn; torch",
+        "is installed and not imported.",
+        "",
+        "| statement | with us | without | on top |",
+        "| --- | --- | --- | --- |",
+    ]
+    start = time.monotonic()
+    for with_us, without in CASES:
+        milliseconds(with_us), milliseconds(without)
+        pairs = [(milliseconds(with_us), milliseconds(without)) for _ in range(runs)]
+        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+        extra = statistics.median(a - b for a, b in pairs)
+        lines.append(f"| `{with_us}` | {ours:.0f} | {theirs:.0f} | {extra:.0f} |")
+        print(lines[-1], f"({time.monotonic() - start:.0f} s)", flush=True)
+    lines += ["", describe("python benchmarks/imports.py")]
+    TABLE.write_text("\n".join(lines) + "\n")
+    print(f"wrote {TABLE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Models for benchmarks that need shapes and sizes, not training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def resnet18_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Return arrays with the names and shapes of a ResNet-18 of 10 classes.
+
+    122 tensors, 11.2 million parameters, batch-norm statistics and counters included;
+    weights are Gaussian with He's scale.
+    """
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    def conv(name: str, out: int, inn: int, k: int) -> None:
+        scale = np.float32(np.sqrt(2 / (inn * k * k)))
+        shape = (out, inn, k, k)
+        arrays[f"{name}.weight"] = rng.standard_normal(shape, np.float32) * scale
+
+    def norm(name: str, size: int) -> None:
+        arrays[f"{name}.weight"] = np.ones(size, np.float32)
+        arrays[f"{name}.bias"] = np.zeros(size, np.float32)
+        arrays[f"{name}.running_mean"] = np.zeros(size, np.float32)
+        arrays[f"{name}.running_var"] = np.ones(size, np.float32)
+        arrays[f"{name}.num_batches_tracked"] = np.array(0, np.int64)
+
+    conv("conv1", 64, 3, 3)
+    norm("bn1", 64)
+    inn = 64
+    for layer, out in enumerate((64, 128, 256, 512), 1):
+        for block in range(2):
+            prefix = f"layer{layer}.{block}"
+            conv(f"{prefix}.conv1", out, inn, 3)
+            norm(f"{prefix}.bn1", out)
+            conv(f"{prefix}.conv2", out, out, 3)
+            norm(f"{prefix}.bn2", out)
+            if inn != out:
+                conv(f"{prefix}.downsample.0", out, inn, 1)
+                norm(f"{prefix}.downsample.1", out)
+            inn = out
+    arrays["fc.weight"] = rng.standard_normal((10, 512), np.float32) * np.float32(0.04)
+    arrays["fc.bias"] = np.zeros(10, np.float32)
+    return arrays

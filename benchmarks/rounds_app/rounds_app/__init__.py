@@ -1,0 +1,1 @@
+"""A model of many tensors and no training."""

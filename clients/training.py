@@ -1,0 +1,167 @@
+"""Local training and evaluation of torch models: plain, exact, deterministic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def train(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    *,
+    batch_size: int,
+    lr: float,
+    epochs: int | None = None,
+    steps: int | None = None,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> dict[str, float]:
+    """Train a classifier in place with SGD on the mean cross-entropy of each batch.
+
+    Every epoch goes through the examples once in a new random order; its last batch
+    may be smaller. Momentum starts at zero. A batch of a single example leaves batch
+    normalisation at its running statistics, as it has none of its own.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps a batch of inputs to logits ``(n, classes)``. Left on `device`.
+    x, y : ndarray
+        Inputs ``(n, ...)`` and int64 labels ``(n,)``.
+    batch_size : int
+        Examples in one step.
+    lr, momentum, weight_decay : float
+        As in `torch.optim.SGD`.
+    epochs, steps : int
+        Passes over the examples, or batches; give exactly one.
+    seed : int
+        Names the order of the examples.
+    device : str or torch.device
+        Where to train.
+
+    Returns
+    -------
+    dict of str to float
+        ``loss``, the mean over the examples trained on, each before its own step, and
+        ``examples``, the number of examples held: the weight of the update.
+
+    Raises
+    ------
+    ValueError
+        If there are no examples, or not exactly one of `epochs` and `steps` is given.
+    """
+    if len(y) == 0:
+        raise ValueError("no examples to train on")
+    if (epochs is None) == (steps is None):
+        raise ValueError("give either epochs or steps")
+    if steps is None:
+        steps = (epochs or 0) * math.ceil(len(y) / batch_size)
+    model.to(device).train()
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
+    )
+    total, seen = 0.0, 0
+    order = _batches(len(y), batch_size, np.random.default_rng(seed))
+    for _, indices in zip(range(steps), order, strict=False):
+        for module in norms:
+            module.train(len(indices) > 1)
+        inputs, labels = _to(device, x[indices], y[indices])
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.item() * len(indices)
+        seen += len(indices)
+    return {"loss": total / max(seen, 1), "examples": float(len(y))}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+) -> tuple[float, float]:
+    """Return mean cross-entropy and accuracy in [0, 1] over all examples.
+
+    The model is left in evaluation mode on `device`. `batch_size` changes only memory.
+
+    Raises
+    ------
+    ValueError
+        If there are no examples.
+    """
+    if len(y) == 0:
+        raise ValueError("no examples to evaluate")
+    model.to(device).eval()
+    loss, correct = 0.0, 0
+    for start in range(0, len(y), batch_size):
+        part = slice(start, start + batch_size)
+        inputs, labels = _to(device, x[part].copy(), y[part].copy())
+        logits = model(inputs)
+        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        correct += int((logits.argmax(1) == labels).sum().item())
+    return loss / len(y), correct / len(y)
+
+
+def state_arrays(model: nn.Module) -> dict[str, Array]:
+    """Return copies of a model's parameters and buffers by `state_dict` name."""
+    return {
+        name: tensor.detach().cpu().numpy().copy()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def load_state_arrays(model: nn.Module, arrays: Mapping[str, Array]) -> None:
+    """Set a model's parameters and buffers, keeping the model's own dtypes.
+
+    Integer buffers, which averaging turns into fractions, are rounded to the nearest.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes are not those of the model; it is then unchanged.
+    """
+    state = model.state_dict()
+    for name in state.keys() | arrays.keys():
+        if name not in state or name not in arrays:
+            where = "model" if name in state else "arrays"
+            raise ValueError(f"tensor {name!r} is in the {where} only")
+        if tuple(state[name].shape) != arrays[name].shape:
+            raise ValueError(
+                f"tensor {name!r} has shape {arrays[name].shape}, "
+                f"the model's has {tuple(state[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, tensor in state.items():
+            array = arrays[name]
+            exact = tensor.is_floating_point() or array.dtype.kind != "f"
+            tensor.copy_(torch.from_numpy(np.array(array if exact else array.round())))
+
+
+def _batches(
+    n: int, batch_size: int, rng: np.random.Generator
+) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+    while True:
+        order = rng.permutation(n)
+        for start in range(0, n, batch_size):
+            yield order[start : start + batch_size]
+
+
+def _to(device: str | torch.device, x: Array, y: Array) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)

@@ -1,0 +1,1 @@
+"""Hydra configuration of ``flwr-caesar run`` (import name ``flwr_caesar.conf``)."""

@@ -1,0 +1,1 @@
+"""The folder that ``flwr run`` bundles; importable so that it can be found."""

@@ -1,0 +1,1 @@
+"""The reference app of flwr-caesar."""

@@ -1,0 +1,73 @@
+"""What a device does: train the model it is sent, on its own data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from flwr_caesar.clients import compression_mod
+from flwr_caesar.clients.training import evaluate as test_model
+from flwr_caesar.clients.training import train as train_model
+from flwr_caesar.runner.spec import load_spec
+from flwr_caesar.tasks import Examples, load_partition
+from flwr_caesar.tasks.models import build_model
+
+# The only line about compression: the functions below see and return plain arrays.
+app = ClientApp(mods=[compression_mod])
+
+
+def _examples(spec: dict[str, Any], context: Context) -> Examples:
+    return load_partition(
+        spec["data"],
+        int(context.node_config["partition-id"]),
+        int(context.node_config["num-partitions"]),
+        spec["seed"],
+    )
+
+
+def _model(spec: dict[str, Any], message: Message) -> torch.nn.Module:
+    torch.set_num_threads(1)  # several devices share this machine's cores
+    model = build_model(spec["model"], spec["seed"])
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    return model
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train for some epochs and return the model."""
+    spec = load_spec(context.run_config)
+    config: dict[str, Any] = dict(message.content.config_records["config"])
+    examples = _examples(spec, context)
+    model = _model(spec, message)
+    steps = config.get("local-steps")
+    result = train_model(
+        model,
+        examples.x,
+        examples.y,
+        batch_size=config.get("batch-size", spec["data"]["batch_size"]),
+        steps=steps,
+        epochs=None if steps else spec["train"]["epochs"],
+        lr=spec["train"]["lr"],
+        momentum=spec["train"]["momentum"],
+        weight_decay=spec["train"]["weight_decay"],
+        seed=spec["seed"] + config["server-round"],
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    metrics = MetricRecord({"num-examples": len(examples), "loss": result["loss"]})
+    arrays = ArrayRecord(model.state_dict())
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Test the model on the device's own data."""
+    spec = load_spec(context.run_config)
+    examples = _examples(spec, context)
+    loss, accuracy = test_model(_model(spec, message), examples.x, examples.y)
+    metrics = MetricRecord(
+        {"num-examples": len(examples), "loss": loss, "accuracy": accuracy}
+    )
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)

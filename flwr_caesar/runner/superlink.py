@@ -1,0 +1,233 @@
+"""A Flower SuperLink of one's own: started, reached by name, stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+from flwr_caesar.runner.processes import end_family
+
+CONNECTION = "flwr-caesar"
+_START_SECONDS = 60.0
+_PORT_TRIES = 3
+
+
+class SuperLinkError(RuntimeError):
+    """The SuperLink did not start, or a Flower command is missing."""
+
+
+def executable(name: str) -> str:
+    """Return the path of a console script of this Python's environment.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"flwr"``.
+
+    Raises
+    ------
+    SuperLinkError
+        If there is none beside this interpreter nor on ``PATH``.
+    """
+    found = shutil.which(name, path=os.pathsep.join([*_script_folders(), os.defpath]))
+    found = found or shutil.which(name)
+    if found is None:
+        raise SuperLinkError(f"no command {name!r}: is flwr installed in {sys.prefix}?")
+    return found
+
+
+def _script_folders() -> list[str]:
+    return [str(Path(sys.executable).parent), sysconfig.get_path("scripts")]
+
+
+def flower_environment() -> dict[str, str]:
+    """Return an environment in which Flower finds its own commands.
+
+    Flower starts some by name, also when this environment is not activated.
+    """
+    path = os.pathsep.join([*_script_folders(), os.environ.get("PATH", os.defpath)])
+    return {
+        **os.environ,
+        "PATH": path,
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def free_port() -> int:
+    """Return a TCP port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class SuperLink:
+    """A SuperLink on loopback, as a context manager.
+
+    It has a Flower home of its own, in a temporary folder, with one connection named
+    `CONNECTION`; the user's Flower configuration is neither read nor written. On
+    leaving, every process it started is ended and the folder is removed.
+
+    Parameters
+    ----------
+    simulation : bool
+        Whether it simulates the devices of a run; if not, add some with
+        `start_supernode`.
+
+    Attributes
+    ----------
+    home : Path
+        The Flower home; also a place for files of this run.
+    environment : dict
+        For Flower commands that are to reach this SuperLink.
+    port : int
+        Where it listens, once started.
+    """
+
+    def __init__(self, *, simulation: bool = True) -> None:
+        self.port = 0
+        self._simulation = simulation
+        # Ray's socket paths go below this folder and may not be long.
+        parent = tempfile.gettempdir()
+        self.home = Path(
+            tempfile.mkdtemp(prefix="fc-", dir=parent if len(parent) < 40 else "/tmp")
+        )
+        self.environment = {
+            **flower_environment(),
+            "FLWR_HOME": str(self.home),
+            "RAY_TMPDIR": str(self.home),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+        self.environment.pop("RAY_ADDRESS", None)
+        self._marker = f"FLWR_HOME={self.home}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> SuperLink:
+        """Start it and wait until it answers."""
+        try:
+            for _ in range(_PORT_TRIES):
+                self.port = free_port()
+                if self._start():
+                    return self
+            raise SuperLinkError(f"the SuperLink did not start: {self._last_line()}")
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it."""
+        self.stop()
+
+    @property
+    def log(self) -> Path:
+        """What the SuperLink and its processes printed."""
+        return self.home / "superlink.log"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is running."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """End all its processes and remove its folder; harmless if done before."""
+        if self._process is not None:
+            end_family(self._process, self._marker)
+            self._process = None
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def start_supernode(
+        self,
+        partition_id: int,
+        num_partitions: int,
+        *,
+        port: int | None = None,
+        node_config: str = "",
+    ) -> subprocess.Popen[bytes]:
+        """Start a SuperNode on loopback; `stop` ends it too.
+
+        Parameters
+        ----------
+        partition_id, num_partitions : int
+            Its ``partition-id`` and ``num-partitions``.
+        port : int, optional
+            Where it reaches the SuperLink, if not directly.
+        node_config : str
+            More of Flower's ``--node-config``.
+        """
+        config = f"partition-id={partition_id} num-partitions={num_partitions}"
+        return self._spawn(
+            "flower-supernode",
+            "--insecure",
+            *("--superlink", f"127.0.0.1:{port or self.port}"),
+            *("--port", str(free_port())),
+            *("--node-config", f"{config} {node_config}".strip()),
+        )
+
+    def _start(self) -> bool:
+        """Try one port; False if the SuperLink ended at once."""
+        (self.home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+            f'address = "127.0.0.1:{self.port}"\ninsecure = true\n',
+            encoding="utf-8",
+        )
+        self._process = self._spawn(
+            "flower-superlink",
+            "--insecure",
+            *(["--simulation"] if self._simulation else []),
+            "--disable-runtime-dependency-installation",
+            *("--host", "127.0.0.1", "--port", str(self.port)),
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while self.alive and time.monotonic() < deadline:
+            if _answers(self.port):
+                return True
+            time.sleep(0.1)
+        if self.alive:
+            raise SuperLinkError(
+                f"the SuperLink did not answer within {_START_SECONDS:.0f} s: "
+                f"{self._last_line()}"
+            )
+        return False
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [executable(name), *arguments],
+                env=self.environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _last_line(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _answers(port: int) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/health", timeout=1.0) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,160 @@
+"""The models of the reference app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checks import get_choice, get_int, get_shape
+from .errors import ConfigError
+from .vision import import_torchvision
+
+_MIN_SIDE = 16
+
+
+def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
+    """Build a model whose initial parameters are named by the seed.
+
+    Parameters
+    ----------
+    model_cfg : mapping
+        The ``model`` group of the configuration; see ``conf/model``.
+    seed : int
+        Two calls with equal arguments give equal parameters, whatever torch's global
+        generator holds; that generator is not advanced.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, in training mode.
+
+    Raises
+    ------
+    ConfigError
+        If a setting cannot be used, or does not fit the data.
+    """
+    builders: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+        "cnn": _cnn,
+        "resnet18": _resnet18,
+        "char_lstm": _char_lstm,
+    }
+    name = get_choice(model_cfg, "model", "name", builders)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return builders[name](model_cfg)
+
+
+class CNN(nn.Module):
+    """Two unpadded 5x5 convolutions and two linear layers, no normalisation.
+
+    214,090 parameters for 28x28 grey images and 10 classes. Input ``(n, channels,
+    height, width)``, output logits ``(n, classes)``.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        self.conv1 = nn.Conv2d(channels, 16, kernel_size=5)
+        self.conv2 = nn.Conv2d(16, 32, kernel_size=5)
+        height, width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+        self.fc1 = nn.Linear(32 * height * width, 384)
+        self.fc2 = nn.Linear(384, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch of images."""
+        x = nn.functional.max_pool2d(torch.relu(self.conv1(x)), 2)
+        x = nn.functional.max_pool2d(torch.relu(self.conv2(x)), 2)
+        x = torch.relu(self.fc1(x.flatten(1)))
+        logits: Tensor = self.fc2(x)
+        return logits
+
+
+class CharLSTM(nn.Module):
+    """Stacked LSTM that predicts the character after a sequence.
+
+    819,920 parameters with LEAF's Shakespeare settings: embedding 8, two layers of
+    256, 80 characters. Input int64 ``(n, length)``, output logits ``(n, classes)``.
+
+    References
+    ----------
+    Caldas et al. (2018), arXiv:1812.01097.
+    """
+
+    def __init__(
+        self, num_classes: int, *, embedding: int, hidden: int, layers: int
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_classes, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, num_layers=layers, batch_first=True)
+        self.fc = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the character after each sequence."""
+        outputs, _ = self.lstm(self.embedding(x))
+        logits: Tensor = self.fc(outputs[:, -1])
+        return logits
+
+
+def _cnn(config: Mapping[str, Any]) -> nn.Module:
+    return CNN(_image_shape(config), get_int(config, "model", "num_classes"))
+
+
+def _char_lstm(config: Mapping[str, Any]) -> nn.Module:
+    shape = get_shape(config, "model", "input_shape")
+    if len(shape) != 1:
+        raise ConfigError(
+            "model.input_shape",
+            f"char_lstm reads sequences, [length], not {list(shape)}; "
+            "choose it with data=shakespeare",
+        )
+    return CharLSTM(
+        get_int(config, "model", "num_classes"),
+        embedding=get_int(config, "model", "embedding"),
+        hidden=get_int(config, "model", "hidden"),
+        layers=get_int(config, "model", "layers"),
+    )
+
+
+def _resnet18(config: Mapping[str, Any]) -> nn.Module:
+    channels, _, _ = _image_shape(config)
+    norm = get_choice(config, "model", "norm", ("batch", "group"))
+    norm_layer = nn.BatchNorm2d if norm == "batch" else _group_norm(config)
+    try:
+        torchvision = import_torchvision()
+    except ImportError as err:
+        raise ConfigError(
+            "model.name",
+            "resnet18 needs torchvision: pip install 'flwr-caesar[vision]'",
+        ) from err
+    model: nn.Module = torchvision.models.resnet18(
+        num_classes=get_int(config, "model", "num_classes"), norm_layer=norm_layer
+    )
+    stem = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+    model.conv1 = stem
+    model.maxpool = nn.Identity()
+    return model
+
+
+def _group_norm(config: Mapping[str, Any]) -> Callable[[int], nn.Module]:
+    groups = get_int(config, "model", "norm_groups")
+    if 64 % groups:
+        raise ConfigError(
+            "model.norm_groups", f"must divide 64, the fewest channels; {groups} not"
+        )
+    return lambda channels: nn.GroupNorm(groups, channels)
+
+
+def _image_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    shape = get_shape(config, "model", "input_shape")
+    if len(shape) != 3 or min(shape[1:]) < _MIN_SIDE:
+        raise ConfigError(
+            "model.input_shape",
+            f"{config['name']} reads images, [channels, height, width], of at least "
+            f"{_MIN_SIDE} pixels a side, not {list(shape)}; "
+            "for text choose model=char_lstm",
+        )
+    return shape[0], shape[1], shape[2]

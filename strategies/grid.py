@@ -1,0 +1,149 @@
+"""A Grid that yields replies as they arrive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from flwr_caesar.transport import arrays_nbytes
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 2.0
+_PULL_BYTES = 64 << 20
+_MAX_PULL = 64
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A reply, the node it answers for, and when it came.
+
+    Parameters
+    ----------
+    node_id : int
+        The node the request was sent to; an error that the SuperLink itself wrote
+        has the SuperLink as its source, so the reply alone does not tell.
+    message : Message
+        The reply.
+    seconds : float
+        Since the request was handed to the SuperLink.
+    """
+
+    node_id: int
+    message: Message
+    seconds: float
+
+
+class StreamingGrid(Grid):
+    """Wrap a Grid so that `send_and_receive` yields each reply once it is there.
+
+    Decoding then overlaps waiting, arrival times are the server's own clock, and no
+    more than about 64 MB of replies are in memory at once.
+
+    Parameters
+    ----------
+    grid : Grid
+        The Grid that Flower handed to the ServerApp.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """Run information."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message."""
+        return self._grid.create_message(
+            content, message_type, dst_node_id, group_id, ttl
+        )
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Get node ids."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Get nodes."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push messages."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull the replies that are there."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(  # type: ignore[override]
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Arrival]:
+        """Push messages and yield their replies as they arrive.
+
+        Parameters
+        ----------
+        messages : iterable of Message
+            Requests, at most one for each node.
+        timeout : float, optional
+            Seconds after which to stop waiting; `None` waits for every reply.
+
+        Yields
+        ------
+        Arrival
+            In order of arrival; none for a request that the SuperLink refused or
+            that was not answered in time.
+        """
+        requests = list(messages)
+        largest = max((_nbytes(message) for message in requests), default=0)
+        sent = time.monotonic()
+        ids = list(self._grid.push_messages(requests)) if requests else []
+        waiting = {
+            message_id: request.metadata.dst_node_id
+            for message_id, request in zip(ids, requests, strict=False)
+            if message_id
+        }
+        del requests
+        pause = _FIRST_PAUSE
+        seen = 0
+        while waiting:
+            arrived = False
+            # Until a reply was seen, suppose that it is as large as its request.
+            batch = min(max(_PULL_BYTES // max(seen or largest, 1), 1), _MAX_PULL)
+            pending = list(waiting)
+            for start in range(0, len(pending), batch):
+                pulled = list(self._grid.pull_messages(pending[start : start + batch]))
+                while pulled:
+                    reply = pulled.pop(0)
+                    node_id = waiting.pop(reply.metadata.reply_to_message_id, None)
+                    if node_id is None:
+                        continue
+                    arrived = True
+                    seen = max(seen, _nbytes(reply))
+                    yield Arrival(node_id, reply, time.monotonic() - sent)
+                    del reply
+            if timeout is not None and time.monotonic() - sent >= timeout:
+                return
+            if waiting:
+                pause = _FIRST_PAUSE if arrived else min(pause * 1.5, _LONGEST_PAUSE)
+                time.sleep(pause)
+
+
+def _nbytes(message: Message) -> int:
+    return arrays_nbytes(message.content) if message.has_content() else 0

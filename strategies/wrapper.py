@@ -1,0 +1,419 @@
+"""The base of every strategy here: another strategy, with its traffic replaced."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from logging import INFO, WARNING
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from flwr.supercore import log
+
+from flwr_caesar.codec import CodecError, apply
+from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.records import DeviceRecord, RoundRecord
+from flwr_caesar.transport import (
+    RECORD_KEY,
+    Timing,
+    arrays_nbytes,
+    arrays_to_record,
+    record_to_arrays,
+)
+
+from .grid import Arrival, StreamingGrid
+from .mean import RunningMean, aggregates_a_mean
+from .metrics import Signature, common_signature, read_weight, signature
+
+NOT_ANSWERED = "no reply within the timeout"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a device was sent in the current phase.
+
+    Parameters
+    ----------
+    node_id : int
+        The node.
+    bases : mapping of str to Arrays
+        By record name, the server's own arrays that an update is relative to.
+    raw_bytes : int
+        Bytes of those arrays.
+    bytes_down : int
+        Bytes of arrays in the message.
+    """
+
+    node_id: int
+    bases: dict[str, Arrays]
+    raw_bytes: int
+    bytes_down: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checked reply: its updates by record name, its bases, weight and content."""
+
+    updates: dict[str, dict[str, Array]]
+    bases: dict[str, Arrays]
+    weight: float
+    content: RecordDict
+
+
+class StrategyWrapper(Strategy):
+    """Run another Flower strategy over a different wire.
+
+    Sampling, evaluation and the server's optimiser stay the inner strategy's. Replies
+    are opened as they arrive; one that is malformed, non-finite or an error is dropped
+    with its reason, and the round goes on with the others. A round in which nothing
+    valid arrived keeps the model. For an inner strategy that takes a mean (FedAvg,
+    FedProx, FedAvgM, FedAdam, …) updates are added up in memory of one model; any
+    other is given every update.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The inner strategy.
+    on_record : callable, optional
+        Called with the RoundRecord of each train and evaluate phase.
+
+    Attributes
+    ----------
+    history : list of RoundRecord
+        Every phase so far.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        on_record: Callable[[RoundRecord], None] | None = None,
+    ) -> None:
+        self.strategy = strategy
+        self.history: list[RoundRecord] = []
+        self._on_record = on_record
+        self._weight_key: str = getattr(strategy, "weighted_by_key", "num-examples")
+        self._requests: dict[int, Request] = {}
+        self._opened: dict[int, tuple[ArrayRecord, Arrays]] = {}
+        self._phase_start = 0.0
+
+    @abstractmethod
+    def _pack(self, content: RecordDict, *, is_train: bool) -> RecordDict:
+        """Return the content to send instead of the inner strategy's."""
+
+    @abstractmethod
+    def _open_record(self, record: ArrayRecord, base: Arrays) -> dict[str, Array]:
+        """Return the update to `base` in a reply's record, checked.
+
+        Raises
+        ------
+        CodecError
+            If it is malformed.
+        """
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run federated learning; see `flwr.serverapp.strategy.Strategy.start`.
+
+        If no round had a valid reply, the result holds the initial model.
+        """
+        result = super().start(
+            StreamingGrid(grid),
+            initial_arrays,
+            num_rounds,
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate_fn,
+        )
+        result.arrays = result.arrays or initial_arrays
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy sample and configure, then pack its messages."""
+        messages = self.strategy.configure_train(server_round, arrays, config, grid)
+        return self._repack(messages, is_train=True)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy sample and configure, then pack its messages."""
+        messages = self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        return self._repack(messages, is_train=False)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Open replies as they arrive and let the inner strategy aggregate them."""
+        devices = self._waiting_devices()
+        if aggregates_a_mean(self.strategy):
+            result = self._aggregate_mean(server_round, replies, devices)
+        else:
+            result = self._aggregate_all(server_round, replies, devices)
+        self._record(server_round, "train", devices)
+        return result
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Drop unusable replies and let the inner strategy aggregate the others."""
+        devices = self._waiting_devices()
+        messages = {}
+        for node_id, message, opened in self._open_all(
+            replies, devices, is_train=False
+        ):
+            message.content = opened.content
+            messages[node_id] = message
+        agreeing = self._drop_odd_metrics(messages, devices)
+        metrics = None
+        if agreeing:
+            metrics = self.strategy.aggregate_evaluate(server_round, agreeing)
+        self._record(server_round, "evaluate", devices)
+        return metrics
+
+    def summary(self) -> None:
+        """Log the settings of the inner strategy."""
+        log(INFO, "\t├──> Inside: %s", type(self.strategy).__name__)
+        self.strategy.summary()
+
+    def _aggregate_mean(
+        self,
+        server_round: int,
+        replies: Iterable[Message],
+        devices: dict[int, DeviceRecord],
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        mean = RunningMean()
+        metrics: list[tuple[Signature, RecordDict]] = []
+        for node_id, message, opened in self._open_all(replies, devices, is_train=True):
+            reply = message
+            if len(opened.updates) != 1:
+                self._drop(devices, node_id, "reply has more than one ArrayRecord")
+                continue
+            ((record_key, update),) = opened.updates.items()
+            mean.add(update, opened.bases[record_key], opened.weight)
+            kept = RecordDict(dict(opened.content.metric_records.items()))
+            metrics.append((signature(kept), kept))
+        if not metrics:
+            return None, None
+        common = common_signature([sig for sig, _ in metrics])
+        agreeing = [content for sig, content in metrics if sig == common]
+        arrays = mean.result()
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            log(WARNING, "The mean of the updates is not finite: the model is kept")
+            return None, None
+        reply.content = RecordDict(
+            {
+                record_key: arrays_to_record(arrays),
+                "metrics": MetricRecord({self._weight_key: mean.weight}),
+            }
+        )
+        return self._with_metrics_of(agreeing, server_round, reply)
+
+    def _with_metrics_of(
+        self, contents: list[RecordDict], server_round: int, reply: Message
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate one mean reply, but metrics over all the replies behind it."""
+        inner = self.strategy
+        aggregate = inner.train_metrics_aggr_fn  # type: ignore[attr-defined]
+        try:
+            inner.train_metrics_aggr_fn = (  # type: ignore[attr-defined]
+                lambda _, key: aggregate(contents, key)
+            )
+            return inner.aggregate_train(server_round, [reply])
+        finally:
+            inner.train_metrics_aggr_fn = aggregate  # type: ignore[attr-defined]
+
+    def _aggregate_all(
+        self,
+        server_round: int,
+        replies: Iterable[Message],
+        devices: dict[int, DeviceRecord],
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        messages = {}
+        for node_id, message, opened in self._open_all(replies, devices, is_train=True):
+            content = opened.content
+            for key, update in opened.updates.items():
+                content[key] = arrays_to_record(apply(opened.bases[key], update))
+            message.content = content
+            messages[node_id] = message
+        agreeing = self._drop_odd_metrics(messages, devices)
+        if not agreeing:
+            return None, None
+        return self.strategy.aggregate_train(server_round, agreeing)
+
+    def _repack(
+        self, messages: Iterable[Message], *, is_train: bool
+    ) -> Iterable[Message]:
+        self._begin_phase()
+        packed: dict[int, tuple[RecordDict, RecordDict]] = {}
+        out = []
+        for message in messages:
+            node_id = message.metadata.dst_node_id
+            if node_id in self._requests:
+                raise ValueError(
+                    f"{type(self.strategy).__name__} sends two messages to node "
+                    f"{node_id} in one phase; one is supported"
+                )
+            original = message.content
+            if id(original) not in packed:
+                # Holding the original keeps its id from being used again.
+                packed[id(original)] = original, self._pack(original, is_train=is_train)
+            content = packed[id(original)][1]
+            self._requests[node_id] = self._request(node_id, original, content)
+            message.content = content
+            out.append(message)
+        return out
+
+    def _begin_phase(self) -> None:
+        """Forget the phase before."""
+        self._phase_start = time.monotonic()
+        self._requests = {}
+        self._opened = {}
+
+    def _request(
+        self, node_id: int, original: RecordDict, content: RecordDict
+    ) -> Request:
+        bases = {
+            key: self._numpy(record) for key, record in original.array_records.items()
+        }
+        raw = sum(array.nbytes for base in bases.values() for array in base.values())
+        return Request(node_id, bases, raw, arrays_nbytes(content))
+
+    def _numpy(self, record: ArrayRecord) -> Arrays:
+        """Return a record's arrays, converted once per phase."""
+        if id(record) not in self._opened:
+            self._opened[id(record)] = record, record_to_arrays(record)
+        return self._opened[id(record)][1]
+
+    def _waiting_devices(self) -> dict[int, DeviceRecord]:
+        return {
+            node_id: DeviceRecord(node_id, request.bytes_down, dropped=NOT_ANSWERED)
+            for node_id, request in self._requests.items()
+        }
+
+    def _open_all(
+        self,
+        replies: Iterable[Message],
+        devices: dict[int, DeviceRecord],
+        *,
+        is_train: bool,
+    ) -> Iterator[tuple[int, Message, Opened]]:
+        for reply in replies:
+            arrival = _arrival(reply, self._phase_start)
+            node_id = arrival.node_id
+            device = devices.get(node_id)
+            if device is None or device.dropped != NOT_ANSWERED:
+                log(WARNING, "Ignored an unexpected reply of node %d", node_id)
+                continue
+            start = time.monotonic()
+            device = replace(device, seconds_round_trip=arrival.seconds)
+            message = arrival.message
+            if message.has_content():
+                device = replace(device, bytes_up=arrays_nbytes(message.content))
+            devices[node_id] = device
+            try:
+                opened, timing = self._open(message, self._requests[node_id], is_train)
+            # Whatever a hostile reply manages to raise, it costs only itself.
+            except Exception as err:
+                self._drop(devices, node_id, str(err) or type(err).__name__)
+                continue
+            devices[node_id] = replace(
+                device,
+                dropped="",
+                raw_bytes_up=self._requests[node_id].raw_bytes if is_train else 0,
+                examples=opened.weight,
+                seconds_train=timing.train,
+                seconds_encode=timing.encode,
+                seconds_decode=timing.decode,
+            )
+            yield node_id, message, opened
+            devices[node_id] = replace(
+                devices[node_id], seconds_server=time.monotonic() - start
+            )
+
+    def _open(
+        self, message: Message, request: Request, is_train: bool
+    ) -> tuple[Opened, Timing]:
+        if message.has_error():
+            raise CodecError(f"error {message.error.code}: {message.error.reason}")
+        content = RecordDict(dict(message.content.items()))
+        timing = Timing()
+        if RECORD_KEY in content:
+            timing = Timing.from_content(content)
+            del content[RECORD_KEY]
+        weight = read_weight(content, self._weight_key)
+        updates = {}
+        bases = {}
+        if is_train:
+            if not content.array_records:
+                raise CodecError("reply has no ArrayRecord")
+            for key, record in content.array_records.items():
+                bases[key] = _base_for(key, request.bases)
+                updates[key] = self._open_record(record, bases[key])
+                del content[key]
+        return Opened(updates, bases, weight, content), timing
+
+    def _drop_odd_metrics(
+        self, messages: dict[int, Message], devices: dict[int, DeviceRecord]
+    ) -> list[Message]:
+        signatures = {node: signature(m.content) for node, m in messages.items()}
+        common = common_signature(list(signatures.values()))
+        for node_id, own in signatures.items():
+            if own != common:
+                self._drop(
+                    devices, node_id, f"metrics {own} differ from the others' {common}"
+                )
+        return [m for node, m in messages.items() if signatures[node] == common]
+
+    def _drop(
+        self, devices: dict[int, DeviceRecord], node_id: int, reason: str
+    ) -> None:
+        log(WARNING, "Dropped the reply of node %d: %s", node_id, reason)
+        devices[node_id] = replace(devices[node_id], dropped=reason, examples=0.0)
+
+    def _record(
+        self, server_round: int, phase: str, devices: dict[int, DeviceRecord]
+    ) -> None:
+        if not devices:
+            return
+        for device in devices.values():
+            if device.dropped == NOT_ANSWERED:
+                log(WARNING, "Node %d: %s", device.node_id, NOT_ANSWERED)
+        record = RoundRecord(
+            server_round,
+            phase,
+            time.monotonic() - self._phase_start,
+            tuple(devices.values()),
+        )
+        self.history.append(record)
+        self._requests = {}
+        if self._on_record:
+            self._on_record(record)
+
+
+def _arrival(reply: Message | Arrival, start: float) -> Arrival:
+    if isinstance(reply, Arrival):
+        return reply
+    return Arrival(reply.metadata.src_node_id, reply, time.monotonic() - start)
+
+
+def _base_for(key: str, bases: dict[str, Arrays]) -> Arrays:
+    if key in bases:
+        return bases[key]
+    if len(bases) == 1:
+        return next(iter(bases.values()))
+    raise CodecError(f"reply's ArrayRecord {key!r} is not one that was sent")

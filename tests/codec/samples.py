@@ -1,0 +1,14 @@
+"""The codecs that the conformance, hostile-frame and fuzz checks run on.
+
+A new codec is one line here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONFIGS: list[dict[str, Any]] = [
+    {"id": "dense"},
+    {"id": "topk", "density": 0.05, "exact_below": 64},
+    {"id": "topk", "density": 0.7, "exact_below": 0, "values": "float16"},
+]

@@ -1,0 +1,123 @@
+"""Golden frames decode, for ever, to what was written beside them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flwr_caesar.codec import CodecState, get_codec, inspect_frame, list_codecs
+from flwr_caesar.codec.positions import decode_positions, encode_positions
+from flwr_caesar.codec.topk import TopK
+from tests.vectors.make import CASES, describe
+
+from . import plain_reader
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
+FOLDERS = sorted(path.parent for path in VECTORS.glob("*/*/config.json"))
+
+
+def rounds(folder: Path) -> list[tuple[bytes, list[dict[str, Any]]]]:
+    """Return each round's frame and what it decodes to."""
+    found = []
+    for path in sorted(folder.glob("frame-*.bin")):
+        expected = folder / path.name.replace("frame", "expected")
+        text = expected.with_suffix(".json").read_text(encoding="utf-8")
+        found.append((path.read_bytes(), json.loads(text)))
+    return found
+
+
+def case_id(folder: Path) -> str:
+    return folder.relative_to(VECTORS).as_posix()
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=case_id)
+def test_golden_frames_decode(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    codec = get_codec(config)
+    state: CodecState | None = None
+    for frame, expected in rounds(folder):
+        decoded, state = codec.decode(frame, state)
+        assert describe(decoded) == expected
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=case_id)
+def test_a_reader_made_from_the_document_agrees(folder: Path) -> None:
+    table = None
+    for frame, expected in rounds(folder):
+        decoded, table = plain_reader.decode(frame, table)
+        assert [
+            {
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": list(tensor.shape),
+                "hex": data.hex(),
+            }
+            for tensor, data in decoded
+        ] == expected
+
+
+def test_the_second_reader_is_independent() -> None:
+    tree = ast.parse(Path(plain_reader.__file__).read_text(encoding="utf-8"))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            imported.add(node.module.partition(".")[0])
+    assert imported <= sys.stdlib_module_names | {"zstandard"}
+
+
+def test_there_are_vectors_for_every_codec_and_coding() -> None:
+    assert {case_id(folder) for folder in FOLDERS} == CASES.keys()
+    frames = {case_id(folder): rounds(folder) for folder in FOLDERS}
+    for codec_id in list_codecs():
+        tables = [
+            "TABL" in inspect_frame(frame).sections
+            for name, found in frames.items()
+            if name.startswith(f"{codec_id}/")
+            for frame, _ in found
+        ]
+        assert set(tables) == {True, False}, f"{codec_id}: with and without a table"
+    modes = {
+        _positions_mode(found[0][0]) & 0xC0
+        for name, found in frames.items()
+        if name.startswith("topk/")
+    }
+    assert modes == {0x00, 0x40, 0xC0}
+
+
+def _positions_mode(frame: bytes) -> int:
+    _, _, sections = plain_reader.read_frame(frame)
+    return sections["POS"][0]
+
+
+def test_the_frame_in_the_document_is_what_we_write() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8").split("## 12.")[1]
+    lines = re.findall(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} )*[0-9a-f]{2})  ", text, re.M)
+    written = b""
+    for offset, data in lines:
+        assert int(offset, 16) == len(written)
+        written += bytes.fromhex(data)
+    w = np.array([[0.5, -2, 0.25], [0, 1.5, 0.125]], np.float32)
+    codec = TopK(density=0.3, values="float16", exact_below=4)
+    frame, _ = codec.encode({"w": w, "n": np.array(7, np.int16)})
+    assert written == frame
+
+
+def test_the_positions_in_the_document_are_what_we_write() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8").split("*Example.*")[1]
+    block = re.search(r"```\n(.*?)\n```", text, re.S)
+    assert block is not None
+    data = bytes.fromhex(block[1])
+    assert encode_positions(np.array([3, 4, 17, 30]), 40) == data
+    assert decode_positions(data, 40).tolist() == [3, 4, 17, 30]
+    assert plain_reader.read_positions(data, 40) == [3, 4, 17, 30]

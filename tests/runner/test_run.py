@@ -1,0 +1,114 @@
+"""Whole runs through a real SuperLink and Flower's simulation engine."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from flwr_caesar.runner import run as runner
+from flwr_caesar.runner.config import compose
+from flwr_caesar.runner.processes import family
+from flwr_caesar.runner.superlink import executable
+
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),
+]
+
+SMALL = ["federation=small", "rounds=2", "train.lr=0.02", "data.partition.kind=iid"]
+MARK = "FLWR_CAESAR_TEST"
+
+
+@pytest.fixture(autouse=True)
+def needs_everything() -> None:
+    for module in ("ray", "torch", "mlxtend"):
+        pytest.importorskip(module)
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [executable("flwr-caesar"), "run", *arguments],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), MARK: str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def left_running(folder: Path) -> set[object]:
+    return set(family(-1, f"{MARK}={folder}"))
+
+
+def test_a_sweep_ends_with_a_table_and_nothing_running(tmp_path: Path) -> None:
+    with start(tmp_path, "-m", "strategy=fedavg,topk", *SMALL) as command:
+        printed, _ = command.communicate(timeout=400)
+    assert command.returncode == 0, printed
+    assert "round 2/2" in printed
+    (table,) = tmp_path.glob("runs/*/*-sweep/comparison.md")
+    assert table.read_text("utf-8").strip() in printed
+    assert str(table) in printed
+
+    summaries = {}
+    for folder in table.parent.glob("*-*"):
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        summaries[summary["strategy"]] = summary
+        with (folder / "devices.csv").open(encoding="utf-8", newline="") as file:
+            devices = list(csv.DictReader(file))
+        assert len(devices) == 8
+        assert summary["bytes_up"] == sum(int(d["bytes_up"]) for d in devices)
+        for name in ("config.yaml", "rounds.csv", "model.safetensors", "flower.log"):
+            assert (folder / name).stat().st_size > 0
+    assert summaries["topk"]["bytes_up"] * 8 < summaries["fedavg"]["bytes_up"]
+    for summary in summaries.values():
+        assert summary["rounds"] == 2
+        assert summary["dropped"] == 0
+        assert summary["accuracy"] > 0.2
+
+    assert left_running(tmp_path) == set()
+    assert not (tmp_path / ".flwr").exists()
+
+
+def test_stopped_in_the_middle_it_stops_everything(tmp_path: Path) -> None:
+    with start(tmp_path, "rounds=1000", *SMALL[:1]) as command:
+        assert command.stdout is not None
+        for line in command.stdout:
+            if "round    1/1000" in line:
+                break
+        else:
+            raise AssertionError("it ended before its first round")
+        assert len(left_running(tmp_path)) > 4
+        command.send_signal(signal.SIGTERM)
+        command.communicate(timeout=60)
+    assert command.returncode == 143
+    deadline = time.monotonic() + 5
+    while left_running(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_running(tmp_path) == set()
+
+
+def test_a_failing_server_app_is_told_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "app"
+    shutil.copytree(runner.app_folder(), app)
+    code = app / "caesar_app" / "server_app.py"
+    text = code.read_text("utf-8")
+    broken = text.replace("    random.seed(", '    raise OSError("disk full")\n    (')
+    assert broken != text
+    code.write_text(broken, encoding="utf-8")
+    monkeypatch.setattr(runner, "app_folder", lambda: app)
+    folder = tmp_path / "run"
+    with pytest.raises(runner.RunFailedError, match="OSError: disk full") as caught:
+        runner.run(compose(SMALL), folder)
+    assert str(folder / "flower.log") in str(caught.value)
+    assert "disk full" in (folder / "flower.log").read_text("utf-8")

@@ -1,0 +1,261 @@
+"""A bad reply costs itself: it is dropped with its reason and the round goes on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
+
+from flwr_caesar.clients import compression_mod
+from flwr_caesar.codec import get_codec
+from flwr_caesar.records import RoundRecord
+from flwr_caesar.strategies import TopK, Uncompressed
+from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.transport import RECORD_KEY, frame_to_record, record_to_frame
+
+from .apps import drift, initial_model, numpy_app
+from .local_grid import LocalGrid, Tamper
+
+VICTIM = 3
+
+
+def reframe(change: Callable[[bytes], bytes]) -> Callable[[Message], None]:
+    def tamper(reply: Message) -> None:
+        frame = change(record_to_frame(reply.content["arrays"]))
+        reply.content["arrays"] = frame_to_record(frame)
+
+    return tamper
+
+
+def set_metrics(**metrics: float | list[float]) -> Callable[[Message], None]:
+    def tamper(reply: Message) -> None:
+        named = {key.replace("_", "-"): value for key, value in metrics.items()}
+        reply.content["metrics"] = MetricRecord(named)
+
+    return tamper
+
+
+def set_record(key: str, record: object) -> Callable[[Message], None]:
+    def tamper(reply: Message) -> None:
+        reply.content[key] = record
+
+    return tamper
+
+
+def drop_record(key: str) -> Callable[[Message], None]:
+    return lambda reply: reply.content.__delitem__(key)
+
+
+def foreign_frame(reply: Message) -> None:
+    arrays = {"weight": np.zeros((1 << 12, 1 << 12), np.float32)}
+    frame, _ = get_codec("dense").encode(arrays)
+    reply.content["arrays"] = frame_to_record(frame)
+
+
+def wrong_codec(reply: Message) -> None:
+    frame, _ = get_codec({"id": "topk", "density": 0.5}).encode(
+        {"weight": np.ones((64, 48), np.float32)}
+    )
+    reply.content["arrays"] = frame_to_record(frame)
+
+
+TAMPERING = {
+    "truncated": (reframe(lambda f: f[:-40]), "truncated"),
+    "empty": (reframe(lambda f: b""), "not a frame"),
+    "flipped": (reframe(lambda f: f[:200] + b"\xff\xff" + f[202:]), "corrupt"),
+    "version": (reframe(lambda f: f[:4] + b"\x63" + f[5:]), "frame format 99"),
+    "other tensors": (foreign_frame, "claims"),
+    "other codec": (wrong_codec, "frame of codec"),
+    "plain arrays": (set_record("arrays", initial_model()), "compression_mod"),
+    "no arrays": (drop_record("arrays"), "no ArrayRecord"),
+    "two records": (set_record("more", initial_model()), "not a frame"),
+    "no timing": (set_record(RECORD_KEY, ConfigRecord({"protocol": 1})), "seconds"),
+    "protocol": (set_record(RECORD_KEY, ConfigRecord({"protocol": 9})), "protocol 9"),
+    "no metrics": (drop_record("metrics"), "0 MetricRecords"),
+    "no weight": (set_metrics(loss=1.0), "num-examples"),
+    "negative weight": (set_metrics(num_examples=-1.0, loss=1.0), "positive"),
+    "NaN weight": (set_metrics(num_examples=float("nan"), loss=1.0), "positive"),
+    "list weight": (set_metrics(num_examples=[1.0], loss=1.0), "positive"),
+}
+
+
+def on_victim(tamper: Callable[[Message], None]) -> Tamper:
+    def apply(reply: Message, node: int) -> Message:
+        if node == VICTIM and "arrays" in reply.content:
+            tamper(reply)
+        return reply
+
+    return apply
+
+
+def run(
+    strategy: Strategy, tamper: Tamper | None, **kwargs: object
+) -> tuple[ArrayRecord | None, list[RoundRecord]]:
+    random.seed(0)
+    grid = LocalGrid(numpy_app(mods=[compression_mod], **kwargs), 5, tamper=tamper)
+    result = strategy.start(grid, initial_model(), num_rounds=2)
+    return result.arrays, strategy.history
+
+
+@pytest.mark.parametrize("inner", [FedAvg, FedMedian])
+@pytest.mark.parametrize("name", TAMPERING)
+def test_a_malformed_reply_is_dropped_with_its_reason(name: str, inner: type) -> None:
+    tamper, reason = TAMPERING[name]
+    arrays, history = run(FramedStrategy(inner()), on_victim(tamper))
+    trained = [record for record in history if record.phase == "train"]
+    assert len(trained) == 2
+    for record in trained:
+        assert set(record.dropped) == {VICTIM}
+        assert reason in record.dropped[VICTIM]
+    assert arrays is not None
+
+
+def test_the_others_count_as_if_the_bad_one_had_not_been_asked() -> None:
+    tamper, _ = TAMPERING["truncated"]
+    arrays, _ = run(FramedStrategy(FedAvg()), on_victim(tamper))
+    base = {k: v.numpy() for k, v in initial_model().items()}
+    others = [n for n in range(1, 6) if n != VICTIM]
+    for server_round in (1, 2):
+        moved = {n: drift(base, n, server_round) for n in others}
+        total = sum(others)
+        base = {
+            k: sum(n * moved[n][k].astype(np.float64) for n in others) / total
+            for k in base
+        }
+    np.testing.assert_allclose(arrays["weight"].numpy(), base["weight"], atol=1e-5)
+
+
+def test_non_finite_arrays_never_leave_the_device() -> None:
+    def poison(arrays, node, server_round):
+        out = drift(arrays, node, server_round)
+        if node == VICTIM:
+            out["weight"][0, 0] = np.nan
+        return out
+
+    for strategy in (TopK(FedAvg()), Uncompressed(FedAvg())):
+        _, history = run(strategy, None, step=poison)
+        for record in history:
+            if record.phase == "train":
+                assert set(record.dropped) == {VICTIM}
+                assert "'weight' holds NaN" in record.dropped[VICTIM]
+
+
+def test_an_error_reply_is_recorded_with_its_text() -> None:
+    def fail(arrays, node, server_round):
+        if node == VICTIM:
+            raise RuntimeError("out of memory")
+        return drift(arrays, node, server_round)
+
+    _, history = run(TopK(FedAvg()), None, step=fail)
+    assert "out of memory" in history[0].dropped[VICTIM]
+
+
+def test_a_silent_device_is_recorded_and_the_round_closes() -> None:
+    strategy = TopK(FedAvg(fraction_evaluate=0.0))
+    grid = LocalGrid(
+        numpy_app(mods=[compression_mod]),
+        4,
+        tamper=lambda reply, node: None if node == 2 else reply,
+    )
+    strategy.start(grid, initial_model(), num_rounds=1, timeout=0.2)
+    assert strategy.history[0].dropped == {2: "no reply within the timeout"}
+
+
+def test_a_round_without_valid_replies_keeps_the_model() -> None:
+    def broken(reply: Message, node: int) -> Message:
+        return Message(Error(code=2, reason="broken"), reply_to=reply)
+
+    for inner in (FedAvg(), FedMedian()):
+        strategy = TopK(inner)
+        grid = LocalGrid(numpy_app(mods=[compression_mod]), 3, tamper=broken)
+        result = strategy.start(grid, initial_model(), num_rounds=2)
+        assert len(strategy.history[0].dropped) == 3
+        np.testing.assert_array_equal(
+            result.arrays["weight"].numpy(), initial_model()["weight"].numpy()
+        )
+
+
+def test_odd_metrics_do_not_stop_the_round() -> None:
+    """Flower alone ends the run when metric keys or list lengths differ."""
+    odd = set_metrics(num_examples=1.0, other=2.0)
+    strategy = FramedStrategy(FedAvg())
+    arrays, history = run(strategy, on_victim(odd))
+    assert arrays is not None
+    assert not history[0].dropped
+    strategy = FramedStrategy(FedMedian())
+    arrays, history = run(strategy, on_victim(odd))
+    assert arrays is not None
+    assert "differ from the others'" in history[0].dropped[VICTIM]
+
+
+def test_updates_whose_mean_overflows_keep_the_model() -> None:
+    def huge(arrays, node, server_round):
+        out = drift(arrays, node, server_round)
+        out["weight"] = np.full((64, 48), 3e38, np.float32)
+        return out
+
+    arrays, _ = run(FramedStrategy(FedAvg()), None, step=huge)
+    np.testing.assert_array_equal(
+        arrays["weight"].numpy(), initial_model()["weight"].numpy()
+    )
+
+
+def test_a_device_without_the_mod_is_told_what_to_add() -> None:
+    grid = LocalGrid(numpy_app(), 3)
+    strategy = TopK(FedAvg())
+    strategy.start(grid, initial_model(), num_rounds=1)
+    assert len(strategy.history[0].dropped) == 3
+    assert all(
+        "flwr_caesar.frame" in reason for reason in strategy.history[0].dropped.values()
+    )
+
+
+def test_the_mod_passes_plain_messages_untouched() -> None:
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 3)
+    result = FedAvg().start(grid, initial_model(), num_rounds=1)
+    assert result.arrays is not None
+
+
+def test_an_app_that_returns_other_tensors_is_told_so() -> None:
+    def grow(arrays, node, server_round):
+        return {**arrays, "extra": np.zeros(3, np.float32)}
+
+    _, history = run(TopK(FedAvg()), None, step=grow)
+    assert "differ from the model it was given" in history[0].dropped[VICTIM]
+
+
+def test_a_reply_with_an_unknown_record_key_is_dropped() -> None:
+    def rename(reply: Message, node: int) -> Message:
+        if "arrays" in reply.content:
+            record = reply.content["arrays"]
+            reply.content = RecordDict(
+                {k: v for k, v in reply.content.items() if k != "arrays"}
+            )
+            reply.content["renamed"] = record
+        return reply
+
+    arrays, history = run(FramedStrategy(FedAvg()), rename)
+    assert arrays is not None
+    assert not history[0].dropped
+
+
+def test_claimed_array_sizes_are_not_believed() -> None:
+    def claim(reply: Message) -> None:
+        reply.content["arrays"] = ArrayRecord(
+            {"frame": Array("uint8", (1 << 40,), "flwr_caesar.frame", b"CSAR")}
+        )
+
+    _, history = run(FramedStrategy(FedAvg()), on_victim(claim))
+    assert "not a frame" in history[0].dropped[VICTIM]
