@@ -117,9 +117,10 @@ def encode(x: Vector, history: History | None, bound: float) -> Coded:
             x.copy(),
             whole=x.reshape(-1),
         )
-    mode, gains, signs = _choose(x, history, step, bound)
-    prediction = predict(mode, gains, history, signs, x.shape)
-    indices, xhat, raw = quantise_bounded(x, prediction, step, bound)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mode, gains, signs = _choose(x, history, step, bound)
+        prediction = predict(mode, gains, history, signs, x.shape)
+        indices, xhat, raw = quantise_bounded(x, prediction, step, bound)
     positions = np.flatnonzero(raw)
     return Coded(
         mode,

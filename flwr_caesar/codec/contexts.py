@@ -147,7 +147,8 @@ def history_classes(previous: Vector, step: np.float32, classes: Classes) -> Cla
         From `scale_classes`.
     """
     relative = np.abs(previous)
-    relative /= step
+    with np.errstate(over="ignore"):
+        relative /= step
     log = (relative.view(np.int32) >> 21).astype(np.int16)
     log -= classes
     log -= np.int16(508 + _LOWEST)

@@ -174,7 +174,7 @@ def decode_point(
     if len(data) < _HEAD.size:
         raise CodecError("lattice point is truncated")
     grid, exponent, base_digest, digest = _HEAD.unpack_from(data)
-    if not (MIN_EXPONENT <= grid <= MAX_EXPONENT and grid <= exponent <= grid + 32):
+    if not MIN_EXPONENT <= grid <= MAX_EXPONENT:
         raise CodecError("lattice point has a malformed grid")
     n = sum(spec.size for spec in specs)
     if base_digest == _NO_BASE:
@@ -187,6 +187,8 @@ def decode_point(
         raise CodecError("lattice point is of another layout")
     gap = decode_block(data[_HEAD.size :], specs)
     finest = min(grid, old.exponent)
+    if not finest <= exponent <= finest + 32:
+        raise CodecError("lattice point has a malformed step")
     total = old.on_grid(finest) + _shift(gap, exponent - finest)
     lost = grid - finest
     if lost and bool((total & ((1 << lost) - 1)).any()):

@@ -16,7 +16,7 @@ from .integers import Integers
 from .layout import Array
 from .vector import Vector
 
-EMA_RATE = np.float32(0.625)
+EMA_RATE, EMA_REST = np.float32(0.625), np.float32(0.375)
 MIN_KERNEL = 4
 _MAX_GAIN = 65000.0
 _PARALLEL = 1e-6
@@ -47,10 +47,9 @@ def widen(words: Narrow) -> Vector:
 
 
 def advance(average: Vector, now: Vector) -> Vector:
-    """Move an exponential average by one round: ``A + (now - A) * 0.625``."""
-    moved = now - average
-    moved *= EMA_RATE
-    moved += average
+    """Move an exponential average by one round: ``0.625 now + 0.375 A``."""
+    moved = now * EMA_RATE
+    moved += average * EMA_REST
     return moved
 
 
@@ -72,7 +71,8 @@ def normalised_magnitude(reconstruction: Vector, step: np.float32) -> Vector:
     Ye et al. (2025), arXiv:2511.05770.
     """
     magnitude = np.abs(reconstruction)
-    magnitude /= step
+    with np.errstate(over="ignore"):
+        magnitude /= step
     return magnitude
 
 

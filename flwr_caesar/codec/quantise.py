@@ -87,7 +87,7 @@ def quantise_bounded(
 
 def _exceeds(x: Vector, xhat: Vector, bound: float) -> Mask:
     error = np.abs(x - xhat)
-    exceeds: Mask = error > np.float32(bound * (1 - 2.0**-20))
+    exceeds: Mask = ~(error <= np.float32(bound * (1 - 2.0**-20)))
     close = np.nonzero(exceeds)
     if len(close[0]):
         exact = np.abs(x[close].astype(np.float64) - xhat[close].astype(np.float64))
@@ -116,7 +116,8 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
         If an index exceeds 2^30.
     """
     scaled = np.abs(x)
-    scaled /= np.float32(step)
+    with np.errstate(over="ignore"):
+        scaled /= np.float32(step)
     scaled += np.float32(1 - dead_zone)
     if len(x) and not float(scaled.max()) < MAX_INDEX:
         raise CodecError(f"step {step} is too small for the largest element")

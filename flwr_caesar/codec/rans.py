@@ -25,7 +25,8 @@ from .tables import (
 )
 
 MAX_CONTEXTS = 256
-MAX_LANES = 1 << 14
+MAX_LANES = (1 << 16) - 1
+MAX_ROWS = 1 << 11
 _HEAD = struct.Struct("<QIHHHHI")
 _LOW = 1 << 16
 _BLOCK = 1 << 16
@@ -109,12 +110,13 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
 def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
     """Choose lanes of the short last part and the long first part, and its length."""
     lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
-    if lanes <= 2 * _SMALL_LANES:
-        return max(lanes, 1), 1, 0
-    lanes -= lanes % 64
+    least = -(-n // MAX_ROWS)
+    lanes = max(lanes, least, 1)
+    if lanes <= 2 * _SMALL_LANES or bits < 17 * lanes:
+        return lanes, 1, 0
     few = max(_SMALL_LANES, lanes // 16)
-    tail = int(lanes * 17 * n / bits) + few
-    return few, lanes, max(n - tail, 0)
+    tail = min(int(lanes * 17 * n / bits) + few, few * MAX_ROWS, n)
+    return few, lanes, n - tail
 
 
 def _encoder_table(codes: Codes) -> States:
@@ -213,6 +215,8 @@ def decode_symbols(
         or head > n
         or not 1 <= few <= MAX_LANES
         or not 1 <= many <= MAX_LANES
+        or head > many * MAX_ROWS
+        or n - head > few * MAX_ROWS
         or borrowed > (many if head else 0)
     ):
         raise CodecError("symbols have a malformed header")
