@@ -39,10 +39,39 @@ def best_seconds(call: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def rans_rows(repeats: int) -> list[str]:
+def our_seconds(
+    symbols: np.ndarray, context: np.ndarray, contexts: int, repeats: int
+) -> list[float]:
+    data = encode_symbols(symbols, context, contexts)
+    return [
+        best_seconds(lambda: encode_symbols(symbols, context, contexts), repeats),
+        best_seconds(lambda: decode_symbols(data, context, contexts), repeats),
+    ]
+
+
+def peer_seconds(symbols: np.ndarray, repeats: int) -> list[float]:
     import constriction
 
     stack, models = constriction.stream.stack, constriction.stream.model
+    shares = np.bincount(symbols) / len(symbols)
+    model = models.Categorical(shares, perfect=False)
+    wide = symbols.astype(np.int32)
+
+    def encode() -> Any:
+        coder = stack.AnsCoder()
+        coder.encode_reverse(wide, model)
+        return coder.get_compressed()
+
+    packed = encode()
+    return [
+        best_seconds(encode, repeats),
+        best_seconds(
+            lambda: stack.AnsCoder(packed).decode(model, len(symbols)), repeats
+        ),
+    ]
+
+
+def rans_rows(repeats: int) -> list[str]:
     rows = []
     rng = np.random.default_rng(0)
     for n in (10**6, 4 * 10**6):
@@ -53,34 +82,15 @@ def rans_rows(repeats: int) -> list[str]:
             for contexts in (1, 16):
                 context = rng.integers(0, contexts, n).astype(np.uint8)
                 bits = entropy_bits(count_symbols(symbols, context, contexts))
-                data = encode_symbols(symbols, context, contexts)
-                encode = best_seconds(
-                    lambda: encode_symbols(symbols, context, contexts), repeats
-                )
-                decode = best_seconds(
-                    lambda: decode_symbols(data, context, contexts), repeats
-                )
-                speeds = [4 * n / encode / 1e6, 4 * n / decode / 1e6]
+                size = len(encode_symbols(symbols, context, contexts))
+                seconds = our_seconds(symbols, context, contexts, repeats)
                 if contexts == 1:
-                    shares = np.bincount(symbols) / n
-                    model = models.Categorical(shares, perfect=False)
-                    wide = symbols.astype(np.int32)
-
-                    def peer_encode() -> Any:
-                        coder = stack.AnsCoder()
-                        coder.encode_reverse(wide, model)
-                        return coder.get_compressed()
-
-                    packed = peer_encode()
-                    encode = best_seconds(peer_encode, repeats)
-                    decode = best_seconds(
-                        lambda: stack.AnsCoder(packed).decode(model, n), repeats
-                    )
-                    speeds += [4 * n / encode / 1e6, 4 * n / decode / 1e6]
-                columns = [f"{s:.0f}" for s in speeds] + ["–"] * (4 - len(speeds))
+                    seconds += peer_seconds(symbols, repeats)
+                columns = [f"{4 * n / s / 1e6:.0f}" for s in seconds]
+                columns += ["–"] * (4 - len(columns))
                 rows.append(
                     f"| {n:,} | {contexts} | {bits / n:.2f} | "
-                    f"{8 * len(data) / bits - 1:.2%} | {' | '.join(columns)} |"
+                    f"{8 * size / bits - 1:.2%} | {' | '.join(columns)} |"
                 )
     return rows
 

@@ -14,7 +14,7 @@ from .rans import Symbols, decode_symbols, encode_symbols
 
 _DIRECT = 64
 _DIRECT_BITS = 6
-_MANTISSA_BITS = 3
+_MANTISSA_BITS = 4
 _MAX_BITS = 33
 MAX_MAGNITUDE = (1 << 31) - 1
 _HEAD = struct.Struct("<I")
@@ -27,8 +27,8 @@ def to_symbols(values: Integers) -> Symbols:
     """Map integers to symbols, small magnitudes one to one.
 
     With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 64`` is `u`; above,
-    with ``e = floor(log2 u)``, it is ``64 + 8 (e - 6) + (u >> (e - 3)) % 8`` and the
-    ``e - 3`` low bits of `u` are raw.
+    with ``e = floor(log2 u)``, it is ``64 + 16 (e - 6) + (u >> (e - 4)) % 16`` and the
+    ``e - 4`` low bits of `u` are raw.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def to_symbols(values: Integers) -> Symbols:
     Returns
     -------
     ndarray of uint16, shape (n,)
-        Symbols below 280.
+        Symbols below 496.
     """
     if not len(values) or -32 < int(values.min()) <= int(values.max()) < 32:
         small = values.astype(np.int16)

@@ -31,7 +31,7 @@ _HEAD = struct.Struct("<QIHHHHI")
 _LOW = 1 << 16
 _BLOCK = 1 << 16
 _BYTES_PER_LANE = 128
-_WIDE_LANES = 1 << 12
+_WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
 
 Symbols = np.ndarray[Any, np.dtype[np.uint16]]

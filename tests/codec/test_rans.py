@@ -94,7 +94,9 @@ def test_normalisation_equals_its_statement_in_plain_integers():
         weights = [0 if c < 0 else (8 + c % 8) << (c // 8) for c in plain]
         total = sum(weights)
         expected = [(2 * w * SCALE + total) // (2 * total) for w in weights]
-        expected = [max(f, 1) if w else 0 for f, w in zip(expected, weights, strict=True)]
+        expected = [
+            max(f, 1) if w else 0 for f, w in zip(expected, weights, strict=True)
+        ]
         while sum(expected) != SCALE:
             i = expected.index(max(expected))
             expected[i] -= min(sum(expected) - SCALE, expected[i] - 1)
@@ -115,9 +117,7 @@ def test_tables_round_trip():
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.one_of(
-            st.integers(-40, 40), st.integers(-MAX_MAGNITUDE, MAX_MAGNITUDE)
-        ),
+        st.one_of(st.integers(-40, 40), st.integers(-MAX_MAGNITUDE, MAX_MAGNITUDE)),
         max_size=300,
     )
 )
@@ -141,7 +141,9 @@ def test_hostile_bytes_raise_only_codec_errors():
     for trial in range(400):
         bad = bytearray(good)
         for _ in range(int(rng.integers(1, 4))):
-            bad[int(rng.integers(0, 400 if trial % 2 else len(bad)))] = rng.integers(256)
+            bad[int(rng.integers(0, 400 if trial % 2 else len(bad)))] = rng.integers(
+                256
+            )
         if trial % 5 == 0:
             bad = bad[: int(rng.integers(0, len(bad)))]
         try:
