@@ -120,13 +120,14 @@ def encode(x: Vector, history: History | None, bound: float) -> Coded:
     with np.errstate(over="ignore", invalid="ignore"):
         mode, gains, signs = _choose(x, history, step, bound)
         prediction = predict(mode, gains, history, signs, x.shape)
+        scales = fit_scales(x - prediction, step)
         indices, xhat, raw = quantise_bounded(x, prediction, step, bound)
     positions = np.flatnonzero(raw)
     return Coded(
         mode,
         step,
         gains,
-        fit_scales(x - prediction, step),
+        scales,
         x.size,
         indices,
         xhat,

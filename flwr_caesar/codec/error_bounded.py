@@ -114,6 +114,7 @@ class ErrorBounded(Codec):
             table[i] = own.step, own.gains, own.mode
             _remember(memory, spec, own.reconstruction, own.step, history)
             coded.append(own.without_arrays())
+            del own, history
         scales = np.concatenate([own.scales for own in coded])
         memory["scales"] = scales
         before = state.arrays["scales"] if state else np.zeros_like(scales)

@@ -41,18 +41,22 @@ def to_symbols(values: Integers) -> Symbols:
         Symbols below 496.
     """
     if not len(values) or -32 < int(values.min()) <= int(values.max()) < 32:
-        small = values.astype(np.int16)
-        return ((small << 1) ^ (small >> 15)).view(np.uint16)
+        return _narrow_zigzag(values.astype(np.int16))
     symbols = np.empty(len(values), np.uint16)
     near = (values > -32) & (values < 32)
-    close = np.where(near, values, 0).astype(np.int16)
-    symbols[:] = (close << 1) ^ (close >> 15)
+    symbols[:] = _narrow_zigzag(np.where(near, values, 0).astype(np.int16))
     far = np.flatnonzero(~near)
     u = _zigzag(values[far])
     e = _exponent(u)
     mantissa = (u >> (e - _MANTISSA_BITS)) & ((1 << _MANTISSA_BITS) - 1)
     symbols[far] = _DIRECT + ((e - _DIRECT_BITS) << _MANTISSA_BITS) + mantissa
     return symbols
+
+
+def _narrow_zigzag(values: Array) -> Symbols:
+    symbols = values << 1
+    symbols ^= values >> 15
+    return symbols.view(np.uint16)
 
 
 def _zigzag(values: Array) -> _Wide:

@@ -69,6 +69,7 @@ def quantise_bounded(
     np.rint(scaled, out=scaled)
     np.clip(scaled, -MAX_INDEX, MAX_INDEX, out=scaled)
     indices = scaled.astype(np.int32)
+    del scaled
     xhat = reconstruct(indices, step, prediction)
     raw = _exceeds(x, xhat, bound)
     at = np.nonzero(raw)
