@@ -125,7 +125,9 @@ def record(name: str, args: argparse.Namespace) -> None:
     model = make_model(name)
     start = {key: value.clone() for key, value in model.state_dict().items()}
     for round_number in range(1, args.rounds + 1):
-        total = {key: torch.zeros_like(v, dtype=torch.float64) for key, v in start.items()}
+        total = {
+            key: torch.zeros_like(v, dtype=torch.float64) for key, v in start.items()
+        }
         for device, part in enumerate(parts):
             model.load_state_dict(start)
             subset = torch.from_numpy(part)

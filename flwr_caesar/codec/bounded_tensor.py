@@ -12,8 +12,10 @@ from .layout import Array
 from .positions import Positions
 from .predict import (
     MIN_KERNEL,
+    Gains,
     Mode,
     fit_gain,
+    fit_pair,
     kernel_shape,
     kernel_signs,
     oscillation_shape,
@@ -25,6 +27,7 @@ from .vector import Vector
 _MAX_LEVELS = 1 << 21
 _SAMPLE = 1 << 17
 _BITS_PER_KERNEL = 1.5
+_NO_GAINS = np.float32(0), np.float32(0)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class History:
     """What both sides remember of a tensor, shape (outputs, inputs, positions)."""
 
     previous: Vector
+    average: Vector
     magnitude: Vector
 
 
@@ -41,7 +45,7 @@ class Coded:
 
     mode: Mode
     step: np.float32
-    gain: np.float32
+    gains: Gains
     scales: Scales
     size: int
     indices: Integers
@@ -61,16 +65,20 @@ class Coded:
 
 
 def predict(
-    mode: Mode, gain: np.float32, history: History | None, signs: Integers | None
-) -> Vector | np.float32:
+    mode: Mode,
+    gains: Gains,
+    history: History | None,
+    signs: Integers | None,
+    shape: tuple[int, ...],
+) -> Vector:
     """Return the prediction of a mode; see `predict` for the formulas."""
     if history is None or mode in (Mode.NONE, Mode.RAW):
-        return np.float32(0)
+        return np.broadcast_to(np.float32(0), shape)
     if mode is Mode.SCALED_PREVIOUS:
-        return scaled_previous(history.previous, gain)
-    shape = _shape(mode, history, signs)
-    shape *= gain
-    return shape
+        return scaled_previous(history.previous, history.average, gains)
+    prediction = _shape(mode, history, signs)
+    prediction *= gains[0]
+    return prediction
 
 
 def _shape(mode: Mode, history: History, signs: Integers | None) -> Vector:
@@ -102,22 +110,24 @@ def encode(x: Vector, history: History | None, bound: float) -> Coded:
         return Coded(
             Mode.RAW,
             np.float32(1),
-            np.float32(0),
+            _NO_GAINS,
             np.zeros(count_scales(_shape3(x)), np.int16),
             x.size,
             np.zeros(x.shape, np.int32),
             x.copy(),
             whole=x.reshape(-1),
         )
-    mode, gain, signs = _choose(x, history, step, bound)
-    prediction = predict(mode, gain, history, signs)
-    indices, xhat, raw = quantise_bounded(x, prediction, step, bound)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mode, gains, signs = _choose(x, history, step, bound)
+        prediction = predict(mode, gains, history, signs, x.shape)
+        scales = fit_scales(x - prediction, step)
+        indices, xhat, raw = quantise_bounded(x, prediction, step, bound)
     positions = np.flatnonzero(raw)
     return Coded(
         mode,
         step,
-        gain,
-        fit_scales(x - prediction, step),
+        gains,
+        scales,
         x.size,
         indices,
         xhat,
@@ -131,12 +141,13 @@ def decode(
     indices: Integers,
     step: np.float32,
     mode: Mode,
-    gain: np.float32,
+    gains: Gains,
     history: History | None,
     signs: Integers | None,
 ) -> Vector:
     """Rebuild a tensor that `encode` did not send raw."""
-    return reconstruct(indices, step, predict(mode, gain, history, signs))
+    prediction = predict(mode, gains, history, signs, indices.shape)
+    return reconstruct(indices, step, prediction)
 
 
 def _shape3(x: Array) -> tuple[int, int, int]:
@@ -145,32 +156,33 @@ def _shape3(x: Array) -> tuple[int, int, int]:
 
 def _choose(
     x: Vector, history: History | None, step: np.float32, bound: float
-) -> tuple[Mode, np.float32, Integers | None]:
+) -> tuple[Mode, Gains, Integers | None]:
     if history is None:
-        return Mode.NONE, np.float32(0), None
+        return Mode.NONE, _NO_GAINS, None
     stride = max(x.size // _SAMPLE, 1) if x.shape[0] > 1 else 1
     part = x[::stride]
-    seen = History(history.previous[::stride], history.magnitude[::stride])
+    seen = History(
+        history.previous[::stride],
+        history.average[::stride],
+        history.magnitude[::stride],
+    )
     modes = [Mode.NONE, Mode.SCALED_PREVIOUS, Mode.OSCILLATION]
     if x.shape[2] >= MIN_KERNEL and x.shape[0] * x.shape[1] > 1:
         modes.append(Mode.KERNEL_SIGNS)
-    best: tuple[float, Mode, np.float32] | None = None
+    best: tuple[float, Mode, Gains] | None = None
     for mode in modes:
         signs = _signs(mode, part)
-        gain = _gain(mode, part, seen, signs)
-        prediction = predict(mode, gain, seen, signs)
+        gains = _gains(mode, part, seen, signs)
+        prediction = predict(mode, gains, seen, signs, part.shape)
         indices, _, _ = quantise_bounded(part, prediction, step, bound)
         scales = fit_scales(part - prediction, step)
         bits = context_bits(indices, scale_classes(scales, _shape3(part)))
         bits += _BITS_PER_KERNEL * len(signs) if signs is not None else 0
         if best is None or bits < best[0]:
-            best = bits, mode, gain
+            best = bits, mode, gains
     assert best is not None
-    _, mode, gain = best
-    signs = _signs(mode, x)
-    if stride > 1:
-        gain = _gain(mode, x, history, signs)
-    return mode, gain, signs
+    _, mode, gains = best
+    return mode, gains, _signs(mode, x)
 
 
 def _signs(mode: Mode, x: Vector) -> Integers | None:
@@ -179,11 +191,9 @@ def _signs(mode: Mode, x: Vector) -> Integers | None:
     return kernel_signs(x.reshape(x.shape[0] * x.shape[1], -1))
 
 
-def _gain(
-    mode: Mode, x: Vector, history: History, signs: Integers | None
-) -> np.float32:
+def _gains(mode: Mode, x: Vector, history: History, signs: Integers | None) -> Gains:
     if mode is Mode.NONE:
-        return np.float32(0)
+        return _NO_GAINS
     if mode is Mode.SCALED_PREVIOUS:
-        return fit_gain(x, history.previous)
-    return fit_gain(x, _shape(mode, history, signs))
+        return fit_pair(x, history.previous, history.average)
+    return fit_gain(x, _shape(mode, history, signs)), np.float32(0)

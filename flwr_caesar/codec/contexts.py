@@ -1,8 +1,8 @@
 """Contexts of quantiser indices: separable scales and last round's magnitudes.
 
-A tensor is seen as (output channel, input channel, position). The expected magnitude of
-an index is ``2^(L/4)`` with ``L`` the sum of one integer for the tensor and one for each
-channel and position; these are sent, so the decoder rebuilds every context with
+A tensor is seen as (output channel, input channel, position). The expected magnitude
+of an index is ``2^(L/4)`` with ``L`` the sum of one integer for the tensor and one for
+each channel and position; these are sent, so the decoder rebuilds every context with
 integer additions before it reads the first index.
 """
 
@@ -96,7 +96,8 @@ def fit_scales(residual: Vector, step: np.float32) -> Scales:
         slices = magnitude.mean(axis=others, dtype=np.float64)
         parts.append(slices / mean if mean else np.ones_like(slices))
     ratios = np.maximum(np.concatenate(parts), 2.0**-16)
-    return np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(np.int16)
+    scales: Scales = np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(np.int16)
+    return scales
 
 
 def check_scales(scales: Array) -> Scales:
@@ -124,7 +125,9 @@ def _exponents(scales: Scales, shape: Shape3) -> Array:
 
 def scale_classes(scales: Scales, shape: Shape3) -> Classes:
     """Return ``min(max(L + 32, 0), 95)`` of each element, shape `shape`."""
-    return np.clip(_exponents(scales, shape) - _LOWEST, 0, CLASSES - 1).astype(np.uint8)
+    shifted = _exponents(scales, shape) - np.int16(_LOWEST)
+    classes: Classes = np.clip(shifted, 0, CLASSES - 1).astype(np.uint8)
+    return classes
 
 
 def history_classes(previous: Vector, step: np.float32, classes: Classes) -> Classes:
@@ -144,7 +147,8 @@ def history_classes(previous: Vector, step: np.float32, classes: Classes) -> Cla
         From `scale_classes`.
     """
     relative = np.abs(previous)
-    relative /= step
+    with np.errstate(over="ignore"):
+        relative /= step
     log = (relative.view(np.int32) >> 21).astype(np.int16)
     log -= classes
     log -= np.int16(508 + _LOWEST)
@@ -171,7 +175,8 @@ class ContextMap:
 
     def contexts(self, classes: Classes, histories: Classes | None) -> Classes:
         """Return the context of each element."""
-        index = np.clip(classes >> self.shift, self.first, self.first + self.width - 1)
+        last = self.first + self.width - 1
+        index: Classes = np.clip(classes >> self.shift, self.first, last)
         index -= np.uint8(self.first)
         if self.use_history and histories is not None:
             index += histories * np.uint8(self.width)
@@ -209,7 +214,9 @@ def plan_contexts(
     if histories is not None:
         fine += histories.astype(np.uint16) * np.uint16(CLASSES)
     counts = count_symbols(to_symbols(indices), fine, HISTORIES * CLASSES)
-    by_class = counts.reshape(HISTORIES, CLASSES, -1)
+    used = np.flatnonzero(counts.any(axis=0))
+    alphabet = int(used[-1]) + 1 if len(used) else 1
+    by_class = counts[:, :alphabet].reshape(HISTORIES, CLASSES, alphabet)
     used = np.flatnonzero(by_class.any(axis=(0, 2)))
     low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
     best: tuple[float, ContextMap] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,11 +28,11 @@ from .frame import FrameReader, Section
 from .integers import Integers, decode_integers, encode_integers
 from .layout import Array, Arrays, Layout, TensorSpec
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .predict import Mode, advance_magnitude
+from .predict import Mode, advance, narrow, normalised_magnitude, widen
 from .state import CodecState
 from .vector import Vector, in_layout_order
 
-_TENSOR = np.dtype([("step", "<f4"), ("gain", "<f2"), ("mode", "u1")])
+_TENSOR = np.dtype([("step", "<f4"), ("gains", "<f2", 2), ("mode", "u1")])
 _SCALE_KINDS = 4
 
 
@@ -44,8 +44,9 @@ class ErrorBounded(Codec):
     residual quantised with step ``2 bound`` (rounded to nearest), and the indices
     entropy-coded in contexts of separable channel scales and last round's magnitudes.
     Of the predictors (`predict.Mode`) the one with the shortest encoding is taken per
-    tensor. Encoder and decoder remember the reconstruction and the averaged
-    magnitudes, one float32 each a parameter, advanced once a frame from decoded values.
+    tensor. Encoder and decoder remember the last reconstruction (float32) and averages
+    of reconstructions and magnitudes (16 bits each), advanced once a frame from decoded
+    values.
 
     ``|x - xhat| <= bound`` holds for every element as returned, float32 rounding
     included.
@@ -110,9 +111,10 @@ class ErrorBounded(Codec):
             if histories is not None and history is not None:
                 seen = history_classes(history.previous, own.step, element)
                 histories[part] = seen.reshape(-1)
-            table[i] = own.step, own.gain, own.mode
+            table[i] = own.step, own.gains, own.mode
             _remember(memory, spec, own.reconstruction, own.step, history)
             coded.append(own.without_arrays())
+            del own, history
         scales = np.concatenate([own.scales for own in coded])
         memory["scales"] = scales
         before = state.arrays["scales"] if state else np.zeros_like(scales)
@@ -153,10 +155,10 @@ class ErrorBounded(Codec):
                 x = whole[spec.name].reshape(shape)
             else:
                 part = indices[start : start + spec.size].reshape(shape)
-                gain = np.float32(row["gain"])
+                gains = np.float32(row["gains"][0]), np.float32(row["gains"][1])
                 with np.errstate(over="ignore", invalid="ignore"):
                     x = tensor.decode(
-                        part, step, mode, gain, history, signs.get(spec.name)
+                        part, step, mode, gains, history, signs.get(spec.name)
                     )
                 inside = slice(*np.searchsorted(positions, (start, start + spec.size)))
                 x.reshape(-1)[positions[inside] - start] = values[inside]
@@ -169,7 +171,8 @@ class ErrorBounded(Codec):
 def _split(
     layout: Layout, exact_below: int
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
-    exact, lossy = [], []
+    exact: list[TensorSpec] = []
+    lossy: list[TensorSpec] = []
     for spec in layout.tensors:
         big = spec.size >= max(exact_below, 1)
         (lossy if big and spec.dtype == "float32" else exact).append(spec)
@@ -180,9 +183,11 @@ def _history(state: CodecState | None, spec: TensorSpec) -> History | None:
     if state is None:
         return None
     shape = as_channels(spec.shape)
+    memory = state.arrays
     return History(
-        state.arrays[f"previous/{spec.name}"].reshape(shape),
-        state.arrays[f"magnitude/{spec.name}"].reshape(shape),
+        memory[f"previous/{spec.name}"].reshape(shape),
+        widen(memory[f"average/{spec.name}"]).reshape(shape),
+        widen(memory[f"magnitude/{spec.name}"]).reshape(shape),
     )
 
 
@@ -193,15 +198,18 @@ def _remember(
     step: np.float32,
     history: History | None,
 ) -> None:
-    average = advance_magnitude(
-        history.magnitude if history else None, reconstruction, step
-    )
+    average = reconstruction
+    magnitude = normalised_magnitude(reconstruction, step)
+    if history is not None:
+        average = advance(history.average, average)
+        magnitude = advance(history.magnitude, magnitude)
     memory[f"previous/{spec.name}"] = reconstruction.reshape(spec.shape)
-    memory[f"magnitude/{spec.name}"] = average.reshape(spec.shape)
+    memory[f"average/{spec.name}"] = narrow(average).reshape(spec.shape)
+    memory[f"magnitude/{spec.name}"] = narrow(magnitude).reshape(spec.shape)
 
 
 def _side_sections(coded: list[Coded], total: int) -> list[Section]:
-    """What few frames have: kernel signs, raw elements, raw tensors."""
+    """Return what few frames have: kernel signs, raw elements, raw tensors."""
     sections = []
     signs = [own.signs for own in coded if own.signs is not None]
     if signs:

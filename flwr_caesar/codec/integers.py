@@ -14,7 +14,7 @@ from .rans import Symbols, decode_symbols, encode_symbols
 
 _DIRECT = 64
 _DIRECT_BITS = 6
-_MANTISSA_BITS = 3
+_MANTISSA_BITS = 4
 _MAX_BITS = 33
 MAX_MAGNITUDE = (1 << 31) - 1
 _HEAD = struct.Struct("<I")
@@ -26,9 +26,9 @@ _Wide = np.ndarray[Any, np.dtype[np.int64]]
 def to_symbols(values: Integers) -> Symbols:
     """Map integers to symbols, small magnitudes one to one.
 
-    With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 64`` is `u`; above, with
-    ``e = floor(log2 u)``, it is ``64 + 8 (e - 6) + (u >> (e - 3)) % 8`` and the
-    ``e - 3`` low bits of `u` are raw.
+    With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 64`` is `u`; above,
+    with ``e = floor(log2 u)``, it is ``64 + 16 (e - 6) + (u >> (e - 4)) % 16`` and the
+    ``e - 4`` low bits of `u` are raw.
 
     Parameters
     ----------
@@ -38,21 +38,25 @@ def to_symbols(values: Integers) -> Symbols:
     Returns
     -------
     ndarray of uint16, shape (n,)
-        Symbols below 280.
+        Symbols below 496.
     """
     if not len(values) or -32 < int(values.min()) <= int(values.max()) < 32:
-        small = values.astype(np.int16)
-        return ((small << 1) ^ (small >> 15)).view(np.uint16)
+        return _narrow_zigzag(values.astype(np.int16))
     symbols = np.empty(len(values), np.uint16)
     near = (values > -32) & (values < 32)
-    close = np.where(near, values, 0).astype(np.int16)
-    symbols[:] = (close << 1) ^ (close >> 15)
+    symbols[:] = _narrow_zigzag(np.where(near, values, 0).astype(np.int16))
     far = np.flatnonzero(~near)
     u = _zigzag(values[far])
     e = _exponent(u)
     mantissa = (u >> (e - _MANTISSA_BITS)) & ((1 << _MANTISSA_BITS) - 1)
     symbols[far] = _DIRECT + ((e - _DIRECT_BITS) << _MANTISSA_BITS) + mantissa
     return symbols
+
+
+def _narrow_zigzag(values: Array) -> Symbols:
+    symbols = values << 1
+    symbols ^= values >> 15
+    return symbols.view(np.uint16)
 
 
 def _zigzag(values: Array) -> _Wide:

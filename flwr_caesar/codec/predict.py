@@ -7,8 +7,8 @@ and reaches the decoder as a number in the frame.
 
 from __future__ import annotations
 
-import math
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +16,13 @@ from .integers import Integers
 from .layout import Array
 from .vector import Vector
 
-EMA_RATE = np.float32(0.25)
+EMA_RATE, EMA_REST = np.float32(0.625), np.float32(0.375)
 MIN_KERNEL = 4
+_MAX_GAIN = 65000.0
+_PARALLEL = 1e-6
+
+Gains = tuple[np.float32, np.float32]
+Narrow = np.ndarray[Any, np.dtype[np.uint16]]
 CONSISTENCY = 0.75
 
 
@@ -31,19 +36,31 @@ class Mode(IntEnum):
     RAW = 4
 
 
-def advance_magnitude(
-    magnitude: Vector | None, reconstruction: Vector, step: np.float32
-) -> Vector:
-    """Move the average of normalised magnitudes by one round.
+def narrow(values: Vector) -> Narrow:
+    """Keep the upper 16 bits of float32 values: memory for averages, towards zero."""
+    return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
 
-    ``M <- M + (|xhat| / step - M) / 4`` and ``M = |xhat| / step`` at first, from the
-    reconstruction and the quantiser step of the round, whatever its mode. The paper
-    advances the average on one side twice, and from values the other side lacks.
+
+def widen(words: Narrow) -> Vector:
+    """Return `narrow` values as float32."""
+    return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def advance(average: Vector, now: Vector) -> Vector:
+    """Move an exponential average by one round: ``0.625 now + 0.375 A``."""
+    moved = now * EMA_RATE
+    moved += average * EMA_REST
+    return moved
+
+
+def normalised_magnitude(reconstruction: Vector, step: np.float32) -> Vector:
+    """Return ``|xhat| / step``: magnitudes in units of the round's own quantiser.
+
+    Averaged over rounds whatever their mode, once, on both sides from decoded values.
+    The paper averages z-scores, on one side twice and from values the other lacks.
 
     Parameters
     ----------
-    magnitude : ndarray of float32 or None
-        Average so far.
     reconstruction : ndarray of float32
         Decoded values.
     step : float32
@@ -53,27 +70,54 @@ def advance_magnitude(
     ----------
     Ye et al. (2025), arXiv:2511.05770.
     """
-    now = np.abs(reconstruction)
-    now /= step
-    if magnitude is None:
-        return now
-    now -= magnitude
-    now *= EMA_RATE
-    now += magnitude
-    return now
+    magnitude = np.abs(reconstruction)
+    with np.errstate(over="ignore"):
+        magnitude /= step
+    return magnitude
+
+
+def fit_pair(x: Vector, first: Vector, second: Vector) -> Gains:
+    """Return the float16 pair that minimises ``||x - g first - h second||``.
+
+    Where the two are nearly parallel, or all zero, `h` is 0.
+    """
+    aa, bb = _dot(first, first), _dot(second, second)
+    ab = _dot(first, second)
+    xa, xb = _dot(x, first), _dot(x, second)
+    determinant = aa * bb - ab * ab
+    if determinant <= _PARALLEL * aa * bb:
+        return fit_gain(x, first), np.float32(0)
+    g = (xa * bb - xb * ab) / determinant
+    h = (xb * aa - xa * ab) / determinant
+    return _half(g), _half(h)
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return float(np.multiply(a, b, dtype=np.float64).sum())
+
+
+def _half(gain: float) -> np.float32:
+    if not abs(gain) < _MAX_GAIN:
+        return np.float32(0)
+    return np.float32(np.float16(gain))
 
 
 def fit_gain(x: Vector, shape: Vector) -> np.float32:
     """Return the float16 `g` that minimises ``||x - g shape||``."""
-    a, b = x.reshape(-1).astype(np.float64), shape.reshape(-1).astype(np.float64)
-    energy = float(b @ b)
-    gain = float(a @ b) / energy if energy > 0 else 0.0
-    return np.float32(np.float16(gain)) if math.isfinite(gain) else np.float32(0)
+    energy = _dot(shape, shape)
+    return _half(_dot(x, shape) / energy) if energy > 0 else np.float32(0)
 
 
-def scaled_previous(previous: Vector, gain: np.float32) -> Vector:
-    """Signed multiple of the previous reconstruction, ``rho * xhat_(t-1)``."""
-    return previous * gain
+def scaled_previous(previous: Vector, average: Vector, gains: Gains) -> Vector:
+    """Return ``rho * xhat_(t-1) + sigma * A_(t-1)``, signed.
+
+    `A` is the `advance` average of reconstructions: rounds before the last, whose
+    noise it smooths.
+    """
+    prediction = previous * gains[0]
+    if gains[1]:
+        prediction += average * gains[1]
+    return prediction
 
 
 def oscillation_shape(previous: Vector, magnitude: Vector) -> Vector:
@@ -102,7 +146,9 @@ def kernel_signs(x: Vector) -> Integers:
     positive = (x > 0).sum(axis=1)
     negative = (x < 0).sum(axis=1)
     need = CONSISTENCY * size
-    return (positive >= need).astype(np.int32) - (negative >= need).astype(np.int32)
+    signs: Integers = (positive >= need).astype(np.int32)
+    signs -= negative >= need
+    return signs
 
 
 def kernel_shape(signs: Array, magnitude: Vector) -> Vector:
@@ -113,6 +159,6 @@ def kernel_shape(signs: Array, magnitude: Vector) -> Vector:
     signs : ndarray of int32, shape (kernels,)
         -1, 0 or 1.
     magnitude : ndarray of float32, shape (kernels, size)
-        From `advance_magnitude`.
+        Average of `normalised_magnitude`.
     """
     return magnitude * signs.astype(np.float32)[:, None]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from .errors import CodecError
-from .integers import Integers, to_symbols
+from .integers import Integers
 from .layout import Array
-from .rans import count_symbols, entropy_bits
 from .vector import Vector
 
 MAX_INDEX = 1 << 30
-MIN_EXPONENT, MAX_EXPONENT = -120, 100
 _SLACK = 2.0**-12
 _MIN_STEP = 2.0**-100
 _MAX_STEP = 2.0**100
@@ -72,6 +69,7 @@ def quantise_bounded(
     np.rint(scaled, out=scaled)
     np.clip(scaled, -MAX_INDEX, MAX_INDEX, out=scaled)
     indices = scaled.astype(np.int32)
+    del scaled
     xhat = reconstruct(indices, step, prediction)
     raw = _exceeds(x, xhat, bound)
     at = np.nonzero(raw)
@@ -90,7 +88,7 @@ def quantise_bounded(
 
 def _exceeds(x: Vector, xhat: Vector, bound: float) -> Mask:
     error = np.abs(x - xhat)
-    exceeds: Mask = error > np.float32(bound * (1 - 2.0**-20))
+    exceeds: Mask = ~(error <= np.float32(bound * (1 - 2.0**-20)))
     close = np.nonzero(exceeds)
     if len(close[0]):
         exact = np.abs(x[close].astype(np.float64) - xhat[close].astype(np.float64))
@@ -119,7 +117,8 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
         If an index exceeds 2^30.
     """
     scaled = np.abs(x)
-    scaled /= np.float32(step)
+    with np.errstate(over="ignore"):
+        scaled /= np.float32(step)
     scaled += np.float32(1 - dead_zone)
     if len(x) and not float(scaled.max()) < MAX_INDEX:
         raise CodecError(f"step {step} is too small for the largest element")
@@ -133,26 +132,8 @@ def lattice_values(indices: Integers, exponent: int) -> Vector:
     return np.ldexp(indices.astype(np.float32), exponent)
 
 
-def order0_bits(indices: Integers) -> float:
-    """Return bits an element of an ideal order-0 code of the indices."""
-    if not len(indices):
-        return 0.0
-    symbols = to_symbols(indices)
-    counts = count_symbols(symbols, np.zeros(len(symbols), np.uint8), 1)
-    wide = symbols[symbols >= 64].astype(np.int64)
-    raw = int(((wide - 64) // 8 + 3).sum())
-    return (entropy_bits(counts) + raw) / len(indices)
-
-
 def normalised_error(x: Array, xhat: Array) -> float:
     """Return ``||x - xhat||^2 / ||x||^2``; 0 for a vector of zeros."""
-    wide = x.astype(np.float64)
-    energy = float(wide @ wide)
-    wide -= xhat
-    return float(wide @ wide) / energy if energy else 0.0
-
-
-def exponent_near(step: float) -> int:
-    """Return the exponent of the power of two nearest to `step` in ratio."""
-    nearest = round(math.log2(step)) if step > 0 else MIN_EXPONENT
-    return min(max(nearest, MIN_EXPONENT), MAX_EXPONENT)
+    energy = float(np.square(x, dtype=np.float64).sum())
+    error = float(np.square(np.subtract(x, xhat, dtype=np.float64)).sum())
+    return error / energy if energy else 0.0

@@ -25,12 +25,13 @@ from .tables import (
 )
 
 MAX_CONTEXTS = 256
-MAX_LANES = 1 << 14
+MAX_LANES = (1 << 16) - 1
+MAX_ROWS = 1 << 11
 _HEAD = struct.Struct("<QIHHHHI")
 _LOW = 1 << 16
 _BLOCK = 1 << 16
 _BYTES_PER_LANE = 128
-_WIDE_LANES = 1 << 12
+_WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
 
 Symbols = np.ndarray[Any, np.dtype[np.uint16]]
@@ -51,12 +52,13 @@ def count_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> Array
 
 def entropy_bits(counts: Array) -> float:
     """Return the order-0 entropy of all contexts together, in bits."""
-    n = counts.astype(np.float64)
-    totals = n.sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where(n > 0, n * np.log2(n), 0.0).sum()
-        whole = np.where(totals > 0, totals * np.log2(totals), 0.0).sum()
-    return float(whole - own)
+    totals = counts.sum(axis=-1)
+    return _sum_n_log_n(totals) - _sum_n_log_n(counts)
+
+
+def _sum_n_log_n(counts: Array) -> float:
+    n = counts[counts > 0].astype(np.float64)
+    return float((n * np.log2(n)).sum())
 
 
 def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> bytes:
@@ -108,12 +110,13 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
 def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
     """Choose lanes of the short last part and the long first part, and its length."""
     lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
-    if lanes <= 2 * _SMALL_LANES:
-        return max(lanes, 1), 1, 0
-    lanes -= lanes % 64
+    least = -(-n // MAX_ROWS)
+    lanes = max(lanes, least, 1)
+    if lanes <= 2 * _SMALL_LANES or bits < 17 * lanes:
+        return lanes, 1, 0
     few = max(_SMALL_LANES, lanes // 16)
-    tail = int(lanes * 17 * n / bits) + few
-    return few, lanes, max(n - tail, 0)
+    tail = min(int(lanes * 17 * n / bits) + few, few * MAX_ROWS, n)
+    return few, lanes, n - tail
 
 
 def _encoder_table(codes: Codes) -> States:
@@ -136,7 +139,7 @@ def _push(
     """Encode symbols, last row first, appending each row's words to `words`."""
     lanes = len(states)
     rows = max(_BLOCK // lanes, 1)
-    bounds = list(range(0, len(symbols), rows * lanes)) + [len(symbols)]
+    bounds = [*range(0, len(symbols), rows * lanes), len(symbols)]
     quotient = np.empty(lanes, np.uint32)
     full = np.empty(lanes, bool)
     for start, stop in reversed(list(pairwise(bounds))):
@@ -212,6 +215,8 @@ def decode_symbols(
         or head > n
         or not 1 <= few <= MAX_LANES
         or not 1 <= many <= MAX_LANES
+        or head > many * MAX_ROWS
+        or n - head > few * MAX_ROWS
         or borrowed > (many if head else 0)
     ):
         raise CodecError("symbols have a malformed header")
@@ -222,7 +227,7 @@ def decode_symbols(
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")
     stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
-    table, values = _decoder_table(codes)
+    table, values = _decoder_table(codes, used)
     symbols = np.empty(n, np.uint16)
     if head:
         states, stack = _unflush(stack, many)
@@ -258,16 +263,15 @@ def _unflush(stack: Words, lanes: int) -> tuple[States, Words]:
     return states, stack[end // 2 :]
 
 
-def _decoder_table(codes: Codes) -> tuple[States, Symbols]:
+def _decoder_table(codes: Codes, used: Array) -> tuple[States, Symbols]:
     table = np.zeros((len(codes), SCALE), np.uint32)
     values = np.zeros((len(codes), SCALE), np.uint16)
-    for row, value, code in zip(table, values, codes, strict=True):
-        if code.any():
-            frequency = normalise(code)
-            start = np.cumsum(frequency) - frequency
-            bias = np.arange(SCALE) - np.repeat(start, frequency)
-            row[:] = np.repeat(frequency << 16, frequency) | bias
-            value[:] = np.repeat(np.arange(len(code)), frequency)
+    for i in np.flatnonzero(used):
+        frequency = normalise(codes[i])
+        start = np.cumsum(frequency) - frequency
+        bias = np.arange(SCALE) - np.repeat(start, frequency)
+        table[i] = np.repeat(frequency << 16, frequency) | bias
+        values[i] = np.repeat(np.arange(len(frequency)), frequency)
     return table.reshape(-1), values.reshape(-1)
 
 

@@ -18,6 +18,8 @@ _OURS = {
     "caesar_model": "caesar_model:CaesarModel",
     "cast": "cast:Cast",
     "dense": "dense:Dense",
+    "error_bounded": "error_bounded:ErrorBounded",
+    "lattice": "lattice:Lattice",
     "prune": "prune:Prune",
     "qsgd": "qsgd:QSGD",
     "quantized": "quantized:Quantized",
@@ -25,7 +27,6 @@ _OURS = {
     "signs": "signs:Signs",
     "ternary": "ternary:Ternary",
     "topk": "topk:TopK",
-    "error_bounded": "error_bounded:ErrorBounded",
 }
 
 

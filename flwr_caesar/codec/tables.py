@@ -1,4 +1,4 @@
-"""Frequency tables of the entropy coder: a few bits a symbol, normalised in integers."""
+"""Frequency tables of the entropy coder: a few bits a symbol, integers only."""
 
 from __future__ import annotations
 
@@ -106,9 +106,7 @@ def pack_tables(codes: Codes) -> bytes:
     return head + _HEAD.pack(k, len(bits), len(low)) + bits + low
 
 
-def _with_neighbour(
-    codes: Codes, sizes: list[int]
-) -> list[tuple[Codes, int, Codes]]:
+def _with_neighbour(codes: Codes, sizes: list[int]) -> list[tuple[Codes, int, Codes]]:
     rows = []
     before = np.empty(0, np.uint8)
     for row, size in zip(codes, sizes, strict=True):

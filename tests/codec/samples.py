@@ -23,4 +23,6 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "ternary", "density": 0.05, "exact_below": 64},
     {"id": "topk", "density": 0.05, "exact_below": 64},
     {"id": "topk", "density": 0.7, "exact_below": 0, "values": "float16"},
+    {"id": "error_bounded", "rel": 0.01, "exact_below": 64},
+    {"id": "lattice", "rate": 2.0, "exact_below": 64},
 ]
