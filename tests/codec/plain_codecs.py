@@ -1,26 +1,37 @@
-"""Readers of the lossy codecs, written from docs/wire/ with the standard library only.
+"""Any frame's tensors, read with the standard library and zstd only.
 
-`docs/wire-format.md` has the parts they share: see `plain_reader`. The entropy-coded
-form of `qsgd` is not read here.
+Written from docs/wire-format.md alone; see `plain_reader`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import struct
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+from .plain_error_bounded import Memory, error_bounded
 from .plain_reader import (
+    DTYPES,
     FLOATS,
+    Frame,
+    Sections,
     Table,
+    Tensor,
     bits,
+    f32,
+    floats,
     read_exact,
     read_frame,
     read_positions,
     read_table,
+    to_bytes,
 )
+from .plain_symbols import read_block, read_symbols
 
-Sections = dict[str, bytes]
+Decoded = list[tuple[Tensor, bytes]]
 MASK = (1 << 64) - 1
 BOOKS = {
     1: [0.7978845608],
@@ -33,44 +44,102 @@ BOOKS = {
 }
 
 
-def f32(value: float) -> float:
-    """Round to float32."""
-    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+@dataclass(frozen=True)
+class State:
+    """What a reader holds between two frames."""
+
+    table: Table
+    version: int = 0
+    arrays: Memory = field(default_factory=dict)
+
+    @property
+    def digest(self) -> bytes:
+        if not self.arrays:
+            return bytes(8)
+        data = struct.pack("<I", self.version) + layout_digest(self.table)
+        for name in sorted(self.arrays, key=str.encode):
+            form, values = self.arrays[name]
+            data += name.encode() + struct.pack(f"<{len(values)}{form}", *values)
+        return struct.pack("<II", zlib.crc32(data), zlib.adler32(data))
 
 
-def floats(data: bytes) -> list[float]:
-    """Read float32 numbers."""
-    return list(struct.unpack(f"<{len(data) // 4}f", data))
+def layout_digest(table: Table) -> bytes:
+    """Return the digest of a tensor table."""
+    data = struct.pack("<I", len(table))
+    for tensor in table:
+        name = tensor.name.encode()
+        data += struct.pack("<H", len(name)) + name
+        data += bytes([DTYPES.index(tensor.dtype), len(tensor.shape)])
+        data += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
+    return hashlib.sha256(data).digest()[:16]
 
 
 def decode(
-    frame: bytes, stale: list[float] | None = None
-) -> tuple[dict[str, bytes], list[float]]:
-    """Return the bytes of the exact tensors, and the lossy vector."""
-    config, _, sections = read_frame(frame)
-    table = read_table(sections["TABL"])
-    lossy = [
-        t
-        for t in table
-        if t.dtype in FLOATS
-        and t.size >= max(config["exact_below"], 1)
-        and not (config.get("exclude_1d") and len(t.shape) < 2)
-    ]
-    exact = read_exact([t for t in table if t not in lossy], sections)
-    if not lossy:
-        return exact, []
+    data: bytes, state: State | None = None, stale: list[float] | None = None
+) -> tuple[Decoded, State]:
+    """Return each tensor with its little-endian elements, and the new state.
+
+    `stale` is the lossy vector of the model that a reader of `caesar_model` holds.
+    """
+    frame = read_frame(data)
+    if "TABL" in frame.sections:
+        assert hashlib.sha256(frame.sections["TABL"]).digest()[:16] == frame.layout
+        table = read_table(frame.sections["TABL"])
+    else:
+        assert state is not None, "the frame needs the table of an earlier one"
+        table = state.table
+        assert layout_digest(table) == frame.layout
+    memory: Memory = {}
+    version = 0
+    if frame.state != (0, bytes(8)):
+        assert state is not None, "the frame needs a state"
+        assert frame.state == (state.version, state.digest)
+        memory, version = dict(state.arrays), state.version
+    lossy = [tensor for tensor in table if is_lossy(tensor, frame.config)]
+    exact = [tensor for tensor in table if tensor not in lossy]
+    content = read_exact(exact, frame.sections)
+    if lossy:
+        vector = read_vector(frame, lossy, memory, stale)
+        at = 0
+        for tensor in lossy:
+            part = vector[at : at + tensor.size]
+            content[tensor.name] = b"".join(to_bytes(x, tensor.dtype) for x in part)
+            at += tensor.size
+    decoded = [(tensor, content[tensor.name]) for tensor in table]
+    return decoded, State(table, version + 1 if memory else 0, memory)
+
+
+def is_lossy(tensor: Tensor, config: dict[str, Any]) -> bool:
+    """Whether a codec sends a tensor lossily."""
+    if config["id"] == "dense" or tensor.size < max(config["exact_below"], 1):
+        return False
+    if config["id"] == "error_bounded":
+        return tensor.dtype == "float32"
+    if config["id"] == "prune" and config["exclude_1d"] and len(tensor.shape) < 2:
+        return False
+    return tensor.dtype in FLOATS
+
+
+def read_vector(
+    frame: Frame, lossy: Table, memory: Memory, stale: list[float] | None
+) -> list[float]:
+    """Return the lossy tensors as one vector; `memory` is advanced."""
+    if frame.config["id"] == "caesar_model":
+        return caesar_model(lossy, frame.sections, stale)
+    if frame.config["id"] == "error_bounded":
+        return error_bounded(lossy, frame.sections, memory)
     read = {
         "cast": cast,
-        "signs": signs,
-        "ternary": ternary,
+        "lattice": lattice,
         "prune": prune,
         "qsgd": qsgd,
         "quantized": quantized,
         "rotated": rotated,
+        "signs": signs,
+        "ternary": ternary,
+        "topk": topk,
     }
-    if config["id"] == "caesar_model":
-        return exact, caesar_model(lossy, sections, stale)
-    return exact, read[config["id"]](config, lossy, sections)
+    return read[frame.config["id"]](frame.config, lossy, frame.sections)
 
 
 def owners(lossy: Table) -> list[int]:
@@ -100,6 +169,16 @@ def ternary(config: dict[str, Any], lossy: Table, sections: Sections) -> list[fl
     for position in read_positions(sections["POS"], len(owner)):
         mean = means[owner[position]]
         vector[position] = -mean if next(negative) else mean
+    return vector
+
+
+def topk(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
+    vector = [0.0] * len(owners(lossy))
+    positions = read_positions(sections["POS"], len(vector))
+    form = {"float32": "f", "float16": "e"}[config["values"]]
+    values = struct.unpack(f"<{len(positions)}{form}", sections["VAL"])
+    for position, value in zip(positions, values, strict=True):
+        vector[position] = value
     return vector
 
 
@@ -133,17 +212,35 @@ def caesar_model(
     return vector
 
 
-def qsgd(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
+def levels(config: dict[str, Any], lossy: Table, sections: Sections) -> list[int]:
+    """Read the levels of `qsgd`, in either form."""
     owner = owners(lossy)
-    norms = floats(sections["NORM"])
+    if len(owner) >= 16384:
+        own = [i for i, t in enumerate(lossy) if t.size >= 16384][:255]
+        numbers = {i: number for number, i in enumerate(own, 1)}
+        contexts = [numbers.get(i, 0) for i in owner]
+        symbols = read_symbols(sections["SYM"], contexts, len(own) + 1)
+        return [symbol - int(config["levels"]) for symbol in symbols]
+    found = [0] * len(owner)
     negative = bits(sections["SIGN"])
-    vector = [0.0] * len(owner)
     positions = read_positions(sections["POS"], len(owner))
     for position, magnitude in zip(positions, sections["MAG"], strict=True):
-        level = magnitude + 1
-        quotient = f32((-level if next(negative) else level) / config["levels"])
-        vector[position] = f32(quotient * norms[owner[position]])
-    return vector
+        found[position] = -magnitude - 1 if next(negative) else magnitude + 1
+    return found
+
+
+def qsgd(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
+    norms = floats(sections["NORM"])
+    return [
+        f32(f32(level / config["levels"]) * norms[i])
+        for level, i in zip(levels(config, lossy, sections), owners(lossy), strict=True)
+    ]
+
+
+def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
+    exponent, multiple = struct.unpack_from("<hB", sections["LATT"])
+    indices = read_block(sections["LATT"][3:], lossy)
+    return [f32(f32(f32(q) * 2.0**exponent) * multiple) for q in indices]
 
 
 def planes(data: bytes, count: int, width: int) -> list[int]:
