@@ -30,6 +30,20 @@ _NOTE = (
     "bytes: whole frames. ratio: bytes of the arrays / bytes. nmse: ||x - decoded||^2 "
     "/ ||x||^2. MB/s: array bytes, 10^6, on this machine."
 )
+_BENCH = """\
+Send the arrays of each file through a codec as one round of one device, with an
+encoder and a decoder that share nothing but the frames, and print for every round and
+in total: bytes, ratio, bits a parameter, error, and speed on this machine.
+"""
+_EXAMPLE = """\
+A file is what numpy.savez(path, **{name: array, ...}) writes: an update (model after
+training minus model before), or a whole model.
+
+examples:
+  flwr-caesar codec bench round-*.npz --codec topk --set density=0.01 --error-feedback
+  flwr-caesar codec bench round-*.npz --codec error_bounded --set rel=1e-3
+  flwr-caesar codec bench model.npz --codec rotated --set bits=4 --json
+"""
 
 
 @dataclass(frozen=True)
@@ -63,13 +77,39 @@ class Measurement:
     decode_mb_s: float
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-commands ``list`` and ``bench`` to a parser."""
-    commands = parser.add_subparsers(dest="codec_command", required=True)
+def main(arguments: Sequence[str]) -> int:
+    """Run ``flwr-caesar codec``.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        What follows ``flwr-caesar codec``.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 if a file or a codec's parameter is unusable, 2 (as
+        `SystemExit`) for a mistake in the command.
+    """
+    return _run(_parser().parse_args(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flwr-caesar codec",
+        description="Codecs turn named arrays into frames: list them, or measure one.",
+    )
+    commands = parser.add_subparsers(
+        dest="codec_command", required=True, metavar="COMMAND"
+    )
     listing = commands.add_parser("list", help="installed codecs and their defaults")
     listing.add_argument("--json", action="store_true", help="machine-readable")
     bench = commands.add_parser(
-        "bench", help="what a codec does to your own model or updates"
+        "bench",
+        help="what a codec does to your own model or updates",
+        description=_BENCH,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     bench.add_argument(
         "files",
@@ -91,10 +131,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add what a round left out to the next round's input",
     )
     bench.add_argument("--json", action="store_true", help="machine-readable")
+    return parser
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the parsed sub-command; return the exit status."""
+def _run(args: argparse.Namespace) -> int:
     try:
         if args.codec_command == "list":
             print(_list(as_json=args.json))
@@ -112,8 +152,12 @@ def _list(*, as_json: bool) -> str:
         return json.dumps(configs, indent=2)
     width = max(len(config["id"]) for config in configs)
     return "\n".join(
-        f"{config['id']:{width}}  "
-        + " ".join(f"{k}={json.dumps(v)}" for k, v in config.items() if k != "id")
+        " ".join(
+            [
+                f"{config['id']:{width}} ",
+                *(f"{k}={json.dumps(v)}" for k, v in config.items() if k != "id"),
+            ]
+        ).rstrip()
         for config in configs
     )
 

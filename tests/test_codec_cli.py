@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flwr_caesar.cli import main
 from flwr_caesar.codec import get_codec, list_codecs
-from flwr_caesar.codec_cli import add_arguments, run
 
 Rounds = list[dict[str, np.ndarray[Any, Any]]]
 
 
 def call(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return run(parser.parse_args(words))
+    return main(["codec", *words])
 
 
 @pytest.fixture
@@ -42,6 +39,20 @@ def files(tmp_path: Path, rounds: Rounds) -> list[str]:
         np.savez(tmp_path / f"{i}.npz", **arrays)  # type: ignore[arg-type]
         paths.append(str(tmp_path / f"{i}.npz"))
     return paths
+
+
+def test_the_command_is_listed_and_explains_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help"]) == 0
+    assert "  codec " in capsys.readouterr().out
+    for words in ([], ["bench"]):
+        with pytest.raises(SystemExit) as caught:
+            call(*words, "--help")
+        assert caught.value.code == 0
+        assert f"flwr-caesar codec {' '.join(words)}".rstrip() in (
+            capsys.readouterr().out
+        )
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
