@@ -1,6 +1,6 @@
 """Interleaved range asymmetric numeral systems (rANS) with many lanes in lock-step.
 
-`docs/wire/symbols.md` is the normative description of the bytes.
+Section 9 of `docs/wire-format.md` is the normative description of the bytes.
 """
 
 from __future__ import annotations

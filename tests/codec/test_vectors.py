@@ -147,7 +147,7 @@ def test_the_vectors_use_every_way_to_predict_and_to_code() -> None:
 
 
 def test_the_frame_in_the_document_is_what_we_write() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8").split("## 12.")[1]
+    text = DOCUMENT.read_text(encoding="utf-8").split("## 13.")[1]
     lines = re.findall(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} )*[0-9a-f]{2})  ", text, re.M)
     written = b""
     for offset, data in lines:
