@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 
@@ -16,12 +13,6 @@ from flwr_caesar.codec import (
     inspect_frame,
 )
 from flwr_caesar.codec.predict import Mode
-
-
-def reseal(frame):
-    """Give a tampered frame a valid checksum."""
-    body = bytes(frame[:-4])
-    return body + struct.pack("<I", zlib.crc32(body))
 
 
 def codec(**parameters):
@@ -193,27 +184,6 @@ def test_decoded_arrays_are_not_the_memory():
     digest = state.digest
     xhat["conv.weight"][...] = 0
     assert CodecState(state.layout, state.version, state.arrays).digest == digest
-
-
-def test_mutated_frames_raise_only_codec_errors():
-    c = codec()
-    x = list(drifting(2))
-    frame1, s1 = c.encode(x[0])
-    frame2, _ = c.encode(x[1], s1)
-    _, d1 = c.decode(frame1)
-    rng = np.random.default_rng(7)
-    for frame, state in ((frame1, CodecState(d1.layout)), (frame2, d1)):
-        for _ in range(400):
-            bad = bytearray(frame)
-            for _ in range(int(rng.integers(1, 4))):
-                bad[int(rng.integers(64, len(bad) - 4))] = int(rng.integers(256))
-            try:
-                found, _ = c.decode(reseal(bad), state)
-            except CodecError:
-                continue
-            assert {k: v.shape for k, v in found.items()} == {
-                k: v.shape for k, v in x[0].items()
-            }
 
 
 @pytest.mark.parametrize("parameters", [{"rel": 0}, {"rel": 1}, {"abs_bound": -1}])

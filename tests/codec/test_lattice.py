@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,12 +26,6 @@ from flwr_caesar.codec.planner import Step
 
 SPECS = [TensorSpec("a", "float32", (8, 5, 3, 3)), TensorSpec("b", "float32", (40,))]
 SIZE = 400
-
-
-def reseal(frame):
-    """Give a tampered frame a valid checksum."""
-    body = bytes(frame[:-4])
-    return body + struct.pack("<I", zlib.crc32(body))
 
 
 def update(seed=0, n=300):
@@ -134,21 +125,6 @@ def test_a_fifth_of_top_k_at_its_error():
 def test_encoding_is_deterministic():
     x, codec = update(), get_codec("lattice")
     assert codec.encode(x)[0] == codec.encode(x)[0]
-
-
-def test_mutated_frames_raise_only_codec_errors():
-    x, codec = update(n=60), get_codec("lattice")
-    frame, state = codec.encode(x)
-    rng = np.random.default_rng(1)
-    for _ in range(250):
-        bad = bytearray(frame)
-        for _ in range(int(rng.integers(1, 4))):
-            bad[int(rng.integers(64, len(bad) - 4))] = int(rng.integers(256))
-        try:
-            found, _ = codec.decode(reseal(bad), CodecState(state.layout))
-        except CodecError:
-            continue
-        assert found["w"].shape == (60, 60)
 
 
 @settings(max_examples=30, deadline=None)
