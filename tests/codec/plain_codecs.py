@@ -275,6 +275,26 @@ def quantized(config: dict[str, Any], lossy: Table, sections: Sections) -> list[
     return vector
 
 
+def lattice_point(
+    data: bytes, tensors: Table, base: tuple[int, list[int]] | None
+) -> tuple[int, list[int]]:
+    """Return exponent and indices of a point, given those of its base."""
+    grid, unit, held, digest = struct.unpack_from("<hh8s8s", data)
+    if held == bytes(8):
+        base = grid, [0] * len(owners(tensors))
+    assert base is not None, "the point needs another one"
+    exponent, indices = base
+    finest = min(grid, unit, exponent)
+    found = []
+    for index, d in zip(indices, read_block(data[20:], tensors), strict=True):
+        total = (index << (exponent - finest)) + (d << (unit - finest))
+        assert total % 2 ** (grid - finest) == 0
+        found.append(total >> (grid - finest))
+    body = struct.pack(f"<h{len(found)}i", grid, *found)
+    assert digest == struct.pack("<II", zlib.crc32(body), zlib.adler32(body))
+    return grid, found
+
+
 def blocks(n: int) -> Iterator[int]:
     """Yield the lengths of the blocks of a rotated vector."""
     while n >= 65536:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flwr_caesar.codec import Layout, list_codecs
+from flwr_caesar.codec import list_codecs
 from flwr_caesar.codec.caesar_model import with_stale
 from flwr_caesar.codec.exact import split_exact
-from flwr_caesar.codec.lattice_point import encode_point, publish
 from flwr_caesar.codec.vector import gather
 
-from . import plain_codecs, plain_reader, plain_symbols
+from . import plain_codecs
 from .library import CONFIGS, name_of, small, small_model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
@@ -54,26 +52,6 @@ def test_the_second_reader_recovers_from_a_stale_model() -> None:
     read, _ = plain_codecs.decode(frame, None, gather(stale, lossy).tolist())
     for tensor, data in read:
         assert data == decoded[tensor.name].tobytes()
-
-
-def test_the_second_reader_reads_a_lattice_point() -> None:
-    layout = Layout.of({"w": small_model(0)["fc.weight"]})
-    first = publish(small_model(0)["fc.weight"].reshape(-1), None, -5)
-    second = publish(small_model(1)["fc.weight"].reshape(-1), first, -7)
-    base = [0] * len(first.indices)
-    exponent = -5
-    tensors = [plain_reader.Tensor("w", "float32", (30, 50))]
-    for point, old in ((first, None), (second, first)):
-        data = encode_point(point, old, layout.tensors)
-        grid, unit, _, digest = struct.unpack_from("<hh8s8s", data)
-        moved = plain_symbols.read_block(data[20:], tensors)
-        base = [
-            (b * 2 ** (exponent + 9) + d * 2 ** (unit + 9)) // 2 ** (grid + 9)
-            for b, d in zip(base, moved, strict=True)
-        ]
-        exponent = grid
-        assert base == point.indices.tolist()
-        assert digest == point.digest
 
 
 def test_every_codec_has_a_section() -> None:

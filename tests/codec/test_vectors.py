@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import CodecState, get_codec, inspect_frame, list_codecs
+from flwr_caesar.codec.lattice_point import decode_point
 from flwr_caesar.codec.layout import to_dtype
 from flwr_caesar.codec.positions import decode_positions, encode_positions
 from flwr_caesar.codec.topk import TopK
-from tests.vectors.make import CASES, describe
+from tests.vectors.make import CASES, POINT_LAYOUT, POINTS, describe
 
 from . import plain_codecs, plain_error_bounded, plain_reader, plain_symbols
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
+POINT_SPECS = POINT_LAYOUT.tensors
 FOLDERS = sorted(path.parent for path in VECTORS.glob("*/*/config.json"))
 
 
@@ -83,6 +85,21 @@ def test_a_reader_made_from_the_document_agrees(folder: Path) -> None:
             for tensor, data in decoded
         ]
         assert_same(folder, found, expected)
+
+
+def test_golden_lattice_points_decode() -> None:
+    tensors = [plain_reader.Tensor(s.name, s.dtype, s.shape) for s in POINT_SPECS]
+    point = theirs = None
+    paths = sorted(POINTS.glob("point-*.bin"))
+    assert len(paths) == 3
+    for path in paths:
+        data = path.read_bytes()
+        name = path.stem.replace("point", "expected")
+        expected = json.loads((POINTS / f"{name}.json").read_text())
+        point = decode_point(data, point, POINT_SPECS)
+        theirs = plain_codecs.lattice_point(data, tensors, theirs)
+        for exponent, indices in ((point.exponent, point.indices.tolist()), theirs):
+            assert {"exponent": exponent, "indices": indices} == expected
 
 
 READER = (plain_reader, plain_symbols, plain_error_bounded, plain_codecs)

@@ -3,7 +3,7 @@
 A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
 elements, in layout order). Rounds are decoded in turn, each from the state after the
-last.
+last. Published models (`lattice_point`) are no frames and have files of their own.
 
     python -m tests.vectors.make
 """
@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from flwr_caesar.codec import CodecState, Layout, get_codec
+from flwr_caesar.codec.lattice_point import LatticePoint, encode_point, publish
 from flwr_caesar.codec.layout import DTYPE_CODES, to_dtype
 
 HERE = Path(__file__).parent
@@ -248,8 +249,32 @@ def write_case(folder: Path, config: dict[str, Any], samples: list[Sample]) -> N
         (folder / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
 
 
+POINTS = HERE / "lattice_point"
+POINT_LAYOUT = Layout.of({"conv": np.zeros((6, 5, 3, 3)), "b": np.zeros(7)})
+
+
+def write_points() -> None:
+    """Write lattice points: one whole, then differences at finer and coarser steps."""
+    POINTS.mkdir()
+    rng = np.random.default_rng(5)
+    w = np.zeros(POINT_LAYOUT.num_params, np.float32)
+    before: LatticePoint | None = None
+    for i, exponent in enumerate((-6, -9, -4)):
+        w += rng.normal(0, 0.3, len(w)).astype(np.float32)
+        point = publish(w, before, exponent)
+        data = encode_point(point, before, POINT_LAYOUT.tensors)
+        (POINTS / f"point-{i}.bin").write_bytes(data)
+        text = json.dumps(
+            {"exponent": point.exponent, "indices": point.indices.tolist()}
+        )
+        (POINTS / f"expected-{i}.json").write_text(text + "\n")
+        before = point
+
+
 def main() -> None:
     """Write the cases that are missing."""
+    if not POINTS.exists():
+        write_points()
     for name, (config, samples) in CASES.items():
         folder = HERE / name
         if folder.exists():
