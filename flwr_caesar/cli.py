@@ -18,6 +18,10 @@ COMMANDS = {
         "flwr_caesar.runner.command",
         "train over many devices, measure the bytes, compare strategies",
     ),
+    "codec": (
+        "flwr_caesar.codec_cli",
+        "list the codecs, or measure one on your own updates",
+    ),
 }
 
 

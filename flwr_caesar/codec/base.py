@@ -27,10 +27,13 @@ class Codec(ABC):
     and comes out, and no caller's array is changed.
 
     Subclasses set `id`, and implement `_encode` and `_decode`; framing, the tensor
-    table, state checks and finiteness checks are done here.
+    table, state checks and finiteness checks are done here. One that sets
+    `reads_private` is handed `CodecState.private` when it decodes a frame that
+    continues from no state, where others are handed `None`.
     """
 
     id: ClassVar[str]
+    reads_private: ClassVar[bool] = False
 
     @property
     def config(self) -> dict[str, Any]:
@@ -49,6 +52,17 @@ class Codec(ABC):
         self, reader: FrameReader, layout: Layout, state: CodecState | None
     ) -> tuple[dict[str, Array], Mapping[str, Array]]:
         """Return the arrays and the shared memory after this frame."""
+
+    def error_bound(self, arrays: Arrays) -> Mapping[str, Array] | None:
+        """Return the largest error promised for each element, if the codec has one.
+
+        Returns
+        -------
+        mapping of str to ndarray, optional
+            For each tensor of `arrays` a bound on ``|x - decoded|`` that broadcasts to
+            its shape; `None` if the codec promises none.
+        """
+        return None
 
     def encode(
         self, arrays: Arrays, state: CodecState | None = None
@@ -129,7 +143,10 @@ class Codec(ABC):
             )
         layout = _read_layout(reader, state, max_bytes)
         previous = _require_state(reader, layout, state)
-        arrays, memory = self._decode(reader, layout, previous)
+        known = previous
+        if known is None and state is not None and self.reads_private:
+            known = CodecState(layout, private=state.private)
+        arrays, memory = self._decode(reader, layout, known)
         _require_finite(arrays)
         return arrays, _advance(layout, previous, memory)
 

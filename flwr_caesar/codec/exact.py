@@ -14,7 +14,7 @@ _ITEMSIZES = (1, 2, 4, 8)
 
 
 def split_exact(
-    layout: Layout, exact_below: int
+    layout: Layout, exact_below: int, *, exclude_1d: bool = False
 ) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """Split a layout into tensors sent exactly and tensors open to loss.
 
@@ -26,6 +26,8 @@ def split_exact(
         Floating-point tensors with fewer elements are exact, as are all others that
         are not floating point: biases and normalisation statistics cost little and
         do not survive quantisation.
+    exclude_1d : bool
+        Tensors of fewer than two axes are exact, too.
 
     Returns
     -------
@@ -36,8 +38,23 @@ def split_exact(
     lossy: list[TensorSpec] = []
     for spec in layout.tensors:
         is_lossy = spec.is_float and spec.size >= max(exact_below, 1)
+        is_lossy = is_lossy and not (exclude_1d and len(spec.shape) < 2)
         (lossy if is_lossy else exact).append(spec)
     return exact, lossy
+
+
+def require_exact_below(codec_id: str, exact_below: int) -> None:
+    """Check a codec's `exact_below`.
+
+    Raises
+    ------
+    CodecError
+        If it is not an integer of at least 0.
+    """
+    if not (isinstance(exact_below, int) and exact_below >= 0):
+        raise CodecError(
+            f"{codec_id}: exact_below must be an integer >= 0, not {exact_below}"
+        )
 
 
 def pack_exact(arrays: Arrays, specs: Sequence[TensorSpec]) -> list[Section]:

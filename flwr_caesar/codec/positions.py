@@ -48,20 +48,23 @@ def encode_positions(positions: Positions, n: int) -> bytes:
     if n >> 32:
         raise CodecError(f"positions in {n} elements; at most 2^32 - 1 fit a frame")
     flags = 0
+    if n < 1 << 31:
+        positions = positions.astype(np.int32)  # half the memory of what follows
     if 2 * len(positions) > n:
         present = np.zeros(n, bool)
         present[positions] = True
         positions = np.flatnonzero(~present)
         flags = _COMPLEMENT
     k = len(positions)
-    gaps = np.diff(positions, prepend=-1) - 1
+    gaps = np.diff(positions, prepend=positions.dtype.type(-1)) - 1
     b, rice_bits = _best_rice(gaps)
     if rice_bits >= n:
         bitmap = np.zeros(n, np.uint8)
         bitmap[positions] = 1
         body = np.packbits(bitmap).tobytes()
         return _HEAD.pack(flags, k) + body
-    ends = np.cumsum((gaps >> b) + 1) - 1
+    ends = np.cumsum((gaps >> b) + 1, dtype=gaps.dtype)
+    ends -= 1
     unary = np.zeros(int(ends[-1]) + 1 if k else 0, np.uint8)
     unary[ends] = 1
     body = np.packbits(unary).tobytes()
@@ -113,9 +116,16 @@ def decode_positions(data: bytes, n: int) -> Positions:
         # All quotients together fit into n, so nothing below can overflow.
         if size != (length + 7) // 8 or (length - k) << b > n or (k and 1 << b > n):
             raise CodecError("position gaps exceed the vector")
+        if n < 1 << 30:
+            ones = ones.astype(np.int32)
+        gaps = np.diff(ones, prepend=ones.dtype.type(-1)) - 1
         low = unpack_bits(data[_HEAD.size + size :], b, k)
-        gaps = ((np.diff(ones, prepend=-1) - 1) << b) | low.astype(np.int64)
-        positions = np.cumsum(gaps + 1) - 1
+        if b:
+            gaps <<= b
+            gaps |= low.astype(gaps.dtype)
+        gaps += 1
+        positions = np.cumsum(gaps, dtype=np.int64)
+        positions -= 1
     if k and int(positions[-1]) >= n:
         raise CodecError("positions lie outside the vector")
     if mode & _COMPLEMENT:
@@ -147,9 +157,9 @@ def unpack_bits(
     """
     if len(data) != (b * count + 7) // 8:
         raise CodecError("packed bits have the wrong length")
-    values = np.zeros(count, np.uint64)
     if b == 0:
-        return values
+        return np.broadcast_to(np.uint64(0), count)
+    values = np.zeros(count, np.uint64)
     bits = np.unpackbits(np.frombuffer(data, np.uint8), count=b * count)
     for column in bits.reshape(count, b).T:
         values <<= np.uint64(1)

@@ -15,7 +15,17 @@ from .errors import CodecError
 ENTRY_POINT_GROUP = "flwr_caesar.codecs"
 
 _OURS = {
+    "caesar_model": "caesar_model:CaesarModel",
+    "cast": "cast:Cast",
     "dense": "dense:Dense",
+    "error_bounded": "error_bounded:ErrorBounded",
+    "lattice": "lattice:Lattice",
+    "prune": "prune:Prune",
+    "qsgd": "qsgd:QSGD",
+    "quantized": "quantized:Quantized",
+    "rotated": "rotated:Rotated",
+    "signs": "signs:Signs",
+    "ternary": "ternary:Ternary",
     "topk": "topk:TopK",
 }
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from .layout import Array
 from .positions import Positions
+from .vector import Vector
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+_MAGNITUDE_BITS = np.uint32(0x7FFFFFFF)
 
 
 def count_kept(n: int, density: float) -> int:
@@ -15,15 +19,69 @@ def count_kept(n: int, density: float) -> int:
     return min(n, math.ceil(density * n))
 
 
-def top_k(x: Array, k: int) -> Positions:
-    """Return the increasing positions of the `k` largest magnitudes of a vector.
+def count_pruned(n: int, prune_rate: float) -> int:
+    """Return how many of `n` elements a prune rate in ``[0, 1]`` drops: ``floor``."""
+    return min(n, math.floor(prune_rate * n))
 
-    Exactly `k` are returned; which of equal magnitudes are kept is arbitrary.
+
+def top_k_mask(x: Vector, k: int) -> Mask:
+    """Return which elements are the `k` largest magnitudes of a vector.
+
+    Exactly ``min(k, n)`` are marked; of equal magnitudes the first ones. Over the
+    concatenation of all tensors (`vector.gather`) this is a global top-k.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (n,)
+        Finite values.
+    k : int
+        How many to mark.
     """
-    if k >= len(x):
-        return np.arange(len(x))
-    if k == 0:
-        return np.empty(0, np.int64)
-    kept = np.argpartition(np.abs(x), len(x) - k)[len(x) - k :]
-    kept.sort()
-    return kept
+    n = len(x)
+    if k >= n:
+        return np.ones(n, bool)
+    if k <= 0:
+        return np.zeros(n, bool)
+    # Magnitudes of floats are ordered as their bits are, and integers sort faster.
+    keys = np.ascontiguousarray(x, np.float32).view(np.uint32) & _MAGNITUDE_BITS
+    keys.partition(n - k)
+    threshold = keys[n - k : n - k + 1].view(np.float32)[0]
+    mask: Mask = x >= threshold
+    mask |= x <= -threshold
+    surplus = int(np.count_nonzero(mask)) - k
+    if surplus:
+        mask[np.flatnonzero(np.abs(x) == threshold)[-surplus:]] = False
+    return mask
+
+
+def top_k(x: Vector, k: int) -> Positions:
+    """Return the increasing positions that `top_k_mask` marks."""
+    return np.flatnonzero(top_k_mask(x, k))
+
+
+def above_threshold(x: Vector, threshold: float) -> Positions:
+    """Return the increasing positions of the non-zero ``|x| >= threshold``."""
+    return np.flatnonzero((np.abs(x) >= threshold) & (x != 0))
+
+
+def prune_mask(x: Vector, prune_rate: float) -> Mask:
+    """Return which elements survive magnitude pruning.
+
+    The ``floor(prune_rate * n)`` smallest magnitudes are pruned, exactly: of equal
+    magnitudes the last ones, where a threshold would prune none or all of them. Zeros
+    count among the pruned first and never survive.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (n,)
+        All prunable tensors as one vector, so that the threshold is global.
+    prune_rate : float
+        Fraction pruned, in ``[0, 1]``.
+
+    References
+    ----------
+    Grativol Ribeiro et al. (2023), arXiv:2310.14693.
+    """
+    mask = top_k_mask(x, len(x) - count_pruned(len(x), prune_rate))
+    mask &= x != 0
+    return mask

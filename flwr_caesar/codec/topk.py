@@ -10,13 +10,13 @@ import numpy as np
 
 from .base import Codec
 from .errors import CodecError
-from .exact import pack_exact, split_exact, unpack_exact
+from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import count_kept, top_k
+from .select import count_kept, top_k_mask
 from .state import CodecState
-from .vector import gather, in_layout_order, scatter
+from .vector import gather, in_layout_order, scatter, slices
 
 _VALUE_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -60,6 +60,7 @@ class TopK(Codec):
                 f"topk: values must be one of {', '.join(_VALUE_DTYPES)}, "
                 f"not {self.values!r}"
             )
+        require_exact_below(self.id, self.exact_below)
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
@@ -68,19 +69,16 @@ class TopK(Codec):
         sections = pack_exact(arrays, exact)
         if lossy:
             vector = gather(arrays, lossy)
-            kept = []
-            offset = 0
-            for spec in lossy:
-                part = vector[offset : offset + spec.size]
-                kept.append(top_k(part, count_kept(spec.size, self.density)) + offset)
-                offset += spec.size
-            positions = np.concatenate(kept)
+            kept = np.empty(len(vector), bool)
+            for part in slices(lossy):
+                x = vector[part]
+                kept[part] = top_k_mask(x, count_kept(len(x), self.density))
             with np.errstate(over="ignore"):
-                values = vector[positions].astype(_VALUE_DTYPES[self.values])
+                values = vector[kept].astype(_VALUE_DTYPES[self.values])
             if not np.isfinite(values).all():
                 raise CodecError("topk: an element exceeds the range of float16")
             sections += [
-                Section("POS", encode_positions(positions, len(vector))),
+                Section("POS", encode_positions(np.flatnonzero(kept), len(vector))),
                 Section("VAL", values.tobytes()),
             ]
         return sections, {}

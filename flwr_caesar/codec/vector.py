@@ -12,6 +12,8 @@ from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
+_LARGEST_16_BIT = {"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127}
+
 
 def gather(arrays: Arrays, specs: Sequence[TensorSpec]) -> Vector:
     """Concatenate tensors, flattened in C order, into a new float32 vector.
@@ -34,15 +36,35 @@ def gather(arrays: Arrays, specs: Sequence[TensorSpec]) -> Vector:
 
 
 def scatter(vector: Vector, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Cut a vector made by `gather` back into tensors of their own dtypes."""
+    """Cut a vector made by `gather` back into tensors of their own dtypes.
+
+    Finite values beyond the range of a 16-bit dtype become its largest.
+    """
     arrays = {}
     offset = 0
     for spec in specs:
         part = vector[offset : offset + spec.size].reshape(spec.shape)
         with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses these
-            arrays[spec.name] = part.astype(to_dtype(spec.dtype), copy=False)
+            arrays[spec.name] = _narrow(part, to_dtype(spec.dtype))
         offset += spec.size
     return arrays
+
+
+def _narrow(part: Vector, dtype: np.dtype[Any]) -> Array:
+    if dtype.itemsize == 2:
+        limit = np.float32(_LARGEST_16_BIT[dtype.name])
+        part = np.where(np.isfinite(part), np.clip(part, -limit, limit), part)
+    return part.astype(dtype, copy=False)
+
+
+def slices(specs: Sequence[TensorSpec]) -> list[slice]:
+    """Return where each tensor lies in the vector that `gather` makes."""
+    parts = []
+    offset = 0
+    for spec in specs:
+        parts.append(slice(offset, offset + spec.size))
+        offset += spec.size
+    return parts
 
 
 def in_layout_order(layout: Layout, arrays: Arrays) -> dict[str, Array]:

@@ -1,14 +1,15 @@
 """A second reader of the wire format: the standard library and zstd, no numpy.
 
-Written from docs/wire-format.md alone. It checks what it needs to decode a good frame,
-and shows how little a port to another language takes; it is no example of the refusals
-that section 7 of that page asks for.
+Written from docs/wire-format.md alone: frames and shared parts here, symbols in
+`plain_symbols`, codecs in `plain_codecs` and `plain_error_bounded`. It checks what it
+needs to decode a good frame, and shows how little a port to another language takes; it
+is no example of the refusals that section 7 of that page asks for.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -45,30 +46,24 @@ class Tensor:
 
 
 Table = list[Tensor]
-Decoded = list[tuple[Tensor, bytes]]
+Sections = dict[str, bytes]
 
 
-def decode(frame: bytes, table: Table | None = None) -> tuple[Decoded, Table]:
-    """Return each tensor with its little-endian elements, and the tensor table."""
-    config, digest, sections = read_frame(frame)
-    if "TABL" in sections:
-        assert hashlib.sha256(sections["TABL"]).digest()[:16] == digest
-        table = read_table(sections["TABL"])
-    assert table is not None, "the frame needs the table of an earlier one"
-    below = config["exact_below"] if config["id"] == "topk" else float("inf")
-    lossy = [t for t in table if t.dtype in FLOATS and t.size >= max(below, 1)]
-    content = read_exact([t for t in table if t not in lossy], sections)
-    if lossy:
-        content.update(read_topk(config, lossy, sections))
-    return [(tensor, content[tensor.name]) for tensor in table], table
+@dataclass(frozen=True)
+class Frame:
+    """A frame with its sections as they were before encoding."""
+
+    config: dict[str, Any]
+    state: tuple[int, bytes]
+    layout: bytes
+    sections: Sections
 
 
-def read_frame(frame: bytes) -> tuple[dict[str, Any], bytes, dict[str, bytes]]:
-    """Return configuration, layout digest and decoded sections."""
+def read_frame(frame: bytes) -> Frame:
+    """Take a frame apart."""
     magic, version, flags, count, header_size = struct.unpack_from("<4sBBHI", frame)
     assert (magic, version, flags) == (b"CSAR", 1, 0)
     assert zlib.crc32(frame[:-4]) == struct.unpack("<I", frame[-4:])[0]
-    assert frame[12:24] == bytes(12), "no codec here has a state"
     (config_size,) = struct.unpack_from("<H", frame, 56)
     assert header_size == 2 + config_size + 21 * count
     config = json.loads(frame[58 : 58 + config_size].decode())
@@ -82,7 +77,8 @@ def read_frame(frame: bytes) -> tuple[dict[str, Any], bytes, dict[str, bytes]]:
         sections[name] = expand(encoding, size, frame[at : at + stored])
         at += stored
     assert at == len(frame) - 4
-    return config, frame[40:56], sections
+    state = struct.unpack_from("<I8s", frame, 12)
+    return Frame(config, (state[0], state[1]), frame[40:56], sections)
 
 
 def expand(encoding: int, size: int, data: bytes) -> bytes:
@@ -137,6 +133,14 @@ def bits(data: bytes) -> Iterator[int]:
             yield byte >> shift & 1
 
 
+def number(source: Iterator[int], width: int) -> int:
+    """Read a number, most significant bit first."""
+    value = 0
+    for _ in range(width):
+        value = 2 * value + next(source)
+    return value
+
+
 def read_positions(data: bytes, n: int) -> list[int]:
     """Decode positions in a vector of `n` elements."""
     mode, k = struct.unpack_from("<BI", data)
@@ -150,9 +154,7 @@ def read_positions(data: bytes, n: int) -> list[int]:
         position = last = -1
         for _ in range(k):
             one = next(ones)
-            gap = (one - last - 1) << b
-            for shift in range(b - 1, -1, -1):
-                gap |= next(low) << shift
+            gap = ((one - last - 1) << b) + number(low, b)
             position += gap + 1
             last = one
             written.append(position)
@@ -166,30 +168,27 @@ def read_positions(data: bytes, n: int) -> list[int]:
     return written
 
 
-def read_topk(
-    config: dict[str, Any], lossy: Table, sections: dict[str, bytes]
-) -> dict[str, bytes]:
-    """Rebuild the lossy vector and cut it into tensors."""
-    n = sum(tensor.size for tensor in lossy)
-    positions = read_positions(sections["POS"], n)
-    form = {"float32": "f", "float16": "e"}[config["values"]]
-    values = struct.unpack(f"<{len(positions)}{form}", sections["VAL"])
-    vector = [0.0] * n
-    for position, value in zip(positions, values, strict=True):
-        vector[position] = value
-    content = {}
-    at = 0
-    for tensor in lossy:
-        part = vector[at : at + tensor.size]
-        content[tensor.name] = b"".join(to_bytes(x, tensor.dtype) for x in part)
-        at += tensor.size
-    return content
+def f32(value: float) -> float:
+    """Round to float32, ties to even."""
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+def floats(data: bytes) -> list[float]:
+    """Read float32 numbers."""
+    return list(struct.unpack(f"<{len(data) // 4}f", data))
 
 
 def to_bytes(value: float, dtype: str) -> bytes:
     """Round a float32 to a dtype's little-endian bytes, ties to even."""
+    if dtype == "float16":
+        try:
+            return struct.pack("<e", value)
+        except OverflowError:
+            return struct.pack("<e", math.copysign(65504.0, value))
     if dtype != "bfloat16":
-        form = {"float16": "<e", "float32": "<f", "float64": "<d"}[dtype]
-        return struct.pack(form, value)
+        return struct.pack({"float32": "<f", "float64": "<d"}[dtype], value)
     (word,) = struct.unpack("<I", struct.pack("<f", value))
-    return struct.pack("<H", (word + 0x7FFF + (word >> 16 & 1)) >> 16)
+    rounded = (word + 0x7FFF + (word >> 16 & 1)) >> 16
+    if rounded & 0x7FFF == 0x7F80:
+        rounded -= 1
+    return struct.pack("<H", rounded)

@@ -8,7 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 CONFIGS: list[dict[str, Any]] = [
+    {"id": "caesar_model", "drop_fraction": 0.6, "exact_below": 64},
+    {"id": "cast", "dtype": "float16", "exact_below": 64},
+    {"id": "cast", "dtype": "bfloat16", "exact_below": 0},
     {"id": "dense"},
+    {"id": "prune", "prune_rate": 0.4, "exclude_1d": False},
+    {"id": "qsgd", "levels": 7, "exact_below": 64},
+    {"id": "qsgd", "levels": 1, "norm": "l2", "exact_below": 0},
+    {"id": "quantized", "density": 0.2, "bits": 4.5, "exact_below": 64},
+    {"id": "quantized", "levels": "power_of_two", "exact_below": 0},
+    {"id": "rotated", "bits": 1, "exact_below": 64},
+    {"id": "rotated", "bits": 4, "scale": "least_squares", "exact_below": 0},
+    {"id": "signs", "exact_below": 0},
+    {"id": "ternary", "density": 0.05, "exact_below": 64},
     {"id": "topk", "density": 0.05, "exact_below": 64},
     {"id": "topk", "density": 0.7, "exact_below": 0, "values": "float16"},
+    {"id": "error_bounded", "rel": 0.01, "exact_below": 64},
+    {"id": "lattice", "rate": 2.0, "exact_below": 64},
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
@@ -51,3 +52,19 @@ def test_the_page_lists_our_codecs() -> None:
         re.findall(r"^\| `(check_\w+)`", PAGE, re.M)
     )
     assert listed == set(list_codecs())
+
+
+def test_the_page_states_the_defaults() -> None:
+    text = PAGE.split("## Parameters")[1].split("## Write")[0]
+    entries = re.findall(r"^- `(\w+)`: (.*?)(?=^- |\Z)", text, re.M | re.S)
+    described = {
+        codec_id: dict(
+            re.findall(r"\*\*(\w+)\*\*\s+`?([^\s,;`]+?)[`,;.]*(?=\s)", entry)
+        )
+        for codec_id, entry in entries
+    }
+    for codec_id in list_codecs():
+        config = get_codec(codec_id).config
+        own = {k: v for k, v in config.items() if k not in ("id", "exact_below")}
+        stated = described.get(codec_id, {})
+        assert {k: json.loads(v) for k, v in stated.items()} == own

@@ -41,7 +41,7 @@ def test_parameters_reach_the_codec() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ("nonsense", "no codec 'nonsense'; installed are dense"),
+        ("nonsense", "no codec 'nonsense'; installed are caesar_model"),
         ({"density": 1}, "needs a text 'id', not None"),
         ({"id": ["topk"]}, r"needs a text 'id', not \['topk'\]"),
         ({"id": "dense", "density": 0.1}, "dense: no parameter 'density'; it has none"),

@@ -3,7 +3,7 @@
 A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
 elements, in layout order). Rounds are decoded in turn, each from the state after the
-last.
+last. Published models (`lattice_point`) are no frames and have files of their own.
 
     python -m tests.vectors.make
 """
@@ -19,10 +19,12 @@ import ml_dtypes
 import numpy as np
 
 from flwr_caesar.codec import CodecState, Layout, get_codec
+from flwr_caesar.codec.lattice_point import LatticePoint, encode_point, publish
 from flwr_caesar.codec.layout import DTYPE_CODES, to_dtype
 
 HERE = Path(__file__).parent
 Arrays = dict[str, np.ndarray[Any, Any]]
+Sample = Callable[[np.random.Generator], Arrays]
 
 
 def _values(rng: np.random.Generator, dtype: str, size: int) -> np.ndarray[Any, Any]:
@@ -78,9 +80,68 @@ def zeros(rng: np.random.Generator) -> Arrays:
     }
 
 
-Sample = Callable[[np.random.Generator], Arrays]
+def kernels(rng: np.random.Generator) -> Arrays:
+    """Return layers of every floating-point dtype, one beyond 16-bit range."""
+    return {
+        "conv.weight": rng.laplace(0, 0.1, (6, 5, 3, 3)).astype(np.float32),
+        "half": rng.normal(0, 1, (9, 11)).astype(np.float16),
+        "brain": rng.normal(0, 1, (7, 13)).astype(ml_dtypes.bfloat16),
+        "double": rng.normal(0, 1, 67),
+        "zero": np.zeros((8, 8), np.float32),
+        "large": np.full(64, 65504, np.float16),
+        "steps": np.array(int(rng.integers(1000)), np.int64),
+    }
+
+
+def wide(rng: np.random.Generator) -> Arrays:
+    """Return enough elements for symbols with a table a tensor."""
+    return {
+        "embedding": rng.laplace(0, 1, (128, 129)).astype(np.float16),
+        "head": rng.normal(0, 1, (16, 12)).astype(np.float32),
+    }
+
+
+def persistent(rng: np.random.Generator) -> Arrays:
+    """Return elements whose magnitudes last, with signs that do not."""
+    size = np.exp(np.random.default_rng(98).normal(0, 1.2, (40, 50)))
+    return {"w": (size * rng.normal(0, 1, size.shape)).astype(np.float32)}
+
+
+def training(step: int) -> Sample:
+    """Return layers whose rounds relate in each way that has a predictor."""
+
+    def sample(rng: np.random.Generator) -> Arrays:
+        shared = np.random.default_rng(99)
+        noise = {axis: rng.normal(0, 1, axis).astype(np.float32) for axis in (5, 48)}
+        momentum = shared.normal(0, 1, (48, 50)).astype(np.float32)
+        swing = shared.normal(0, 1, (40, 60)).astype(np.float32) * (-1) ** step
+        size = np.abs(shared.normal(0, 1, (40, 20, 3, 3))).astype(np.float32) + 1
+        sign = rng.choice([-1, 1], (40, 20, 1, 1)).astype(np.float32)
+        small = rng.uniform(-1, 1, (6, 40)).astype(np.float32)
+        return {
+            "momentum": momentum * (1 + noise[48][:, None] / 50),
+            "swing": np.sign(swing)
+            * np.abs(shared.normal(1, 0.1, (40, 60))).astype("f4")
+            + rng.normal(0, 0.05, (40, 60)).astype(np.float32),
+            "kernels": size * sign + rng.normal(0, 0.1, size.shape).astype(np.float32),
+            "offset": np.float32(1000) + small / 68,
+            "constant": np.full((3, 50), 0.3, np.float32),
+            "noise": rng.laplace(0, 1, (5, 4, 9)).astype(np.float32),
+            "bias": noise[5],
+        }
+
+    return sample
+
+
 _LOSSY_ALL = {"exact_below": 0}
 _KERNELS = {"exact_below": 100}
+_TINY = {"exact_below": 60}
+
+
+def _twice(codec_id: str, **parameters: Any) -> tuple[dict[str, Any], list[Sample]]:
+    return {"id": codec_id, **parameters}, [kernels, kernels]
+
+
 CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "dense/every-dtype": ({"id": "dense"}, [every_dtype, every_dtype]),
     "dense/odd-shapes": ({"id": "dense"}, [odd_shapes]),
@@ -108,6 +169,53 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "topk/bitmap": ({"id": "topk", "density": 0.45, **_KERNELS}, [last_largest]),
     "topk/complement": ({"id": "topk", "density": 0.9, **_KERNELS}, [network]),
     "topk/all": ({"id": "topk", "density": 1.0, **_KERNELS}, [network]),
+    "caesar_model/kernels": _twice("caesar_model", drop_fraction=0.6, **_TINY),
+    "caesar_model/every-dtype": (
+        {"id": "caesar_model", "drop_fraction": 1.0, **_LOSSY_ALL},
+        [every_dtype],
+    ),
+    "cast/float16": _twice("cast", dtype="float16", **_TINY),
+    "cast/bfloat16": _twice("cast", dtype="bfloat16", **_TINY),
+    "error_bounded/rounds": (
+        {"id": "error_bounded", "rel": 0.01, **_TINY},
+        [training(0), training(1), training(2)],
+    ),
+    "error_bounded/absolute": (
+        {"id": "error_bounded", "abs_bound": 1e-4, **_LOSSY_ALL},
+        [kernels, kernels],
+    ),
+    "error_bounded/history": (
+        {"id": "error_bounded", "rel": 0.003, **_TINY},
+        [persistent, persistent],
+    ),
+    "lattice/rate": _twice("lattice", rate=1.5, **_TINY),
+    "lattice/step": _twice("lattice", step=0.003, **_LOSSY_ALL),
+    "lattice/large-integers": _twice("lattice", step=1e-4, **_TINY),
+    "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
+    "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
+    "qsgd/one-level": _twice("qsgd", levels=1, **_TINY),
+    "qsgd/many-levels": _twice("qsgd", levels=255, norm="l2", **_TINY),
+    "qsgd/symbols": ({"id": "qsgd", "levels": 4, **_TINY}, [wide]),
+    "qsgd/symbols-in-two-parts": ({"id": "qsgd", "levels": 255, **_TINY}, [wide]),
+    "quantized/uniform": _twice("quantized", density=0.3, bits=4.5, **_TINY),
+    "quantized/power-of-two": _twice(
+        "quantized", density=1.0, bits=3, levels="power_of_two", **_TINY
+    ),
+    "rotated/one-bit": (
+        {"id": "rotated", "bits": 1, **_KERNELS},
+        [network, network],
+    ),
+    "rotated/two-bits": (
+        {"id": "rotated", "bits": 2, "scale": "least_squares", **_LOSSY_ALL},
+        [every_dtype],
+    ),
+    "rotated/three-bits": (
+        {"id": "rotated", "bits": 3, "seed": 7, **_KERNELS},
+        [network],
+    ),
+    "rotated/four-bits": ({"id": "rotated", "bits": 4, **_KERNELS}, [network]),
+    "signs/kernels": _twice("signs", **_TINY),
+    "ternary/kernels": _twice("ternary", density=0.1, **_TINY),
 }
 
 
@@ -141,8 +249,32 @@ def write_case(folder: Path, config: dict[str, Any], samples: list[Sample]) -> N
         (folder / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
 
 
+POINTS = HERE / "lattice_point"
+POINT_LAYOUT = Layout.of({"conv": np.zeros((6, 5, 3, 3)), "b": np.zeros(7)})
+
+
+def write_points() -> None:
+    """Write lattice points: one whole, then differences at finer and coarser steps."""
+    POINTS.mkdir()
+    rng = np.random.default_rng(5)
+    w = np.zeros(POINT_LAYOUT.num_params, np.float32)
+    before: LatticePoint | None = None
+    for i, exponent in enumerate((-6, -9, -4)):
+        w += rng.normal(0, 0.3, len(w)).astype(np.float32)
+        point = publish(w, before, exponent)
+        data = encode_point(point, before, POINT_LAYOUT.tensors)
+        (POINTS / f"point-{i}.bin").write_bytes(data)
+        text = json.dumps(
+            {"exponent": point.exponent, "indices": point.indices.tolist()}
+        )
+        (POINTS / f"expected-{i}.json").write_text(text + "\n")
+        before = point
+
+
 def main() -> None:
     """Write the cases that are missing."""
+    if not POINTS.exists():
+        write_points()
     for name, (config, samples) in CASES.items():
         folder = HERE / name
         if folder.exists():

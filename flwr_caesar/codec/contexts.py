@@ -1,0 +1,244 @@
+"""Contexts of quantiser indices: separable scales and last round's magnitudes.
+
+A tensor is seen as (output channel, input channel, position). The expected magnitude
+of an index is ``2^(L/4)`` with ``L`` the sum of one integer for the tensor and one for
+each channel and position; these are sent, so the decoder rebuilds every context with
+integer additions before it reads the first index.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import CodecError
+from .integers import to_symbols
+from .layout import Array
+from .rans import count_symbols, entropy_bits
+from .vector import Vector
+
+CLASSES = 96
+HISTORIES = 3
+_LOWEST = -32
+_MAX_SCALE = 255
+_MIN_SLICE = 48
+_NEAR, _FAR = -2, 4
+_BITS_PER_CODE = 4
+_BITS_PER_TABLE = 20
+_HEAD = struct.Struct("<BBBB")
+
+Classes = np.ndarray[Any, np.dtype[np.uint8]]
+Scales = np.ndarray[Any, np.dtype[np.int16]]
+Shape3 = tuple[int, int, int]
+
+
+def as_channels(shape: Sequence[int]) -> Shape3:
+    """Return the shape as (output channels, input channels, positions).
+
+    The first two axes are channels and the others positions; a vector is all
+    positions.
+    """
+    if len(shape) < 2:
+        return 1, 1, math.prod(shape)
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
+def scale_axes(shape: Shape3) -> list[int]:
+    """Return the axes that have scales: longer than 1, 48 elements or more a slice."""
+    size = math.prod(shape)
+    return [
+        axis
+        for axis, length in enumerate(shape)
+        if length > 1 and size >= _MIN_SLICE * length
+    ]
+
+
+def count_scales(shape: Shape3) -> int:
+    """Return how many scales a tensor has: one, and one a slice of each axis."""
+    return 1 + sum(shape[axis] for axis in scale_axes(shape))
+
+
+def scale_kinds(shape: Shape3) -> Classes:
+    """Return what each scale belongs to: 0 the tensor, 1 to 3 the axes."""
+    kinds = [np.zeros(1, np.uint8)]
+    kinds += [np.full(shape[axis], axis + 1, np.uint8) for axis in scale_axes(shape)]
+    return np.concatenate(kinds)
+
+
+def fit_scales(residual: Vector, step: np.float32) -> Scales:
+    """Fit scales to a residual, in quarters of an octave.
+
+    The scale of a slice is its mean magnitude over the tensor's.
+
+    Parameters
+    ----------
+    residual : ndarray of float32, shape (outputs, inputs, positions)
+        What is quantised.
+    step : float32
+        Quantiser step.
+
+    Returns
+    -------
+    ndarray of int16, shape (count_scales(shape),)
+        The tensor's scale, then those of each axis in order.
+    """
+    shape = residual.shape
+    magnitude = np.abs(residual)
+    mean = float(magnitude.mean(dtype=np.float64))
+    parts = [np.array([mean / float(step)])]
+    for axis in scale_axes((shape[0], shape[1], shape[2])):
+        others = tuple(i for i in range(3) if i != axis)
+        slices = magnitude.mean(axis=others, dtype=np.float64)
+        parts.append(slices / mean if mean else np.ones_like(slices))
+    ratios = np.maximum(np.concatenate(parts), 2.0**-16)
+    scales: Scales = np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(np.int16)
+    return scales
+
+
+def check_scales(scales: Array) -> Scales:
+    """Return decoded scales as int16.
+
+    Raises
+    ------
+    CodecError
+        If one is outside -255 to 255.
+    """
+    if len(scales) and int(np.abs(scales).max()) > _MAX_SCALE:
+        raise CodecError("a scale is out of range")
+    return scales.astype(np.int16)
+
+
+def _exponents(scales: Scales, shape: Shape3) -> Array:
+    total = np.full((1, 1, 1), scales[0], np.int16)
+    start = 1
+    for axis in scale_axes(shape):
+        part = scales[start : start + shape[axis]]
+        start += shape[axis]
+        total = total + np.expand_dims(part, [i for i in range(3) if i != axis])
+    return np.broadcast_to(total, shape)
+
+
+def scale_classes(scales: Scales, shape: Shape3) -> Classes:
+    """Return ``min(max(L + 32, 0), 95)`` of each element, shape `shape`."""
+    shifted = _exponents(scales, shape) - np.int16(_LOWEST)
+    classes: Classes = np.clip(shifted, 0, CLASSES - 1).astype(np.uint8)
+    return classes
+
+
+def history_classes(previous: Vector, step: np.float32, classes: Classes) -> Classes:
+    """Compare last round's magnitudes with what the scale expects of this round's.
+
+    With ``a = |previous| / step`` in float32, ``h = (bits(a) >> 21) - 508`` is its
+    logarithm in quarter octaves; the class is 0 if ``h - L < -2``, 2 if ``h - L >= 4``,
+    else 1, with `L` as clipped by `scale_classes`.
+
+    Parameters
+    ----------
+    previous : ndarray of float32
+        Reconstruction of the last round.
+    step : float32
+        Quantiser step of this round.
+    classes : ndarray of uint8, same shape
+        From `scale_classes`.
+    """
+    relative = np.abs(previous)
+    with np.errstate(over="ignore"):
+        relative /= step
+    log = (relative.view(np.int32) >> 21).astype(np.int16)
+    log -= classes
+    log -= np.int16(508 + _LOWEST)
+    return (log >= _NEAR).astype(np.uint8) + (log >= _FAR)
+
+
+@dataclass(frozen=True)
+class ContextMap:
+    """How scale and history classes are merged into contexts.
+
+    A context is ``(class >> shift) - first``, clipped to ``[0, width)``, plus `width`
+    times the history class if `use_history`.
+    """
+
+    shift: int
+    first: int
+    width: int
+    use_history: bool
+
+    @property
+    def size(self) -> int:
+        """Number of contexts."""
+        return self.width * (HISTORIES if self.use_history else 1)
+
+    def contexts(self, classes: Classes, histories: Classes | None) -> Classes:
+        """Return the context of each element."""
+        last = self.first + self.width - 1
+        index: Classes = np.clip(classes >> self.shift, self.first, last)
+        index -= np.uint8(self.first)
+        if self.use_history and histories is not None:
+            index += histories * np.uint8(self.width)
+        return index
+
+    def to_bytes(self) -> bytes:
+        """Serialise: shift, first, width, use_history, a byte each."""
+        return _HEAD.pack(self.shift, self.first, self.width, self.use_history)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[ContextMap, bytes]:
+        """Parse a map; return it and the bytes behind it.
+
+        Raises
+        ------
+        CodecError
+            If the bytes are no map of 1 to 256 contexts.
+        """
+        if len(data) < _HEAD.size:
+            raise CodecError("context map is truncated")
+        shift, first, width, use_history = _HEAD.unpack_from(data)
+        found = cls(shift, first, width, use_history == 1)
+        if shift > 7 or use_history > 1 or not 1 <= found.size <= 256:
+            raise CodecError("context map is malformed")
+        if first + width > CLASSES:
+            raise CodecError("context map is malformed")
+        return found, data[_HEAD.size :]
+
+
+def plan_contexts(
+    indices: Array, classes: Classes, histories: Classes | None
+) -> ContextMap:
+    """Choose the map with the fewest bits, tables included."""
+    fine = classes.astype(np.uint16)
+    if histories is not None:
+        fine += histories.astype(np.uint16) * np.uint16(CLASSES)
+    counts = count_symbols(to_symbols(indices), fine, HISTORIES * CLASSES)
+    used = np.flatnonzero(counts.any(axis=0))
+    alphabet = int(used[-1]) + 1 if len(used) else 1
+    by_class = counts[:, :alphabet].reshape(HISTORIES, CLASSES, alphabet)
+    used = np.flatnonzero(by_class.any(axis=(0, 2)))
+    low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+    best: tuple[float, ContextMap] | None = None
+    for shift in range(1, 6):
+        first, width = low >> shift, (high >> shift) - (low >> shift) + 1
+        merged = np.add.reduceat(by_class, np.arange(0, CLASSES, 1 << shift), axis=1)
+        for use_history in (False, True) if histories is not None else (False,):
+            tables = merged if use_history else merged.sum(axis=0, keepdims=True)
+            bits = (
+                entropy_bits(tables)
+                + _BITS_PER_CODE * np.count_nonzero(tables)
+                + _BITS_PER_TABLE * width * len(tables)
+            )
+            if best is None or bits < best[0]:
+                best = bits, ContextMap(shift, first, width, use_history)
+    assert best is not None
+    return best[1]
+
+
+def context_bits(indices: Array, classes: Classes) -> float:
+    """Return about how many bits indices take given half-octave scale classes."""
+    counts = count_symbols(
+        to_symbols(indices.reshape(-1)), classes.reshape(-1) >> 1, CLASSES // 2
+    )
+    return entropy_bits(counts) + _BITS_PER_CODE * float(np.count_nonzero(counts))

@@ -1,0 +1,161 @@
+"""`flwr-caesar codec`: figures are of real frames, errors are one clear line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flwr_caesar.cli import main
+from flwr_caesar.codec import get_codec, list_codecs
+
+Rounds = list[dict[str, np.ndarray[Any, Any]]]
+
+
+def call(*words: str) -> int:
+    return main(["codec", *words])
+
+
+@pytest.fixture
+def rounds() -> Rounds:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "w": rng.standard_normal((60, 50)).astype(np.float32),
+            "b": rng.standard_normal(9).astype(np.float32),
+            "n": np.array(step),
+        }
+        for step in range(3)
+    ]
+
+
+@pytest.fixture
+def files(tmp_path: Path, rounds: Rounds) -> list[str]:
+    paths = []
+    for i, arrays in enumerate(rounds):
+        np.savez(tmp_path / f"{i}.npz", **arrays)  # type: ignore[arg-type]
+        paths.append(str(tmp_path / f"{i}.npz"))
+    return paths
+
+
+def test_the_command_is_listed_and_explains_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help"]) == 0
+    assert "  codec " in capsys.readouterr().out
+    for words in ([], ["bench"]):
+        with pytest.raises(SystemExit) as caught:
+            call(*words, "--help")
+        assert caught.value.code == 0
+        assert f"flwr-caesar codec {' '.join(words)}".rstrip() in (
+            capsys.readouterr().out
+        )
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list_codecs()
+    assert call("list", "--json") == 0
+    configs = json.loads(capsys.readouterr().out)
+    assert configs == [get_codec(codec_id).config for codec_id in list_codecs()]
+
+
+def test_bench_json_is_of_real_frames(
+    files: list[str], rounds: Rounds, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--codec", "topk", "--set", "density=0.1", "--set", "values=float16"]
+    assert call("bench", *files, *options, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    codec = get_codec({"id": "topk", "density": 0.1, "values": "float16"})
+    assert report["codec"] == codec.config
+    state = None
+    for arrays, got in zip(rounds, report["rounds"], strict=True):
+        frame, state = codec.encode(arrays, state)
+        decoded, _ = codec.decode(frame, state)
+        assert got["bytes"] == len(frame)
+        assert got["ratio"] == pytest.approx((4 * 3009 + 8) / len(frame))
+        assert got["bits_per_param"] == pytest.approx(8 * len(frame) / 3010)
+        error = sum(np.square(arrays[n] - decoded[n]).sum() for n in "wb")
+        energy = sum(np.square(arrays[n]).sum() for n in "wb")
+        assert got["nmse"] == pytest.approx(error / energy, rel=1e-4)
+        assert got["max_error_over_bound"] is None
+        assert got["encode_mb_s"] > 0
+        assert got["decode_mb_s"] > 0
+    sizes = [got["bytes"] for got in report["rounds"]]
+    assert report["total"]["bytes"] == sum(sizes)
+    assert sizes[1] < sizes[0]  # the table is sent once
+
+
+def test_a_bound_is_compared(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("bench", *files, "--codec", "cast", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 0.5 < report["total"]["max_error_over_bound"] <= 1
+
+
+def test_error_feedback_sends_the_rest_later(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    steady = [files[0]] * 30
+    sums = []
+    for extra in ([], ["--error-feedback"]):
+        assert call("bench", *steady, "--codec", "ternary", "--json", *extra) == 0
+        sums.append(json.loads(capsys.readouterr().out)["total"]["nmse_of_sum"])
+    assert sums[1] < 0.8 * sums[0]
+
+
+def test_the_table_has_a_row_a_round_and_a_total(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("bench", *files, "--codec", "rotated") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert json.loads(lines[0]) == get_codec("rotated").config
+    labels = [line.split()[0] for line in lines[2:7]]
+    assert labels == ["round", "1", "2", "3", "total"]
+    assert len({len(line) for line in lines[2:7]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.npz", "--codec", "topk"], "missing.npz: No such file"),
+        (["text.npz", "--codec", "topk"], "text.npz: not an .npz file"),
+        ([".", "--codec", "topk"], "not an .npz file"),
+        (["objects.npz", "--codec", "topk"], "objects.npz"),
+        (["complex.npz", "--codec", "topk"], "complex"),
+        (["empty.npz", "--codec", "topk"], "no elements"),
+        (["0.npz", "other.npz", "--codec", "topk"], "round 2"),
+        (["0.npz", "--codec", "nope"], "no codec 'nope'"),
+        (["0.npz", "--codec", "topk", "--set", "sparsity=1"], "sparsity"),
+        (["0.npz", "--codec", "topk", "--set", "density"], "KEY=VALUE"),
+        (["0.npz", "--codec", "topk", "--set", "density=high"], "density"),
+        (["0.npz", "--codec", "topk", "--set", "density=2"], "density"),
+        (["0.npz", "--codec", "topk", "--set", "id=dense"], "--codec"),
+        (["nan.npz", "--codec", "dense"], "NaN"),
+    ],
+)
+def test_errors_are_one_clear_line(
+    words: list[str],
+    message: str,
+    files: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.npz").write_text("hello")
+    np.savez("objects.npz", a=np.array([object()]))
+    np.savez("complex.npz", a=np.ones(3, complex))
+    np.savez("empty.npz", a=np.ones(0, np.float32))
+    np.savez("other.npz", a=np.ones(3, np.float32))
+    np.savez("nan.npz", a=np.full(3, np.nan, np.float32))
+    assert call("bench", *words) == 1
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert len(streams.err.splitlines()) == 1
+    assert message in streams.err
