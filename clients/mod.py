@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO
+from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
@@ -15,10 +17,11 @@ from flwr_caesar.codec import CodecError, difference, get_codec
 from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.sync.device import commit_update, evaluated, forget_old, receive
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
+from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.transport import (
     RECORD_KEY,
+    DeviceReport,
     Plan,
-    Timing,
     arrays_to_record,
     frame_to_record,
     record_to_arrays,
@@ -26,15 +29,16 @@ from flwr_caesar.transport import (
     require_record,
 )
 
+from .parts import get_part
+from .start import start_state
 from .store import open_store
 
 
-def compression_mod(
-    msg: Message, context: Context, call_next: ClientAppCallable
-) -> Message:
+@dataclass(frozen=True)
+class CompressionMod:
     """Decode the download, call the app, encode its update.
 
-    Add it with ``ClientApp(mods=[compression_mod])``, first in the list: mods behind
+    Add one with ``ClientApp(mods=[compression_mod])``, first in the list: mods behind
     it, such as clipping or noise, see plain arrays. The app receives and returns plain
     ArrayRecords. A message that is not ours passes untouched, so the same ClientApp
     also serves a strategy that does not compress.
@@ -42,77 +46,142 @@ def compression_mod(
     What the device could not send yet, and what it sent and the server has not
     acknowledged, is kept between messages; see `flwr_caesar.clients.store`.
 
-    Raises
-    ------
-    CodecError
-        If a message is damaged, or the app returns arrays whose names or shapes differ
-        from the model it was given.
-    StateError
-        If the device's state cannot be kept; nothing is sent then. Flower reports
-        either to the server, which drops this reply and goes on with the others.
+    Parameters
+    ----------
+    initial : ArrayRecord or callable, optional
+        The arrays that the ServerApp starts from, or a function of the Context that
+        makes them. A device that is new then downloads only what changed since; if
+        they turn out to differ, it is sent a whole model.
+    labels : callable, optional
+        Function of the Context that returns how many examples the device has of each
+        label. Strategies that rank devices by their data ask for it once. Without it
+        the device reveals nothing but the number of its examples.
     """
-    if not msg.has_content() or RECORD_KEY not in msg.content:
-        return call_next(msg, context)
-    start = time.monotonic()
-    plan = Plan.from_content(msg.content)
-    header = DownloadHeader.from_dict(require_record(msg.content))
-    with open_store(context) as store:
-        state = store.load(header.lineage)
-        if state is not None:
-            state, forgotten = forget_old(state, header, plan.max_residual_age)
-            if forgotten:
-                log(INFO, "flwr-caesar: the residual is too old and is given up")
-        received = receive(
-            state,
-            header,
-            _frame(msg.content, plan),
-            train=plan.upload is not None,
-            new_token=lambda: secrets.token_bytes(TOKEN_BYTES),
-        )
-        for note in received.notes:
-            log(INFO, "flwr-caesar: %s", note)
-        if received.model is None:
-            store.save(received.state)
-            return _answer(msg, plan, received.reply, received.frame)
-        watch = _Watch(start)
-        watch.decoded = time.monotonic()
-        reply = call_next(_plain(msg, plan, received.model), context)
-        watch.trained = time.monotonic()
-        if not reply.has_content():
-            return reply
-        content = RecordDict(dict(reply.content.items()))
-        if plan.upload is None:
-            store.save(received.state)
-            upload = evaluated(received.state, header)
-        else:
-            key, arrays = _returned(content, received.model)
-            committed = commit_update(
-                received.state,
+
+    initial: ArrayRecord | Callable[[Context], ArrayRecord] | None = None
+    labels: Callable[[Context], Sequence[int]] | None = None
+
+    def __call__(
+        self, msg: Message, context: Context, call_next: ClientAppCallable
+    ) -> Message:
+        """Handle one message.
+
+        Raises
+        ------
+        CodecError
+            If a message is damaged, or the app returns arrays whose names or shapes
+            differ from the model it was given.
+        StateError
+            If the device's state cannot be kept; nothing is sent then. Flower reports
+            either to the server, which drops this reply and goes on with the others.
+        """
+        if not msg.has_content() or RECORD_KEY not in msg.content:
+            return call_next(msg, context)
+        watch = _Watch()
+        plan = Plan.from_content(msg.content)
+        header = DownloadHeader.from_dict(require_record(msg.content))
+        part = get_part(plan.part, plan.settings)
+        with open_store(context) as store:
+            state = store.load(header.lineage)
+            if state is not None:
+                state, forgotten = forget_old(state, header, plan.max_residual_age)
+                if forgotten:
+                    log(INFO, "flwr-caesar: the residual is too old and is given up")
+            state = self._with_start(state, header, plan, context)
+            received = receive(
+                state,
                 header,
-                difference(arrays, received.model),
-                codec=get_codec(plan.upload),
-                new_id=_new_id,
-                error_feedback=plan.error_feedback,
+                _frame(msg.content, plan),
+                train=plan.upload is not None,
+                new_token=_new_token,
+                decode_model=lambda frame, base: part.decode(state, frame, base),
+                exact=plan.exact,
             )
-            store.save(committed.state)
-            upload = committed.reply
-            content[key] = frame_to_record(committed.frame)
-    content[RECORD_KEY] = watch.timing().to_record(upload)
-    reply.content = content
-    return reply
+            for note in received.notes:
+                log(INFO, "flwr-caesar: %s", note)
+            if received.model is None:
+                store.save(received.state)
+                return _answer(msg, plan, received.reply, received.frame)
+            after, content = part.before(received, _plain(msg, plan, received.model))
+            watch.decoded()
+            if not plan.call_app:
+                store.save(after)
+                report = watch.report(part=part.report(after))
+                return _answer(msg, plan, evaluated(after, header), None, report)
+            msg.content = content
+            reply = call_next(msg, context)
+            watch.trained()
+            if not reply.has_content():
+                return reply
+            content = RecordDict(dict(reply.content.items()))
+            if plan.upload is None:
+                upload = evaluated(after, header)
+            else:
+                key, arrays = _returned(content, received.model)
+                is_model = plan.payload == MODEL_PAYLOAD
+                committed = commit_update(
+                    after,
+                    header,
+                    arrays if is_model else difference(arrays, received.model),
+                    codec=get_codec(plan.upload),
+                    new_id=_new_id,
+                    error_feedback=plan.error_feedback,
+                    payload=plan.payload,
+                    want_sent=bool(plan.part),
+                )
+                after = part.after(committed.state, arrays, committed.sent)
+                upload = committed.reply
+                content[key] = frame_to_record(committed.frame)
+            store.save(after)
+        report = watch.report(
+            part=part.report(after),
+            labels=tuple(self.labels(context))
+            if self.labels and plan.ask_labels
+            else (),
+        )
+        content[RECORD_KEY] = report.to_record(upload)
+        reply.content = content
+        return reply
+
+    def _with_start(
+        self,
+        state: DeviceState | None,
+        header: DownloadHeader,
+        plan: Plan,
+        context: Context,
+    ) -> DeviceState | None:
+        """Give a device that has no model the one that its app starts from."""
+        if self.initial is None or not plan.start or (state and state.version >= 0):
+            return state
+        initial = self.initial if not callable(self.initial) else self.initial(context)
+        return start_state(
+            state, header, record_to_arrays(initial), plan.start, _new_token
+        )
 
 
-@dataclass
+compression_mod = CompressionMod()
+
+
 class _Watch:
-    start: float
-    decoded: float = 0.0
-    trained: float = 0.0
+    def __init__(self) -> None:
+        self._times = [time.monotonic()] * 3
 
-    def timing(self) -> Timing:
-        return Timing(
-            train=self.trained - self.decoded,
-            encode=time.monotonic() - self.trained,
-            decode=self.decoded - self.start,
+    def decoded(self) -> None:
+        self._times[1:] = [time.monotonic()] * 2
+
+    def trained(self) -> None:
+        self._times[2] = time.monotonic()
+
+    def report(
+        self, *, part: Mapping[str, Any], labels: tuple[int, ...] = ()
+    ) -> DeviceReport:
+        start, decoded, trained = self._times
+        return DeviceReport(
+            train=trained - decoded,
+            encode=time.monotonic() - trained,
+            decode=decoded - start,
+            labels=labels,
+            part=part,
         )
 
 
@@ -120,26 +189,33 @@ def _new_id() -> int:
     return secrets.randbits(64) or 1
 
 
+def _new_token() -> bytes:
+    return secrets.token_bytes(TOKEN_BYTES)
+
+
 def _frame(content: RecordDict, plan: Plan) -> bytes | None:
     record = content.get(plan.record)
     return record_to_frame(record) if isinstance(record, ArrayRecord) else None
 
 
-def _plain(msg: Message, plan: Plan, model: Arrays) -> Message:
+def _plain(msg: Message, plan: Plan, model: Arrays) -> RecordDict:
     content = RecordDict(dict(msg.content.items()))
     del content[RECORD_KEY]
     content[plan.record] = arrays_to_record(model)
-    msg.content = content
-    return msg
+    return content
 
 
 def _answer(
-    msg: Message, plan: Plan, header: UploadHeader | None, frame: bytes | None
+    msg: Message,
+    plan: Plan,
+    header: UploadHeader | None,
+    frame: bytes | None,
+    report: DeviceReport | None = None,
 ) -> Message:
     """Return a reply that the app had no part in."""
     if header is None:
         raise CodecError("the request has nothing to work on")
-    content = RecordDict({RECORD_KEY: Timing().to_record(header)})
+    content = RecordDict({RECORD_KEY: (report or DeviceReport()).to_record(header)})
     if frame is not None:
         content[plan.record] = frame_to_record(frame)
     return Message(content, reply_to=msg)

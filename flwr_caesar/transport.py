@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from .codec import CodecError
 from .codec.layout import Arrays
 from .sync.protocol import DownloadHeader, UploadHeader
+from .sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
 
 FRAME_STYPE = "flwr_caesar.frame"
 RECORD_KEY = "flwr-caesar"
 PROTOCOL_VERSION = 1
 _FRAME_KEY = "frame"
+_MAX_LABELS = 1 << 16
 
 
 def frame_to_record(frame: bytes) -> ArrayRecord:
@@ -82,12 +84,35 @@ class Plan:
         Whether the device keeps what the codec left out and adds it next time.
     max_residual_age : int
         Phases after which a device that was not asked gives its residual up; 0: never.
+    payload : {"update", "model"}
+        Whether the device encodes ``arrays out - arrays in``, or the arrays it returns.
+    exact : bool
+        Whether the download decodes to the very model that the header names; False
+        where each device recovers an approximation of its own.
+    call_app : bool
+        Whether the app sees the message; False: the device only takes the model in.
+    part : str
+        Which of `flwr_caesar.clients.parts` works around the app; empty for none.
+    settings : mapping
+        JSON-serialisable settings of that part.
+    start : mapping
+        How a device without state makes the first model from its own initial arrays;
+        empty if it is to be sent one.
+    ask_labels : bool
+        Whether the server would like to know how often the device has each label.
     """
 
     record: str = "arrays"
     upload: Mapping[str, Any] | None = None
     error_feedback: bool = False
     max_residual_age: int = 0
+    payload: str = UPDATE_PAYLOAD
+    exact: bool = True
+    call_app: bool = True
+    part: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
+    ask_labels: bool = False
 
     def to_record(self, header: DownloadHeader) -> ConfigRecord:
         """Encode for the wire, together with the header of the download."""
@@ -98,6 +123,13 @@ class Plan:
                 "upload": json.dumps(self.upload) if self.upload else "",
                 "error-feedback": self.error_feedback,
                 "max-residual-age": self.max_residual_age,
+                "payload": self.payload,
+                "exact": self.exact,
+                "call-app": self.call_app,
+                "part": self.part,
+                "settings": json.dumps(self.settings) if self.settings else "",
+                "start": json.dumps(self.start) if self.start else "",
+                "ask-labels": self.ask_labels,
                 **header.to_dict(),
             }
         )
@@ -112,28 +144,64 @@ class Plan:
             If the message has none, or one of another protocol version.
         """
         record = require_record(content)
-        name, upload = record.get("record"), record.get("upload")
-        if not isinstance(name, str) or not isinstance(upload, str):
-            raise CodecError("the server's plan names no record or no upload codec")
-        try:
-            config = json.loads(upload) if upload else None
-        except ValueError as err:
-            raise CodecError(f"the server's plan is malformed: {err}") from err
-        if config is not None and not isinstance(config, dict):
-            raise CodecError("the server's plan is malformed: codec is no mapping")
-        age = record.get("max-residual-age", 0)
+        age = record.get("max-residual-age")
         if not isinstance(age, int) or age < 0:
             raise CodecError("the server's plan is malformed: max-residual-age")
-        return cls(name, config, bool(record.get("error-feedback", False)), age)
+        payload = record.get("payload")
+        if payload not in (UPDATE_PAYLOAD, MODEL_PAYLOAD):
+            raise CodecError(f"the server's plan asks for {payload!r:.40}")
+        return cls(
+            record=_text(record, "record"),
+            upload=_mapping(record, "upload") or None,
+            error_feedback=record.get("error-feedback") is True,
+            max_residual_age=age,
+            payload=str(payload),
+            exact=record.get("exact") is True,
+            call_app=record.get("call-app") is True,
+            part=_text(record, "part"),
+            settings=_mapping(record, "settings"),
+            start=_mapping(record, "start"),
+            ask_labels=record.get("ask-labels") is True,
+        )
+
+
+def _text(record: ConfigRecord, key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise CodecError(f"the server's plan is malformed: {key}")
+    return value
+
+
+def _mapping(record: ConfigRecord, key: str) -> dict[str, Any]:
+    text = _text(record, key)
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as err:
+        raise CodecError(f"the server's plan is malformed: {key}: {err}") from err
+    if not isinstance(value, dict):
+        raise CodecError(f"the server's plan is malformed: {key} is no mapping")
+    return value
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds that a device spent, as it reports them."""
+class DeviceReport:
+    """What a device says of itself with a reply.
+
+    Parameters
+    ----------
+    train, encode, decode : float
+        Seconds it spent.
+    labels : tuple of int
+        Examples it has of each label; empty if it was not asked or declines.
+    part : mapping
+        JSON-serialisable, from the part that worked around the app.
+    """
 
     train: float = 0.0
     encode: float = 0.0
     decode: float = 0.0
+    labels: tuple[int, ...] = ()
+    part: Mapping[str, Any] = field(default_factory=dict)
 
     def to_record(self, header: UploadHeader) -> ConfigRecord:
         """Encode for the wire, together with the header of the upload."""
@@ -144,27 +212,41 @@ class Timing:
                 "seconds-train": self.train,
                 "seconds-encode": self.encode,
                 "seconds-decode": self.decode,
+                "labels": list(self.labels),
+                "part": json.dumps(self.part) if self.part else "",
             }
         )
 
     @classmethod
-    def from_content(cls, content: RecordDict) -> Timing:
-        """Read a reply's timing.
+    def from_content(cls, content: RecordDict) -> DeviceReport:
+        """Read a reply's report.
 
         Raises
         ------
         CodecError
-            If the reply has none, one of another protocol version, or a time that is
-            not a finite number of seconds.
+            If the reply has none, one of another protocol version, or a field that is
+            out of range.
         """
         record = require_record(content)
-        seconds = []
-        for key in ("seconds-train", "seconds-encode", "seconds-decode"):
-            value = record.get(key)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise CodecError(f"the device reports {key} as {value!r}")
-            seconds.append(float(value))
-        return cls(*seconds)
+        train, encode, decode = (
+            _seconds(record, f"seconds-{what}")
+            for what in ("train", "encode", "decode")
+        )
+        given = record.get("labels", [])
+        if not isinstance(given, list) or len(given) > _MAX_LABELS:
+            raise CodecError("the device reports labels that are no short list")
+        labels = tuple(n for n in given if isinstance(n, int) and 0 <= n < 1 << 53)
+        if len(labels) != len(given):
+            raise CodecError("the device reports labels that are no counts")
+        part = _mapping(record, "part") if "part" in record else {}
+        return cls(train, encode, decode, labels, part)
+
+
+def _seconds(record: ConfigRecord, key: str) -> float:
+    value = record.get(key)
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise CodecError(f"the device reports {key} as {value!r:.40}")
+    return float(value)
 
 
 def require_record(content: RecordDict) -> ConfigRecord:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from logging import INFO
 from os import PathLike
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -22,51 +22,55 @@ from flwr_caesar.codec import (
     CodecError,
     CodecState,
     Layout,
+    difference,
     get_codec,
     inspect_frame,
     update_layout,
 )
 from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.ledger import Checkpoint, SqliteLedger
-from flwr_caesar.sync.ledger_api import LedgerStore, Version
+from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
-from flwr_caesar.sync.protocol import (
-    DownloadHeader,
-    UploadHeader,
-    model_digest,
-)
+from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
 from flwr_caesar.sync.server import ServerSession
-from flwr_caesar.sync.strategy_state import capture, restore
+from flwr_caesar.sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
+from flwr_caesar.sync.strategy_state import StrategyState, capture, restore
 from flwr_caesar.transport import (
     RECORD_KEY,
     Plan,
     arrays_to_record,
-    frame_to_record,
     record_to_arrays,
     record_to_frame,
     require_record,
 )
 
+from .downlink import Downlink, WholeDownlink
+from .uplink_memory import UplinkMemory
 from .wrapper import StrategyWrapper, WrapperOptions
 
 
 @dataclass(frozen=True)
-class Publication:
-    """A model as devices get it.
+class DevicePlan:
+    """What one device is asked to do in a training phase.
 
     Parameters
     ----------
-    model : ArrayRecord
-        The server's own.
-    frame : ArrayRecord
-        The whole of it, encoded.
-    version : tuple of int and bytes
-        Its number, and the digest of what the frame decodes to.
+    upload : Codec
+        For its update.
+    config : mapping
+        What the app sees besides the inner strategy's configuration, such as
+        ``"batch-size"`` and ``"local-steps"``.
+    settings : mapping
+        Of the device part.
+    ask_labels : bool
+        Whether to ask for its label counts.
     """
 
-    model: ArrayRecord
-    frame: ArrayRecord
-    version: Version
+    upload: Codec
+    config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ask_labels: bool = False
 
 
 def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
@@ -98,22 +102,29 @@ def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
 
 
 class FramedStrategy(StrategyWrapper):
-    """Frames both ways: the model down by one codec, updates up by another.
+    """Frames both ways: the model down by a downlink, updates up by a codec.
 
     A device that holds the model already is sent a reference to it. Updates are
     acknowledged by the next download; what was not applied returns to the device's
     residual (see docs/sync.md).
 
+    Subclasses plan for each device after sampling by overriding `_plan_phase`.
+
     Parameters
     ----------
     strategy : Strategy
         The inner strategy; it sends one ArrayRecord, the same to all devices.
-    download : Codec
-        Codec of the model.
-    upload : Codec
-        Codec of the updates.
+    downlink : Downlink, optional
+        How the model goes down; by default the whole of it, exactly.
+    upload : Codec, optional
+        Codec of the updates; exact by default.
     error_feedback : bool
         Whether devices keep what the upload codec left out.
+    payload : {"update", "model"}
+        Whether devices encode their update or their model.
+    upload_memory : int
+        Most bytes that the server spends on what an upload codec remembers of devices;
+        a device that it has forgotten sends its next update without prediction.
     **options
         See `WrapperOptions`.
     """
@@ -122,20 +133,25 @@ class FramedStrategy(StrategyWrapper):
         self,
         strategy: Strategy,
         *,
-        download: Codec | None = None,
+        downlink: Downlink | None = None,
         upload: Codec | None = None,
         error_feedback: bool = False,
+        payload: str = UPDATE_PAYLOAD,
+        upload_memory: int = 0,
         **options: Unpack[WrapperOptions],
     ) -> None:
         super().__init__(strategy, **options)
-        self.download = download or get_codec("dense")
+        self.downlink = downlink or WholeDownlink(get_codec("dense"))
         self.upload = upload or get_codec("dense")
         self.error_feedback = error_feedback
+        self.payload = payload
+        self._memory = UplinkMemory(upload_memory)
         self._checkpoint: str | PathLike[str] | None = options.get("checkpoint")
         self._ledger: LedgerStore = MemoryLedger()
         self._session: ServerSession | None = None
-        self._publication: Publication | None = None
+        self._model: ArrayRecord | None = None
         self._headers: dict[int, DownloadHeader] = {}
+        self._plans: dict[int, DevicePlan] = {}
         self._layout: Layout | None = None
         self._is_train = True
 
@@ -170,6 +186,8 @@ class FramedStrategy(StrategyWrapper):
                     self._rounds_before = checkpoint.round
                     if checkpoint.strategy is not None:
                         restore(self.strategy, checkpoint.strategy)
+                    if checkpoint.wrapper is not None:
+                        self._restore(checkpoint.wrapper)
                     log(INFO, "Resumed after round %d", checkpoint.round)
             return super().start(
                 grid,
@@ -183,33 +201,79 @@ class FramedStrategy(StrategyWrapper):
 
     def summary(self) -> None:
         """Log the codecs and the settings of the inner strategy."""
-        log(INFO, "\t├──> Download: %s", self.download.config)
+        log(INFO, "\t├──> Download: %s", self.downlink)
         feedback = " with error feedback" if self.error_feedback else ""
         log(INFO, "\t├──> Upload: %s%s", self.upload.config, feedback)
         super().summary()
 
-    def _open_phase(self, messages: list[Message], *, is_train: bool) -> None:
-        super()._open_phase(messages, is_train=is_train)
+    def _plan_phase(
+        self, server_round: int, node_ids: list[int], *, is_train: bool
+    ) -> dict[int, DevicePlan]:
+        """Return the plan of each device that the inner strategy chose.
+
+        What is known of a device is ``self._session.row(node_id)``.
+        """
+        return {node_id: DevicePlan(self.upload) for node_id in node_ids}
+
+    def _learn(self, server_round: int, devices: Mapping[int, DeviceRecord]) -> None:
+        """Take in what the replies of a phase tell, before it is committed.
+
+        Their reports are in ``self._reports``, their headers were judged by
+        ``self._session``.
+        """
+
+    def _capture(self) -> StrategyState:
+        """Return what a restarted server needs of this strategy."""
+        return self.downlink.state()
+
+    def _restore(self, state: StrategyState) -> None:
+        """Go on from what `_capture` returned."""
+        self.downlink.restore(state)
+
+    def _open_phase(
+        self, server_round: int, messages: list[Message], *, is_train: bool
+    ) -> None:
+        super()._open_phase(server_round, messages, is_train=is_train)
         self._is_train = is_train
-        self._headers = {}
-        if messages:
-            session = self._published(_only_model(messages))
-            nodes = [message.metadata.dst_node_id for message in messages]
-            self._headers = session.open_phase(nodes, train=is_train)
+        self._headers, self._plans = {}, {}
+        if not messages:
+            return
+        session = self._published(_only_model(messages))
+        nodes = [message.metadata.dst_node_id for message in messages]
+        headers = session.open_phase(
+            nodes,
+            train=is_train,
+            changes_from=self.downlink.bases,
+            newcomer=self.downlink.newcomer,
+        )
+        self._headers = {
+            node_id: replace(header, memory=self._memory.digest(header.device))
+            for node_id, header in headers.items()
+        }
+        self._plans = self._plan_phase(server_round, nodes, is_train=is_train)
 
     def _pack(self, node_id: int, content: RecordDict) -> RecordDict:
-        header = self._headers[node_id]
+        header, device = self._headers[node_id], self._plans[node_id]
         (key,) = content.array_records
         packed = RecordDict(dict(content.items()))
-        if header.base == header.target or self._publication is None:
+        if header.base == header.target:
             del packed[key]
         else:
-            packed[key] = self._publication.frame
+            packed[key] = self.downlink.frame(node_id, header)
+        if device.config:
+            for name, record in content.config_records.items():
+                packed[name] = ConfigRecord({**record, **device.config})
         plan = Plan(
             record=key,
-            upload=self.upload.config if self._is_train else None,
+            upload=device.upload.config if self._is_train else None,
             error_feedback=self.error_feedback and self._is_train,
             max_residual_age=self._max_residual_age,
+            payload=self.payload,
+            exact=self.downlink.exact,
+            part=self.downlink.part,
+            settings=device.settings,
+            start=self.downlink.start if header.base == self.downlink.newcomer else {},
+            ask_labels=device.ask_labels,
         )
         packed[RECORD_KEY] = plan.to_record(header)
         return packed
@@ -230,54 +294,75 @@ class FramedStrategy(StrategyWrapper):
     def _withdraw(self, node_id: int, reason: str) -> None:
         if self._session is not None and node_id in self._session.accepted:
             self._session.withdraw(node_id, reason)
+        self._memory.drop(node_id)
 
-    def _open_record(self, record: ArrayRecord, base: Arrays) -> dict[str, Array]:
-        expected = CodecState(update_layout(self._layout or Layout.of(base)))
-        update, _ = self.upload.decode(record_to_frame(record), expected)
-        return update
+    def _open_record(
+        self, node_id: int, record: ArrayRecord, base: Arrays
+    ) -> dict[str, Array]:
+        layout = self._layout or Layout.of(base)
+        is_model = self.payload == MODEL_PAYLOAD
+        expected = CodecState(layout if is_model else update_layout(layout))
+        frame = record_to_frame(record)
+        known = self._memory.get(self._headers[node_id].device, expected)
+        decoded, after = self._plans[node_id].upload.decode(frame, known)
+        self._memory.stage(node_id, after)
+        return difference(decoded, base) if is_model else decoded
 
-    def _close_phase(self, server_round: int, arrays: ArrayRecord | None) -> None:
+    def _close_phase(
+        self,
+        server_round: int,
+        arrays: ArrayRecord | None,
+        devices: Mapping[int, DeviceRecord],
+    ) -> None:
         if self._session is None:
             return
+        self._learn(server_round, devices)
         if arrays is None:
+            self._memory.forget_phase()
             self._session.close_phase()
             return
-        publication = self._publish(arrays, self._session.head.version[0] + 1)
+        rows = {n: self._session.row(n) for n in self._session.accepted}
+        self._memory.commit({n: row.device for n, row in rows.items() if row})
+        self._model = arrays
+        version = self._publish(arrays, self._session.head.version[0] + 1)
         self._session.close_phase(
-            publication.version,
-            Checkpoint(server_round, record_to_arrays(arrays), capture(self.strategy)),
+            version,
+            Checkpoint(
+                server_round,
+                record_to_arrays(arrays),
+                capture(self.strategy),
+                self._capture(),
+            ),
         )
 
     def _published(self, model: ArrayRecord) -> ServerSession:
         """Return the session, at the model that is to be sent."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             head = self._ledger.head()
-            number = 0 if head is None else head.version[0]
-            publication = self._publish(model, number)
-            self._session = ServerSession(
+            version = self.downlink.version
+            if version is None or head is None or version != head.version:
+                version = self._publish(model, 0 if head is None else head.version[0])
+            session = ServerSession(
                 self._ledger,
                 now=time.time_ns(),
                 new_id=lambda: secrets.randbits(64) or 1,
-                initial=publication.version,
+                initial=version,
             )
-        current = self._publication
-        if current is None or current.model is not model:
-            current = self._publish(model, self._session.head.version[0])
-        if current.version != self._session.head.version:
-            # The caller replaced the model: a version of its own.
-            current = self._publish(model, self._session.head.version[0] + 1)
-            self._session.open_phase([])
-            self._session.close_phase(current.version)
-        return self._session
+            replaced = version != session.head.version
+        else:
+            replaced = self._model is not model
+        if replaced:  # by the caller: a version of its own
+            version = self._publish(model, session.head.version[0] + 1)
+            session.open_phase([])
+            session.close_phase(version)
+        self._session, self._model = session, model
+        return session
 
-    def _publish(self, model: ArrayRecord, number: int) -> Publication:
+    def _publish(self, model: ArrayRecord, number: int) -> tuple[int, bytes]:
         arrays = record_to_arrays(model)
         self._layout = self._layout or Layout.of(arrays)
-        frame, _ = self.download.encode(cast_like(self._layout, arrays))
-        decoded, _ = self.download.decode(frame)
-        version = (number, model_digest(decoded))
-        self._publication = Publication(model, frame_to_record(frame), version)
-        return self._publication
+        return self.downlink.publish(cast_like(self._layout, arrays), number)
 
 
 def _only_model(messages: list[Message]) -> ArrayRecord:

@@ -30,7 +30,9 @@ class Uncompressed(StrategyWrapper):
     def _pack(self, node_id: int, content: RecordDict) -> RecordDict:
         return content
 
-    def _open_record(self, record: ArrayRecord, base: Arrays) -> dict[str, Array]:
+    def _open_record(
+        self, node_id: int, record: ArrayRecord, base: Arrays
+    ) -> dict[str, Array]:
         arrays = {}
         for name, array in record.items():
             if name not in base:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from os import PathLike
@@ -21,7 +21,7 @@ from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.records import DeviceRecord, RoundRecord
 from flwr_caesar.transport import (
     RECORD_KEY,
-    Timing,
+    DeviceReport,
     arrays_nbytes,
     arrays_to_record,
     record_to_arrays,
@@ -139,6 +139,7 @@ class StrategyWrapper(Strategy):
         self._weight_key: str = getattr(strategy, "weighted_by_key", "num-examples")
         self._requests: dict[int, Request] = {}
         self._opened: dict[int, tuple[ArrayRecord, Arrays]] = {}
+        self._reports: dict[int, DeviceReport] = {}
         self._phase_start = 0.0
         self._rounds_before = 0
 
@@ -147,8 +148,10 @@ class StrategyWrapper(Strategy):
         """Return the content to send to a node instead of the inner strategy's."""
 
     @abstractmethod
-    def _open_record(self, record: ArrayRecord, base: Arrays) -> dict[str, Array]:
-        """Return the update to `base` in a reply's record, checked.
+    def _open_record(
+        self, node_id: int, record: ArrayRecord, base: Arrays
+    ) -> dict[str, Array]:
+        """Return the update to `base` in the record of a node's reply, checked.
 
         Raises
         ------
@@ -156,11 +159,14 @@ class StrategyWrapper(Strategy):
             If it is malformed.
         """
 
-    def _open_phase(self, messages: list[Message], *, is_train: bool) -> None:
+    def _open_phase(
+        self, server_round: int, messages: list[Message], *, is_train: bool
+    ) -> None:
         """Prepare to pack the messages of a phase."""
         self._phase_start = time.monotonic()
         self._requests = {}
         self._opened = {}
+        self._reports = {}
 
     def _accept(self, node_id: int, content: RecordDict) -> None:
         """Judge a reply before it is opened.
@@ -174,7 +180,12 @@ class StrategyWrapper(Strategy):
     def _withdraw(self, node_id: int, reason: str) -> None:
         """Learn that a reply, accepted or not, is not used."""
 
-    def _close_phase(self, server_round: int, arrays: ArrayRecord | None) -> None:
+    def _close_phase(
+        self,
+        server_round: int,
+        arrays: ArrayRecord | None,
+        devices: Mapping[int, DeviceRecord],
+    ) -> None:
         """End a phase, after which the model is `arrays`; `None` if it is the same."""
 
     def start(
@@ -208,19 +219,17 @@ class StrategyWrapper(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy sample and configure, then pack its messages."""
-        messages = self.strategy.configure_train(
-            self._rounds_before + server_round, arrays, config, grid
-        )
-        return self._repack(messages, is_train=True)
+        server_round += self._rounds_before
+        messages = self.strategy.configure_train(server_round, arrays, config, grid)
+        return self._repack(server_round, messages, is_train=True)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Let the inner strategy sample and configure, then pack its messages."""
-        messages = self.strategy.configure_evaluate(
-            self._rounds_before + server_round, arrays, config, grid
-        )
-        return self._repack(messages, is_train=False)
+        server_round += self._rounds_before
+        messages = self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        return self._repack(server_round, messages, is_train=False)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -232,7 +241,7 @@ class StrategyWrapper(Strategy):
             result = self._aggregate_mean(server_round, replies, devices)
         else:
             result = self._aggregate_all(server_round, replies, devices)
-        self._close_phase(server_round, result[0])
+        self._close_phase(server_round, result[0], devices)
         self._record(server_round, "train", devices)
         return result
 
@@ -252,7 +261,7 @@ class StrategyWrapper(Strategy):
         metrics = None
         if agreeing:
             metrics = self.strategy.aggregate_evaluate(server_round, agreeing)
-        self._close_phase(server_round, None)
+        self._close_phase(server_round, None, devices)
         self._record(server_round, "evaluate", devices)
         return metrics
 
@@ -327,10 +336,10 @@ class StrategyWrapper(Strategy):
         return self.strategy.aggregate_train(server_round, agreeing)
 
     def _repack(
-        self, messages: Iterable[Message], *, is_train: bool
+        self, server_round: int, messages: Iterable[Message], *, is_train: bool
     ) -> Iterable[Message]:
         listed = list(messages)
-        self._open_phase(listed, is_train=is_train)
+        self._open_phase(server_round, listed, is_train=is_train)
         for message in listed:
             node_id = message.metadata.dst_node_id
             if node_id in self._requests:
@@ -385,19 +394,20 @@ class StrategyWrapper(Strategy):
                 device = replace(device, bytes_up=arrays_nbytes(message.content))
             devices[node_id] = device
             try:
-                opened, timing = self._open(message, self._requests[node_id], is_train)
+                opened, report = self._open(message, self._requests[node_id], is_train)
             # Whatever a hostile reply manages to raise, it costs only itself.
             except Exception as err:
                 self._drop(devices, node_id, str(err) or type(err).__name__)
                 continue
+            self._reports[node_id] = report
             devices[node_id] = replace(
                 device,
                 dropped="",
                 raw_bytes_up=self._requests[node_id].raw_bytes if is_train else 0,
                 examples=opened.weight,
-                seconds_train=timing.train,
-                seconds_encode=timing.encode,
-                seconds_decode=timing.decode,
+                seconds_train=report.train,
+                seconds_encode=report.encode,
+                seconds_decode=report.decode,
             )
             yield node_id, message, opened
             devices[node_id] = replace(
@@ -406,14 +416,14 @@ class StrategyWrapper(Strategy):
 
     def _open(
         self, message: Message, request: Request, is_train: bool
-    ) -> tuple[Opened, Timing]:
+    ) -> tuple[Opened, DeviceReport]:
         if message.has_error():
             raise CodecError(f"error {message.error.code}: {message.error.reason}")
         content = RecordDict(dict(message.content.items()))
         self._accept(request.node_id, content)
-        timing = Timing()
+        report = DeviceReport()
         if RECORD_KEY in content:
-            timing = Timing.from_content(content)
+            report = DeviceReport.from_content(content)
             del content[RECORD_KEY]
         weight = read_weight(content, self._weight_key)
         updates = {}
@@ -423,9 +433,9 @@ class StrategyWrapper(Strategy):
                 raise CodecError("reply has no ArrayRecord")
             for key, record in content.array_records.items():
                 bases[key] = _base_for(key, request.bases)
-                updates[key] = self._open_record(record, bases[key])
+                updates[key] = self._open_record(request.node_id, record, bases[key])
                 del content[key]
-        return Opened(updates, bases, weight, content), timing
+        return Opened(updates, bases, weight, content), report
 
     def _drop_odd_metrics(
         self, messages: dict[int, Message], devices: dict[int, DeviceRecord]

@@ -36,7 +36,7 @@ from .protocol import (
     model_digest,
 )
 from .settle import settle
-from .state import DeviceState, Pending
+from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
 
 DecodeModel = Callable[[bytes, Arrays | None], Mapping[str, Array]]
 """From a frame, and the base if it is a change of one, to the model."""
@@ -77,11 +77,22 @@ class Received:
 
 @dataclass(frozen=True)
 class Committed:
-    """A state to save durably, and then the upload to send."""
+    """A state to save durably, and then the upload to send.
+
+    Parameters
+    ----------
+    state : DeviceState
+        To save.
+    frame, reply : bytes, UploadHeader
+        To send after it is saved.
+    sent : mapping of str to ndarray
+        What the server decodes from `frame`; empty if nobody asked for it.
+    """
 
     state: DeviceState
     frame: bytes
     reply: UploadHeader
+    sent: Mapping[str, Array] = field(default_factory=dict)
 
 
 def decode_whole(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
@@ -105,6 +116,7 @@ def receive(
     train: bool,
     new_token: Callable[[], bytes],
     decode_model: DecodeModel = decode_whole,
+    exact: bool = True,
 ) -> Received:
     """Take a request in.
 
@@ -122,6 +134,9 @@ def receive(
         Returns 16 new random bytes.
     decode_model : callable
         Decodes `frame`; may raise CodecError.
+    exact : bool
+        Whether the model must be, to the bit, the one that the header names. False
+        where each device recovers an approximation of its own.
 
     Raises
     ------
@@ -149,7 +164,7 @@ def receive(
         notes=settled.notes,
     )
     try:
-        model = _open_model(state, header, frame, decode_model)
+        model = _open_model(state, header, frame, decode_model, exact=exact)
     except CodecError as err:
         note = f"a whole model is needed: {err}"
         return replace(
@@ -203,8 +218,10 @@ def commit_update(
     codec: Codec,
     new_id: Callable[[], int],
     error_feedback: bool = True,
+    payload: str = UPDATE_PAYLOAD,
+    want_sent: bool = False,
 ) -> Committed:
-    """Encode an update together with the residual.
+    """Encode an update together with the residual, or a whole model without one.
 
     Parameters
     ----------
@@ -213,43 +230,58 @@ def commit_update(
     header : DownloadHeader
         The request.
     update : mapping of str to ndarray
-        What `flwr_caesar.codec.difference` gives for the trained model.
+        What `flwr_caesar.codec.difference` gives for the trained model; the trained
+        model itself for a payload of `MODEL_PAYLOAD`.
     codec : Codec
         For the update.
     new_id : callable
         Returns a new random nonzero number below ``2**64``.
     error_feedback : bool
         Whether to keep what the codec leaves out. Without, it is dropped by choice;
-        uploads that were not applied are sent again all the same.
+        uploads that were not applied are sent again all the same. Of no effect on a
+        whole model, whose residual has no meaning.
+    payload : {"update", "model"}
+        What `update` is.
+    want_sent : bool
+        Whether to return what the server decodes.
 
     Raises
     ------
     CodecError
         If the update cannot be encoded; then nothing changed.
     """
-    layout = update_layout(Layout.of(update))
-    total = _add_residual(update, state.residual, layout)
+    is_model = payload == MODEL_PAYLOAD
     # The server expects the tensors of its model; others need a table in the frame.
-    expected = update_layout(Layout.of(state.model))
+    expected = Layout.of(state.model)
+    total: Arrays = update
+    residual: Mapping[str, Array] = state.residual
+    if not is_model:
+        expected = update_layout(expected)
+        layout = update_layout(Layout.of(update))
+        total = _add_residual(update, state.residual, layout)
+        residual = {}
     memory = CodecState(expected)
     if not state.pending and state.codec_arrays:
         last = CodecState(expected, state.codec_version, state.codec_arrays)
         memory = last if last.digest == header.memory else memory
     raw, _ = codec.encode(total, memory)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)
-    residual: dict[str, Array] = {}
-    if error_feedback:
+    sent: Mapping[str, Array] = {}
+    if want_sent or (error_feedback and not is_model):
         sent, _ = codec.decode(frame, memory)
-        for spec in layout.tensors:
-            if spec.is_float:
-                residual[spec.name] = np.asarray(total[spec.name] - sent[spec.name])
+    if error_feedback and not is_model:
+        residual = {
+            spec.name: np.asarray(total[spec.name] - sent[spec.name])
+            for spec in layout.tensors
+            if spec.is_float
+        }
     upload_id = new_id()
     reply = replace(
         _reply(state, header, UPDATE), base=_held(state), upload_id=upload_id
     )
-    pending = Pending(upload_id, header.order, frame)
+    pending = Pending(upload_id, header.order, frame, payload)
     after = replace(state, residual=residual, pending=(*state.pending, pending))
-    return Committed(after, frame, reply)
+    return Committed(after, frame, reply, sent)
 
 
 def evaluated(state: DeviceState, header: DownloadHeader) -> UploadHeader:
@@ -296,6 +328,8 @@ def _open_model(
     header: DownloadHeader,
     frame: bytes | None,
     decode_model: DecodeModel,
+    *,
+    exact: bool,
 ) -> Mapping[str, Array]:
     if header.base is not None and header.base != _held(state):
         raise CodecError(f"the download builds on {header.base}, not held here")
@@ -304,7 +338,7 @@ def _open_model(
             raise CodecError("the download has no model")
         return state.model
     model = decode_model(frame, None if header.base is None else state.model)
-    if model_digest(model) != header.target[1]:
+    if exact and model_digest(model) != header.target[1]:
         raise CodecError("the model received is not the one that was meant")
     return model
 

@@ -276,6 +276,7 @@ def _same_memory(last: _Saved, new: DeviceState) -> bool:
     same = (
         old.residual is new.residual
         and old.codec_arrays is new.codec_arrays
+        and old.extras is new.extras
         and old.pending == new.pending
     )
     # The mapping may be the same object and yet its arrays changed.

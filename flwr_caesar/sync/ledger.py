@@ -26,7 +26,7 @@ from .lock import FileLock
 from .strategy_state import StrategyState
 
 DATABASE = "ledger.sqlite"
-FORMAT = 1
+FORMAT = 2
 _APPLICATION = 0x43534152
 _MAX_TERMS = 900  # of a query; older SQLite stops at 999
 _SCHEMA = """
@@ -40,7 +40,9 @@ CREATE TABLE meta (
   round INTEGER,
   model TEXT,
   strategy TEXT,
-  strategy_tree TEXT
+  strategy_tree TEXT,
+  wrapper TEXT,
+  wrapper_tree TEXT
 );
 CREATE TABLE devices (
   device TEXT PRIMARY KEY,
@@ -53,7 +55,8 @@ CREATE TABLE devices (
   last_phase INTEGER NOT NULL,
   uploads INTEGER NOT NULL,
   refused INTEGER NOT NULL,
-  resyncs INTEGER NOT NULL
+  resyncs INTEGER NOT NULL,
+  facts BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE nodes (node INTEGER PRIMARY KEY, device TEXT NOT NULL);
 """
@@ -64,8 +67,11 @@ ON CONFLICT (one) DO UPDATE SET lineage = excluded.lineage,
   incarnation = excluded.incarnation, phase = excluded.phase,
   version = excluded.version, digest = excluded.digest
 """
-_PUT_FILES = "UPDATE meta SET round = ?, model = ?, strategy = ?, strategy_tree = ?"
-_PUT_DEVICE = f"INSERT OR REPLACE INTO devices VALUES ({', '.join('?' * 11)})"
+_PUT_FILES = """
+UPDATE meta SET round = ?, model = ?, strategy = ?, strategy_tree = ?, wrapper = ?,
+  wrapper_tree = ?
+"""
+_PUT_DEVICE = f"INSERT OR REPLACE INTO devices VALUES ({', '.join('?' * 12)})"
 # Without the last condition every known node would dirty a page.
 _PUT_NODE = """
 INSERT INTO nodes VALUES (?, ?)
@@ -86,11 +92,14 @@ class Checkpoint:
         The global model after it.
     strategy : StrategyState, optional
         State of the inner strategy.
+    wrapper : StrategyState, optional
+        State of ours around it.
     """
 
     round: int
     model: Mapping[str, Array]
     strategy: StrategyState | None = None
+    wrapper: StrategyState | None = None
 
 
 class SqliteLedger:
@@ -158,15 +167,17 @@ class SqliteLedger:
         DamagedStateError
             If its files are not what was written.
         """
-        row = self._meta("round, model, strategy, strategy_tree")
+        row = self._meta("round, model, strategy, strategy_tree, wrapper, wrapper_tree")
         if row is None or row[1] is None:
             return None
-        number, model, strategy, tree = row
+        number, model, *states = row
         try:
-            state = None
-            if strategy is not None:
-                state = StrategyState(json.loads(tree), self._read(strategy))
-            return Checkpoint(number, self._read(model), state)
+            return Checkpoint(
+                number,
+                self._read(model),
+                self._read_state(*states[:2]),
+                self._read_state(*states[2:]),
+            )
         except (DamagedStateError, OSError, ValueError) as err:
             raise DamagedStateError(
                 f"the checkpoint {self.folder} cannot be resumed: {err}; restore it "
@@ -188,6 +199,12 @@ class SqliteLedger:
         """Return the rows of those of these devices that are known."""
         rows = self._select("SELECT * FROM devices WHERE device IN", list(ids))
         return {row[0]: _from_sql(row) for row in rows}
+
+    def facts(self) -> dict[str, bytes]:
+        """Return the facts of all devices of which there are any."""
+        query = "SELECT device, facts FROM devices WHERE length(facts)"
+        with self._explained():
+            return dict(self._connection().execute(query))
 
     def commit(
         self,
@@ -218,17 +235,11 @@ class SqliteLedger:
             *head.version,
         )
         with self._explained():
-            files = () if checkpoint is None else self._write(checkpoint)
+            files = None if checkpoint is None else self._write(checkpoint)
             with self._transaction() as database:
                 database.execute(_PUT_HEAD, head_row)
-                if checkpoint is not None:
-                    model, *rest = (json.dumps(file.to_json()) for file in files)
-                    tree = None
-                    if checkpoint.strategy is not None:
-                        tree = json.dumps(checkpoint.strategy.tree)
-                    strategy = rest[0] if rest else None
-                    row = (checkpoint.round, model, strategy, tree)
-                    database.execute(_PUT_FILES, row)
+                if files is not None:
+                    database.execute(_PUT_FILES, files)
                 database.executemany(_PUT_DEVICE, map(_to_sql, rows))
                 pairs = ((_signed(node), dev) for node, dev in (nodes or {}).items())
                 database.executemany(_PUT_NODE, pairs)
@@ -236,19 +247,30 @@ class SqliteLedger:
             self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        row = self._meta("model, strategy") or ()
+        row = self._meta("model, strategy, wrapper") or ()
         names = [json.loads(file)[0] for file in row if file is not None]
         with contextlib.suppress(OSError):
             remove_others(self.folder, names)
 
-    def _write(self, checkpoint: Checkpoint) -> tuple[StoredFile, ...]:
+    def _write(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        """Write a checkpoint's files; return what the database says of them."""
         self._remove_leftovers()
-        files = [write_arrays(self.folder, "model", checkpoint.model)]
-        if checkpoint.strategy is not None:
-            arrays = checkpoint.strategy.arrays
-            files.append(write_arrays(self.folder, "strategy", arrays))
+        model = write_arrays(self.folder, "model", checkpoint.model)
+        row: list[Any] = [checkpoint.round, json.dumps(model.to_json())]
+        for name in ("strategy", "wrapper"):
+            state: StrategyState | None = getattr(checkpoint, name)
+            if state is None:
+                row += [None, None]
+            else:
+                file = write_arrays(self.folder, name, state.arrays)
+                row += [json.dumps(file.to_json()), json.dumps(state.tree)]
         sync_folder(self.folder)
-        return tuple(files)
+        return tuple(row)
+
+    def _read_state(self, file: str | None, tree: str | None) -> StrategyState | None:
+        if file is None or tree is None:
+            return None
+        return StrategyState(json.loads(tree), self._read(file))
 
     def _read(self, row: str) -> dict[str, Array]:
         return read_arrays(self.folder, StoredFile.from_json(json.loads(row)))
@@ -334,7 +356,7 @@ def _to_sql(row: DeviceRow) -> tuple[Any, ...]:
     held = row.held or (None, None)
     applied = struct.pack(f"<{len(row.applied)}Q", *row.applied)
     counts = (row.uploads, row.refused, row.resyncs)
-    return (row.device, *held, applied, *row.first, *row.last, *counts)
+    return (row.device, *held, applied, *row.first, *row.last, *counts, row.facts)
 
 
 def _from_sql(row: tuple[Any, ...]) -> DeviceRow:

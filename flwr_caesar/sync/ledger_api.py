@@ -51,6 +51,8 @@ class DeviceRow:
         Orders of the first and the last request it answered.
     uploads, refused, resyncs : int
         Uploads applied, replies refused, and whole models asked for.
+    facts : bytes
+        What a strategy knows of the device; opaque here.
     """
 
     device: str
@@ -61,6 +63,7 @@ class DeviceRow:
     uploads: int = 0
     refused: int = 0
     resyncs: int = 0
+    facts: bytes = b""
 
 
 class LedgerStore(Protocol):
@@ -77,6 +80,9 @@ class LedgerStore(Protocol):
 
     def devices(self, ids: Collection[str]) -> dict[str, DeviceRow]:
         """Return the rows of those of these devices that are known."""
+
+    def facts(self) -> dict[str, bytes]:
+        """Return the facts of all devices of which there are any."""
 
     def commit(
         self,

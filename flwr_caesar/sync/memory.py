@@ -42,6 +42,10 @@ class MemoryLedger:
         """See `LedgerStore.devices`."""
         return {i: self._rows[i] for i in ids if i in self._rows}
 
+    def facts(self) -> dict[str, bytes]:
+        """See `LedgerStore.facts`."""
+        return {i: row.facts for i, row in self._rows.items() if row.facts}
+
     def commit(
         self,
         head: Head,

@@ -11,10 +11,11 @@ import numpy as np
 from flwr_caesar.codec.layout import Array, Arrays
 
 from .errors import DamagedStateError
-from .state import DeviceState, Pending
+from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
 
-FORMAT = 1
-_KINDS = ("residual", "codec", "pending")
+FORMAT = 2
+_KINDS = ("residual", "codec", "pending", "extras")
+_PAYLOADS = (UPDATE_PAYLOAD, MODEL_PAYLOAD)
 
 
 def seal(manifest: dict[str, Any]) -> bytes:
@@ -55,19 +56,19 @@ def describe(state: DeviceState) -> dict[str, Any]:
         "order": list(state.order),
         "version": state.version,
         "digest": state.digest.hex(),
-        "pending": [[p.upload_id, *p.order] for p in state.pending],
+        "pending": [[p.upload_id, *p.order, p.payload] for p in state.pending],
         "settled": list(state.settled),
         "codec_version": state.codec_version,
     }
 
 
 def pack_memory(state: DeviceState) -> dict[str, Array]:
-    """Return residual, codec memory and pending frames under one set of names."""
+    """Return all arrays but the model's, and pending frames, under one set of names."""
     frames = {
         str(index): np.frombuffer(pending.frame, np.uint8)
         for index, pending in enumerate(state.pending)
     }
-    parts = (state.residual, state.codec_arrays, frames)
+    parts = (state.residual, state.codec_arrays, frames, state.extras)
     return {
         f"{kind}/{name}": array
         for kind, part in zip(_KINDS, parts, strict=True)
@@ -90,8 +91,13 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             parts[kind][rest] = array
         frames = parts["pending"]
         pending = tuple(
-            Pending(_int(upload), (_int(incarnation), _int(phase)), frame.tobytes())
-            for (upload, incarnation, phase), frame in zip(
+            Pending(
+                _int(upload),
+                (_int(incarnation), _int(phase)),
+                frame.tobytes(),
+                _PAYLOADS[_PAYLOADS.index(payload)],
+            )
+            for (upload, incarnation, phase, payload), frame in zip(
                 manifest["pending"],
                 (frames[str(index)] for index in range(len(frames))),
                 strict=True,
@@ -110,6 +116,7 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             settled=tuple(map(_int, manifest["settled"])),
             codec_version=_int(manifest["codec_version"]),
             codec_arrays=parts["codec"],
+            extras=parts["extras"],
         )
     except (KeyError, TypeError, ValueError) as err:
         raise DamagedStateError(f"its parts do not fit: {err!r}") from err

@@ -56,9 +56,6 @@ class ServerSession:
         Returns a new random nonzero number below ``2**64``.
     initial : tuple of int and bytes
         Version of the first model, for a ledger that is empty.
-    changes_from : container of Version
-        Versions that the current model can be sent as a change of. The model itself
-        need not be among them: who holds it is sent none.
 
     Attributes
     ----------
@@ -73,11 +70,9 @@ class ServerSession:
         now: int,
         new_id: Callable[[], int],
         initial: Version,
-        changes_from: Container[Version] = (),
     ) -> None:
         self._store = store
         self._new_id = new_id
-        self._changes_from = changes_from
         head = store.head() or Head(new_id(), 0, 0, initial)
         self._head = replace(head, incarnation=max(now, head.incarnation + 1))
         store.commit(self._head)
@@ -87,6 +82,7 @@ class ServerSession:
         self._uploads: dict[int, tuple[str, int]] = {}
         self._senders: set[str] = set()
         self._train = True
+        self._changes_from: Container[Version] = ()
         self.refusals: Counter[str] = Counter()
 
     @property
@@ -100,13 +96,31 @@ class ServerSession:
         return frozenset(self._uploads)
 
     def open_phase(
-        self, node_ids: Collection[int], *, train: bool = True
+        self,
+        node_ids: Collection[int],
+        *,
+        train: bool = True,
+        changes_from: Container[Version] = (),
+        newcomer: Version | None = None,
     ) -> dict[int, DownloadHeader]:
         """Begin a phase, and return the header for each node.
 
         A header whose base is its target goes without a model; one without a base goes
         with the whole model; any other with a change of its base.
+
+        Parameters
+        ----------
+        node_ids : collection of int
+            Whom to ask.
+        train : bool
+            Whether they are asked for updates.
+        changes_from : container of Version
+            Versions that the model can be sent as a change of. The model itself need
+            not be among them: who holds it is sent none.
+        newcomer : tuple of int and bytes, optional
+            What to suppose that a device holds that was never heard of.
         """
+        self._changes_from = changes_from
         self._forget_phase()
         self._train = train
         self._head = replace(self._head, phase=self._head.phase + 1)
@@ -119,7 +133,7 @@ class ServerSession:
                 order=(self._head.incarnation, self._head.phase),
                 nonce=self._new_id(),
                 target=self._head.version,
-                base=self._base(row.held) if row else None,
+                base=self._base(row.held if row else newcomer),
                 device=row.device if row else "",
                 applied=row.applied if row else (),
             )
@@ -170,6 +184,17 @@ class ServerSession:
             self._uploads[node_id] = device, reply.upload_id
             self._senders.add(device)
         return Verdict(True)
+
+    def row(self, node_id: int) -> DeviceRow | None:
+        """Return what is known of the device at a node asked in the open phase."""
+        request = self._open.get(node_id)
+        device = self._nodes.get(node_id) or (request.device if request else "")
+        return self._rows.get(device)
+
+    def note(self, node_id: int, facts: bytes) -> None:
+        """Remember facts of a device whose reply was judged in the open phase."""
+        device = self._nodes[node_id]
+        self._rows[device] = replace(self._rows[device], facts=facts)
 
     def withdraw(self, node_id: int, reason: str) -> None:
         """Take an accepted update out again, as it turned out unusable."""

@@ -19,7 +19,7 @@ from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
 
 from .ledger_api import MAX_APPLIED
 from .protocol import DownloadHeader, device_id
-from .state import DeviceState, Pending
+from .state import MODEL_PAYLOAD, DeviceState, Pending
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def settle(
             continue
         if stands:
             memory = after.version, after.arrays
-        else:
+        elif pending.payload != MODEL_PAYLOAD:
             residual = add_floats(residual, values)
     if returned:
-        notes.append(f"{len(returned)} uploads were not applied and will go again")
+        notes.append(f"{len(returned)} uploads were not applied")
     codec_version, codec_arrays = memory
     judged = replace(
         state,
@@ -96,7 +96,9 @@ def add_floats(left: Mapping[str, Array], right: Arrays) -> dict[str, Array]:
 def _decode(
     state: DeviceState, pending: Pending
 ) -> tuple[Mapping[str, Array], CodecState]:
-    layout = update_layout(Layout.of(state.model))
+    layout = Layout.of(state.model)
+    if pending.payload != MODEL_PAYLOAD:
+        layout = update_layout(layout)
     memory = CodecState(layout, state.codec_version, state.codec_arrays)
     codec = get_codec(inspect_frame(pending.frame).config)
     return codec.decode(pending.frame, memory)
@@ -110,6 +112,8 @@ def _forfeit(
     for pending in state.pending:
         if pending.upload_id in applied:
             standing.append(pending.upload_id)
+            continue
+        if pending.payload == MODEL_PAYLOAD:
             continue
         try:
             given_up = add_floats(given_up, _decode(state, pending)[0])
@@ -128,5 +132,6 @@ def _forfeit(
         settled=(),
         codec_version=0,
         codec_arrays={},
+        extras={},
     )
     return Settled(fresh, tuple(standing), forfeited=given_up, notes=(note,))

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from flwr_caesar.codec.layout import Array
 
+UPDATE_PAYLOAD = "update"
+MODEL_PAYLOAD = "model"
+
 Order = tuple[int, int]
 """When the server made a request: its incarnation, and a count of its phases.
 
@@ -28,11 +31,15 @@ class Pending:
         Of the request it answers.
     frame : bytes
         What was sent; decoding it gives what the residual gets back.
+    payload : str
+        `UPDATE_PAYLOAD`, or `MODEL_PAYLOAD` for a whole model, which is superseded by
+        the next one and never goes back into a residual.
     """
 
     upload_id: int
     order: Order
     frame: bytes
+    payload: str = UPDATE_PAYLOAD
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class DeviceState:
         Ids of the newest uploads known to be applied, newest last.
     codec_version, codec_arrays : int, mapping of str to ndarray
         Memory of the upload codec after the last settled upload.
+    extras : mapping of str to ndarray
+        What a method keeps on the device beside these, such as control variates.
     """
 
     token: bytes
@@ -75,6 +84,7 @@ class DeviceState:
     settled: tuple[int, ...] = ()
     codec_version: int = 0
     codec_arrays: Mapping[str, Array] = field(default_factory=dict)
+    extras: Mapping[str, Array] = field(default_factory=dict)
 
 
 class DeviceStore(Protocol):

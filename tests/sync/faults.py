@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec.layout import DTYPE_CODES, Array
-from flwr_caesar.sync.state import DeviceState, Pending
+from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState, Pending
 
 CALLS = ("open", "write", "fsync", "replace", "mkdir", "unlink")
 
@@ -43,11 +43,12 @@ def sample(seed: int, *, lineage: int = 2**64 - 1, version: int = 3) -> DeviceSt
         residual={"w": rng.standard_normal(50).astype(np.float32), "a/b": np.ones(2)},
         pending=(
             Pending(2**64 - 2, (1, 1), b""),
-            Pending(9, (2, 2), rng.bytes(1000)),
+            Pending(9, (2, 2), rng.bytes(1000), MODEL_PAYLOAD),
         ),
         settled=(1, 2**64 - 1),
         codec_version=4,
         codec_arrays={"": np.arange(4.0), "__metadata__": np.zeros(3, bool)},
+        extras={"h/w": rng.standard_normal(3), "x": np.ones((), np.int8)},
     )
 
 

@@ -197,7 +197,7 @@ def test_a_damaged_folder_is_used_again(root: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 3},
         {"format": None},
         {"lineage": 5},
         {"lineage": "5"},

@@ -22,7 +22,9 @@ from .faults import Killed, every_dtype, failing_at
 MAX = 2**64 - 1
 ROWS = [
     DeviceRow("aa" * 16),
-    DeviceRow("bb" * 16, (7, b"12345678"), (1, MAX), (2**62, 1), (2**62, 9), 3, 4, 5),
+    DeviceRow(
+        "bb" * 16, (7, b"12345678"), (1, MAX), (2**62, 1), (2**62, 9), 3, 4, 5, b"\0"
+    ),
 ]
 
 
@@ -37,7 +39,8 @@ def checkpoint(number: int) -> Checkpoint:
         "1": np.ones((), np.float32),
     }
     state = StrategyState({"m_t": ["array", "0"], "eta": ["float", "0x1p-3"]}, moments)
-    return Checkpoint(number, every_dtype(number), state)
+    own = StrategyState({"number": number}, {"point": np.arange(number)})
+    return Checkpoint(number, every_dtype(number), state, own)
 
 
 def image(ledger: LedgerStore) -> object:
@@ -45,14 +48,15 @@ def image(ledger: LedgerStore) -> object:
     kept = ledger.checkpoint()
     arrays: list[object] = []
     if kept:
-        parts = [kept.model, kept.strategy.arrays if kept.strategy else {}]
+        states = [state for state in (kept.strategy, kept.wrapper) if state]
+        parts = [kept.model, *(state.arrays for state in states)]
         arrays += [
             (name, a.dtype.name, a.shape, a.astype(a.dtype.newbyteorder("<")).tobytes())
             for part in parts
             for name, a in part.items()
         ]
-        arrays += [kept.round, kept.strategy and kept.strategy.tree]
-    return ledger.head(), ledger.at_nodes([0, 1, MAX]), arrays
+        arrays += [kept.round, *(state.tree for state in states)]
+    return ledger.head(), ledger.at_nodes([0, 1, MAX]), ledger.facts(), arrays
 
 
 def reopened(folder: Path) -> object:
@@ -160,7 +164,7 @@ def test_failing_anywhere_leaves_the_old_or_the_new_round(
             assert image(ledger) in (old, new)
         ledger.close()
         assert reopened(folder) in (old, new)
-        assert len(list(folder.glob("*.safetensors"))) == 2
+        assert len(list(folder.glob("*.safetensors"))) == 3
     assert reopened(folder) == new
     assert call > 8
 
@@ -229,7 +233,7 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
         SqliteLedger(tmp_path)
 
 
-@pytest.mark.parametrize("pragma", ["user_version = 2", "application_id = 3"])
+@pytest.mark.parametrize("pragma", ["user_version = 3", "application_id = 3"])
 def test_another_format_is_refused(tmp_path: Path, pragma: str) -> None:
     committed(tmp_path, 1)
     with sqlite3.connect(tmp_path / DATABASE) as database:

@@ -1,0 +1,135 @@
+"""What a method does on the device around the app's own training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flwr.app import RecordDict
+
+from flwr_caesar.codec import CodecError, Layout, get_codec, inspect_frame
+from flwr_caesar.codec.caesar_model import with_stale
+from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.sync.device import Received, decode_whole
+from flwr_caesar.sync.state import DeviceState
+
+_TRAINED = "trained/"
+
+
+@dataclass(frozen=True)
+class DevicePart:
+    """The device's half of a method; this one adds nothing.
+
+    What a part keeps between messages it puts into `DeviceState.extras`, which is
+    saved together with the residual.
+
+    Parameters
+    ----------
+    settings : mapping
+        From the server's plan; check before use.
+    """
+
+    settings: Mapping[str, Any]
+
+    def decode(
+        self, state: DeviceState | None, frame: bytes, base: Arrays | None
+    ) -> Mapping[str, Array]:
+        """Return the model in a download; see `flwr_caesar.sync.device.receive`."""
+        return decode_whole(frame, base)
+
+    def before(
+        self, received: Received, content: RecordDict
+    ) -> tuple[DeviceState, RecordDict]:
+        """Return the state to go on with, and what the app is to see.
+
+        Parameters
+        ----------
+        received : Received
+            With the model in it.
+        content : RecordDict
+            Of the message, with the model as a plain ArrayRecord. Not changed.
+        """
+        return received.state, content
+
+    def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
+        """Return the state to save before the reply leaves.
+
+        Parameters
+        ----------
+        state : DeviceState
+            With the upload in it.
+        trained : mapping of str to ndarray
+            What the app returned.
+        sent : mapping of str to ndarray
+            What the server decodes.
+        """
+        return state
+
+    def report(self, state: DeviceState) -> Mapping[str, Any]:
+        """Return what the server is to know, JSON-serialisable and small."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Recovery(DevicePart):
+    """Recover a model that Caesar compressed, from the device's own last model.
+
+    The model that the device trained last is kept; the next download is decoded with
+    it as `flwr_caesar.codec.caesar_model.CaesarModel` says.
+    """
+
+    def decode(
+        self, state: DeviceState | None, frame: bytes, base: Arrays | None
+    ) -> Mapping[str, Array]:
+        """Return the recovered model; as it was sent, if it does not say otherwise.
+
+        Raises
+        ------
+        CodecError
+            If it is to be recovered and this device has no model of its own.
+        """
+        if base is None:
+            return decode_whole(frame, None)
+        own = _extras(state, _TRAINED)
+        if not own:
+            raise CodecError("this device has no trained model to recover it from")
+        codec = get_codec(inspect_frame(frame).config)
+        return codec.decode(frame, with_stale(Layout.of(base), own))[0]
+
+    def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
+        """Keep the trained model."""
+        return replace(
+            state, extras={_TRAINED + name: array for name, array in trained.items()}
+        )
+
+
+def _extras(state: DeviceState | None, prefix: str) -> dict[str, Array]:
+    extras = state.extras if state else {}
+    return {
+        name.removeprefix(prefix): array
+        for name, array in extras.items()
+        if name.startswith(prefix)
+    }
+
+
+_PARTS: dict[str, Callable[[Mapping[str, Any]], DevicePart]] = {
+    "": DevicePart,
+    "recovery": Recovery,
+}
+
+
+def get_part(name: str, settings: Mapping[str, Any]) -> DevicePart:
+    """Return the part that a plan names.
+
+    Raises
+    ------
+    CodecError
+        If there is none of that name here, or it refuses its settings.
+    """
+    if name not in _PARTS:
+        raise CodecError(
+            f"the server asks for {name!r:.40}, which this device does not have: "
+            "install the same flwr-caesar on both sides"
+        )
+    return _PARTS[name](settings)

@@ -1,0 +1,55 @@
+"""A shared start: the first model, made on the device instead of downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.sync.protocol import DownloadHeader, model_digest
+from flwr_caesar.sync.state import DeviceState
+
+
+def start_state(
+    state: DeviceState | None,
+    header: DownloadHeader,
+    initial: Arrays,
+    start: Mapping[str, Any],
+    new_token: Callable[[], bytes],
+) -> DeviceState | None:
+    """Return a state that holds the first model, if that is what the server builds on.
+
+    Parameters
+    ----------
+    state : DeviceState, optional
+        As it was saved; it holds no model.
+    header : DownloadHeader
+        The request.
+    initial : mapping of str to ndarray
+        The app's own initial arrays.
+    start : mapping
+        From the plan: how the server made the first model of its initial arrays.
+    new_token : callable
+        Returns 16 new random bytes.
+
+    Returns
+    -------
+    DeviceState or None
+        `state` as it is, if the first model comes out another than the server's; the
+        device then says that it needs a whole one.
+    """
+    from flwr_caesar.codec.publication import initial_model
+
+    if header.base is None:
+        return state
+    try:
+        model = initial_model(initial, start)
+    except CodecError:
+        return state
+    number, digest = header.base
+    if model_digest(model) != digest:
+        return state
+    state = state or DeviceState(new_token(), header.lineage)
+    return replace(state, model=model, version=number, digest=digest)

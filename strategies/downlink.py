@@ -1,0 +1,110 @@
+"""How a model travels down: what is published, and the frame for each device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Container, Mapping
+from typing import Any
+
+from flwr.app import ArrayRecord
+
+from flwr_caesar.codec import Codec
+from flwr_caesar.codec.layout import Array
+from flwr_caesar.sync.ledger_api import Version
+from flwr_caesar.sync.protocol import DownloadHeader, model_digest
+from flwr_caesar.sync.strategy_state import StrategyState
+from flwr_caesar.transport import frame_to_record
+
+
+class Downlink(ABC):
+    """What devices are sent of the server's models.
+
+    Frames are shared objects: two devices that get equal bytes get one ArrayRecord,
+    which the SuperLink stores once.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether all devices decode the model that the version's digest names. False
+        where each recovers an approximation of its own.
+    part : str
+        The device part that decodes it (`flwr_caesar.clients.parts`).
+    """
+
+    exact: bool = True
+    part: str = ""
+
+    @property
+    @abstractmethod
+    def version(self) -> Version | None:
+        """What is published; `None` before the first."""
+
+    @property
+    def bases(self) -> Container[Version]:
+        """Versions of which the published one can be sent as a change."""
+        return ()
+
+    @property
+    def newcomer(self) -> Version | None:
+        """Base to suppose of a device that was never heard of; `None`: it has none."""
+        return None
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """How a device makes the base `newcomer` from its own initial arrays."""
+        return {}
+
+    @abstractmethod
+    def publish(self, model: Mapping[str, Array], number: int) -> Version:
+        """Take a new model, in the dtypes of the first, under a version number."""
+
+    @abstractmethod
+    def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
+        """Return what a node is sent, whose header's base is not its target."""
+
+    def state(self) -> StrategyState:
+        """Return what a restarted server needs to go on with the same versions."""
+        return StrategyState()
+
+    def restore(self, state: StrategyState) -> None:  # noqa: B027
+        """Go on from what `state` returned.
+
+        Raises
+        ------
+        DamagedStateError
+            If it was not made by `state`; nothing is changed then.
+        """
+
+
+class WholeDownlink(Downlink):
+    """The whole model each time, by one codec, the same frame for all devices.
+
+    Parameters
+    ----------
+    codec : Codec
+        May be lossy; the version is named by what the frame decodes to.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self._version: Version | None = None
+        self._frame: ArrayRecord | None = None
+
+    @property
+    def version(self) -> Version | None:
+        """See `Downlink.version`."""
+        return self._version
+
+    def publish(self, model: Mapping[str, Array], number: int) -> Version:
+        """See `Downlink.publish`."""
+        frame, _ = self.codec.encode(model)
+        decoded, _ = self.codec.decode(frame)
+        self._frame = frame_to_record(frame)
+        self._version = number, model_digest(decoded)
+        return self._version
+
+    def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
+        """See `Downlink.frame`."""
+        if self._frame is None:
+            raise ValueError("nothing is published yet")
+        return self._frame
