@@ -26,7 +26,7 @@ from .layout import Array, Arrays, Layout, TensorSpec
 _FIRST_BITS = 6
 _LOWEST, _HIGHEST, _OF_ZERO = -90, 50, -16
 _CURRENT, _FIRST, _OLDER = "current/", "first", "older/"
-_GRIDS, _EXPONENTS = "grids", "exponents"
+_GRIDS, _EXPONENTS, _DIGEST = "grids", "exponents", "digest"
 
 
 def first_exponent(model: Arrays, grids: Grids = DEFAULT_GRIDS) -> int:
@@ -268,6 +268,7 @@ class PointHistory:
         grids = self.current.grids
         state[_GRIDS] = np.array([grids.exact_below, grids.fine_below], np.int64)
         state[_EXPONENTS] = np.array([self.exponent, *self.current.exponents], np.int16)
+        state[_DIGEST] = np.frombuffer(self.current.digest, np.uint8)
         if self.first is not None:
             state |= _pack(_FIRST, self.first_frame, self.first)
         for i, entry in enumerate(self.older):
@@ -308,6 +309,8 @@ class PointHistory:
                 if name.startswith(_CURRENT)
             }
             current = ModelPoint.of(arrays, exponents, grids)
+            if current.digest != state[_DIGEST].tobytes():
+                raise CodecError("the current model differs from its digest")
             first, first_frame = None, b""
             if _FIRST in state:
                 first = _unpack(_FIRST, state, current)
