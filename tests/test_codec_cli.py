@@ -61,7 +61,9 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == list_codecs()
     assert call("list", "--json") == 0
     configs = json.loads(capsys.readouterr().out)
-    assert configs == [get_codec(codec_id).config for codec_id in list_codecs()]
+    assert configs == [
+        {"id": codec_id, **get_codec(codec_id).parameters} for codec_id in list_codecs()
+    ]
 
 
 def test_bench_json_is_of_real_frames(
