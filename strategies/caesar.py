@@ -155,9 +155,7 @@ class Caesar(FramedStrategy):
                 exact_below=exact_below,
                 max_versions=max_versions,
             )
-            super().__init__(
-                strategy, downlink=lattice, error_feedback=True, **options
-            )
+            super().__init__(strategy, downlink=lattice, error_feedback=True, **options)
         self._rate, self._spread = rate, rate_spread
         self._theta_max = theta_max
         self._theta_upload = theta_upload_min, theta_upload_max
@@ -250,7 +248,7 @@ class Caesar(FramedStrategy):
                 slots,
                 bytes_down=down,
                 bytes_up=up,
-                seconds=[record.seconds_transfer for record in records],
+                seconds=[_transfer_seconds(record) for record in records],
             )
 
     def _restore(self, state: StrategyState) -> None:
@@ -285,9 +283,7 @@ class Caesar(FramedStrategy):
             theta_max=high,
         )
 
-    def _upload_codecs(
-        self, theta: Floats, rates: Floats | None = None
-    ) -> list[Codec]:
+    def _upload_codecs(self, theta: Floats, rates: Floats | None = None) -> list[Codec]:
         if self._is_paper:
             return [
                 get_codec(
@@ -321,7 +317,7 @@ class Caesar(FramedStrategy):
         seconds = estimates.seconds_per_sample.predict(slots)
         up = estimates.up_bytes_per_second.predict(slots)
         down = np.array([self._download_bytes(node_id) for node_id in node_ids])
-        parameters = self._layout.num_elements if self._layout else 1
+        parameters = self._num_parameters()
         low, high = self._batches
         links = {
             "down_bytes_per_second": estimates.down_bytes_per_second.predict(slots),
@@ -357,6 +353,10 @@ class Caesar(FramedStrategy):
         )
         return sizes, rates
 
+    def _num_parameters(self) -> int:
+        tensors = self._layout.tensors if self._layout else ()
+        return max(sum(spec.size for spec in tensors), 1)
+
     def _download_bytes(self, node_id: int) -> int:
         header = self._headers[node_id]
         if header.base == header.target:
@@ -364,8 +364,13 @@ class Caesar(FramedStrategy):
         return record_nbytes(self.downlink.frame(node_id, header)) + _HEADER_BYTES
 
 
+def _transfer_seconds(record: DeviceRecord) -> float:
+    own = record.seconds_train + record.seconds_encode + record.seconds_decode
+    return record.seconds_round_trip - own
+
+
 def _topk_bits(theta: Floats) -> Floats:
-    """Return bits a parameter of the largest elements in float32, positions included."""
+    """Return bits a parameter of the largest elements in float32, with positions."""
     kept = np.clip(1 - theta, 1e-9, 1 - 1e-9)
     entropy = -kept * np.log2(kept) - (1 - kept) * np.log2(1 - kept)
     return np.asarray(32 * kept + entropy, np.float64)

@@ -189,6 +189,9 @@ class FramedStrategy(StrategyWrapper):
                     if checkpoint.wrapper is not None:
                         self._restore(checkpoint.wrapper)
                     log(INFO, "Resumed after round %d", checkpoint.round)
+            if self._rounds_before == 0:
+                begun = self.downlink.begin(record_to_arrays(initial_arrays))
+                initial_arrays = arrays_to_record(begun)
             return super().start(
                 grid,
                 initial_arrays,

@@ -9,9 +9,14 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.lattice_model import Grids
 from flwr_caesar.codec.layout import Array
-from flwr_caesar.codec.publication import PointHistory, first_exponent
+from flwr_caesar.codec.publication import (
+    FIRST_BITS,
+    PointHistory,
+    first_exponent,
+)
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -52,7 +57,7 @@ class LatticeDownlink(Downlink):
         *,
         step_sigmas: float = 2.0,
         shared_start: bool = False,
-        first_bits: int = 6,
+        first_bits: int = FIRST_BITS,
         exact_below: int = 0,
         max_versions: int = 30,
         max_bytes: int = 1 << 30,
@@ -70,6 +75,7 @@ class LatticeDownlink(Downlink):
             "max_bytes": max_bytes,
         }
         self._history: PointHistory | None = None
+        self._begun: PointHistory | None = None
         self._number = self._first_number = self._first_exponent = 0
         self._records: dict[bytes | None, ArrayRecord] = {}
 
@@ -105,20 +111,28 @@ class LatticeDownlink(Downlink):
             "fine_below": self._grids.fine_below,
         }
 
+    def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the first point, so that nothing of it is left to publish later."""
+        self._first_exponent = first_exponent(model, self._grids, self._first_bits)
+        self._begun = PointHistory.start(
+            model,
+            shared=self._shared_start,
+            exponent=self._first_exponent,
+            grids=self._grids,
+            **self._limits,
+        )
+        return self._begun.current.arrays()
+
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
-        if self._history is None:
-            exponent = first_exponent(model, self._grids, self._first_bits)
-            self._history = PointHistory.start(
-                model,
-                shared=self._shared_start,
-                exponent=exponent,
-                grids=self._grids,
-                **self._limits,
-            )
-            self._first_number, self._first_exponent = number, exponent
-        else:
+        if self._history is not None:
             self._history = self._history.publish(model)
+        else:
+            if self._begun is None or self._begun.current.digest != model_digest(model):
+                self.begin(model)
+            self._history, self._begun = self._begun, None
+            self._first_number = number
+        assert self._history is not None
         self._number = number
         self._records = {}
         return number, self._history.current.digest
@@ -144,13 +158,15 @@ class LatticeDownlink(Downlink):
         if "lattice" not in state.tree:
             return
         try:
-            number, first_number, first_exponent = map(int, state.tree["lattice"])
+            number, first_number, exponent = map(int, state.tree["lattice"])
             history = PointHistory.from_arrays(state.arrays, **self._limits)
         except (CodecError, TypeError, ValueError) as err:
-            raise DamagedStateError(f"the published models are malformed: {err}") from err
+            raise DamagedStateError(
+                f"the published models are malformed: {err}"
+            ) from err
         self._history = history
         self._number, self._first_number = number, first_number
-        self._first_exponent = first_exponent
+        self._first_exponent = exponent
         self._records = {}
 
 

@@ -23,21 +23,31 @@ from .lattice_model import (
 )
 from .layout import Array, Arrays, Layout, TensorSpec
 
-_FIRST_BITS = 6
+FIRST_BITS = 6
 _LOWEST, _HIGHEST, _OF_ZERO = -90, 50, -16
 _CURRENT, _FIRST, _OLDER = "current/", "first", "older/"
 _GRIDS, _EXPONENTS, _DIGEST = "grids", "exponents", "digest"
 
 
-def first_exponent(model: Arrays, grids: Grids = DEFAULT_GRIDS) -> int:
-    """Return the exponent of a first point: a 64th of the root mean square.
+def first_exponent(
+    model: Arrays, grids: Grids = DEFAULT_GRIDS, bits: int = FIRST_BITS
+) -> int:
+    """Return the exponent of a first point, by the root mean square of the model.
 
-    A whole model on that grid costs about 8 bits an element and has a squared error of
-    2e-5 of its square, which the next points make up for.
+    Parameters
+    ----------
+    model : mapping of str to ndarray
+        The initial model.
+    grids : Grids
+        What is on the lattice.
+    bits : int
+        The step is the power of two nearest to the root mean square, divided by 2 to
+        the power of `bits`. With 6 a whole model costs about 8 bits an element and has
+        a squared error of 2e-5 of its square; with 0 about 2 bits.
     """
     layout = Layout.of(model)
     arrays = (model[spec.name] for spec in _coarse(layout, grids))
-    return _log2(_root_mean_square(arrays)) - _FIRST_BITS
+    return _log2(_root_mean_square(arrays)) - bits
 
 
 def initial_point(

@@ -132,7 +132,7 @@ class Fleet:
         volume, labels = self._data[row]
         last = int(self._last_rounds[row])
         head = _HEAD.pack(_FORMAT, last, volume, len(labels))
-        rows = self.estimates.rows([row]).astype("<f4").tobytes()
+        rows: bytes = self.estimates.rows([row]).astype("<f4").tobytes()
         return head + rows + np.array(labels, "<u4").tobytes()
 
     def restore(self, facts: Mapping[str, bytes]) -> None:
