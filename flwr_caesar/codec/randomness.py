@@ -52,7 +52,12 @@ def splitmix64(seed: int, start: int, count: int) -> Words:
     z = np.arange(start + 1, start + count + 1, dtype=np.uint64)
     z *= _GAMMA
     z += np.uint64(seed)
-    z ^= z >> np.uint64(30)
+    return mix64(z)
+
+
+def mix64(z: Words) -> Words:
+    """Return SplitMix64's mix of each word: close words become unrelated ones."""
+    z = z ^ (z >> np.uint64(30))
     z *= _MIX_1
     z ^= z >> np.uint64(27)
     z *= _MIX_2

@@ -1,0 +1,45 @@
+"""Numbers to decisions: what each device of a round sends, gets and computes.
+
+Pure and vectorised over devices: no Flower, no torch, no files, no clock.
+"""
+
+from .batch import batch_sizes, communication_seconds, round_seconds
+from .clock import VirtualClock
+from .clusters import Clusters, cluster
+from .deadline import DeadlinePlan, fit_deadline
+from .errors import PlanError
+from .estimates import Estimate, Estimates
+from .importance import importance, label_divergence, rank, upload_ratio
+from .population import Population
+from .profiles import DeviceClass, LinkClass, PowerMode, Profile
+from .rates import rate_for
+from .staleness import download_ratio, staleness
+from .times import RoundTimes, Totals
+
+__all__ = [
+    "Clusters",
+    "DeadlinePlan",
+    "DeviceClass",
+    "Estimate",
+    "Estimates",
+    "LinkClass",
+    "PlanError",
+    "Population",
+    "PowerMode",
+    "Profile",
+    "RoundTimes",
+    "Totals",
+    "VirtualClock",
+    "batch_sizes",
+    "cluster",
+    "communication_seconds",
+    "download_ratio",
+    "fit_deadline",
+    "importance",
+    "label_divergence",
+    "rank",
+    "rate_for",
+    "round_seconds",
+    "staleness",
+    "upload_ratio",
+]
