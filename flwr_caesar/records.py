@@ -1,4 +1,4 @@
-"""What a round cost: measured bytes and seconds, per device."""
+"""What a round cost: bytes, measured seconds and virtual ones, per device."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ class DeviceRecord:
         From sending the download to having the reply, by the server's clock.
     examples : float
         Weight of the update, as the device reported it.
+    batch_size, local_steps : int
+        That the device was asked to train with; 0 if it was left to its app.
+    accuracy : float, optional
+        The metric ``"accuracy"`` of its reply, if it reported one.
+    device_class : str
+        By the virtual clock's profile; empty without a virtual clock.
+    virtual_download, virtual_train, virtual_upload : float
+        Seconds that the virtual clock charged; 0 without one.
+    waiting : float
+        Seconds from the device's own end to the end of the phase, by the virtual clock
+        if there is one, else from measured round trips. 0 for a device that did not
+        answer or was the last.
     dropped : str
         Why the reply was not used; empty if it was.
     """
@@ -43,12 +55,25 @@ class DeviceRecord:
     seconds_server: float = 0.0
     seconds_round_trip: float = 0.0
     examples: float = 0.0
+    batch_size: int = 0
+    local_steps: int = 0
+    accuracy: float | None = None
+    device_class: str = ""
+    virtual_download: float = 0.0
+    virtual_train: float = 0.0
+    virtual_upload: float = 0.0
+    waiting: float = 0.0
     dropped: str = ""
 
     @property
     def compression_ratio(self) -> float:
         """Uncompressed upload bytes over the bytes sent; 0 if nothing arrived."""
         return self.raw_bytes_up / self.bytes_up if self.bytes_up else 0.0
+
+    @property
+    def virtual_seconds(self) -> float:
+        """Download, training and upload by the virtual clock."""
+        return self.virtual_download + self.virtual_train + self.virtual_upload
 
     def to_row(self) -> dict[str, Any]:
         """Flat form for a CSV file."""
@@ -69,12 +94,16 @@ class RoundRecord:
         From the first message sent to the last reply processed.
     devices : tuple of DeviceRecord
         One for each device a message was sent to.
+    virtual_seconds : float, optional
+        Until the last device had answered or the deadline passed, by the virtual
+        clock; `None` without one.
     """
 
     server_round: int
     phase: str
     seconds: float
     devices: tuple[DeviceRecord, ...] = field(default=())
+    virtual_seconds: float | None = None
 
     @property
     def bytes_down(self) -> int:
@@ -85,6 +114,12 @@ class RoundRecord:
     def bytes_up(self) -> int:
         """Bytes received from all devices."""
         return sum(device.bytes_up for device in self.devices)
+
+    @property
+    def waiting(self) -> tuple[float, float]:
+        """Mean and longest waiting of the devices that answered; 0 if none did."""
+        waits = [d.waiting for d in self.devices if d.seconds_round_trip > 0]
+        return (sum(waits) / len(waits), max(waits)) if waits else (0.0, 0.0)
 
     @property
     def dropped(self) -> dict[int, str]:

@@ -31,6 +31,15 @@ def read_weight(content: RecordDict, key: str) -> float:
     return float(weight)
 
 
+def read_accuracy(content: RecordDict) -> float | None:
+    """Return the metric ``"accuracy"`` of a reply, if it has one and it is a number."""
+    for record in content.metric_records.values():
+        value = record.get("accuracy")
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return float(value)
+    return None
+
+
 def signature(content: RecordDict) -> Signature:
     """Return the name, keys and list lengths of a reply's only MetricRecord.
 

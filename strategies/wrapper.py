@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from os import PathLike
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -27,9 +27,19 @@ from flwr_caesar.transport import (
     record_to_arrays,
 )
 
+from .charge import LATE, Charger, Work
 from .grid import Arrival, StreamingGrid
 from .mean import RunningMean, aggregates_a_mean
-from .metrics import Signature, common_signature, read_weight, signature
+from .metrics import (
+    Signature,
+    common_signature,
+    read_accuracy,
+    read_weight,
+    signature,
+)
+
+if TYPE_CHECKING:
+    from flwr_caesar.plan import VirtualClock
 
 NOT_ANSWERED = "no reply before the round closed"
 
@@ -48,12 +58,15 @@ class Request:
         Bytes of those arrays.
     bytes_down : int
         Bytes of arrays in the message.
+    work : Work
+        What it was asked to compute.
     """
 
     node_id: int
     bases: dict[str, Arrays]
     raw_bytes: int
     bytes_down: int
+    work: Work
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,10 @@ class WrapperOptions(TypedDict, total=False):
         Seconds after which a phase closes. What arrives later is not applied.
     quorum : float
         Fraction of replies, in ``(0, 1]``, at which a phase closes.
+    clock : VirtualClock
+        Charge each device for download, training and upload as if it were one of the
+        clock's: for simulations. The deadline then counts virtual seconds, and a
+        quorum cannot be given.
     checkpoint : path
         Folder for the model, the inner strategy's state and the ledger of devices,
         written after each round. A strategy that is given a folder with a checkpoint
@@ -89,6 +106,7 @@ class WrapperOptions(TypedDict, total=False):
     on_record: Callable[[RoundRecord], None]
     deadline: float
     quorum: float
+    clock: VirtualClock
     checkpoint: str | PathLike[str]
     max_residual_age: int
 
@@ -131,6 +149,13 @@ class StrategyWrapper(Strategy):
             raise ValueError(f"deadline must be above 0 seconds, not {self._deadline}")
         if self._quorum is not None and not 0 < self._quorum <= 1:
             raise ValueError(f"quorum must be in (0, 1], not {self._quorum}")
+        clock = options.get("clock")
+        if clock is not None and self._quorum is not None:
+            raise ValueError(
+                "quorum closes a phase by the real order of replies; leave it out with "
+                "a virtual clock, or give a deadline"
+            )
+        self._charger = clock and Charger(clock, deadline=self._deadline)
         self._max_residual_age = options.get("max_residual_age", 0)
         if self._max_residual_age < 0:
             raise ValueError(
@@ -204,8 +229,9 @@ class StrategyWrapper(Strategy):
         If no round had a valid reply, the result holds the initial model.
         """
         before = self._rounds_before
+        deadline = None if self._charger else self._deadline
         result = super().start(
-            StreamingGrid(grid, deadline=self._deadline, quorum=self._quorum),
+            StreamingGrid(grid, deadline=deadline, quorum=self._quorum),
             initial_arrays,
             max(num_rounds - before, 0),
             timeout,
@@ -222,7 +248,7 @@ class StrategyWrapper(Strategy):
         """Let the inner strategy sample and configure, then pack its messages."""
         server_round += self._rounds_before
         messages = self.strategy.configure_train(server_round, arrays, config, grid)
-        return self._repack(server_round, messages, is_train=True)
+        return self._repack(server_round, messages, grid, is_train=True)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -230,7 +256,7 @@ class StrategyWrapper(Strategy):
         """Let the inner strategy sample and configure, then pack its messages."""
         server_round += self._rounds_before
         messages = self.strategy.configure_evaluate(server_round, arrays, config, grid)
-        return self._repack(server_round, messages, is_train=False)
+        return self._repack(server_round, messages, grid, is_train=False)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -242,8 +268,9 @@ class StrategyWrapper(Strategy):
             result = self._aggregate_mean(server_round, replies, devices)
         else:
             result = self._aggregate_all(server_round, replies, devices)
+        end = self._settle_times(devices)
         self._close_phase(server_round, result[0], devices)
-        self._record(server_round, "train", devices)
+        self._record(server_round, "train", devices, end)
         return result
 
     def aggregate_evaluate(
@@ -254,7 +281,7 @@ class StrategyWrapper(Strategy):
         devices = self._waiting_devices()
         messages = {}
         for node_id, message, opened in self._open_all(
-            replies, devices, is_train=False
+            server_round, replies, devices, is_train=False
         ):
             message.content = opened.content
             messages[node_id] = message
@@ -262,8 +289,9 @@ class StrategyWrapper(Strategy):
         metrics = None
         if agreeing:
             metrics = self.strategy.aggregate_evaluate(server_round, agreeing)
+        end = self._settle_times(devices)
         self._close_phase(server_round, None, devices)
-        self._record(server_round, "evaluate", devices)
+        self._record(server_round, "evaluate", devices, end)
         return metrics
 
     def summary(self) -> None:
@@ -279,7 +307,9 @@ class StrategyWrapper(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         mean = RunningMean()
         metrics: list[tuple[Signature, RecordDict]] = []
-        for node_id, message, opened in self._open_all(replies, devices, is_train=True):
+        for node_id, message, opened in self._open_all(
+            server_round, replies, devices, is_train=True
+        ):
             reply = message
             if len(opened.updates) != 1:
                 self._drop(devices, node_id, "reply has more than one ArrayRecord")
@@ -326,7 +356,9 @@ class StrategyWrapper(Strategy):
         devices: dict[int, DeviceRecord],
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         messages = {}
-        for node_id, message, opened in self._open_all(replies, devices, is_train=True):
+        for node_id, message, opened in self._open_all(
+            server_round, replies, devices, is_train=True
+        ):
             content = opened.content
             for key, update in opened.updates.items():
                 content[key] = arrays_to_record(apply(opened.bases[key], update))
@@ -338,9 +370,16 @@ class StrategyWrapper(Strategy):
         return self.strategy.aggregate_train(server_round, agreeing)
 
     def _repack(
-        self, server_round: int, messages: Iterable[Message], *, is_train: bool
+        self,
+        server_round: int,
+        messages: Iterable[Message],
+        grid: Grid,
+        *,
+        is_train: bool,
     ) -> Iterable[Message]:
         listed = list(messages)
+        if self._charger:
+            self._charger.meet(grid.get_node_ids())
         self._open_phase(server_round, listed, is_train=is_train)
         for message in listed:
             node_id = message.metadata.dst_node_id
@@ -361,7 +400,8 @@ class StrategyWrapper(Strategy):
             key: self._numpy(record) for key, record in original.array_records.items()
         }
         raw = sum(array.nbytes for base in bases.values() for array in base.values())
-        return Request(node_id, bases, raw, arrays_nbytes(content))
+        work = Work.of(content)
+        return Request(node_id, bases, raw, arrays_nbytes(content), work)
 
     def _numpy(self, record: ArrayRecord) -> Arrays:
         """Return a record's arrays, converted once per phase."""
@@ -371,12 +411,19 @@ class StrategyWrapper(Strategy):
 
     def _waiting_devices(self) -> dict[int, DeviceRecord]:
         return {
-            node_id: DeviceRecord(node_id, request.bytes_down, dropped=NOT_ANSWERED)
+            node_id: DeviceRecord(
+                node_id,
+                request.bytes_down,
+                batch_size=request.work.batch_size,
+                local_steps=request.work.local_steps,
+                dropped=NOT_ANSWERED,
+            )
             for node_id, request in self._requests.items()
         }
 
     def _open_all(
         self,
+        server_round: int,
         replies: Iterable[Message],
         devices: dict[int, DeviceRecord],
         *,
@@ -394,27 +441,41 @@ class StrategyWrapper(Strategy):
             message = arrival.message
             if message.has_content():
                 device = replace(device, bytes_up=arrays_nbytes(message.content))
-            devices[node_id] = device
+            request = self._requests[node_id]
+            devices[node_id] = self._charged(server_round, device, 0.0)
             try:
-                opened, report = self._open(message, self._requests[node_id], is_train)
+                opened, report = self._open(message, request, is_train)
             # Whatever a hostile reply manages to raise, it costs only itself.
             except Exception as err:
                 self._drop(devices, node_id, str(err) or type(err).__name__)
                 continue
-            self._reports[node_id] = report
-            devices[node_id] = replace(
+            samples = request.work.samples(opened.weight, is_train=is_train)
+            device = self._charged(server_round, device, samples)
+            devices[node_id] = device = replace(
                 device,
                 dropped="",
-                raw_bytes_up=self._requests[node_id].raw_bytes if is_train else 0,
+                raw_bytes_up=request.raw_bytes if is_train else 0,
                 examples=opened.weight,
+                accuracy=read_accuracy(opened.content),
                 seconds_train=report.train,
                 seconds_encode=report.encode,
                 seconds_decode=report.decode,
             )
+            if self._charger and self._charger.is_late(device):
+                self._drop(devices, node_id, LATE)
+                continue
+            self._reports[node_id] = report
             yield node_id, message, opened
             devices[node_id] = replace(
                 devices[node_id], seconds_server=time.monotonic() - start
             )
+
+    def _charged(
+        self, server_round: int, device: DeviceRecord, samples: float
+    ) -> DeviceRecord:
+        if self._charger is None:
+            return device
+        return self._charger.charge(server_round, device, samples)
 
     def _open(
         self, message: Message, request: Request, is_train: bool
@@ -458,8 +519,25 @@ class StrategyWrapper(Strategy):
         self._withdraw(node_id, reason)
         devices[node_id] = replace(devices[node_id], dropped=reason, examples=0.0)
 
+    def _settle_times(self, devices: dict[int, DeviceRecord]) -> float | None:
+        """Set how long each device waits for the end; return it if it is virtual."""
+        ended = {n: d for n, d in devices.items() if d.seconds_round_trip > 0}
+        if self._charger:
+            ends = {n: d.virtual_seconds for n, d in ended.items()}
+            end = self._charger.end(ended.values())
+        else:
+            ends = {n: d.seconds_round_trip for n, d in ended.items()}
+            end = max(ends.values(), default=0.0)
+        for node_id, own in ends.items():
+            devices[node_id] = replace(devices[node_id], waiting=max(end - own, 0.0))
+        return end if self._charger else None
+
     def _record(
-        self, server_round: int, phase: str, devices: dict[int, DeviceRecord]
+        self,
+        server_round: int,
+        phase: str,
+        devices: dict[int, DeviceRecord],
+        virtual_seconds: float | None,
     ) -> None:
         if not devices:
             return
@@ -471,6 +549,7 @@ class StrategyWrapper(Strategy):
             phase,
             time.monotonic() - self._phase_start,
             tuple(devices.values()),
+            virtual_seconds,
         )
         log(
             INFO,

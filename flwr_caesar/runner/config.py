@@ -21,7 +21,15 @@ Spec = dict[str, Any]
 
 CONFIG_MODULE = "flwr_caesar.conf"
 CONFIG_NAME = "config"
-GROUPS = ("strategy", "data", "model", "federation", "experiment")
+GROUPS = (
+    "strategy",
+    "inner",
+    "data",
+    "model",
+    "federation",
+    "profile",
+    "experiment",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ def _whole(minimum: int) -> Rule:
     return Rule(f"a whole number of at least {minimum}", check)
 
 
+def _optional(rule: Rule) -> Rule:
+    return Rule(f"null or {rule.expected}", lambda v: v is None or rule.accepts(v))
+
+
 _POSITIVE = Rule("a number above 0", _number(lambda v: v > 0))
 _NOT_NEGATIVE = Rule("a number of at least 0", _number(lambda v: v >= 0))
 _PART = Rule("a number above 0 and at most 1", _number(lambda v: 0 < v <= 1))
@@ -57,20 +69,20 @@ _PART = Rule("a number above 0 and at most 1", _number(lambda v: 0 < v <= 1))
 RULES: dict[str, Rule] = {
     "seed": _whole(0),
     "rounds": _whole(1),
-    "connection": Rule(
-        "null or the name of a connection",
-        lambda v: v is None or (isinstance(v, str) and v != ""),
+    "target_accuracy": _optional(_PART),
+    "connection": _optional(
+        Rule("the name of a connection", lambda v: isinstance(v, str) and v != "")
     ),
-    "resume": Rule(
-        "null or a run folder", lambda v: v is None or (isinstance(v, str) and v != "")
-    ),
+    "resume": _optional(Rule("a run folder", lambda v: isinstance(v, str) and v != "")),
     "strategy.name": Rule("a name", lambda v: isinstance(v, str)),
+    "inner.name": Rule("a name", lambda v: isinstance(v, str)),
     "train.lr": _POSITIVE,
     "train.momentum": Rule(
         "a number of at least 0 and below 1", _number(lambda v: 0 <= v < 1)
     ),
     "train.weight_decay": _NOT_NEGATIVE,
     "train.epochs": _whole(1),
+    "train.steps": _optional(_whole(1)),
     "federation.kind": Rule(
         "simulation or supernodes", lambda v: v in ("simulation", "supernodes")
     ),
@@ -208,8 +220,9 @@ def _check(key: str, value: Any, rule: Rule) -> None:
 
 
 def _check_strategy(spec: Mapping[str, Any]) -> None:
-    from flwr_caesar.runner.registry import build_strategy
+    from flwr_caesar.runner.registry import build_strategy, read_profile
 
+    read_profile(spec)
     logging.disable(logging.WARNING)  # built only to be checked: no comments on it
     try:
         build_strategy(spec, on_record=lambda record: None)

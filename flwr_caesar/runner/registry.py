@@ -1,10 +1,10 @@
-"""From the ``strategy`` group of a configuration to a strategy object."""
+"""From the groups of a configuration to a strategy object and its clock."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,26 @@ from flwr_caesar.tasks.errors import ConfigError
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy
 
+    from flwr_caesar.plan import VirtualClock
+    from flwr_caesar.plan.profiles import Profile
+
 # Name in the configuration: class in `flwr_caesar.strategies`. The other keys of the
 # group are its keyword arguments.
 STRATEGIES = {
     "fedavg": "Uncompressed",
     "topk": "TopK",
 }
+# Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
+INNER = {
+    "fedavg": "FedAvg",
+    "fedavgm": "FedAvgM",
+    "fedadam": "FedAdam",
+    "fedyogi": "FedYogi",
+    "fedadagrad": "FedAdagrad",
+    "fedmedian": "FedMedian",
+    "fedtrimmedavg": "FedTrimmedAvg",
+}
+_RUNNERS = {"on_record", "checkpoint", "clock"}
 
 
 def build_strategy(
@@ -28,8 +42,9 @@ def build_strategy(
     *,
     on_record: Callable[[RoundRecord], None],
     checkpoint: Path | None = None,
+    clock: VirtualClock | None = None,
 ) -> Strategy:
-    """Build what ``strategy`` names, around Flower's FedAvg.
+    """Build what ``strategy`` names, around the Flower strategy that ``inner`` names.
 
     Parameters
     ----------
@@ -39,54 +54,139 @@ def build_strategy(
         Called with the record of each phase of each round.
     checkpoint : Path, optional
         Folder from which the strategy goes on, and which it writes.
+    clock : VirtualClock, optional
+        Charges the devices; see `build_clock`.
 
     Raises
     ------
     ConfigError
         If there is no such strategy, or it refuses a setting.
     """
-    settings = dict(spec["strategy"])
-    name = settings.pop("name")
-    if name not in STRATEGIES:
-        raise ConfigError(
-            "strategy.name", f"no strategy {name!r}; there are: {', '.join(STRATEGIES)}"
-        )
-    factory = getattr(import_module("flwr_caesar.strategies"), STRATEGIES[name])
-    known = _settings(factory)
-    for key in settings:
-        if key not in known:
-            choices = ", ".join(sorted(known)) or "none"
-            raise ConfigError(
-                f"strategy.{key}", f"{name} has no such setting; it has: {choices}"
-            )
+    from flwr_caesar.strategies import WrapperOptions
+
     options: dict[str, Any] = {"on_record": on_record}
     if checkpoint is not None:
         options["checkpoint"] = checkpoint
+    if clock is not None:
+        options["clock"] = clock
+    return _build(
+        "strategy",
+        spec["strategy"],
+        STRATEGIES,
+        "flwr_caesar.strategies",
+        (_build_inner(spec),),
+        options,
+        common=WrapperOptions.__annotations__.keys() - _RUNNERS,
+    )
+
+
+def build_clock(
+    spec: Mapping[str, Any], flops_per_sample: Callable[[], float]
+) -> VirtualClock | None:
+    """Build the virtual clock of the profile.
+
+    Parameters
+    ----------
+    spec : mapping
+        A whole configuration, resolved.
+    flops_per_sample : callable
+        Returns the operations of training the model on one sample once; called if the
+        profile does not fix them.
+
+    Returns
+    -------
+    VirtualClock or None
+        None without a profile: times are measured.
+    """
+    from flwr_caesar.plan import VirtualClock
+
+    profile = read_profile(spec)
+    if profile is None:
+        return None
+    flops = profile.flops_per_sample or flops_per_sample()
+    return VirtualClock(
+        profile,
+        spec["federation"]["num_supernodes"],
+        seed=spec["seed"],
+        flops_per_sample=flops,
+    )
+
+
+def read_profile(spec: Mapping[str, Any]) -> Profile | None:
+    """Return the checked ``profile`` group; None if it is ``none``.
+
+    Raises
+    ------
+    ConfigError
+        If a setting of it cannot be used.
+    """
+    from flwr_caesar.plan import PlanError, Profile
+
     try:
-        strategy: Strategy = factory(_fedavg(spec), **settings, **options)
+        return Profile.of(spec["profile"])
+    except PlanError as error:
+        key, _, message = str(error).partition(" ")
+        raise ConfigError(key.rstrip(":"), message) from None
+
+
+def _build_inner(spec: Mapping[str, Any]) -> Strategy:
+    federation = spec["federation"]
+    sampling = {
+        "fraction_train": federation["fraction_train"],
+        "fraction_evaluate": federation["fraction_evaluate"],
+        "min_train_nodes": 1,
+        "min_evaluate_nodes": 1,
+        "min_available_nodes": federation["num_supernodes"],
+    }
+    return _build(
+        "inner", spec["inner"], INNER, "flwr.serverapp.strategy", (), sampling
+    )
+
+
+def _build(
+    group: str,
+    settings: Mapping[str, Any],
+    names: Mapping[str, str],
+    module: str,
+    arguments: tuple[Any, ...],
+    options: Mapping[str, Any],
+    *,
+    common: Set[str] = frozenset(),
+) -> Strategy:
+    """Build the class that ``name`` stands for with the group's other settings."""
+    own = {key: value for key, value in settings.items() if key != "name"}
+    name = settings["name"]
+    if name not in names:
+        raise ConfigError(
+            f"{group}.name", f"no strategy {name!r}; there are: {', '.join(names)}"
+        )
+    factory = getattr(import_module(module), names[name])
+    known = _settings(factory, options) | common
+    for key in own:
+        if key not in known:
+            choices = ", ".join(sorted(known)) or "none"
+            raise ConfigError(
+                f"{group}.{key}", f"{name} has no such setting; it has: {choices}"
+            )
+    try:
+        strategy: Strategy = factory(*arguments, **own, **options)
     except (TypeError, ValueError) as error:
-        named = [key for key in settings if re.search(rf"\b{key}\b", str(error))]
-        key = f"strategy.{named[0]}" if named else "strategy"
-        raise ConfigError(key, str(error)) from None
+        named = [key for key in own if re.search(rf"\b{key}\b", str(error))]
+        raise ConfigError(
+            f"{group}.{named[0]}" if named else group, str(error)
+        ) from None
     return strategy
 
 
-def _settings(factory: Callable[..., Strategy]) -> set[str]:
-    """Return what can be set of a strategy: its own parameters and the common ones."""
-    from flwr_caesar.strategies import WrapperOptions
-
-    own = set(inspect.signature(factory).parameters) - {"strategy", "options"}
-    return (own | WrapperOptions.__annotations__.keys()) - {"on_record", "checkpoint"}
-
-
-def _fedavg(spec: Mapping[str, Any]) -> Strategy:
-    from flwr.serverapp.strategy import FedAvg
-
-    federation = spec["federation"]
-    return FedAvg(
-        fraction_train=federation["fraction_train"],
-        fraction_evaluate=federation["fraction_evaluate"],
-        min_train_nodes=1,
-        min_evaluate_nodes=1,
-        min_available_nodes=federation["num_supernodes"],
-    )
+def _settings(
+    factory: Callable[..., Strategy], options: Mapping[str, Any]
+) -> set[str]:
+    """Return what the group can set of a class: what is neither built nor sampled."""
+    return {
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+        and name != "strategy"
+        and name not in options
+        and "Callable" not in str(parameter.annotation)
+    }

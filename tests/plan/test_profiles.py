@@ -166,7 +166,7 @@ def test_no_share_at_all() -> None:
     config["devices"]["fast"]["share"] = 0
     with pytest.raises(PlanError, match="share"):
         Profile.of(config)
-    with pytest.raises(PlanError, match="slow.links"):
+    with pytest.raises(PlanError, match=r"slow\.links"):
         Profile.of(broken("devices/slow/links/wire", 0))
     modes = broken("devices/fast/modes/a/share", 0)
     with pytest.raises(PlanError, match="fast"):

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from flwr_caesar.clients import compression_mod
+from flwr_caesar.clients import CompressionMod
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.clients.training import train as train_model
 from flwr_caesar.runner.spec import load_spec
 from flwr_caesar.tasks import Examples, load_partition
 from flwr_caesar.tasks.models import build_model
 
-# The only line about compression: the functions below see and return plain arrays.
-app = ClientApp(mods=[compression_mod])
+
+def _initial(context: Context) -> ArrayRecord:
+    """Return the arrays that the ServerApp starts from."""
+    spec = load_spec(context.run_config)
+    return ArrayRecord(build_model(spec["model"], spec["seed"]).state_dict())
+
+
+def _labels(context: Context) -> list[int]:
+    """Return how many examples of each label this device has."""
+    spec = load_spec(context.run_config)
+    counts = np.bincount(
+        _examples(spec, context).y.ravel(), minlength=spec["data"]["num_classes"]
+    )
+    return [int(count) for count in counts]
+
+
+# All there is about compression: what is below sees and returns plain arrays.
+app = ClientApp(mods=[CompressionMod(initial=_initial, labels=_labels)])
 
 
 def _examples(spec: dict[str, Any], context: Context) -> Examples:
@@ -37,7 +54,7 @@ def _model(spec: dict[str, Any], message: Message) -> torch.nn.Module:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train for some epochs and return the model."""
+    """Train for some epochs or steps and return the model."""
     spec = load_spec(context.run_config)
     config: dict[str, Any] = dict(message.content.config_records["config"])
     examples = _examples(spec, context)
@@ -49,7 +66,7 @@ def train(message: Message, context: Context) -> Message:
         examples.y,
         batch_size=config.get("batch-size", spec["data"]["batch_size"]),
         steps=steps,
-        epochs=None if steps else spec["train"]["epochs"],
+        epochs=None if steps else config["local-epochs"],
         lr=spec["train"]["lr"],
         momentum=spec["train"]["momentum"],
         weight_decay=spec["train"]["weight_decay"],

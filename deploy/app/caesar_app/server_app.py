@@ -6,15 +6,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.runner.folder import RunFolder
-from flwr_caesar.runner.registry import build_strategy
+from flwr_caesar.runner.registry import build_clock, build_strategy
 from flwr_caesar.runner.spec import load_spec
 from flwr_caesar.tasks import load_test
-from flwr_caesar.tasks.models import build_model
+from flwr_caesar.tasks.models import build_model, training_flops
 
 app = ServerApp()
 
@@ -44,14 +44,28 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
 
     # Compression is the strategy around FedAvg; the rest is any Flower app.
     strategy = build_strategy(
-        spec, on_record=folder.on_record, checkpoint=folder.checkpoint
+        spec,
+        on_record=folder.on_record,
+        checkpoint=folder.checkpoint,
+        clock=build_clock(spec, lambda: training_flops(model, test.x[:1], test.y[:1])),
     )
     initial = ArrayRecord(model.state_dict())
     result = strategy.start(
         grid=grid,
         initial_arrays=initial,
         num_rounds=spec["rounds"],
+        train_config=_train_config(spec),
         evaluate_fn=evaluate,
     )
     final = result.arrays if len(result.arrays) else initial
     folder.finish({name: array.numpy() for name, array in final.items()})
+
+
+def _train_config(spec: dict[str, Any]) -> ConfigRecord:
+    """Return what every device is asked to do, whatever the strategy."""
+    steps = spec["train"]["steps"]
+    if steps is None:
+        return ConfigRecord({"local-epochs": spec["train"]["epochs"]})
+    return ConfigRecord(
+        {"local-steps": steps, "batch-size": spec["data"]["batch_size"]}
+    )
