@@ -208,6 +208,12 @@ def test_too_small_a_step_is_refused():
         publish(np.full(4, 1e6, np.float32), None, -40)
 
 
+def test_a_step_too_coarse_for_the_grid_is_refused():
+    before = publish(np.full(4, 2.0**-36, np.float32), None, -40)
+    with pytest.raises(CodecError, match="coarsen"):
+        publish(np.full(4, 2.0**24, np.float32), before, 0)
+
+
 def test_mutated_points_are_refused():
     w = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
     a = publish(w, None, -8)

@@ -29,7 +29,7 @@ def drift(rng: np.random.Generator, rounds: int, by: float = 1e-3) -> list[Array
     return models
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10**6),
     by=st.lists(st.sampled_from([0.0, 1e-4, 1e-2, 1.0]), min_size=1, max_size=6),
@@ -64,7 +64,7 @@ def test_devices_at_any_version_end_with_one_model(
             assert len(frame) <= len(history.frame(None))
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10**6), shared=st.booleans())
 def test_a_restart_changes_nothing(seed, shared):
     rng = np.random.default_rng(seed)
