@@ -180,9 +180,8 @@ def test_a_killed_run_goes_on_to_the_same_model_given_the_same_replies(
         if at_the_kill and killed == "in the commit":
             broken.setattr(SqliteLedger, "_transaction", torn)
         commit(self, head, rows, nodes, checkpoint)
-        if checkpoint is not None:
-            for node, context in grid.contexts.items():
-                before[node] = RecordDict(dict(context.state.items()))
+        for node, context in grid.contexts.items():
+            before[node] = RecordDict(dict(context.state.items()))
         if at_the_kill:
             raise Killed
 
