@@ -262,7 +262,11 @@ def qsgd(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
 def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
     exponent, multiple = struct.unpack_from("<hB", sections["LATT"])
     indices = read_block(sections["LATT"][3:], lossy)
-    return [f32(f32(f32(q) * 2.0**exponent) * multiple) for q in indices]
+    fine = [6 if t.size < config.get("fine_below", 0) else 0 for t in lossy]
+    return [
+        f32(f32(f32(q) * 2.0 ** (exponent - fine[i])) * multiple)
+        for q, i in zip(indices, owners(lossy), strict=True)
+    ]
 
 
 def planes(data: bytes, count: int, width: int) -> list[int]:

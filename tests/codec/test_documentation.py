@@ -64,7 +64,7 @@ def test_the_page_states_the_defaults() -> None:
         for codec_id, entry in entries
     }
     for codec_id in list_codecs():
-        config = get_codec(codec_id).config
-        own = {k: v for k, v in config.items() if k not in ("id", "exact_below")}
+        parameters = get_codec(codec_id).parameters
+        own = {k: v for k, v in parameters.items() if k != "exact_below"}
         stated = described.get(codec_id, {})
         assert {k: json.loads(v) for k, v in stated.items()} == own

@@ -191,6 +191,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "lattice/rate": _twice("lattice", rate=1.5, **_TINY),
     "lattice/step": _twice("lattice", step=0.003, **_LOSSY_ALL),
     "lattice/large-integers": _twice("lattice", step=1e-4, **_TINY),
+    "lattice/fine": _twice("lattice", rate=2.0, exact_below=0, fine_below=100),
     "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
     "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
     "prune/eight-bits": _twice("prune", prune_rate=0.5, bits=8, **_TINY),
