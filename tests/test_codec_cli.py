@@ -61,11 +61,9 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == list_codecs()
     assert call("list", "--json") == 0
     configs = json.loads(capsys.readouterr().out)
-    assert [config["id"] for config in configs] == list_codecs()
-    for config in configs:
-        codec = get_codec(config)
-        assert codec == get_codec(config["id"])
-        assert config == {"id": codec.id, **codec.parameters}
+    assert configs == [
+        {"id": codec_id, **get_codec(codec_id).parameters} for codec_id in list_codecs()
+    ]
 
 
 def test_bench_json_is_of_real_frames(
