@@ -41,8 +41,8 @@ def next_control(
 
     Returns
     -------
-    dict of str to ndarray of float32
-        For every floating-point tensor of `sent`.
+    dict of str to ndarray
+        For every floating-point tensor of `sent`, in float64 if it is, else float32.
 
     Raises
     ------
@@ -64,11 +64,12 @@ def next_control(
             continue
         if name not in mean or mean[name].shape != own.shape:
             raise ValueError(f"tensor {name!r} is not in the mean with its shape")
-        before = control.get(name, np.zeros(own.shape, np.float32))
+        dtype = np.result_type(own.dtype, np.float32)
+        before = control.get(name, np.zeros(own.shape, dtype))
         if before.shape != own.shape:
             raise ValueError(
                 f"control variate {name!r} has shape {before.shape}, not {own.shape}"
             )
         moved = np.subtract(mean[name], own, dtype=np.float64)
-        after[name] = (before + (p / lr) * moved).astype(np.float32)
+        after[name] = (before + (p / lr) * moved).astype(dtype)
     return after
