@@ -1,4 +1,4 @@
-"""`prune`: the smallest weights of a whole model to zero, the rest as they are."""
+"""`prune`: the smallest weights of a whole model to zero, the rest whole or in bits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Codec
+from .bitplanes import pack_planes, planes_size, unpack_planes
 from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
@@ -16,7 +17,15 @@ from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
 from .select import prune_mask
 from .state import CodecState
-from .vector import gather, in_layout_order, scatter
+from .values import read_magnitudes
+from .vector import Vector, gather, in_layout_order, scatter, slices
+from .weights import (
+    FLOAT_BITS,
+    WEIGHT_BITS,
+    WEIGHT_LEVELS,
+    dequantize_weights,
+    quantize_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,10 @@ class Prune(Codec):
     float32). On the wire: a mask, then the survivors, byte-shuffled and compressed
     with zstd. About 14 bits a parameter at a rate of 0.5.
 
+    With `bits` from 1 to 8 the survivors of each tensor are on the levels of
+    `weights`, the same on which quantisation-aware training evaluates a model, and
+    weights that are on these levels come back bit for bit.
+
     Parameters
     ----------
     prune_rate : float
@@ -37,6 +50,10 @@ class Prune(Codec):
         prunes them too.
     exact_below : int
         Tensors with fewer elements are sent exactly.
+    bits : int
+        Bits of a survivor: 32 for float32, or 1 to 8.
+    levels : {"uniform", "power_of_two"}
+        Spacing of the levels from 2 to 8 bits.
 
     References
     ----------
@@ -47,8 +64,11 @@ class Prune(Codec):
     prune_rate: float = 0.5
     exclude_1d: bool = True
     exact_below: int = 0
+    bits: int = FLOAT_BITS
+    levels: str = "uniform"
 
     id: ClassVar[str] = "prune"
+    later: ClassVar[frozenset[str]] = frozenset({"bits", "levels"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.prune_rate <= 1:
@@ -60,6 +80,16 @@ class Prune(Codec):
                 f"prune: exclude_1d must be true or false, not {self.exclude_1d!r}"
             )
         require_exact_below(self.id, self.exact_below)
+        if self.bits not in (*WEIGHT_BITS, FLOAT_BITS):
+            raise CodecError(
+                f"prune: bits must be from 1 to {WEIGHT_BITS[-1]}, or {FLOAT_BITS}, "
+                f"not {self.bits}"
+            )
+        if self.levels not in WEIGHT_LEVELS:
+            raise CodecError(
+                f"prune: levels must be one of {', '.join(WEIGHT_LEVELS)}, "
+                f"not {self.levels!r}"
+            )
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
@@ -70,11 +100,24 @@ class Prune(Codec):
             vector = gather(arrays, lossy)
             mask = prune_mask(vector, self.prune_rate)
             positions = encode_positions(np.flatnonzero(mask), len(vector))
-            sections += [
-                Section("POS", positions),
-                Section("VAL", vector[mask].tobytes(), itemsize=4),
-            ]
+            sections.append(Section("POS", positions))
+            if self.bits == FLOAT_BITS:
+                sections.append(Section("VAL", vector[mask].tobytes(), itemsize=4))
+            else:
+                parts = [vector[part][mask[part]] for part in slices(lossy)]
+                sections += self._pack(parts)
         return sections, {}
+
+    def _pack(self, parts: Sequence[Vector]) -> list[Section]:
+        scales, planes = [], []
+        for survivors in parts:
+            codes, scale = quantize_weights(survivors, self.bits, self.levels)
+            scales.append(scale)
+            planes.append(pack_planes(codes, self.bits))
+        return [
+            Section("SCL", np.array(scales, "<f4").tobytes()),
+            Section("CODE", b"".join(planes), itemsize=1),
+        ]
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None
@@ -85,7 +128,26 @@ class Prune(Codec):
             vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
             packed = reader.section("POS", max_size=max_positions_bytes(len(vector)))
             positions = decode_positions(packed, len(vector))
-            data = reader.section("VAL", size=4 * len(positions))
-            vector[positions] = np.frombuffer(data, "<f4")
+            if self.bits == FLOAT_BITS:
+                data = reader.section("VAL", size=4 * len(positions))
+                vector[positions] = np.frombuffer(data, "<f4")
+            else:
+                stops = [part.stop for part in slices(lossy)]
+                ends = np.searchsorted(positions, stops)
+                counts = np.diff(ends, prepend=0).tolist()
+                with np.errstate(over="ignore"):  # the caller refuses infinity
+                    vector[positions] = self._unpack(reader, counts)
             arrays |= scatter(vector, lossy)
         return in_layout_order(layout, arrays), {}
+
+    def _unpack(self, reader: FrameReader, counts: Sequence[int]) -> Vector:
+        scales = read_magnitudes(reader.section("SCL", size=4 * len(counts)))
+        sizes = [planes_size(count, self.bits) for count in counts]
+        data = reader.section("CODE", size=sum(sizes))
+        parts = []
+        start = 0
+        for count, size, scale in zip(counts, sizes, scales, strict=True):
+            codes = unpack_planes(data[start : start + size], count, self.bits)
+            parts.append(dequantize_weights(codes, scale, self.bits, self.levels))
+            start += size
+        return np.concatenate(parts)

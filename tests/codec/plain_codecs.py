@@ -188,8 +188,28 @@ def topk(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
 
 
 def prune(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
-    vector = [0.0] * len(owners(lossy))
+    owner = owners(lossy)
+    vector = [0.0] * len(owner)
     positions = read_positions(sections["POS"], len(vector))
+    width = config.get("bits", 32)
+    if width < 32:
+        top = 2 ** (width - 1) - 1
+        at = 0
+        for i, scale in enumerate(floats(sections["SCL"])):
+            mine = [position for position in positions if owner[position] == i]
+            size = width * ((len(mine) + 7) // 8)
+            codes = planes(sections["CODE"][at : at + size], len(mine), width)
+            at += size
+            for position, code in zip(mine, codes, strict=True):
+                level = code - top
+                if width == 1:
+                    vector[position] = -scale if code else scale
+                elif config.get("levels", "uniform") == "uniform":
+                    vector[position] = f32(f32(level / top) * scale)
+                elif level:
+                    value = f32(scale * 2.0 ** (abs(level) - top))
+                    vector[position] = -value if level < 0 else value
+        return vector
     for position, value in zip(positions, floats(sections["VAL"]), strict=True):
         vector[position] = value
     return vector
@@ -218,8 +238,10 @@ def caesar_model(
 
 
 def levels(config: dict[str, Any], lossy: Table, sections: Sections) -> list[int]:
-    """Read the levels of `qsgd`, in either form."""
+    """Read the levels of `qsgd`, in any form."""
     owner = owners(lossy)
+    if config["levels"] > 255:
+        return read_block(sections["BLK"], lossy)
     if len(owner) >= 16384:
         own = [i for i, t in enumerate(lossy) if t.size >= 16384][:255]
         numbers = {i: number for number, i in enumerate(own, 1)}
