@@ -155,7 +155,9 @@ class StrategyWrapper(Strategy):
                 "quorum closes a phase by the real order of replies; leave it out with "
                 "a virtual clock, or give a deadline"
             )
-        self._charger = clock and Charger(clock, deadline=self._deadline)
+        self._charger = None
+        if clock is not None:
+            self._charger = Charger(clock, deadline=self._deadline)
         self._max_residual_age = options.get("max_residual_age", 0)
         if self._max_residual_age < 0:
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .checks import get_choice, get_int, get_shape
 from .errors import ConfigError
+from .examples import Array
 from .vision import import_torchvision
 
 _MIN_SIDE = 16
@@ -45,6 +46,40 @@ def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builders[name](model_cfg)
+
+
+def training_flops(model: nn.Module, x: Array) -> float:
+    """Return the operations of training on one example once.
+
+    Two for each weight and each position it is applied to, in convolutions, linear and
+    recurrent layers; three times that, because the backward pass costs twice the
+    forward one. What other layers do is left out.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Runs once on the example, without a gradient.
+    x : ndarray, shape (1, ...)
+        An example.
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        nonlocal total
+        if isinstance(layer, nn.RNNBase):
+            weights = sum(weight.numel() for weight in layer.parameters())
+            total += 2 * weights * inputs[0].shape[1 if layer.batch_first else 0]
+        elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+            total += 2 * layer.weight.numel() * output.numel() // len(layer.weight)
+
+    hooks = [layer.register_forward_hook(count) for layer in model.modules()]
+    try:
+        with torch.no_grad():
+            model(torch.from_numpy(x.copy()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 3.0 * total
 
 
 class CNN(nn.Module):

@@ -47,7 +47,7 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
         spec,
         on_record=folder.on_record,
         checkpoint=folder.checkpoint,
-        clock=build_clock(spec, lambda: training_flops(model, test.x[:1], test.y[:1])),
+        clock=build_clock(spec, lambda: training_flops(model, test.x[:1])),
     )
     initial = ArrayRecord(model.state_dict())
     result = strategy.start(
