@@ -404,10 +404,9 @@ def model_codec(*, density: float, bits: int, values: str = "float16") -> Codec:
     CodecError
         If one is out of range.
     """
-    if bits == 32 and density == 1:
-        return get_codec("dense")
+    kept = get_codec({"id": "topk", "density": density, "values": values})
     if bits == 32:
-        return get_codec({"id": "topk", "density": density, "values": values})
+        return get_codec("dense") if density == 1 else kept
     if not isinstance(bits, int) or not 1 <= bits <= 16:
         raise CodecError(f"bits must be 1 to 16, or 32 for none, not {bits}")
     return get_codec(
