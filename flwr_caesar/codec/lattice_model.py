@@ -381,7 +381,8 @@ def _require_base(base: Arrays | None, digest: bytes) -> Arrays:
 
 def _zeros(point: ModelPoint) -> tuple[LatticePoint, ...]:
     return tuple(
-        LatticePoint(np.zeros_like(own.indices), own.exponent) for own in point.points
+        LatticePoint(np.broadcast_to(np.int32(0), len(own.indices)), own.exponent)
+        for own in point.points
     )
 
 

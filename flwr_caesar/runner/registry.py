@@ -178,9 +178,7 @@ def _build(
     return strategy
 
 
-def _settings(
-    factory: Callable[..., Strategy], options: Mapping[str, Any]
-) -> set[str]:
+def _settings(factory: Callable[..., Strategy], options: Mapping[str, Any]) -> set[str]:
     """Return what the group can set of a class: what is neither built nor sampled."""
     return {
         name
