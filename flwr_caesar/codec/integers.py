@@ -17,10 +17,12 @@ _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
 _MAX_BITS = 33
 MAX_MAGNITUDE = (1 << 31) - 1
+_CHUNK = 1 << 18
 _HEAD = struct.Struct("<I")
 
 Integers = np.ndarray[Any, np.dtype[np.int32]]
 _Wide = np.ndarray[Any, np.dtype[np.int64]]
+_Unsigned = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def to_symbols(values: Integers) -> Symbols:
@@ -40,13 +42,20 @@ def to_symbols(values: Integers) -> Symbols:
     ndarray of uint16, shape (n,)
         Symbols below 496.
     """
-    if not len(values) or -32 < int(values.min()) <= int(values.max()) < 32:
-        return _narrow_zigzag(values.astype(np.int16))
     symbols = np.empty(len(values), np.uint16)
+    for start in range(0, len(values), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        symbols[part] = _chunk_symbols(values[part])
+    return symbols
+
+
+def _chunk_symbols(values: Integers) -> Symbols:
+    if -32 < int(values.min()) <= int(values.max()) < 32:
+        return _narrow_zigzag(values.astype(np.int16))
     near = (values > -32) & (values < 32)
-    symbols[:] = _narrow_zigzag(np.where(near, values, 0).astype(np.int16))
+    symbols = _narrow_zigzag(np.where(near, values, 0).astype(np.int16))
     far = np.flatnonzero(~near)
-    u = _zigzag(values[far])
+    u = _zigzag(values[far]).astype(np.int64)
     e = _exponent(u)
     mantissa = (u >> (e - _MANTISSA_BITS)) & ((1 << _MANTISSA_BITS) - 1)
     symbols[far] = _DIRECT + ((e - _DIRECT_BITS) << _MANTISSA_BITS) + mantissa
@@ -59,9 +68,10 @@ def _narrow_zigzag(values: Array) -> Symbols:
     return symbols.view(np.uint16)
 
 
-def _zigzag(values: Array) -> _Wide:
-    wide = values.astype(np.int64)
-    return (wide << 1) ^ (wide >> 63)
+def _zigzag(values: Integers) -> _Unsigned:
+    folded = values << 1
+    folded ^= values >> 31
+    return folded.view(np.uint32)
 
 
 def _exponent(u: _Wide) -> _Wide:
@@ -85,20 +95,22 @@ def encode_integers(values: Integers, contexts: Array, num_contexts: int) -> byt
     """
     symbols = to_symbols(values)
     packed = encode_symbols(symbols, contexts, num_contexts)
-    far = np.flatnonzero(symbols >= _DIRECT)
-    u = _zigzag(values[far])
-    width = _raw_bits(symbols[far])
-    raw = [
-        pack_bits(u[width == w] & ((1 << w) - 1), w)
-        for w in range(_DIRECT_BITS - _MANTISSA_BITS, _MAX_BITS)
-        if (width == w).any()
-    ]
+    width = _raw_bits(symbols)
+    raw = [pack_bits(_zigzag(values[width == w]), w) for w in _used_widths(width)]
     return b"".join([_HEAD.pack(len(packed)), packed, *raw])
 
 
-def _raw_bits(symbols: Array) -> _Wide:
-    octave = (symbols.astype(np.int64) - _DIRECT) >> _MANTISSA_BITS
-    return octave + _DIRECT_BITS - _MANTISSA_BITS
+def _raw_bits(symbols: Symbols) -> Array:
+    """Return the raw bits of each symbol as uint8, 0 where there are none."""
+    width = (symbols >> _MANTISSA_BITS).astype(np.uint8)
+    width -= np.uint8((_DIRECT >> _MANTISSA_BITS) - _DIRECT_BITS + _MANTISSA_BITS)
+    width[symbols < _DIRECT] = 0
+    return width
+
+
+def _used_widths(width: Array) -> list[int]:
+    largest = int(width.max(initial=0))
+    return [w for w in range(1, largest + 1) if (width == w).any()]
 
 
 def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers:
@@ -117,19 +129,18 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
         raise CodecError("integers are truncated")
     symbols = decode_symbols(data[_HEAD.size : offset], contexts, num_contexts)
     values = (symbols >> 1).astype(np.int32) ^ -(symbols & 1).astype(np.int32)
-    far = np.flatnonzero(symbols >= _DIRECT)
-    width = _raw_bits(symbols[far])
+    width = _raw_bits(symbols)
     if len(width) and int(width.max()) + _MANTISSA_BITS >= _MAX_BITS:
         raise CodecError("integers exceed 32 bits")
-    for w in np.flatnonzero(np.bincount(width)):
-        at = far[width == w]
-        length = (len(at) * int(w) + 7) // 8
-        low = unpack_bits(data[offset : offset + length], int(w), len(at))
+    for w in _used_widths(width):
+        at = np.flatnonzero(width == w)
+        length = (len(at) * w + 7) // 8
+        low = unpack_bits(data[offset : offset + length], w, len(at))
         offset += length
-        mantissa = symbols[at].astype(np.int64) & ((1 << _MANTISSA_BITS) - 1)
-        top = (mantissa | (1 << _MANTISSA_BITS)) << w
-        u = top | low.astype(np.int64)
-        values[at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
+        mantissa = symbols[at].astype(np.uint32) & ((1 << _MANTISSA_BITS) - 1)
+        u = (mantissa | (1 << _MANTISSA_BITS)) << w
+        u |= low.astype(np.uint32)
+        values[at] = (u >> 1).view(np.int32) ^ -(u & 1).view(np.int32)
     if offset != len(data):
         raise CodecError("integers have trailing bytes")
     return values
