@@ -188,7 +188,21 @@ def topk(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
 
 
 def prune(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
-    vector = [0.0] * len(owners(lossy))
+    owner = owners(lossy)
+    width = config.get("bits", 32)
+    if width < 32:
+        top = max(2 ** (width - 1) - 1, 1)
+        scales = floats(sections["SCL"])
+        powers = width > 1 and config.get("levels") == "power_of_two"
+        vector = []
+        for level, i in zip(read_block(sections["BLK"], lossy), owner, strict=True):
+            if powers and level:
+                value = f32(scales[i] * 2.0 ** (abs(level) - top))
+                vector.append(-value if level < 0 else value)
+            else:
+                vector.append(f32(f32(level / top) * scales[i]))
+        return vector
+    vector = [0.0] * len(owner)
     positions = read_positions(sections["POS"], len(vector))
     for position, value in zip(positions, floats(sections["VAL"]), strict=True):
         vector[position] = value
@@ -218,8 +232,10 @@ def caesar_model(
 
 
 def levels(config: dict[str, Any], lossy: Table, sections: Sections) -> list[int]:
-    """Read the levels of `qsgd`, in either form."""
+    """Read the levels of `qsgd`, in any form."""
     owner = owners(lossy)
+    if config["levels"] > 255:
+        return read_block(sections["BLK"], lossy)
     if len(owner) >= 16384:
         own = [i for i, t in enumerate(lossy) if t.size >= 16384][:255]
         numbers = {i: number for number, i in enumerate(own, 1)}

@@ -201,10 +201,21 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "lattice/fine": _twice("lattice", rate=2.0, exact_below=0, fine_below=100),
     "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
     "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
+    "prune/eight-bits": _twice("prune", prune_rate=0.5, bits=8, **_TINY),
+    "prune/four-bits": (
+        {"id": "prune", "prune_rate": 0.0, "bits": 4, **_TINY},
+        [kernels],
+    ),
+    "prune/one-bit": _twice("prune", prune_rate=0.6, bits=1, **_TINY),
+    "prune/power-of-two": _twice(
+        "prune", prune_rate=0.3, bits=4, levels="power_of_two", **_TINY
+    ),
     "qsgd/one-level": _twice("qsgd", levels=1, **_TINY),
     "qsgd/many-levels": _twice("qsgd", levels=255, norm="l2", **_TINY),
     "qsgd/symbols": ({"id": "qsgd", "levels": 4, **_TINY}, [wide]),
     "qsgd/symbols-in-two-parts": ({"id": "qsgd", "levels": 255, **_TINY}, [wide]),
+    "qsgd/block": _twice("qsgd", levels=65536, norm="l2", **_TINY),
+    "qsgd/density": _twice("qsgd", levels=16, norm="l2", density=0.3, **_TINY),
     "quantized/uniform": _twice("quantized", density=0.3, bits=4.5, **_TINY),
     "quantized/power-of-two": _twice(
         "quantized", density=1.0, bits=3, levels="power_of_two", **_TINY
