@@ -10,6 +10,8 @@ from flwr.app import RecordDict
 
 from flwr_caesar.codec import CodecError, Layout, get_codec, inspect_frame
 from flwr_caesar.codec.caesar_model import with_stale
+from flwr_caesar.codec.lattice_model import ID as LATTICE_MODEL
+from flwr_caesar.codec.lattice_model import decode_model
 from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.sync.device import Received, decode_whole
 from flwr_caesar.sync.state import DeviceState
@@ -36,6 +38,8 @@ class DevicePart:
         self, state: DeviceState | None, frame: bytes, base: Arrays | None
     ) -> Mapping[str, Array]:
         """Return the model in a download; see `flwr_caesar.sync.device.receive`."""
+        if inspect_frame(frame).config.get("id") == LATTICE_MODEL:
+            return decode_model(frame, base)
         return decode_whole(frame, base)
 
     def before(
@@ -82,18 +86,13 @@ class Recovery(DevicePart):
     def decode(
         self, state: DeviceState | None, frame: bytes, base: Arrays | None
     ) -> Mapping[str, Array]:
-        """Return the recovered model; as it was sent, if it does not say otherwise.
+        """Return the recovered model.
 
-        Raises
-        ------
-        CodecError
-            If it is to be recovered and this device has no model of its own.
+        A device that has not trained yet recovers it from the model it holds.
         """
         if base is None:
             return decode_whole(frame, None)
-        own = _extras(state, _TRAINED)
-        if not own:
-            raise CodecError("this device has no trained model to recover it from")
+        own = _extras(state, _TRAINED) or base
         codec = get_codec(inspect_frame(frame).config)
         return codec.decode(frame, with_stale(Layout.of(base), own))[0]
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.digest import model_digest
+from flwr_caesar.codec.lattice_model import Grids
 from flwr_caesar.codec.layout import Arrays
-from flwr_caesar.sync.protocol import DownloadHeader, model_digest
+from flwr_caesar.codec.publication import initial_point
+from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import DeviceState
 
 
@@ -40,13 +43,12 @@ def start_state(
         `state` as it is, if the first model comes out another than the server's; the
         device then says that it needs a whole one.
     """
-    from flwr_caesar.codec.publication import initial_model
-
     if header.base is None:
         return state
     try:
-        model = initial_model(initial, start)
-    except CodecError:
+        grids = Grids(start["exact_below"], start["fine_below"])
+        model = initial_point(initial, int(start["exponent"]), grids).arrays()
+    except (CodecError, KeyError, TypeError, ValueError):
         return state
     number, digest = header.base
     if model_digest(model) != digest:

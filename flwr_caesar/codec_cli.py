@@ -147,7 +147,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _list(*, as_json: bool) -> str:
-    configs = [get_codec(codec_id).config for codec_id in list_codecs()]
+    configs = [
+        {"id": codec_id, **get_codec(codec_id).parameters} for codec_id in list_codecs()
+    ]
     if as_json:
         return json.dumps(configs, indent=2)
     width = max(len(config["id"]) for config in configs)

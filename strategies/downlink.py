@@ -9,9 +9,10 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import Codec
+from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.layout import Array
 from flwr_caesar.sync.ledger_api import Version
-from flwr_caesar.sync.protocol import DownloadHeader, model_digest
+from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import frame_to_record
 
@@ -53,6 +54,10 @@ class Downlink(ABC):
     def start(self) -> Mapping[str, Any]:
         """How a device makes the base `newcomer` from its own initial arrays."""
         return {}
+
+    def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the model to start a history from, near to the one given."""
+        return model
 
     @abstractmethod
     def publish(self, model: Mapping[str, Array], number: int) -> Version:

@@ -189,6 +189,9 @@ class FramedStrategy(StrategyWrapper):
                     if checkpoint.wrapper is not None:
                         self._restore(checkpoint.wrapper)
                     log(INFO, "Resumed after round %d", checkpoint.round)
+            if self._rounds_before == 0:
+                begun = self.downlink.begin(record_to_arrays(initial_arrays))
+                initial_arrays = arrays_to_record(begun)
             return super().start(
                 grid,
                 initial_arrays,
@@ -265,7 +268,7 @@ class FramedStrategy(StrategyWrapper):
                 packed[name] = ConfigRecord({**record, **device.config})
         plan = Plan(
             record=key,
-            upload=device.upload.config if self._is_train else None,
+            upload=device.upload.config if self._is_train else {},
             error_feedback=self.error_feedback and self._is_train,
             max_residual_age=self._max_residual_age,
             payload=self.payload,

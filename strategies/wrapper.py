@@ -170,6 +170,7 @@ class StrategyWrapper(Strategy):
         self._phase_start = 0.0
         self._seconds_packing = 0.0
         self._rounds_before = 0
+        self._uniform_weights = False
 
     @abstractmethod
     def _pack(self, node_id: int, content: RecordDict) -> RecordDict:
@@ -323,7 +324,8 @@ class StrategyWrapper(Strategy):
                 self._drop(devices, node_id, "reply has more than one ArrayRecord")
                 continue
             ((record_key, update),) = opened.updates.items()
-            mean.add(update, opened.bases[record_key], opened.weight)
+            weight = 1.0 if self._uniform_weights else opened.weight
+            mean.add(update, opened.bases[record_key], weight)
             kept = RecordDict(dict(opened.content.metric_records.items()))
             metrics.append((signature(kept), kept))
         if not metrics:

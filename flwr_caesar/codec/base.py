@@ -29,17 +29,30 @@ class Codec(ABC):
     Subclasses set `id`, and implement `_encode` and `_decode`; framing, the tensor
     table, state checks and finiteness checks are done here. One that sets
     `reads_private` is handed `CodecState.private` when it decodes a frame that
-    continues from no state, where others are handed `None`.
+    continues from no state, where others are handed `None`. Parameters named in
+    `later` were added after the codec's first frames; a default leaves them out of
+    `config`, so that those frames still decode.
     """
 
     id: ClassVar[str]
     reads_private: ClassVar[bool] = False
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def config(self) -> dict[str, Any]:
         """Id and parameters, JSON-serialisable; the codec's identity."""
-        own = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
+        own = {
+            name: value
+            for name, value in self.parameters.items()
+            if name not in self.later or value != defaults[name]
+        }
         return {"id": self.id, **own}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All parameters, those that `config` leaves out, too."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
 
     @abstractmethod
     def _encode(
@@ -89,7 +102,7 @@ class Codec(ABC):
         """
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         layout = Layout.of(arrays)
-        _require_finite(arrays)
+        require_finite(arrays)
         known = state is not None and state.layout.digest == layout.digest
         previous = state if known else None
         sections, memory = self._encode(arrays, layout, previous)
@@ -141,13 +154,13 @@ class Codec(ABC):
             raise CodecError(
                 f"frame of codec {info.config!s:.200}, expected {self.config}"
             )
-        layout = _read_layout(reader, state, max_bytes)
+        layout = read_layout(reader, state.layout if state else None, max_bytes)
         previous = _require_state(reader, layout, state)
         known = previous
         if known is None and state is not None and self.reads_private:
             known = CodecState(layout, private=state.private)
         arrays, memory = self._decode(reader, layout, known)
-        _require_finite(arrays)
+        require_finite(arrays)
         return arrays, _advance(layout, previous, memory)
 
 
@@ -160,10 +173,26 @@ def _advance(
     return CodecState(layout, version, memory)
 
 
-def _read_layout(
-    reader: FrameReader, state: CodecState | None, max_bytes: int
-) -> Layout:
-    expected = state.layout if state else None
+def read_layout(reader: FrameReader, expected: Layout | None, max_bytes: int) -> Layout:
+    """Return the layout of a frame, from its own table or as expected.
+
+    Parameters
+    ----------
+    reader : FrameReader
+        The frame.
+    expected : Layout, optional
+        Tensors that the frame must hold, by name and shape. With `None` its own table
+        is believed.
+    max_bytes : int
+        Most bytes of tensors to believe a table.
+
+    Raises
+    ------
+    StateMismatchError
+        If the frame has no table, and is not of the expected layout.
+    CodecError
+        If its table is malformed, unexpected or too large.
+    """
     if TABLE_TAG not in reader:
         if expected is None or expected.digest != reader.info.layout_digest:
             raise StateMismatchError(
@@ -202,7 +231,14 @@ def _require_state(
     return state
 
 
-def _require_finite(arrays: Arrays) -> None:
+def require_finite(arrays: Arrays) -> None:
+    """Refuse NaN and infinity.
+
+    Raises
+    ------
+    CodecError
+        With the name of the tensor that holds one.
+    """
     for name, array in arrays.items():
         if array.dtype.kind not in "biu":
             with np.errstate(invalid="ignore"):  # a signalling NaN

@@ -80,7 +80,14 @@ class ErrorBounded(Codec):
                 f"error_bounded: abs_bound must be 0 or more, not {self.abs_bound}"
             )
 
-    def _bound(self, x: Vector) -> float:
+    def error_bound(self, arrays: Arrays) -> Mapping[str, Array]:
+        """Return each tensor's bound, 0 for those sent exactly; see `Codec`."""
+        _, lossy = _split(Layout.of(arrays), self.exact_below)
+        bounds = dict.fromkeys(arrays, 0.0)
+        bounds |= {spec.name: self._bound(arrays[spec.name]) for spec in lossy}
+        return {name: np.array(bound) for name, bound in bounds.items()}
+
+    def _bound(self, x: Array) -> float:
         return self.abs_bound or self.rel * (float(x.max()) - float(x.min()))
 
     def _encode(

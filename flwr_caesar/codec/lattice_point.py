@@ -104,7 +104,7 @@ def publish(w: Vector, before: LatticePoint | None, exponent: int) -> LatticePoi
     gap = np.ldexp(before.indices.astype(np.float64), before.exponent)
     np.subtract(w, gap, out=gap)
     moved = np.rint(np.ldexp(gap, -exponent))
-    if len(moved) and not float(np.abs(moved).max()) <= _MAX_INDEX:
+    if len(moved) and not np.ldexp(np.abs(moved).max(), exponent - grid) <= _MAX_INDEX:
         raise CodecError(f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step")
     total = before.on_grid(grid) + (moved.astype(np.int64) << (exponent - grid))
     return _checked(total, grid)

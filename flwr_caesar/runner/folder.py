@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import platform
@@ -63,7 +64,7 @@ class RunFolder:
             self._rounds = _read_csv(path / ROUNDS)
             self._devices = _read_csv(path / DEVICES)
         path.mkdir(parents=True, exist_ok=True)
-        (path / CONFIG).write_text(OmegaConf.to_yaml(dict(spec)), encoding="utf-8")
+        _write_whole(path / CONFIG, OmegaConf.to_yaml(dict(spec)))
         (path / EVENTS).write_text("", encoding="utf-8")
 
     def on_record(self, record: RoundRecord) -> None:
@@ -174,10 +175,7 @@ class RunFolder:
             "versions": _versions(),
         }
         text = json.dumps(summary, indent=2) + "\n"
-        # The runner takes this file as the sign of success: it appears whole.
-        partial = self.path / f".{SUMMARY}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.path / SUMMARY)
+        _write_whole(self.path / SUMMARY, text)
         self.event("finished")
         return summary
 
@@ -234,7 +232,18 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    _write_whole(path, text.getvalue())
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step: whoever reads it, or a resumed run, finds it whole.
+
+    The runner takes the summary's appearance as the sign of success.
+    """
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(text, encoding="utf-8", newline="")
+    partial.replace(path)

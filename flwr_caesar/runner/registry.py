@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "fedavg": "Uncompressed",
     "topk": "TopK",
+    "caesar": "Caesar",
+    "caesar_paper": "Caesar",
+    "uniform": "Caesar",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {

@@ -190,6 +190,8 @@ def forget_old(
 ) -> tuple[DeviceState, Mapping[str, Array]]:
     """Give up a residual that is too old; the one exception to the law, off by default.
 
+    With it go the uploads that would return to it, as the server did not apply them.
+
     Parameters
     ----------
     state : DeviceState
@@ -205,9 +207,14 @@ def forget_old(
         The state, and what was given up.
     """
     age = header.order[1] - state.order[1]
-    if max_age <= 0 or age <= max_age or not state.residual:
+    if max_age <= 0 or age <= max_age or header.order < state.order:
         return state, {}
-    return replace(state, residual={}), state.residual
+    judged = settle(state, header, lambda: state.token)
+    given_up = judged.state.residual
+    if judged.forfeited or not given_up:
+        return state, {}
+    kept = tuple(p for p in state.pending if p.upload_id not in judged.returned)
+    return replace(state, residual={}, pending=kept), given_up
 
 
 def commit_update(

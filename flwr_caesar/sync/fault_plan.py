@@ -52,8 +52,9 @@ class FaultReport:
         Messages delivered, durable writes, commits, and acts of the operator.
     faults : mapping of str to int
         Injected, by kind.
-    applied, resyncs, forfeited : int
-        Uploads committed, whole models asked for, and states given up.
+    applied, changes, resyncs, forfeited : int
+        Uploads committed, models sent as changes of older ones, whole models asked
+        for, and states given up.
     refusals : mapping of str to int
         Replies refused, by reason.
     violations : tuple of str
@@ -67,6 +68,7 @@ class FaultReport:
     events: int
     faults: dict[str, int]
     applied: int
+    changes: int
     resyncs: int
     forfeited: int
     refusals: dict[str, int]

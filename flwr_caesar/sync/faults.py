@@ -44,6 +44,9 @@ SHAPES = {"weight": 16, "bias": 4}
 QUIET_ROUNDS = 3
 _HOSTILE_NODES = range(1, 4)
 _MOST_LATE = 400
+# A server that can send changes of the last versions, but not of every one.
+_MOST_BASES = 6
+_CHANCE_KEPT = 0.8
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,25 @@ class _Message:
 class _Published:
     model: dict[str, np.ndarray[Any, Any]]
     frame: bytes = field(repr=False)
+    changes: dict[Version, bytes] = field(default_factory=dict, repr=False)
 
 
 @lru_cache(maxsize=16)
-def _decode_whole(frame: bytes) -> Mapping[str, Array]:
+def _decode_frame(frame: bytes) -> Mapping[str, Array]:
+    """Decode what hundreds of devices are sent only once."""
     return device_side.decode_whole(frame, None)
 
 
 def _decode_model(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
-    """Decode a model that hundreds of devices are sent only once."""
+    """Decode a model, or what is to be added to the base to get it."""
+    decoded = _decode_frame(frame)
     if base is None:
-        return _decode_whole(frame)
-    return device_side.decode_whole(frame, base)
+        return decoded
+    if {n: a.shape for n, a in base.items()} != {
+        n: a.shape for n, a in decoded.items()
+    }:
+        raise CodecError("the change is of other tensors than the base")
+    return {name: base[name] + array for name, array in decoded.items()}
 
 
 class FaultRun:
@@ -91,12 +101,13 @@ class FaultRun:
         self._frames: deque[bytes] = deque(maxlen=200)
         self.faults: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
-        self.events = self.applied = self.resyncs = 0
+        self.events = self.applied = self.resyncs = self.changes = 0
         self._epoch = self._phase = 0
         self._clock = 1_000_000
         self._quiet = False
         self._sums: dict[int, tuple[str, int, dict[str, Any]]] = {}
         self._last_applied = 0
+        self._bases: dict[Version, _Published] = {}
         self._ledger = MemoryLedger(
             self._publish({n: np.zeros(s) for n, s in SHAPES.items()})
         )
@@ -137,6 +148,8 @@ class FaultRun:
 
     def _start_server(self, now: int | None = None) -> None:
         self._clock += 1_000
+        if self._random.random() < 0.5:  # what it could send changes of may be lost
+            self._bases.clear()
         model = self._ledger.checkpoint.model
         initial: Version = (0, model_digest(model))
         self._server = ServerSession(
@@ -158,9 +171,11 @@ class FaultRun:
         node_ids = [h.node_id for h in asked]
         if not self._quiet:
             node_ids += _HOSTILE_NODES
-        frame = self._ledger.checkpoint.frame
-        for node_id, header in self._server.open_phase(node_ids, train=train).items():
-            sent = None if header.base == header.target else frame
+        headers = self._server.open_phase(
+            node_ids, train=train, changes_from=self._bases
+        )
+        for node_id, header in headers.items():
+            sent = self._frame_for(header)
             self._send(
                 _Message(
                     node_id, header.to_dict(), sent, self._epoch, self._phase, train
@@ -184,6 +199,27 @@ class FaultRun:
             self._excuse_all()
             self._start_server(now=0)
 
+    def _frame_for(self, header: DownloadHeader) -> bytes | None:
+        """Return the whole model, a change of the base, or nothing."""
+        current: _Published = self._ledger.checkpoint
+        if header.base == header.target:
+            return None
+        if header.base is None:
+            return current.frame
+        self.changes += 1
+        base = self._bases[header.base]
+        if header.base not in current.changes:
+            change = {n: a - base.model[n] for n, a in current.model.items()}
+            current.changes[header.base] = self._dense.encode(change)[0]
+        return current.changes[header.base]
+
+    def _remember(self, version: Version, published: _Published) -> None:
+        """Keep most of the last versions, to send changes of them."""
+        if self._random.random() < _CHANCE_KEPT:
+            self._bases[version] = published
+        while len(self._bases) > _MOST_BASES:
+            del self._bases[next(iter(self._bases))]
+
     def _close(self, *, train: bool) -> None:
         self.events += 1
         uploads = [
@@ -202,6 +238,7 @@ class FaultRun:
             model[name] += total[offset : offset + size]
             offset += size
         number = self._server.head.version[0] + 1
+        self._remember(self._server.head.version, self._ledger.checkpoint)
         published = self._publish(model)
         self._server.close_phase((number, model_digest(model)), published)
         self.law.committed(uploads)
@@ -536,6 +573,7 @@ def run_faults(
         events=run.events,
         faults=dict(sorted(run.faults.items())),
         applied=run.applied,
+        changes=run.changes,
         resyncs=run.resyncs,
         forfeited=run.law.forfeited,
         refusals=dict(run.refusals.most_common()),

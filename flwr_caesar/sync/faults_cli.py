@@ -100,7 +100,8 @@ def _text(report: FaultReport, seconds: float) -> str:
     lines = [
         f"{report.devices} devices, {report.rounds} rounds, seed {report.seed}: "
         f"{report.events} events in {seconds:.0f} s",
-        f"{report.applied} uploads applied, {report.resyncs} resyncs, "
+        f"{report.applied} uploads applied, {report.changes} models sent as changes "
+        f"of older ones, {report.resyncs} resyncs, "
         f"{report.forfeited} states given up as copies or old backups",
         f"{report.injected} faults injected:",
         *(f"  {count:>8}  {kind}" for kind, count in report.faults.items()),

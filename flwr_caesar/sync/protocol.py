@@ -15,10 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.layout import Arrays, to_dtype
+from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.digest import model_digest as model_digest
 from flwr_caesar.codec.state import NO_DIGEST
 
 from .ledger_api import MAX_APPLIED, Version
@@ -44,21 +42,6 @@ _MAX_KNOWN = MAX_APPLIED + MAX_PENDING
 def device_id(token: bytes) -> str:
     """Return the id of the device that knows `token`: half its SHA-256, in hex."""
     return hashlib.sha256(token).hexdigest()[:_DEVICE_CHARS]
-
-
-def model_digest(arrays: Arrays) -> bytes:
-    """Return eight bytes that name the content of a model.
-
-    CRC-32 then Adler-32, little-endian, of the tensor table and then of each tensor's
-    little-endian bytes in its order. They tell versions apart; they are no signature.
-    """
-    head = Layout.of(arrays).to_bytes()
-    crc, adler = zlib.crc32(head), zlib.adler32(head)
-    for array in arrays.values():
-        flat = np.ascontiguousarray(array, to_dtype(array.dtype.name)).reshape(-1)
-        data = flat.view(np.uint8).data
-        crc, adler = zlib.crc32(data, crc), zlib.adler32(data, adler)
-    return struct.pack("<II", crc, adler)
 
 
 @dataclass(frozen=True)

@@ -63,15 +63,20 @@ class State:
         return struct.pack("<II", zlib.crc32(data), zlib.adler32(data))
 
 
-def layout_digest(table: Table) -> bytes:
-    """Return the digest of a tensor table."""
+def table_bytes(table: Table) -> bytes:
+    """Write a tensor table."""
     data = struct.pack("<I", len(table))
     for tensor in table:
         name = tensor.name.encode()
         data += struct.pack("<H", len(name)) + name
         data += bytes([DTYPES.index(tensor.dtype), len(tensor.shape)])
         data += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
-    return hashlib.sha256(data).digest()[:16]
+    return data
+
+
+def layout_digest(table: Table) -> bytes:
+    """Return the digest of a tensor table."""
+    return hashlib.sha256(table_bytes(table)).digest()[:16]
 
 
 def decode(
@@ -240,7 +245,11 @@ def qsgd(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
 def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
     exponent, multiple = struct.unpack_from("<hB", sections["LATT"])
     indices = read_block(sections["LATT"][3:], lossy)
-    return [f32(f32(f32(q) * 2.0**exponent) * multiple) for q in indices]
+    fine = [6 if t.size < config.get("fine_below", 0) else 0 for t in lossy]
+    return [
+        f32(f32(f32(q) * 2.0 ** (exponent - fine[i])) * multiple)
+        for q, i in zip(indices, owners(lossy), strict=True)
+    ]
 
 
 def planes(data: bytes, count: int, width: int) -> list[int]:
@@ -293,6 +302,47 @@ def lattice_point(
     body = struct.pack(f"<h{len(found)}i", grid, *found)
     assert digest == struct.pack("<II", zlib.crc32(body), zlib.adler32(body))
     return grid, found
+
+
+def model_digest(table: Table, content: dict[str, bytes]) -> bytes:
+    """Return the digest of a model."""
+    data = table_bytes(table) + b"".join(content[tensor.name] for tensor in table)
+    return struct.pack("<II", zlib.crc32(data), zlib.adler32(data))
+
+
+def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
+    """Return each tensor with its little-endian elements, given those of the base."""
+    frame = read_frame(data)
+    assert frame.config.keys() == {"id", "exact_below"}
+    held, digest = struct.unpack("<8s8s", frame.sections["HEAD"])
+    old: dict[str, bytes] = {}
+    if held == bytes(8):
+        table = read_table(frame.sections["TABL"])
+    else:
+        assert base is not None, "the frame needs a base"
+        table = [tensor for tensor, _ in base]
+        old = {tensor.name: content for tensor, content in base}
+        assert held == model_digest(table, old)
+    assert layout_digest(table) == frame.layout
+    least = max(frame.config["exact_below"], 1)
+    lossy = [t for t in table if t.dtype in ("float32", "float64") and t.size >= least]
+    content = read_exact([t for t in table if t not in lossy], frame.sections)
+    for name in content if old else ():
+        content[name] = bytes(
+            a ^ b for a, b in zip(content[name], old[name], strict=True)
+        )
+    if lossy:
+        units = struct.unpack(f"<{len(lossy)}h", frame.sections["UNIT"])
+        changes = iter(read_block(frame.sections["LATT"], lossy))
+        for tensor, unit in zip(lossy, units, strict=True):
+            form = f"<{tensor.size}" + {"float32": "f", "float64": "d"}[tensor.dtype]
+            zeros = bytes(tensor.size * tensor.itemsize)
+            start = struct.unpack(form, old.get(tensor.name, zeros))
+            content[tensor.name] = struct.pack(
+                form, *(value + next(changes) * 2.0**unit for value in start)
+            )
+    assert digest == model_digest(table, content)
+    return [(tensor, content[tensor.name]) for tensor in table]
 
 
 def blocks(n: int) -> Iterator[int]:

@@ -122,6 +122,28 @@ def test_a_fifth_of_top_k_at_its_error():
     assert len(mine) <= len(frame) / 5
 
 
+def test_small_tensors_cost_a_byte_and_next_to_no_error():
+    x = update()
+    x["b"] *= np.float32(1e-3)
+    base = {"id": "lattice", "rate": 1.0}
+    exact, _ = get_codec(base).encode(x)
+    codec = get_codec({**base, "exact_below": 0, "fine_below": 1024})
+    fine, _ = codec.encode(x)
+    saved = (len(exact) - len(fine)) / x["b"].size
+    assert saved > 2.5
+    xhat = codec.decode(fine)[0]
+    assert nmse(x["b"], xhat["b"]) < 1e-3
+    whole = get_codec(base).decode(exact)[0]
+    assert (xhat["w"] == whole["w"]).all()
+
+
+def test_a_default_that_came_later_is_not_in_the_configuration():
+    assert "fine_below" not in get_codec({"id": "lattice", "fine_below": 0}).config
+    codec = get_codec({"id": "lattice", "exact_below": 0, "fine_below": 9})
+    assert codec.config["fine_below"] == 9
+    assert codec.parameters == {k: v for k, v in codec.config.items() if k != "id"}
+
+
 def test_encoding_is_deterministic():
     x, codec = update(), get_codec("lattice")
     assert codec.encode(x)[0] == codec.encode(x)[0]
@@ -186,6 +208,12 @@ def test_too_small_a_step_is_refused():
         publish(np.full(4, 1e6, np.float32), None, -40)
 
 
+def test_a_step_too_coarse_for_the_grid_is_refused():
+    before = publish(np.full(4, 2.0**-36, np.float32), None, -40)
+    with pytest.raises(CodecError, match="coarsen"):
+        publish(np.full(4, 2.0**24, np.float32), before, 0)
+
+
 def test_mutated_points_are_refused():
     w = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
     a = publish(w, None, -8)
@@ -201,7 +229,17 @@ def test_mutated_points_are_refused():
         assert found.digest == decode_point(data, a, SPECS).digest
 
 
-@pytest.mark.parametrize("parameters", [{"rate": 0}, {"nmse": 1}, {"step": -1.0}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"rate": 0},
+        {"nmse": 1},
+        {"step": -1.0},
+        {"exact_below": -1},
+        {"fine_below": 1024},
+        {"fine_below": -1},
+    ],
+)
 def test_senseless_parameters_are_refused(parameters):
     with pytest.raises(CodecError):
         get_codec({"id": "lattice", **parameters})

@@ -21,6 +21,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
 STATEFUL = [
     {"id": "error_bounded", "rel": 0.02},
     {"id": "lattice", "rate": 2.0},
+    {"id": "lattice", "exact_below": 0, "fine_below": 64},
     {"id": "topk", "density": 0.1},
 ]
 

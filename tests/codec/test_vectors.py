@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import CodecState, get_codec, inspect_frame, list_codecs
+from flwr_caesar.codec.lattice_model import decode_model
 from flwr_caesar.codec.lattice_point import decode_point
 from flwr_caesar.codec.layout import to_dtype
 from flwr_caesar.codec.positions import decode_positions, encode_positions
 from flwr_caesar.codec.topk import TopK
-from tests.vectors.make import CASES, POINT_LAYOUT, POINTS, describe
+from tests.vectors.make import CASES, MODELS, POINT_LAYOUT, POINTS, describe
 
 from . import plain_codecs, plain_error_bounded, plain_reader, plain_symbols
 
@@ -75,16 +76,30 @@ def test_a_reader_made_from_the_document_agrees(folder: Path) -> None:
     state = None
     for frame, expected in rounds(folder):
         decoded, state = plain_codecs.decode(frame, state)
-        found = [
-            {
-                "name": tensor.name,
-                "dtype": tensor.dtype,
-                "shape": list(tensor.shape),
-                "hex": data.hex(),
-            }
-            for tensor, data in decoded
-        ]
-        assert_same(folder, found, expected)
+        assert_same(folder, describe_plain(decoded), expected)
+
+
+def describe_plain(decoded: plain_codecs.Decoded) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": tensor.name,
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "hex": data.hex(),
+        }
+        for tensor, data in decoded
+    ]
+
+
+def test_golden_published_models_decode() -> None:
+    model: dict[str, np.ndarray[Any, Any]] | None = None
+    theirs: plain_codecs.Decoded | None = None
+    found = rounds(MODELS)
+    assert len(found) == 3
+    for frame, expected in found:
+        model = decode_model(frame, model)
+        theirs = plain_codecs.lattice_model(frame, theirs)
+        assert describe(model) == describe_plain(theirs) == expected
 
 
 def test_golden_lattice_points_decode() -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from flwr_caesar.records import DeviceRecord, RoundRecord
@@ -128,6 +129,44 @@ def test_the_configuration_composes_again(tmp_path: Path) -> None:
 
     a_run(tmp_path)
     assert OmegaConf.load(tmp_path / "config.yaml") == compose(["rounds=3"])
+
+
+@pytest.mark.parametrize("killed_in", ["config.yaml", "rounds.csv", "devices.csv"])
+def test_a_run_killed_while_it_writes_can_be_resumed(
+    killed_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def tear(path: Path, text: str, **options: object) -> int:
+        if path.name.removeprefix(".") == killed_in:
+            write(path, text[: len(text) // 2], encoding="utf-8")
+            raise Killed
+        return write(path, text, **options)
+
+    write = Path.write_text
+    spec = compose(["rounds=3"])
+    folder = RunFolder(tmp_path, spec)
+    folder.on_evaluation(0, accuracy=0.1, loss=2.3)
+
+    def round_1(folder: RunFolder) -> None:
+        for record in a_round(1):
+            folder.on_record(record)
+        folder.on_evaluation(1, accuracy=0.2, loss=1.0)
+        RunFolder(tmp_path, {**spec, "resume": str(tmp_path)})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", tear)
+        with pytest.raises(Killed):
+            round_1(folder)
+    resumed = RunFolder(tmp_path, {**spec, "resume": str(tmp_path)})
+    resumed.on_evaluation(0, accuracy=0.1, loss=2.3)
+    round_1(resumed)
+    assert [row["round"] for row in rows(tmp_path / "rounds.csv")] == ["0", "1"]
+    assert [row["round"] for row in rows(tmp_path / "devices.csv")] == ["1"] * 3
+    resumed.finish({"w": np.zeros(3)})
+    summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
+    assert (summary["bytes_up"], summary["bytes_down"]) == (10, 300)
 
 
 def test_a_run_without_summary_failed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -19,6 +20,7 @@ class LocalGrid(Grid):
     """Nodes ``1 … num_nodes``, each with a Context of its own.
 
     Messages are copied through their wire form, so nothing is shared by accident.
+    `sent_bytes` has the size of each, metadata and all.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class LocalGrid(Grid):
         }
         self.sent: list[tuple[str, RecordDict]] = []
         self.received: list[tuple[str, RecordDict]] = []
+        self.sent_bytes: list[int] = []
         self._replies: dict[str, Message] = {}
 
     def set_run(self, run: Run) -> None: ...
@@ -74,6 +77,7 @@ class LocalGrid(Grid):
                 message_type=message.metadata.message_type,
             )
             copy.metadata.__dict__["_message_id"] = message_id
+            self.sent_bytes.append(_wire_bytes(copy))
             reply: Message | None
             try:
                 reply = self.app(copy, self.contexts[node])
@@ -101,6 +105,12 @@ class LocalGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         return self.pull_messages(self.push_messages(list(messages)))
+
+
+def _wire_bytes(message: Message) -> int:
+    """Return the bytes of all objects that Flower pushes for a message."""
+    objects = get_all_nested_objects(message).values()
+    return sum(len(part.deflate()) for part in objects)
 
 
 def _copied(content: RecordDict) -> RecordDict:

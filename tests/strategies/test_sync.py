@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
 from flwr_caesar.clients import compression_mod
@@ -18,13 +21,20 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
+from flwr_caesar.codec.frame import stamp
 from flwr_caesar.strategies import TopK
 from flwr_caesar.strategies.framed import FramedStrategy
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.ledger import SqliteLedger
+from flwr_caesar.sync.protocol import UploadHeader, device_id
 from flwr_caesar.sync.state import DeviceState
-from flwr_caesar.transport import arrays_nbytes
+from flwr_caesar.transport import (
+    RECORD_KEY,
+    arrays_nbytes,
+    frame_to_record,
+    record_to_frame,
+)
 
 from .apps import drift, initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -99,11 +109,10 @@ def test_a_model_that_the_device_holds_costs_a_reference() -> None:
         assert all(arrays_nbytes(content) > 10_000 for content in phase)
     for content in train_2:  # the model that was evaluated is the one to train
         assert arrays_nbytes(content) == 0
-        assert (
-            len(content.deflate())
-            + sum(len(record.deflate()) for record in content.values())
-            < 1000
-        )
+    # Real bytes: the message's metadata and config and all that we add.
+    sizes = grid.sent_bytes
+    assert max(sizes[8:12]) < 1000
+    assert min(sizes[:8] + sizes[12:]) > 10_000
     assert all(arrays_nbytes(content) > 10_000 for content in evaluate_2)
     assert not any(record.dropped for record in strategy.history)
 
@@ -147,6 +156,55 @@ def test_a_resumed_run_is_the_uninterrupted_one(inner: type, tmp_path: Path) -> 
     assert list(resumed.train_metrics_clientapp) == [5, 6]
 
 
+@pytest.mark.parametrize("killed", ["aggregated", "in the commit", "committed"])
+@pytest.mark.parametrize("inner", [FedAvg, FedAdam])
+def test_a_killed_run_goes_on_to_the_same_model_given_the_same_replies(
+    inner: type, killed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(folder: Path, grid: LocalGrid):
+        strategy = TopK(inner(), density=0.1, checkpoint=folder)
+        return strategy.start(grid, initial_model(), num_rounds=5).arrays
+
+    class Killed(BaseException):
+        pass
+
+    whole = run(tmp_path / "a", LocalGrid(numpy_app(mods=[compression_mod]), 4))
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 4)
+    before: dict[int, RecordDict] = {}
+    commit, transaction = SqliteLedger.commit, SqliteLedger._transaction
+
+    def watched(self, head, rows=(), nodes=None, checkpoint=None):
+        at_the_kill = checkpoint is not None and checkpoint.round == 3
+        if at_the_kill and killed == "aggregated":
+            raise Killed
+        if at_the_kill and killed == "in the commit":
+            broken.setattr(SqliteLedger, "_transaction", torn)
+        commit(self, head, rows, nodes, checkpoint)
+        for node, context in grid.contexts.items():
+            before[node] = RecordDict(dict(context.state.items()))
+        if at_the_kill:
+            raise Killed
+
+    @contextmanager
+    def torn(self):
+        with transaction(self) as database:
+            yield database
+            raise Killed
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SqliteLedger, "commit", watched)
+        with pytest.raises(Killed):
+            run(tmp_path / "b", grid)
+    # Their states at the last commit, so that they answer as they did the first time.
+    for node, context in grid.contexts.items():
+        context.state = before[node]
+    resumed = run(tmp_path / "b", grid)
+    for name in whole:
+        np.testing.assert_array_equal(
+            whole[name].numpy(), resumed[name].numpy(), err_msg=name
+        )
+
+
 def test_a_crash_before_the_commit_applies_nothing_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +228,101 @@ def test_a_crash_before_the_commit_applies_nothing_and_loses_nothing(
     applied = result.arrays["weight"].numpy() - initial_model()["weight"].numpy()
     residual, _ = kept(grid, 1)
     np.testing.assert_allclose(applied + residual, work.computed[1], atol=2e-4)
+
+
+def test_what_comes_after_the_deadline_is_neither_applied_nor_lost() -> None:
+    work = Work()
+    late: dict[str, Message] = {}
+
+    def hold(reply: Message, node: int) -> Message | None:
+        grid._replies.update(late)  # in the next round, and nobody waits for it
+        late.clear()
+        if len(grid.sent) not in (2, 3, 5):
+            return reply
+        message_id = str(len(grid.sent) - 1)
+        reply.metadata.__dict__["_reply_to_message_id"] = message_id
+        late[message_id] = reply
+        return None
+
+    strategy = one_of_one(deadline=0.1)
+    grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 1, tamper=hold)
+    result = strategy.start(grid, initial_model(), num_rounds=8)
+    dropped = [record.dropped for record in strategy.history]
+    closed = {1: "no reply before the round closed"}
+    assert dropped == [{}, closed, closed, {}, closed, {}, {}, {}]
+    applied = result.arrays["weight"].numpy() - initial_model()["weight"].numpy()
+    residual, _ = kept(grid, 1)
+    np.testing.assert_allclose(applied + residual, work.computed[1], atol=2e-4)
+
+
+def _forge(**changes: object) -> Callable[[Message, Message], None]:
+    """Change what a device says of its upload, with a checksum that fits."""
+
+    def tamper(reply: Message, first: Message) -> None:
+        header = UploadHeader.from_dict(reply.content[RECORD_KEY])
+        record = dict(reply.content[RECORD_KEY].items())
+        record |= replace(header, **changes).to_dict()
+        reply.content[RECORD_KEY] = ConfigRecord(record)
+
+    return tamper
+
+
+def _send_again(reply: Message, first: Message) -> None:
+    """Send the first upload once more, as if it answered this request."""
+    header = UploadHeader.from_dict(reply.content[RECORD_KEY])
+    old = UploadHeader.from_dict(first.content[RECORD_KEY])
+    _forge(upload_id=old.upload_id, known=())(reply, first)
+    frame = record_to_frame(first.content["arrays"])
+    assert header.base is not None
+    reply.content["arrays"] = frame_to_record(
+        stamp(frame, lineage=header.lineage, base_version=header.base[0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reason", "counted"),
+    [
+        (_forge(nonce=1), "answers another request", False),
+        (_forge(lineage=7), "answers another request", False),
+        (_forge(order=((1 << 63) - 1,) * 2), "answers another request", False),
+        (_forge(base=((1 << 63) - 1, bytes(8))), "change of another model", True),
+        (_forge(held=None), "change of another model", True),
+        (_forge(token=bytes(16), base=None), "change of another model", False),
+        (_forge(known=()), "another copy of the device", True),
+        (_send_again, "applied before", True),
+    ],
+)
+def test_what_a_hostile_device_claims_is_refused_and_counted(
+    tamper: Callable[[Message, Message], None],
+    reason: str,
+    counted: bool,
+    tmp_path: Path,
+) -> None:
+    first: dict[int, Message] = {}
+
+    def lie(reply: Message, node: int) -> Message:
+        if node == 2:
+            if node in first:
+                tamper(reply, first[node])
+            else:
+                first[node] = Message(
+                    RecordDict(dict(reply.content.items())), reply_to=reply
+                )
+        return reply
+
+    inner = FedAvg(fraction_evaluate=0.0)
+    strategy = TopK(inner, density=0.1, checkpoint=tmp_path)
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 3, tamper=lie)
+    result = strategy.start(grid, initial_model(), num_rounds=4)
+    assert list(result.train_metrics_clientapp) == [1, 2, 3, 4]
+    for record in strategy.history[1:]:
+        assert record.dropped.keys() == {2}
+        assert reason in record.dropped[2]
+    token = UploadHeader.from_dict(first[2].content[RECORD_KEY]).token
+    with SqliteLedger(tmp_path) as ledger:
+        row = ledger.devices([device_id(token)])[device_id(token)]
+    assert row.uploads == 1
+    assert row.refused == (3 if counted else 0)
 
 
 def test_two_servers_do_not_share_a_checkpoint(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def test_the_law_holds(seed):
     assert report.violations == ()
     assert report.injected > 1000
     assert report.applied > 300
+    assert report.changes > 300
 
 
 def test_a_seed_replays():

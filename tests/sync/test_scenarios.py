@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flwr_caesar.sync.device import forget_old
 from flwr_caesar.sync.protocol import MAX_PENDING, device_id
 from tests.sync.parties import Device, Server, new_id, new_token
 
@@ -278,3 +279,27 @@ def test_state_of_another_lineage_is_a_mistake_of_the_caller():
     device.state = replace(device.state, lineage=new_id())
     with pytest.raises(ValueError, match="lineage"):
         device.take(*request)
+
+
+def test_what_is_too_old_is_given_up_whole_and_only_then():
+    server, device, other = Server(), Device(1), Device(2)
+    server.round(device, other)
+    server.round(device, other, lose=[device])
+    for _ in range(5):
+        server.round(other)
+    header, _ = server.ask([device])[1]
+    state = device.state
+    assert len(state.pending) == 1
+    for age in (0, 6):
+        assert forget_old(state, header, age) == (state, {})
+    kept, given_up = forget_old(state, header, 5)
+    assert kept == replace(state, residual={}, pending=())
+    np.testing.assert_array_equal(given_up["w"], device.residual + device.waiting())
+    # What the server applied stands, and the request of a server that was restored
+    # since tells nothing of age.
+    named = replace(header, applied=(*header.applied, state.pending[0].upload_id))
+    kept, given_up = forget_old(state, named, 5)
+    assert kept == replace(state, residual={})
+    np.testing.assert_array_equal(given_up["w"], device.residual)
+    late = replace(header, order=(0, header.order[1]))
+    assert forget_old(state, late, 1) == (state, {})

@@ -3,7 +3,8 @@
 A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
 elements, in layout order). Rounds are decoded in turn, each from the state after the
-last. Published models (`lattice_point`) are no frames and have files of their own.
+last. Published points (`lattice_point`) are no frames, published models
+(`lattice_model`) no codec's frames; both have files of their own.
 
     python -m tests.vectors.make
 """
@@ -19,6 +20,12 @@ import ml_dtypes
 import numpy as np
 
 from flwr_caesar.codec import CodecState, Layout, get_codec
+from flwr_caesar.codec.lattice_model import (
+    Grids,
+    ModelPoint,
+    encode_model,
+    publish_model,
+)
 from flwr_caesar.codec.lattice_point import LatticePoint, encode_point, publish
 from flwr_caesar.codec.layout import DTYPE_CODES, to_dtype
 
@@ -191,6 +198,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "lattice/rate": _twice("lattice", rate=1.5, **_TINY),
     "lattice/step": _twice("lattice", step=0.003, **_LOSSY_ALL),
     "lattice/large-integers": _twice("lattice", step=1e-4, **_TINY),
+    "lattice/fine": _twice("lattice", rate=2.0, exact_below=0, fine_below=100),
     "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
     "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
     "qsgd/one-level": _twice("qsgd", levels=1, **_TINY),
@@ -271,8 +279,32 @@ def write_points() -> None:
         before = point
 
 
+MODELS = HERE / "lattice_model"
+
+
+def write_models() -> None:
+    """Write published models: one whole, then changes at finer and coarser steps."""
+    MODELS.mkdir()
+    rng = np.random.default_rng(6)
+    w = every_dtype(rng) | odd_shapes(rng) | network(rng)
+    w["special"] = w["special"] / np.float32(2**50)
+    before: ModelPoint | None = None
+    for i, exponent in enumerate((-6, -9, -4)):
+        for name, array in w.items():
+            if array.dtype.kind == "f":
+                w[name] = (array + rng.normal(0, 0.05, array.shape)).astype(array.dtype)
+        point = publish_model(w, before, exponent, Grids(exact_below=7, fine_below=100))
+        frame = encode_model(point, before)
+        (MODELS / f"frame-{i}.bin").write_bytes(frame)
+        text = json.dumps(describe(point.arrays()), ensure_ascii=False, indent=1)
+        (MODELS / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
+        before = point
+
+
 def main() -> None:
     """Write the cases that are missing."""
+    if not MODELS.exists():
+        write_models()
     if not POINTS.exists():
         write_points()
     for name, (config, samples) in CASES.items():

@@ -1,0 +1,25 @@
+"""The name of a model's content."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+
+from .layout import Arrays, Layout, to_dtype
+
+
+def model_digest(arrays: Arrays) -> bytes:
+    """Return eight bytes that name the content of a model.
+
+    CRC-32 then Adler-32, little-endian, of the tensor table and then of each tensor's
+    little-endian bytes in its order. They tell versions apart; they are no signature.
+    """
+    head = Layout.of(arrays).to_bytes()
+    crc, adler = zlib.crc32(head), zlib.adler32(head)
+    for array in arrays.values():
+        flat = np.ascontiguousarray(array, to_dtype(array.dtype.name)).reshape(-1)
+        data = flat.view(np.uint8).data
+        crc, adler = zlib.crc32(data, crc), zlib.adler32(data, adler)
+    return struct.pack("<II", crc, adler)

@@ -1,0 +1,180 @@
+"""Models published on a lattice, and exact differences between any two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ArrayRecord
+
+from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.digest import model_digest
+from flwr_caesar.codec.lattice_model import Grids
+from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.publication import (
+    FIRST_BITS,
+    PointHistory,
+    first_exponent,
+)
+from flwr_caesar.sync.errors import DamagedStateError
+from flwr_caesar.sync.ledger_api import Version
+from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.sync.strategy_state import StrategyState
+from flwr_caesar.transport import frame_to_record
+
+from .downlink import Downlink
+
+
+class LatticeDownlink(Downlink):
+    """Publish each model on a power-of-two grid; send who holds one only the change.
+
+    What rounding leaves unpublished is published later, so devices follow the server's
+    model. A device that was away for some versions gets one exact difference to its
+    own; who holds the same version gets the same frame.
+
+    Parameters
+    ----------
+    step_sigmas : float
+        The step in deviations of what changed; larger: fewer bits, coarser models.
+    shared_start : bool
+        Whether devices can make the first model of their app's own initial arrays
+        (`flwr_caesar.clients.CompressionMod`).
+    first_bits : int
+        The first step is the root mean square of the initial model divided by 2 to
+        the power of this. A random initial model may be as coarse as 0 bits, which
+        makes whole models cheap; a trained one wants 6 or more.
+    exact_below : int
+        Tensors of fewer elements are sent exactly.
+    max_versions : int
+        Older models remembered; a device that holds one older still gets a whole model.
+    max_bytes : int
+        Most memory of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        step_sigmas: float = 2.0,
+        shared_start: bool = False,
+        first_bits: int = FIRST_BITS,
+        exact_below: int = 0,
+        max_versions: int = 30,
+        max_bytes: int = 1 << 30,
+    ) -> None:
+        if not 0 < step_sigmas <= 16:
+            raise ValueError(f"step_sigmas must be in (0, 16], not {step_sigmas}")
+        if not 0 <= first_bits <= 16:
+            raise ValueError(f"first_bits must be 0 to 16, not {first_bits}")
+        self._shared_start = shared_start
+        self._first_bits = first_bits
+        self._grids = Grids(exact_below=exact_below)
+        self._limits: dict[str, Any] = {
+            "step_sigmas": step_sigmas,
+            "max_points": max_versions,
+            "max_bytes": max_bytes,
+        }
+        self._history: PointHistory | None = None
+        self._begun: PointHistory | None = None
+        self._number = self._first_number = self._first_exponent = 0
+        self._records: dict[bytes | None, ArrayRecord] = {}
+
+    def __str__(self) -> str:
+        return f"lattice, step {self._limits['step_sigmas']} sigma"
+
+    @property
+    def version(self) -> Version | None:
+        """See `Downlink.version`."""
+        history = self._history
+        return None if history is None else (self._number, history.current.digest)
+
+    @property
+    def bases(self) -> Container[Version]:
+        """See `Downlink.bases`."""
+        return () if self._history is None else _Digests(self._history.bases)
+
+    @property
+    def newcomer(self) -> Version | None:
+        """See `Downlink.newcomer`."""
+        if self._history is None or self._history.first is None:
+            return None
+        return self._first_number, self._history.first.digest
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """See `Downlink.start`."""
+        if self.newcomer is None:
+            return {}
+        return {
+            "exponent": self._first_exponent,
+            "exact_below": self._grids.exact_below,
+            "fine_below": self._grids.fine_below,
+        }
+
+    def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the first point, so that nothing of it is left to publish later."""
+        self._first_exponent = first_exponent(model, self._grids, self._first_bits)
+        self._begun = PointHistory.start(
+            model,
+            shared=self._shared_start,
+            exponent=self._first_exponent,
+            grids=self._grids,
+            **self._limits,
+        )
+        return self._begun.current.arrays()
+
+    def publish(self, model: Mapping[str, Array], number: int) -> Version:
+        """See `Downlink.publish`."""
+        if self._history is not None:
+            self._history = self._history.publish(model)
+        else:
+            if self._begun is None or self._begun.current.digest != model_digest(model):
+                self.begin(model)
+            self._history, self._begun = self._begun, None
+            self._first_number = number
+        assert self._history is not None
+        self._number = number
+        self._records = {}
+        return number, self._history.current.digest
+
+    def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
+        """See `Downlink.frame`."""
+        if self._history is None:
+            raise ValueError("nothing is published yet")
+        base = None if header.base is None else header.base[1]
+        if base not in self._records:
+            self._records[base] = frame_to_record(self._history.frame(base))
+        return self._records[base]
+
+    def state(self) -> StrategyState:
+        """See `Downlink.state`."""
+        if self._history is None:
+            return StrategyState()
+        numbers = [self._number, self._first_number, self._first_exponent]
+        return StrategyState({"lattice": numbers}, self._history.to_arrays())
+
+    def restore(self, state: StrategyState) -> None:
+        """See `Downlink.restore`."""
+        if "lattice" not in state.tree:
+            return
+        try:
+            number, first_number, exponent = map(int, state.tree["lattice"])
+            history = PointHistory.from_arrays(state.arrays, **self._limits)
+        except (CodecError, TypeError, ValueError) as err:
+            raise DamagedStateError(
+                f"the published models are malformed: {err}"
+            ) from err
+        self._history = history
+        self._number, self._first_number = number, first_number
+        self._first_exponent = exponent
+        self._records = {}
+
+
+@dataclass(frozen=True)
+class _Digests:
+    """Versions by what they contain, whatever their number."""
+
+    digests: Container[bytes]
+
+    def __contains__(self, version: object) -> bool:
+        return isinstance(version, tuple) and version[1] in self.digests
