@@ -185,7 +185,9 @@ class Correlation(Codec):
         if not same_config(reader.info.config, self.config):
             raise CodecError(f"frame of another codec than {self.config}")
         _, lossy = split_exact(layout, self.exact_below)
-        table = _read_table(reader, lossy, self.memory) if lossy else []
+        if not lossy:
+            return {}
+        table = _read_table(reader, lossy, self.memory)
         return {
             spec.name: mode_name(float(row["rho"]), int(row["rank"]))
             for spec, row in zip(lossy, table, strict=True)

@@ -80,7 +80,8 @@ class Factors:
 
 
 def _values(levels: Levels, steps: Vector) -> Vector:
-    values: Vector = levels.astype(np.float32) * steps[:, None]
+    with np.errstate(over="ignore"):
+        values: Vector = levels.astype(np.float32) * steps[:, None]
     return values
 
 

@@ -21,6 +21,7 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.correlation import Correlation
 from flwr_caesar.codec.frame import FrameReader
 from flwr_caesar.codec.layout import Layout
+from flwr_caesar.codec.mutate import Parts, seal
 
 from .library import Array, nmse
 
@@ -209,6 +210,17 @@ def test_a_state_without_memory_starts_anew() -> None:
     _, theirs = c.decode(frame, CodecState(Layout.of(x)))
     assert state.digest == theirs.digest
     assert state.version == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_steps_beyond_float32_are_refused() -> None:
+    c = codec(memory=False, density=0.3)
+    frame, state = c.encode({"w": updates(1)[0]["low_rank"]})
+    parts = Parts.of(frame)
+    (entry,) = [e for e in parts.entries if e[0] == b"STEP"]
+    entry[4] = np.full(len(entry[4]) // 4, 3e38, "<f4").tobytes()
+    with pytest.raises(CodecError, match="infinity"):
+        c.decode(seal(parts.join()), CodecState(state.layout))
 
 
 def test_without_memory_frames_are_independent() -> None:
