@@ -28,7 +28,7 @@ from flwr_caesar.codec.correlation import Correlation
 EXACT_BELOW = 1024
 TARGET_NMSE = 0.5
 NOISE = (0.0, 0.5, 1.0, 2.0)
-HALVINGS = 12
+HALVINGS = 8
 
 Update = dict[str, Any]
 Config = dict[str, Any]
@@ -41,7 +41,7 @@ class Run:
     nbytes: int
     nmse: float
     nmse_of_sum: float
-    modes: Counter[str]
+    modes: list[Counter[str]]
     encode_seconds: float
     decode_seconds: float
 
@@ -64,7 +64,7 @@ def measure(config: Config, updates: Sequence[Update], *, feedback: bool) -> Run
     nbytes = 0
     error = energy = 0.0
     total = sent = np.zeros(1)
-    modes: Counter[str] = Counter()
+    modes: list[Counter[str]] = []
     seconds = [0.0, 0.0]
     for update in updates:
         given = update
@@ -82,9 +82,9 @@ def measure(config: Config, updates: Sequence[Update], *, feedback: bool) -> Run
         total, sent = total + lossy(update), sent + xhat
         nbytes += len(frame)
         if isinstance(codec, Correlation):
-            found = codec.modes(frame, theirs.layout)
-            for name, mode in found.items():
-                modes[mode] += update[name].size
+            modes.append(Counter())
+            for name, mode in codec.modes(frame, theirs.layout).items():
+                modes[-1][mode] += update[name].size
     missing = float(np.square(total - sent).sum() / np.square(total).sum())
     return Run(nbytes, error / energy, missing, modes, seconds[0], seconds[1])
 
@@ -111,7 +111,7 @@ def search(
 
 
 def allocation_rows(name: str, updates: Sequence[Update]) -> list[str]:
-    """Variance against uniform bits: the former with the most bits that fit."""
+    """Share out bits in each way, with the most bits that fit the bytes of uniform."""
     rows = []
     for density in (0.01, 0.1, 1.0):
         for bits in (3.0, 4.0, 6.0):
@@ -119,18 +119,18 @@ def allocation_rows(name: str, updates: Sequence[Update]) -> list[str]:
             uniform = measure(
                 {**base, "bits": bits, "allocation": "uniform"}, updates, feedback=False
             )
-            config, variance = search(
-                lambda b, base=base: {**base, "bits": b},
-                lambda run, limit=uniform.nbytes: run.nbytes <= limit,
-                updates,
-                8.0,
-                2.0,
-            )
-            rows.append(
-                f"| {name} | {density} | {bits:g} | {uniform.nbytes:,} "
-                f"| {variance.nbytes:,} | {config['bits']:.2f} | {uniform.nmse:.5f} "
-                f"| {variance.nmse:.5f} | {variance.nmse / uniform.nmse - 1:+.1%} |"
-            )
+            cells = [f"{uniform.nbytes:,}", f"{uniform.nmse:.5f}"]
+            for allocation in ("variance", "peak"):
+                config, run = search(
+                    lambda b, c=base, a=allocation: {**c, "bits": b, "allocation": a},
+                    lambda run, limit=uniform.nbytes: run.nbytes <= limit,
+                    updates,
+                    min(bits + 1, 8.0),
+                    max(bits - 1, 2.0),
+                )
+                cells += [f"{run.nbytes:,}", f"{config['bits']:.2f}"]
+                cells += [f"{run.nmse / uniform.nmse - 1:+.1%}"]
+            rows.append(f"| {name} | {density} | {bits:g} | {' | '.join(cells)} |")
     return rows
 
 
@@ -186,18 +186,11 @@ def label(config: Config) -> str:
 def mode_rows(name: str, updates: Sequence[Update]) -> list[str]:
     rows = []
     for feedback in (False, True):
-        for count in range(1, len(updates) + 1):
-            run = measure({"id": "correlation"}, updates[:count], feedback=feedback)
-            before = (
-                measure({"id": "correlation"}, updates[: count - 1], feedback=feedback)
-                if count > 1
-                else None
-            )
-            now = run.modes - before.modes if before else run.modes
-            shares = " | ".join(f"{now[m] / now.total():.0%}" for m in MODES)
-            rows.append(
-                f"| {name} | {'yes' if feedback else 'no'} | {count} | {shares} |"
-            )
+        run = measure({"id": "correlation"}, updates, feedback=feedback)
+        for number, modes in enumerate(run.modes, 1):
+            shares = " | ".join(f"{modes[m] / modes.total():.0%}" for m in MODES)
+            with_feedback = "yes" if feedback else "no"
+            rows.append(f"| {name} | {with_feedback} | {number} | {shares} |")
     return rows
 
 

@@ -32,7 +32,7 @@ from .uniform import MAX_BITS, MIN_BITS, Levels, allocate_bits, mean_square, top
 from .values import read_magnitudes
 from .vector import Vector, gather, in_layout_order, scatter, slices
 
-ALLOCATIONS = ("variance", "uniform")
+ALLOCATIONS = ("peak", "variance", "uniform")
 _TENSOR = np.dtype([("rho", "<f2"), ("bits", "u1"), ("rank", "u1")])
 _FACTORS = MAX_BITS - MIN_BITS + 1
 _CONTEXTS = _FACTORS + 1
@@ -48,7 +48,7 @@ class Correlation(Codec):
     elements``, where each of the first two is used if that leaves less error in the
     bytes that the largest ``ceil(density * n)`` elements alone would take: modes
     `direct`, `temporal`, `low_rank` and `temporal_low_rank` (`correlated_tensor`).
-    Elements get 2 to 8 bits, more in tensors of larger variance (`allocate_bits`), and
+    Elements get 2 to 8 bits, more in tensors of larger values (`allocate_bits`), and
     are entropy-coded where that is shorter. Biased: put it under `ErrorFeedback`.
 
     Encoder and decoder remember the last reconstruction (16 bits an element) and the
@@ -66,8 +66,10 @@ class Correlation(Codec):
     memory : bool
         Whether rounds are related. Without it, frames are independent of each other
         and the modes are `direct` and `low_rank`.
-    allocation : {"variance", "uniform"}
-        Whether bits follow the variance of tensors, or are the same for all.
+    allocation : {"peak", "variance", "uniform"}
+        What the bits of tensors follow: the square of the largest element, which the
+        quantiser's step is proportional to; the mean square of the elements sent; or
+        nothing, they are the same for all.
     exact_below : int
         Tensors with fewer elements are sent exactly.
 
@@ -82,7 +84,7 @@ class Correlation(Codec):
     bits: float = 6.0
     budget: int = 0
     memory: bool = True
-    allocation: str = "variance"
+    allocation: str = "peak"
     exact_below: int = 1024
 
     id: ClassVar[str] = "correlation"
@@ -200,17 +202,18 @@ class Correlation(Codec):
         return Memory(previous, state.arrays.get(f"right/{spec.name}"))
 
     def _budgets(self, vector: Vector, lossy: Sequence[TensorSpec]) -> list[Budget]:
-        """Share out elements by the density, bits by variance."""
+        """Share out elements by the density, bits by the spread of values."""
         sizes = [spec.size for spec in lossy]
         density = self._affordable_density(sizes)
         kept = [count_kept(n, density) for n in sizes]
         bits = [int(self.bits)] * len(kept)
-        if self.allocation == "variance":
-            variances = [
-                mean_square(vector[part][top_k(vector[part], k)])
+        if self.allocation != "uniform":
+            spread = mean_square if self.allocation == "variance" else _square_of_peak
+            spreads = [
+                spread(vector[part][top_k(vector[part], k)])
                 for part, k in zip(slices(lossy), kept, strict=True)
             ]
-            bits = allocate_bits(kept, variances, int(self.bits * sum(kept)))
+            bits = allocate_bits(kept, spreads, int(self.bits * sum(kept)))
         _, freed = position_cost(sum(kept), sum(sizes))
         return [Budget(k, b, freed + b) for k, b in zip(kept, bits, strict=True)]
 
@@ -238,6 +241,10 @@ class Correlation(Codec):
         levels = self.bits * kept + 7 * MAX_BITS * len(sizes)
         table = (_TENSOR.itemsize + 4) * len(sizes) + POSITIONS_OVERHEAD + 1
         return table + -(-positions // 8) + -(-int(levels) // 8)
+
+
+def _square_of_peak(x: Vector) -> float:
+    return float(np.abs(x).max()) ** 2
 
 
 def _remember(

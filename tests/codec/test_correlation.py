@@ -146,7 +146,7 @@ def test_no_mode_is_worse_than_the_direct_one(
 @given(
     st.integers(150, 4000),
     st.sampled_from([2.0, 4.5, 8.0]),
-    st.sampled_from(["variance", "uniform"]),
+    st.sampled_from(["peak", "variance", "uniform"]),
     st.integers(0, 9),
 )
 def test_the_budget_holds_whatever_the_modes(
@@ -174,19 +174,21 @@ def test_a_budget_that_holds_nothing_says_what_it_takes() -> None:
         codec(budget=20).encode(updates(1)[0])
 
 
-def test_bits_follow_variance() -> None:
+def test_bits_follow_the_spread_of_values() -> None:
     rng = np.random.default_rng(0)
     x = {
         "large": rng.normal(0, 8, (40, 250)).astype(np.float32),
         "small": rng.normal(0, 0.5, (40, 250)).astype(np.float32),
     }
     found = {}
-    for allocation in ("variance", "uniform"):
+    for allocation in ("peak", "variance", "uniform"):
         frame, _ = codec(bits=5, allocation=allocation, memory=False).encode(x)
         found[allocation] = FrameReader(frame).section("TENS", size=8)[2::4]
     assert found["uniform"] == bytes([5, 5])
-    assert found["variance"][0] - found["variance"][1] in (3, 4, 5)
-    assert sum(found["variance"]) <= 10
+    for allocation in ("peak", "variance"):
+        large, small = found[allocation]
+        assert large - small in (3, 4, 5)
+        assert large + small <= 10
 
 
 def test_a_frame_for_another_state_is_refused() -> None:
