@@ -91,40 +91,29 @@ class Coded:
     bits: int
     step: np.float32
 
-    @property
-    def mode(self) -> str:
-        """One of `MODES`."""
-        return mode_name(float(self.rho), self.factors.rank if self.factors else 0)
-
 
 def mode_name(rho: float, rank: int) -> str:
     """Return which of `MODES` has this gain and rank."""
     return MODES[(rho != 0) + 2 * (rank > 0)]
 
 
-def reconstruct(
-    coded: Coded, shape: tuple[int, ...], size: int, memory: Memory | None
-) -> Vector:
+def reconstruct(coded: Coded, size: int, memory: Memory | None) -> Vector:
     """Rebuild a tensor, flat; each operation rounded to float32, in a fixed order."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        x = _predict(coded.rho, coded.factors, shape, size, memory)
+        x = _predict(coded.rho, coded.factors, size, memory)
         x[coded.positions] += dequantize_uniform(coded.levels, coded.step, coded.bits)
     return x
 
 
 def _predict(
-    rho: np.float32,
-    factors: Factors | None,
-    shape: tuple[int, ...],
-    size: int,
-    memory: Memory | None,
+    rho: np.float32, factors: Factors | None, size: int, memory: Memory | None
 ) -> Vector:
     if rho and memory is not None:
         x = memory.previous * rho
     else:
         x = np.zeros(size, np.float32)
     if factors is not None:
-        add_product(x.reshape(matrix_shape(shape) or shape), factors)
+        add_product(x.reshape(factors.left.shape[1], -1), factors)
     return x
 
 
@@ -155,7 +144,7 @@ def encode(
             x, np.zeros_like(x), np.float32(0), None, budget.kept, budget
         )
         for rho, factors, kept in _predictions(x, shape, memory, budget):
-            prediction = _predict(rho, factors, shape, len(x), memory)
+            prediction = _predict(rho, factors, len(x), memory)
             found, coded = _spend(x, prediction, rho, factors, kept, budget)
             if found < error:
                 error, best = found, coded
@@ -166,12 +155,12 @@ def _predictions(
     x: Vector, shape: tuple[int, ...], memory: Memory | None, budget: Budget
 ) -> Iterator[tuple[np.float32, Factors | None, int]]:
     """Yield gain, factors and kept elements of every mode but the direct one."""
-    zero = np.float32(0)
-    rho = fit_gain(x, memory.previous) if memory is not None else zero
-    if rho:
+    gains = [np.float32(0)]
+    if memory is not None and (rho := fit_gain(x, memory.previous)):
+        gains.append(rho)
         yield rho, None, budget.kept
-    for gain in {zero: None, rho: None}:
-        rest = x - _predict(gain, None, shape, len(x), memory)
+    for gain in gains:
+        rest = x - _predict(gain, None, len(x), memory)
         for factors, kept in _low_rank(rest, shape, memory, budget):
             yield gain, factors, kept
 

@@ -127,7 +127,7 @@ class Correlation(Codec):
             table[i] = own.rho, own.bits, rank
             coded.append(own)
             if self.memory:
-                x = tensor.reconstruct(own, spec.shape, spec.size, held)
+                x = tensor.reconstruct(own, spec.size, held)
                 _remember(memory, spec, x, own.factors, held)
         starts = [part.start for part in slices(lossy)]
         positions = [
@@ -156,7 +156,7 @@ class Correlation(Codec):
         coded = _read_coded(reader, lossy, table)
         for spec, part, own in zip(lossy, slices(lossy), coded, strict=True):
             held = self._held(state, spec)
-            x = tensor.reconstruct(own, spec.shape, spec.size, held)
+            x = tensor.reconstruct(own, spec.size, held)
             vector[part] = x
             if self.memory:
                 _remember(memory, spec, x, own.factors, held)
