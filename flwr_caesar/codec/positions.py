@@ -16,6 +16,7 @@ Unsigned = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 
 _HEAD = struct.Struct("<BI")
 _COMPLEMENT, _RICE, _B_MASK = 0x80, 0x40, 0x3F
+POSITIONS_OVERHEAD = _HEAD.size + 2  # header, and two runs filled up to whole bytes
 
 
 def encode_positions(positions: Positions, n: int) -> bytes:
@@ -75,18 +76,44 @@ def encode_positions(positions: Positions, n: int) -> bytes:
 
 
 def _best_rice(gaps: Positions) -> tuple[int, int]:
+    """Return the best `b` and its bits, which are convex in `b`: walk downhill."""
     if len(gaps) == 0:
         return 0, 0
-    guess = max(int(np.log2(max(float(gaps.mean()), 1.0))), 0)
-    candidates = range(max(guess - 1, 0), guess + 2)
-    costs = [(len(gaps) * (b + 1) + int((gaps >> b).sum()), b) for b in candidates]
-    bits, b = min(costs)
+
+    def cost(b: int) -> int:
+        return len(gaps) * (b + 1) + int((gaps >> b).sum())
+
+    b = max(int(np.log2(max(float(gaps.mean()), 1.0))), 0)
+    bits = cost(b)
+    while b > 0 and (lower := cost(b - 1)) <= bits:
+        b, bits = b - 1, lower
+    while (lower := cost(b + 1)) < bits:
+        b, bits = b + 1, lower
     return b, bits
+
+
+def position_cost(k: int, n: int) -> tuple[int, float]:
+    """Bound what `encode_positions` takes for `k` of `n` positions, wherever they are.
+
+    Returns
+    -------
+    tuple of int and float
+        Most bits, beside `POSITIONS_OVERHEAD` bytes; and by how many bits that falls,
+        at least, for each position that is left out: ``k (b + 1) + (n - k) / 2^b``
+        with one `b`, or those of a bitmap, which do not fall.
+    """
+    if k == 0:
+        return 0, 0.0
+    costs = [(k * (b + 1) - ((k - n) >> b), b) for b in range(n.bit_length())]
+    bits, b = min(costs)
+    if bits >= n:
+        return n, 0.0
+    return bits, b + 1 - 2.0**-b
 
 
 def max_positions_bytes(n: int) -> int:
     """Return the most bytes that `encode_positions` writes for `n` elements."""
-    return _HEAD.size + (n + 7) // 8 + 2
+    return POSITIONS_OVERHEAD + (n + 7) // 8
 
 
 def decode_positions(data: bytes, n: int) -> Positions:

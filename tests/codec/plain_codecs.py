@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .plain_correlation import correlation, planes
 from .plain_error_bounded import Memory, error_bounded
 from .plain_reader import (
     DTYPES,
@@ -131,6 +132,8 @@ def read_vector(
     """Return the lossy tensors as one vector; `memory` is advanced."""
     if frame.config["id"] == "caesar_model":
         return caesar_model(lossy, frame.sections, stale)
+    if frame.config["id"] == "correlation":
+        return correlation(frame.config, lossy, frame.sections, memory)
     if frame.config["id"] == "error_bounded":
         return error_bounded(lossy, frame.sections, memory)
     read = {
@@ -266,16 +269,6 @@ def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[fl
         f32(f32(f32(q) * 2.0 ** (exponent - fine[i])) * multiple)
         for q, i in zip(indices, owners(lossy), strict=True)
     ]
-
-
-def planes(data: bytes, count: int, width: int) -> list[int]:
-    """Read codes from bit planes."""
-    size = (count + 7) // 8
-    codes = [0] * count
-    for plane in range(width):
-        run = bits(data[plane * size : (plane + 1) * size])
-        codes = [2 * code + next(run) for code in codes]
-    return codes
 
 
 def quantized(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
