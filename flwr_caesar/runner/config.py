@@ -90,7 +90,8 @@ RULES: dict[str, Rule] = {
     "train.epochs": _whole(1),
     "train.steps": _optional(_whole(1)),
     "federation.kind": Rule(
-        "simulation or supernodes", lambda v: v in ("simulation", "supernodes")
+        "simulation, inline or supernodes",
+        lambda v: v in ("simulation", "inline", "supernodes"),
     ),
     "federation.num_supernodes": _whole(1),
     "federation.fraction_train": _PART,
