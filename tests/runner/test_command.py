@@ -37,7 +37,7 @@ def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out
     for part in (
-        "strategy: fedavg, topk",
+        "strategy: caesar, caesar_paper, fedavg",
         "experiment: caesar_mnist5k",
         "rounds",
         "-m",
