@@ -156,14 +156,18 @@ def _jobs(
         except OverrideParseException as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(text, f"cannot be read: {reason}") from None
-    params = own_sweep(
-        [
-            text
-            for text, override in zip(overrides, parsed, strict=True)
-            if not override.is_sweep_override()
-            and override.key_or_group.partition(".")[0] in ("experiment", "hydra")
-        ]
-    )
+    fixed = []
+    for text, override in zip(overrides, parsed, strict=True):
+        group = override.key_or_group.partition(".")[0]
+        if group not in ("experiment", "hydra"):
+            continue
+        if not override.is_sweep_override():
+            fixed.append(text)
+        elif group == "experiment" and override.is_discrete_sweep():
+            for name in override.sweep_string_iterator():
+                if own_sweep([f"experiment={name}"]) is not None:
+                    raise ConfigError("experiment", f"{name} is a sweep: run it alone")
+    params = own_sweep(fixed)
     if params is not None:
         multirun = True
         own = parser.parse_overrides([f"{k}={v}" for k, v in params.items()])
