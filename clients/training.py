@@ -44,7 +44,8 @@ def train(
     model : torch.nn.Module
         Maps a batch of inputs to logits ``(n, classes)``. Left on `device`.
     x, y : ndarray
-        Inputs ``(n, ...)`` and int64 labels ``(n,)``.
+        Inputs ``(n, ...)`` and int64 labels ``(n,)``, or ``(n, length)`` for a model
+        whose logits are ``(n, classes, length)``.
     batch_size : int
         Examples in one step.
     lr, momentum, weight_decay : float
@@ -116,7 +117,7 @@ def evaluate(
     weight_bits: int | None = None,
     weight_levels: str = "uniform",
 ) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy in [0, 1] over all examples.
+    """Return mean cross-entropy and accuracy in [0, 1] over all labels.
 
     The model is left in evaluation mode on `device`. `batch_size` changes only memory.
     `weight_bits` and `weight_levels` are as in `train`.
@@ -138,7 +139,7 @@ def evaluate(
             logits = model(inputs)
             loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum().item())
-    return loss / len(y), correct / len(y)
+    return loss / y.size, correct / y.size
 
 
 def state_arrays(model: nn.Module) -> dict[str, Array]:

@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Codec
-from .bitplanes import pack_planes, planes_size, unpack_planes
 from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
-from .layout import Array, Arrays, Layout
+from .lattice_block import decode_block, encode_block, max_block_bytes
+from .layout import Array, Arrays, Layout, TensorSpec
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import prune_mask
+from .select import Mask, prune_mask
 from .state import CodecState
 from .values import read_magnitudes
 from .vector import Vector, gather, in_layout_order, scatter, slices
@@ -24,6 +24,7 @@ from .weights import (
     WEIGHT_BITS,
     WEIGHT_LEVELS,
     dequantize_weights,
+    largest_level,
     quantize_weights,
 )
 
@@ -39,7 +40,8 @@ class Prune(Codec):
 
     With `bits` from 1 to 8 the survivors of each tensor are on the levels of
     `weights`, the same on which quantisation-aware training evaluates a model, and
-    weights that are on these levels come back bit for bit.
+    weights that are on these levels come back bit for bit. The levels are
+    entropy-coded; of the weights of a small network at 4 bits about 2.7 bits are left.
 
     Parameters
     ----------
@@ -99,24 +101,28 @@ class Prune(Codec):
         if lossy:
             vector = gather(arrays, lossy)
             mask = prune_mask(vector, self.prune_rate)
+            if self.bits < FLOAT_BITS:
+                return [*sections, *self._pack(vector, mask, lossy)], {}
             positions = encode_positions(np.flatnonzero(mask), len(vector))
-            sections.append(Section("POS", positions))
-            if self.bits == FLOAT_BITS:
-                sections.append(Section("VAL", vector[mask].tobytes(), itemsize=4))
-            else:
-                parts = [vector[part][mask[part]] for part in slices(lossy)]
-                sections += self._pack(parts)
+            sections += [
+                Section("POS", positions),
+                Section("VAL", vector[mask].tobytes(), itemsize=4),
+            ]
         return sections, {}
 
-    def _pack(self, parts: Sequence[Vector]) -> list[Section]:
-        scales, planes = [], []
-        for survivors in parts:
-            codes, scale = quantize_weights(survivors, self.bits, self.levels)
+    def _pack(
+        self, vector: Vector, mask: Mask, lossy: Sequence[TensorSpec]
+    ) -> list[Section]:
+        found = np.zeros(len(vector), np.int32)
+        scales = []
+        for part in slices(lossy):
+            kept = mask[part]
+            quanta, scale = quantize_weights(vector[part][kept], self.bits, self.levels)
+            found[part][kept] = quanta
             scales.append(scale)
-            planes.append(pack_planes(codes, self.bits))
         return [
             Section("SCL", np.array(scales, "<f4").tobytes()),
-            Section("CODE", b"".join(planes), itemsize=1),
+            Section("BLK", encode_block(found, lossy), itemsize=1),
         ]
 
     def _decode(
@@ -125,29 +131,28 @@ class Prune(Codec):
         exact, lossy = split_exact(layout, self.exact_below, exclude_1d=self.exclude_1d)
         arrays = unpack_exact(reader, exact)
         if lossy:
-            vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
-            packed = reader.section("POS", max_size=max_positions_bytes(len(vector)))
-            positions = decode_positions(packed, len(vector))
-            if self.bits == FLOAT_BITS:
+            if self.bits < FLOAT_BITS:
+                vector = self._unpack(reader, lossy)
+            else:
+                vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
+                limit = max_positions_bytes(len(vector))
+                packed = reader.section("POS", max_size=limit)
+                positions = decode_positions(packed, len(vector))
                 data = reader.section("VAL", size=4 * len(positions))
                 vector[positions] = np.frombuffer(data, "<f4")
-            else:
-                stops = [part.stop for part in slices(lossy)]
-                ends = np.searchsorted(positions, stops)
-                counts = np.diff(ends, prepend=0).tolist()
-                with np.errstate(over="ignore"):  # the caller refuses infinity
-                    vector[positions] = self._unpack(reader, counts)
             arrays |= scatter(vector, lossy)
         return in_layout_order(layout, arrays), {}
 
-    def _unpack(self, reader: FrameReader, counts: Sequence[int]) -> Vector:
-        scales = read_magnitudes(reader.section("SCL", size=4 * len(counts)))
-        sizes = [planes_size(count, self.bits) for count in counts]
-        data = reader.section("CODE", size=sum(sizes))
-        parts = []
-        start = 0
-        for count, size, scale in zip(counts, sizes, scales, strict=True):
-            codes = unpack_planes(data[start : start + size], count, self.bits)
-            parts.append(dequantize_weights(codes, scale, self.bits, self.levels))
-            start += size
-        return np.concatenate(parts)
+    def _unpack(self, reader: FrameReader, lossy: Sequence[TensorSpec]) -> Vector:
+        scales = read_magnitudes(reader.section("SCL", size=4 * len(lossy)))
+        data = reader.section("BLK", max_size=max_block_bytes(lossy))
+        found = decode_block(data, lossy)
+        largest = largest_level(self.bits)
+        if max(int(found.max()), -int(found.min())) > largest:
+            raise CodecError(f"prune: a level is larger than {largest}")
+        vector = np.empty(len(found), np.float32)
+        for part, scale in zip(slices(lossy), scales, strict=True):
+            vector[part] = dequantize_weights(
+                found[part], scale, self.bits, self.levels
+            )
+        return vector

@@ -108,10 +108,11 @@ class CNN(nn.Module):
 
 
 class CharLSTM(nn.Module):
-    """Stacked LSTM that predicts the character after a sequence.
+    """Stacked LSTM that predicts the character after a sequence or each position.
 
     819,920 parameters with LEAF's Shakespeare settings: embedding 8, two layers of
-    256, 80 characters. Input int64 ``(n, length)``, output logits ``(n, classes)``.
+    256, 80 characters. Input int64 ``(n, length)``, output logits ``(n, classes)``, or
+    ``(n, classes, length)`` at every position.
 
     References
     ----------
@@ -119,16 +120,26 @@ class CharLSTM(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, *, embedding: int, hidden: int, layers: int
+        self,
+        num_classes: int,
+        *,
+        embedding: int,
+        hidden: int,
+        layers: int,
+        every_position: bool = False,
     ) -> None:
         super().__init__()
+        self.every_position = every_position
         self.embedding = nn.Embedding(num_classes, embedding)
         self.lstm = nn.LSTM(embedding, hidden, num_layers=layers, batch_first=True)
         self.fc = nn.Linear(hidden, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the character after each sequence."""
+        """Return the logits of the character after each sequence or position."""
         outputs, _ = self.lstm(self.embedding(x))
+        if self.every_position:
+            each: Tensor = self.fc(outputs).transpose(1, 2)
+            return each
         logits: Tensor = self.fc(outputs[:, -1])
         return logits
 
@@ -143,13 +154,14 @@ def _char_lstm(config: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(
             "model.input_shape",
             f"char_lstm reads sequences, [length], not {list(shape)}; "
-            "choose it with data=shakespeare",
+            "choose it with data=shakespeare or data=pydoc",
         )
     return CharLSTM(
         get_int(config, "model", "num_classes"),
         embedding=get_int(config, "model", "embedding"),
         hidden=get_int(config, "model", "hidden"),
         layers=get_int(config, "model", "layers"),
+        every_position=get_choice(config, "model", "predict", ("last", "all")) == "all",
     )
 
 

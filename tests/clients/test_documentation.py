@@ -24,7 +24,7 @@ def test_the_loops_train() -> None:
     batches = [(x, x[:, :3].argmax(1))] * 20
 
     def loss() -> float:
-        return float(torch.nn.functional.cross_entropy(model(x), batches[0][1]))
+        return torch.nn.functional.cross_entropy(model(x), batches[0][1]).item()
 
     before = loss()
     control = {"bias": np.zeros(3, np.float32)}

@@ -11,6 +11,8 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "caesar_model", "drop_fraction": 0.6, "exact_below": 64},
     {"id": "cast", "dtype": "float16", "exact_below": 64},
     {"id": "cast", "dtype": "bfloat16", "exact_below": 0},
+    {"id": "correlation", "density": 0.2, "exact_below": 64},
+    {"id": "correlation", "memory": False, "allocation": "uniform", "exact_below": 0},
     {"id": "dense"},
     {"id": "prune", "prune_rate": 0.4, "exclude_1d": False},
     {"id": "prune", "bits": 8, "exact_below": 64},

@@ -8,13 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.prune import Prune
 from flwr_caesar.codec.weights import (
     WEIGHT_BITS,
     WEIGHT_LEVELS,
     dequantize_weights,
+    largest_level,
     quantize_weights,
 )
+
+from .library import reseal
 
 vectors = hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32)).map(
     lambda x: np.nan_to_num(x, posinf=3e38, neginf=-3e38)
@@ -27,9 +31,9 @@ every_levels = pytest.mark.parametrize("levels", WEIGHT_LEVELS)
 
 
 def quantized(x: np.ndarray, bits: int, levels: str) -> np.ndarray:
-    codes, scale = quantize_weights(x, bits, levels)
-    assert codes.max(initial=0) < 1 << bits
-    return dequantize_weights(codes, scale, bits, levels)
+    found, scale = quantize_weights(x, bits, levels)
+    assert np.abs(found).max(initial=0) <= largest_level(bits)
+    return dequantize_weights(found, scale, bits, levels)
 
 
 @every_bits
@@ -103,11 +107,21 @@ def test_survivors_alone_make_the_levels_of_each_tensor(bits: int, levels: str):
         np.testing.assert_array_equal(found[name], expected)
 
 
-@pytest.mark.parametrize(("bits", "most"), [(8, 4.65), (4, 2.65), (1, 1.15)])
-def test_the_cost_at_half_the_weights(bits: int, most: float):
+@pytest.mark.parametrize(
+    ("rate", "bits", "most"), [(0, 8, 6.9), (0, 4, 2.7), (0, 1, 1.02), (0.5, 4, 2.4)]
+)
+def test_the_cost_on_gaussian_weights(rate: float, bits: int, most: float):
     x = np.random.default_rng(0).standard_normal((1000, 500)).astype(np.float32)
-    frame, _ = Prune(prune_rate=0.5, bits=bits).encode({"x": x})
-    assert 8 * len(frame) / x.size < most + 0.5
+    frame, _ = Prune(prune_rate=rate, bits=bits).encode({"x": x})
+    assert 8 * len(frame) / x.size < most
+
+
+def test_a_level_beyond_the_largest_is_refused():
+    x = np.array([[1, -0.5, 0.3], [0.2, 0.1, 0]], np.float32)
+    frame, state = Prune(prune_rate=0, bits=4).encode({"x": x})
+    foreign = frame.replace(b'"bits":4', b'"bits":3')
+    with pytest.raises(CodecError, match="larger than 3"):
+        Prune(prune_rate=0, bits=3).decode(reseal(foreign), state)
 
 
 def test_at_32_bits_the_configuration_is_the_first_one():
