@@ -150,7 +150,8 @@ class FedComLoc(FramedStrategy):
         )
         self._uniform_weights = True
         self._support_codec = model_codec(density=density, bits=32, values="float32")
-        self._local = codec.config if variant == "local" else None
+        lossy = variant == "local" and codec.id != "dense"
+        self._local = json.dumps(codec.config) if lossy else ""
         self._lr, self._p, self._steps, self._seed = lr, p, steps, seed
         self._control = control
         self._epoch = _new_epoch()
@@ -229,7 +230,7 @@ class FedComLoc(FramedStrategy):
         if self._phase == TRAIN:
             config = {"local-steps": self.local_steps(server_round), "lr": self._lr}
             if self._local:
-                config["compress"] = json.dumps(self._local)
+                config["compress"] = self._local
         settings: dict[str, Any] = {}
         if self._control:
             settings = {"epoch": self._epoch, "phase": self._phase}
@@ -361,14 +362,7 @@ class FedComLoc(FramedStrategy):
                 )
                 for node_id in self._owing
             ]
-            packed = self._repack(server_round, messages, self._grid, is_train=False)
-            replies = self._grid.send_and_receive(packed, timeout=self._timeout)
-            devices = self._waiting_devices()
-            for _ in self._open_all(server_round, replies, devices, is_train=False):
-                pass
-            end = self._settle_times(devices)
-            self._close_phase(server_round, None, devices)
-            self._record(server_round, SETTLE, devices, end)
+            self._tell(server_round, SETTLE, messages, self._grid, self._timeout)
             if not self._owing or self._epoch != epoch:
                 return
         self._reset(f"{len(self._owing)} devices could not be reached to settle")

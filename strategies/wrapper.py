@@ -322,6 +322,26 @@ class StrategyWrapper(Strategy):
         self._record(server_round, "evaluate", devices, end, busy)
         return metrics
 
+    def _tell(
+        self,
+        server_round: int,
+        phase: str,
+        messages: list[Message],
+        grid: Grid,
+        timeout: float,
+    ) -> None:
+        """Run a phase of our own, which the inner strategy learns nothing of."""
+        packed = self._repack(server_round, messages, grid, is_train=False)
+        replies = _Waited(grid.send_and_receive(packed, timeout=timeout))
+        devices = self._waiting_devices()
+        start = time.monotonic()
+        for _ in self._open_all(server_round, replies, devices, is_train=False):
+            pass
+        end = self._settle_times(devices)
+        self._close_phase(server_round, None, devices)
+        busy = time.monotonic() - start - replies.seconds
+        self._record(server_round, phase, devices, end, busy)
+
     def summary(self) -> None:
         """Log the settings of the inner strategy."""
         log(INFO, "\t├──> Inside: %s", type(self.strategy).__name__)

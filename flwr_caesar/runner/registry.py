@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "fedavg": "Uncompressed",
     "topk": "TopK",
+    "fedcomloc": "FedComLoc",
     "caesar": "Caesar",
     "caesar_paper": "Caesar",
     "uniform": "Caesar",
