@@ -136,13 +136,13 @@ class ControlVariates(DevicePart):
             mean = decode_whole(record_to_frame(record), None)
         if mean.keys() != sent.keys() or received.model.keys() != sent.keys():
             raise CodecError("the mean has other tensors than the model that was sent")
-        if self.settings.get("support"):
-            sent = {
-                name: np.where(received.model[name] != 0, own, mean[name])
-                for name, own in sent.items()
-            }
         lr, p = self._number("lr"), self._number("p")
         try:
+            if self.settings.get("support"):
+                sent = {
+                    name: np.where(received.model[name] != 0, own, mean[name])
+                    for name, own in sent.items()
+                }
             return next_control(memory.control, mean, sent, lr=lr, p=p)
         except ValueError as err:
             raise CodecError(f"the control variates cannot be moved: {err}") from err
