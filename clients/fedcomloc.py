@@ -9,8 +9,9 @@ import torch
 from flwr.app import Message
 from torch import nn
 
+from flwr_caesar.transport import CONTROL_KEY
+
 from .compressors import compressor
-from .fedcomloc_part import CONTROL_KEY
 from .scaffnew import AnySGD, scaffnew
 
 

@@ -14,14 +14,18 @@ from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.sync.device import Received, decode_whole
 from flwr_caesar.sync.state import DeviceState
-from flwr_caesar.transport import arrays_to_record, record_to_frame
+from flwr_caesar.transport import (
+    CONTROL_KEY,
+    MEAN_KEY,
+    SETTLE,
+    TRAIN,
+    arrays_to_record,
+    record_to_frame,
+)
 
 from .control import next_control
 from .parts import DevicePart, extras
 
-TRAIN, SETTLE, EVALUATE = "train", "settle", "evaluate"
-CONTROL_KEY = "control"
-MEAN_KEY = "mean"
 _CONTROL = "control/"
 _SENT = "sent/"
 _COUNTS = "control-counts"

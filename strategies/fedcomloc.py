@@ -23,14 +23,21 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
-from flwr_caesar.clients.fedcomloc_part import EVALUATE, MEAN_KEY, SETTLE, TRAIN
 from flwr_caesar.codec import Codec, CodecError, get_codec
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Arrays
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
-from flwr_caesar.transport import arrays_to_record, frame_to_record, record_to_arrays
+from flwr_caesar.transport import (
+    EVALUATE,
+    MEAN_KEY,
+    SETTLE,
+    TRAIN,
+    arrays_to_record,
+    frame_to_record,
+    record_to_arrays,
+)
 
 from .compressed_downlink import CompressedDownlink
 from .framed import DevicePlan, FramedStrategy, cast_like

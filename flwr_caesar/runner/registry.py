@@ -24,6 +24,8 @@ STRATEGIES = {
     "fedavg": "Uncompressed",
     "topk": "TopK",
     "fedcomloc": "FedComLoc",
+    "scaffnew": "FedComLoc",
+    "sparse_fedavg": "FedComLoc",
     "caesar": "Caesar",
     "caesar_paper": "Caesar",
     "uniform": "Caesar",
