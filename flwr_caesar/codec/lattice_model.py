@@ -225,10 +225,8 @@ def _publish_tensor(
     if before is not None and not _continues(w, before, exponent):
         before = None
     point = publish(w, before, exponent)
-    below = point.indices < 0
-    if below.any() and not float(w.min()) < 0:
-        step = np.int32(1 << (exponent - point.exponent))
-        point = LatticePoint(point.indices + step * below, point.exponent)
+    if int(point.indices.min()) < 0 <= float(w.min()):
+        return publish(w, None, exponent)
     return point
 
 
@@ -381,7 +379,8 @@ def _require_base(base: Arrays | None, digest: bytes) -> Arrays:
 
 def _zeros(point: ModelPoint) -> tuple[LatticePoint, ...]:
     return tuple(
-        LatticePoint(np.zeros_like(own.indices), own.exponent) for own in point.points
+        LatticePoint(np.broadcast_to(np.int32(0), len(own.indices)), own.exponent)
+        for own in point.points
     )
 
 

@@ -25,6 +25,7 @@ from .layout import Array, Arrays, Layout, TensorSpec
 
 FIRST_BITS = 6
 _LOWEST, _HIGHEST, _OF_ZERO = -90, 50, -16
+_GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
 _CURRENT, _FIRST, _OLDER = "current/", "first", "older/"
 _GRIDS, _EXPONENTS, _DIGEST = "grids", "exponents", "digest"
 
@@ -166,6 +167,7 @@ class PointHistory:
         if exponent is None:
             exponent = first_exponent(model, grids)
         point = publish_model(model, None, exponent, grids)
+        whole = encode_model(point) if shared else b""
         return cls(
             point,
             point if shared else None,
@@ -174,7 +176,8 @@ class PointHistory:
             step_sigmas,
             max_points,
             max_bytes,
-            encode_model(point) if shared else b"",
+            whole,
+            {None: whole} if whole else {},
         )
 
     def step_exponent(self, model: Arrays) -> int:
@@ -261,12 +264,13 @@ class PointHistory:
     def _encode(self, base: bytes | None) -> bytes:
         if base is None:
             return encode_model(self.current)
-        whole = self.frame(None)
         try:
             change = encode_model(self.current, self.bases[base])
         except CodecError:
-            return whole
-        return min(change, whole, key=len)
+            return self.frame(None)
+        if len(change) < _expected_bytes(self.current) / 2:
+            return change
+        return min(change, self.frame(None), key=len)
 
     def to_arrays(self) -> dict[str, Array]:
         """Return all that is remembered, as plain arrays for a checkpoint.
@@ -360,6 +364,15 @@ def _unpack(name: str, state: Arrays, next_: ModelPoint) -> ModelPoint:
     if point.layout != next_.layout:
         raise CodecError(f"{name} is of another layout")
     return point
+
+
+def _expected_bytes(point: ModelPoint) -> float:
+    """Return about how long a frame of the whole model is, without making it."""
+    bits = 0.0
+    for own in point.points:
+        size = _root_mean_square([own.indices])
+        bits += len(own.indices) * max(0.0, math.log2(size + 2.0**-9) + _GAUSSIAN_BITS)
+    return bits / 8
 
 
 def _coarse(layout: Layout, grids: Grids) -> list[TensorSpec]:

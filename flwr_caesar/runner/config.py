@@ -97,10 +97,23 @@ RULES: dict[str, Rule] = {
     "federation.fraction_evaluate": Rule(
         "a number from 0 to 1", _number(lambda v: 0 <= v <= 1)
     ),
+    "federation.absent": Rule(
+        "a number of at least 0 and below 1", _number(lambda v: 0 <= v < 1)
+    ),
+    "federation.absence_rounds": _whole(1),
     "federation.client_cpus": _whole(1),
     "federation.client_gpus": _NOT_NEGATIVE,
 }
-_OPTIONAL_RULES: dict[str, Rule] = {"strategy.density": _PART}
+_OPTIONAL_RULES: dict[str, Rule] = {
+    "strategy.density": _PART,
+    "train.weight_bits": Rule(
+        "null or a whole number from 1 to 8",
+        lambda v: v is None or (_whole(1).accepts(v) and v <= 8),
+    ),
+    "train.weight_levels": Rule(
+        "uniform or power_of_two", lambda v: v in ("uniform", "power_of_two")
+    ),
+}
 
 
 def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:

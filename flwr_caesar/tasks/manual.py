@@ -111,4 +111,5 @@ def _windows(text: str) -> Array:
     codes = encode_ascii(text)
     count = max(len(codes) - 1, 0) // LENGTH
     starts = LENGTH * np.arange(count)
-    return codes[starts[:, None] + np.arange(LENGTH + 1)]
+    windows: Array = codes[starts[:, None] + np.arange(LENGTH + 1)]
+    return windows

@@ -49,7 +49,7 @@ def check_bound(c, x, xhat):
 def test_bound_and_lock_step_for_a_thousand_rounds():
     sender, receiver = codec(rel=1e-2), codec(rel=1e-2)
     mine = theirs = None
-    for x in drifting(1000):
+    for x in drifting(1000, shape=(4, 3, 3, 3)):
         frame, mine = sender.encode(x, mine)
         xhat, theirs = receiver.decode(frame, theirs)
         check_bound(sender, x, xhat)

@@ -49,6 +49,8 @@ def moved(model: Arrays, rng: np.random.Generator, by: float) -> Arrays:
             continue
         change = by * rng.normal(size=array.shape)
         value = np.abs(array + change) if "var" in name else array + change
+        if array.dtype == np.float16:
+            value = np.clip(value, -60_000, 60_000)
         found[name] = np.asarray(value).astype(array.dtype)
     return found
 
@@ -109,7 +111,7 @@ def test_a_point_is_within_its_step_and_keeps_its_sign(exponents, seed, scales):
             largest = float(np.abs(array).max())
             step = 2.0 ** max(exponent, np.frexp(largest)[1] - 22)
             error = np.abs(arrays[name].astype(np.float64) - array).max()
-            assert error <= step * (1.001 if name == "var" else 0.501)
+            assert error <= 0.501 * step
         assert (arrays["var"] >= 0).all()
 
 

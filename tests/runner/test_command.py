@@ -36,12 +36,7 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out
-    for part in (
-        "strategy: caesar, caesar_paper, fedavg",
-        "experiment: caesar_mnist5k",
-        "rounds",
-        "-m",
-    ):
+    for part in ("strategy: caesar, ", "experiment: ", "mnist5k", "rounds", "-m"):
         assert part in text
 
 
