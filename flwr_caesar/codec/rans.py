@@ -104,8 +104,9 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
         words = []
         _push(states, words, symbols[:head], contexts[:head], table)
         stack = np.concatenate([_flush(states), *words[::-1], stack[borrowed:]])
+    del words
     header = _HEAD.pack(n, head, many, few, borrowed, num_contexts, len(stack))
-    return header + tables + stack.astype("<u2").tobytes()
+    return b"".join([header, tables, stack.astype("<u2", copy=False).data])
 
 
 def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
