@@ -59,6 +59,16 @@ def test_two_stage_streams_round_trip(n):
     assert (decode_symbols(data, context, 5) == symbols).all()
 
 
+@pytest.mark.parametrize("n", [300, 3000, 600_000])
+def test_many_contexts_round_trip(n):
+    """Looked up by bisection where symbols are few, else in tables."""
+    rng = np.random.default_rng(11)
+    context = rng.integers(0, 256, n).astype(np.uint8)
+    symbols = (context + rng.geometric(0.2, n)).astype(np.uint16)
+    data = encode_symbols(symbols, context, 256)
+    assert (decode_symbols(data, context, 256) == symbols).all()
+
+
 @pytest.mark.parametrize("scale", [0.3, 0.6, 1.2])
 @pytest.mark.parametrize("contexts", [1, 16])
 def test_within_one_percent_of_the_entropy(scale, contexts):
