@@ -102,7 +102,7 @@ class Caesar(FramedStrategy):
         strategy: Strategy,
         *,
         codec: str = "lattice",
-        rate: float = 0.25,
+        rate: float = 0.3,
         rate_spread: float = 1.5,
         step_sigmas: float = 3.0,
         first_bits: int = 6,

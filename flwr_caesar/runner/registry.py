@@ -25,6 +25,7 @@ STRATEGIES = {
     "topk": "TopK",
     "caesar": "Caesar",
     "caesar_paper": "Caesar",
+    "caesar_whole": "Caesar",
     "uniform": "Caesar",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
