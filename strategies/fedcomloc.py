@@ -82,6 +82,9 @@ class FedComLoc(FramedStrategy):
         unbiased. 32: do not.
     values : {"float16", "float32"}
         Precision of the elements kept, without rounding to levels.
+    exact_below : int
+        Tensors of fewer elements are not compressed. An output layer of a few thousand
+        costs little to send, and much accuracy to thin out.
     p : float
         Probability of a communication after a step, in ``(0, 1]``.
     steps : {"geometric", "fixed"}
@@ -125,6 +128,7 @@ class FedComLoc(FramedStrategy):
         density: float = 1.0,
         bits: int = 32,
         values: str = "float16",
+        exact_below: int = 1024,
         p: float = 0.1,
         steps: str = "geometric",
         control: bool = True,
@@ -146,7 +150,8 @@ class FedComLoc(FramedStrategy):
                 f"control variates need the mean of the models, and "
                 f"{type(strategy).__name__} takes none: set control to false"
             )
-        codec = model_codec(density=density, bits=bits, values=values)
+        small = {"exact_below": exact_below}
+        codec = model_codec(density=density, bits=bits, values=values, **small)
         self._compressed = CompressedDownlink(codec) if variant == "global" else None
         super().__init__(
             strategy,
@@ -156,7 +161,9 @@ class FedComLoc(FramedStrategy):
             **options,
         )
         self._uniform_weights = True
-        self._support_codec = model_codec(density=density, bits=32, values="float32")
+        self._support_codec = model_codec(
+            density=density, bits=32, values="float32", **small
+        )
         lossy = variant == "local" and codec.id != "dense"
         self._local = json.dumps(codec.config) if lossy else ""
         self._lr, self._p, self._steps, self._seed = lr, p, steps, seed
@@ -391,12 +398,18 @@ class FedComLoc(FramedStrategy):
         return frame_to_record(self._support_codec.encode(known)[0])
 
 
-def model_codec(*, density: float, bits: int, values: str = "float16") -> Codec:
+def model_codec(
+    *,
+    density: float,
+    bits: int,
+    values: str = "float16",
+    exact_below: int = 1024,
+) -> Codec:
     """Return FedComLoc's compressor ``C`` as a codec: what it decodes to is ``C(x)``.
 
     Parameters
     ----------
-    density, bits, values : float, int, str
+    density, bits, values, exact_below : float, int, str, int
         See `FedComLoc`. Below density 1 it is TopK; below 32 bits ``Q_r``, of what TopK
         kept if there is both; with neither, exact.
 
@@ -405,14 +418,13 @@ def model_codec(*, density: float, bits: int, values: str = "float16") -> Codec:
     CodecError
         If one is out of range.
     """
-    kept = get_codec({"id": "topk", "density": density, "values": values})
+    both = {"density": density, "exact_below": exact_below}
+    kept = get_codec({"id": "topk", "values": values, **both})
     if bits == 32:
         return get_codec("dense") if density == 1 else kept
     if not isinstance(bits, int) or not 1 <= bits <= 16:
         raise CodecError(f"bits must be 1 to 16, or 32 for none, not {bits}")
-    return get_codec(
-        {"id": "qsgd", "levels": 1 << bits, "norm": "l2", "density": density}
-    )
+    return get_codec({"id": "qsgd", "levels": 1 << bits, "norm": "l2", **both})
 
 
 @dataclass(frozen=True)

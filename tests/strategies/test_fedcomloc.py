@@ -484,6 +484,8 @@ def test_a_message_smaller_by_what_is_left_out() -> None:
     whole, _, _ = run(2, 1)
     sparse, _, _ = run(2, 1, density=0.3)
     both, _, _ = run(2, 1, density=0.3, bits=4)
+    small, _, _ = run(2, 1, density=0.3, exact_below=4096)
+    assert small.history[0].bytes_up > 0.9 * whole.history[0].bytes_up
     up = [strategy.history[0].bytes_up for strategy in (whole, sparse, both)]
     assert up[1] < 0.3 * up[0]
     assert up[2] < 0.6 * up[1]
@@ -540,6 +542,7 @@ def test_settings_reach_the_app_and_no_more_than_these() -> None:
         ({"lr": 0}, "lr"),
         ({"seed": -1}, "seed"),
         ({"values": "float8"}, "values"),
+        ({"exact_below": -1}, "exact_below"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(settings, message: str) -> None:
