@@ -31,11 +31,13 @@ class Codec(ABC):
     `reads_private` is handed `CodecState.private` when it decodes a frame that
     continues from no state, where others are handed `None`. Parameters named in
     `later` were added after the codec's first frames; a default leaves them out of
-    `config`, so that those frames still decode.
+    `config`, so that those frames still decode. One that never returns memory may set
+    `remembers` to False: what comes after its frames is known without decoding them.
     """
 
     id: ClassVar[str]
     reads_private: ClassVar[bool] = False
+    remembers: ClassVar[bool] = True
     later: ClassVar[frozenset[str]] = frozenset()
 
     @property

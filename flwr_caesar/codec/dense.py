@@ -24,6 +24,7 @@ class Dense(Codec):
     """
 
     id: ClassVar[str] = "dense"
+    remembers: ClassVar[bool] = False
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None

@@ -54,7 +54,7 @@ def settle(
         newer = {p.upload_id for p in state.pending}
         if not newer.intersection(header.applied):
             notes.append("the server went back to an earlier state of the training")
-    memory = state.codec_version, state.codec_arrays
+    memory: tuple[int, Mapping[str, Array]] = state.codec_version, state.codec_arrays
     residual = dict(state.residual)
     applied: list[int] = []
     returned: list[int] = []
@@ -62,6 +62,10 @@ def settle(
         stands = pending.upload_id in header.applied
         (applied if stands else returned).append(pending.upload_id)
         try:
+            codec = get_codec(inspect_frame(pending.frame).config)
+            if stands and not codec.remembers:
+                memory = 0, {}
+                continue
             values, after = _decode(state, pending)
         except CodecError as err:
             notes.append(f"an upload kept here cannot be read any more: {err}")
