@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "fedavg": "Uncompressed",
     "topk": "TopK",
+    "fedcomloc": "FedComLoc",
+    "scaffnew": "FedComLoc",
+    "sparse_fedavg": "FedComLoc",
     "caesar": "Caesar",
     "caesar_paper": "Caesar",
     "caesar_whole": "Caesar",
