@@ -203,8 +203,7 @@ def test_a_pruned_weight_comes_back_when_training_makes_it_large() -> None:
     assert zeros({"weight": after, "half": np.ones(1)}) == int(0.9 * 64 * 48)
 
 
-@pytest.mark.parametrize("inner", [FedAvg, FedAdam])
-@pytest.mark.parametrize("bits", [None, 4])
+@pytest.mark.parametrize(("inner", "bits"), [(FedAvg, 4), (FedAdam, None)])
 def test_a_resumed_run_is_the_uninterrupted_one(inner, bits, tmp_path: Path) -> None:
     def run(folder: Path, *stops: int):
         grid = framed_grid(4)
@@ -213,8 +212,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(inner, bits, tmp_path: Path) -> 
             result = strategy.start(grid, initial_model(), num_rounds=stop)
         return result.arrays, strategy
 
-    whole, first = run(tmp_path / "whole", 5)
-    resumed, strategy = run(tmp_path / "parts", 1, 3, 5)
+    whole, first = run(tmp_path / "whole", 4)
+    resumed, strategy = run(tmp_path / "parts", 1, 2, 4)
     for name in whole:
         assert whole[name].numpy().tobytes() == resumed[name].numpy().tobytes(), name
     assert not any(record.dropped for record in strategy.history)
@@ -224,8 +223,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(inner, bits, tmp_path: Path) -> 
 
 def test_a_lost_model_is_gone_and_stands_in_no_residual() -> None:
     def lose(reply: Message, node: int) -> Message | None:
-        lost = node == 2 and len(grid.sent) in (2, 5, 11)
-        return None if lost else reply
+        server_round = (len(grid.sent) + 2) // 3
+        return None if node == 2 and server_round in (1, 2, 4) else reply
 
     grid = framed_grid(3)
     grid.tamper = lose
