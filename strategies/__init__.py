@@ -2,6 +2,7 @@
 
 from .caesar import Caesar
 from .fedcomloc import FedComLoc
+from .pruning import MagnitudePruning
 from .topk import TopK
 from .uncompressed import Uncompressed
 from .wrapper import StrategyWrapper, WrapperOptions
@@ -9,6 +10,7 @@ from .wrapper import StrategyWrapper, WrapperOptions
 __all__ = [
     "Caesar",
     "FedComLoc",
+    "MagnitudePruning",
     "StrategyWrapper",
     "TopK",
     "Uncompressed",

@@ -30,6 +30,7 @@ STRATEGIES = {
     "caesar_paper": "Caesar",
     "caesar_whole": "Caesar",
     "uniform": "Caesar",
+    "pruning": "MagnitudePruning",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {
