@@ -63,6 +63,8 @@ class DevicePlan:
         ``"batch-size"`` and ``"local-steps"``.
     settings : mapping
         Of the device part.
+    part : str
+        The device part; empty for the downlink's.
     ask_labels : bool
         Whether to ask for its label counts.
     """
@@ -70,6 +72,7 @@ class DevicePlan:
     upload: Codec
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""
     ask_labels: bool = False
 
 
@@ -273,7 +276,7 @@ class FramedStrategy(StrategyWrapper):
             max_residual_age=self._max_residual_age,
             payload=self.payload,
             exact=self.downlink.exact,
-            part=self.downlink.part,
+            part=device.part or self.downlink.part,
             settings=device.settings,
             start=self.downlink.start if header.base == self.downlink.newcomer else {},
             ask_labels=device.ask_labels,

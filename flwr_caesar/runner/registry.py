@@ -26,6 +26,7 @@ STRATEGIES = {
     "caesar": "Caesar",
     "caesar_paper": "Caesar",
     "uniform": "Caesar",
+    "error_bounded": "ErrorBounded",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {
