@@ -3,6 +3,7 @@
 from .caesar import Caesar
 from .fedcomloc import FedComLoc
 from .pruning import MagnitudePruning
+from .error_bounded import ErrorBounded
 from .topk import TopK
 from .uncompressed import Uncompressed
 from .wrapper import StrategyWrapper, WrapperOptions
@@ -11,6 +12,7 @@ __all__ = [
     "Caesar",
     "FedComLoc",
     "MagnitudePruning",
+    "ErrorBounded",
     "StrategyWrapper",
     "TopK",
     "Uncompressed",

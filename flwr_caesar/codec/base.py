@@ -31,13 +31,11 @@ class Codec(ABC):
     `reads_private` is handed `CodecState.private` when it decodes a frame that
     continues from no state, where others are handed `None`. Parameters named in
     `later` were added after the codec's first frames; a default leaves them out of
-    `config`, so that those frames still decode. One that never returns memory may set
-    `remembers` to False: what comes after its frames is known without decoding them.
+    `config`, so that those frames still decode.
     """
 
     id: ClassVar[str]
     reads_private: ClassVar[bool] = False
-    remembers: ClassVar[bool] = True
     later: ClassVar[frozenset[str]] = frozenset()
 
     @property
@@ -89,8 +87,9 @@ class Codec(ABC):
         arrays : mapping of str to ndarray
             Tensors of any shape and of a dtype in `layout.DTYPE_CODES`.
         state : CodecState, optional
-            What the previous call returned. With `None`, or when the layout changes,
-            the frame carries the tensor table and is decodable from nothing.
+            What the previous call returned, or ``CodecState(layout)`` for a decoder
+            that knows the tensors. With `None`, or when the layout changes, the frame
+            carries the tensor table and is decodable from nothing.
 
         Returns
         -------
@@ -107,7 +106,8 @@ class Codec(ABC):
         require_finite(arrays)
         known = state is not None and state.layout.digest == layout.digest
         previous = state if known else None
-        sections, memory = self._encode(arrays, layout, previous)
+        remembered = previous if previous and previous.arrays else None
+        sections, memory = self._encode(arrays, layout, remembered)
         table = [] if known else [Section(TABLE_TAG, layout.to_bytes(), itemsize=1)]
         frame = write_frame(
             config=self.config,

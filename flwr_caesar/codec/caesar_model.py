@@ -105,7 +105,6 @@ class CaesarModel(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "caesar_model"
-    remembers: ClassVar[bool] = False
     reads_private: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

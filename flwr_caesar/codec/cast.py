@@ -41,7 +41,6 @@ class Cast(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "cast"
-    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.dtype not in _RELATIVE:

@@ -24,7 +24,6 @@ class Dense(Codec):
     """
 
     id: ClassVar[str] = "dense"
-    remembers: ClassVar[bool] = False
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None

@@ -71,7 +71,6 @@ class Lattice(Codec):
     fine_below: int = 0
 
     id: ClassVar[str] = "lattice"
-    remembers: ClassVar[bool] = False
     later: ClassVar[frozenset[str]] = frozenset({"fine_below"})
 
     def __post_init__(self) -> None:

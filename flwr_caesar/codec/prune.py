@@ -70,7 +70,6 @@ class Prune(Codec):
     levels: str = "uniform"
 
     id: ClassVar[str] = "prune"
-    remembers: ClassVar[bool] = False
     later: ClassVar[frozenset[str]] = frozenset({"bits", "levels"})
 
     def __post_init__(self) -> None:

@@ -62,7 +62,6 @@ class QSGD(Codec):
     density: float = 1.0
 
     id: ClassVar[str] = "qsgd"
-    remembers: ClassVar[bool] = False
     later: ClassVar[frozenset[str]] = frozenset({"density"})
 
     def __post_init__(self) -> None:

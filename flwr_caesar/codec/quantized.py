@@ -64,7 +64,6 @@ class Quantized(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "quantized"
-    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:

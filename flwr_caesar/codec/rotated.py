@@ -130,7 +130,6 @@ class Rotated(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "rotated"
-    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.bits, int) and self.bits in CODEBOOKS):

@@ -38,7 +38,6 @@ class Signs(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "signs"
-    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_exact_below(self.id, self.exact_below)

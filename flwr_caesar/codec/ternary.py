@@ -45,7 +45,6 @@ class Ternary(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "ternary"
-    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:

@@ -51,7 +51,6 @@ class TopK(Codec):
     exact_below: int = 1024
 
     id: ClassVar[str] = "topk"
-    remembers: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:

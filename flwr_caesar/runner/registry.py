@@ -31,6 +31,7 @@ STRATEGIES = {
     "caesar_whole": "Caesar",
     "uniform": "Caesar",
     "pruning": "MagnitudePruning",
+    "error_bounded": "ErrorBounded",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {
