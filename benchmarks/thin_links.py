@@ -32,8 +32,10 @@ from typing import Any
 
 from environment import describe
 
+from flwr_caesar.plan import Estimates
 from flwr_caesar.runner.processes import end_family
 from flwr_caesar.runner.superlink import executable, flower_environment
+from flwr_caesar.strategies.caesar import POLLING_SECONDS
 
 TABLE = Path(__file__).parent.parent / "docs" / "benchmarks" / "thin-links.md"
 MBITS = (0.5, 1.0, 4.0, 16.0)
@@ -298,7 +300,7 @@ def tables(results: dict[str, Measured], links: list[Link], skip: int) -> list[s
         "| --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for name, run in results.items():
-        rows = learnt(run, skip=skip)
+        rows = learnt(run, skip=min(skip, len(by_round(run.devices)) - 1))
         down = sum(int(row["bytes_down"]) for row in run.devices)
         up = sum(int(row["bytes_up"]) for row in run.devices)
         wire = sum(map(sum, run.wire.values())) - run.idle
@@ -326,6 +328,41 @@ def tables(results: dict[str, Measured], links: list[Link], skip: int) -> list[s
             for key in ("bytes_down", "bytes_up"):
                 cells.append(" ".join(f"{int(row[key]) / 1e3:.0f}" for row in rows))
             lines.append(f"| {name} | {number} | " + " | ".join(cells) + " |")
+    return lines + estimates(results, links)
+
+
+def estimates(results: dict[str, Measured], links: list[Link]) -> list[str]:
+    """Return a table of what the server took the links for after the last round."""
+    lines = [
+        "",
+        "What the server takes the links for after the last round: the rate, and the",
+        "seconds of a round that are neither transfer nor work.",
+        "",
+        "| run | Mbit/s | estimated | overhead, s |",
+        "| --- | --: | --: | --: |",
+    ]
+    for name, run in results.items():
+        if not any(float(row["seconds_train"]) for row in run.devices):
+            continue  # devices report nothing without our mod
+        known = Estimates()
+        for rows in by_round(run.devices).values():
+            work = ("train", "encode", "decode")
+            known.observe_transfer(
+                [row["link"] for row in rows],
+                bytes_down=[int(row["bytes_down"]) for row in rows],
+                bytes_up=[int(row["bytes_up"]) for row in rows],
+                seconds=[
+                    float(row["seconds_round_trip"])
+                    - sum(float(row[f"seconds_{what}"]) for what in work)
+                    for row in rows
+                ],
+                started=[float(row["seconds_start"]) for row in rows],
+                polling=POLLING_SECONDS,
+            )
+        for link in links:
+            rate = known.up_bytes_per_second.predict([link.number])[0] * 8e-6
+            idle = known.overhead_seconds.predict([link.number])[0]
+            lines.append(f"| {name} | {link.mbit:g} | {rate:.2f} | {idle:.1f} |")
     return lines
 
 
@@ -362,8 +399,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mbit", type=float, nargs="+", default=MBITS)
     parser.add_argument("--rounds", type=int, default=5, help="of Caesar")
-    parser.add_argument("--fedavg-rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150, help="local steps")
+    parser.add_argument("--fedavg-rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=200, help="local steps")
     parser.add_argument("--batch", type=int, default=128, help="largest batch size")
     parser.add_argument("--skip", type=int, default=2, help="rounds left out of means")
     parser.add_argument("--output", type=Path, default=TABLE)

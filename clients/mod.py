@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -167,17 +168,24 @@ class _Startup:
 
     Flower starts a process for each message and fetches the message meanwhile, before
     it loads the app, and this module with it. So what came before counts in seconds of
-    the processor, which do not pass while it waits for the network, and what came
-    since by the clock.
+    the processor and, where Linux tells, of waiting for it: these do not pass while it
+    waits for the network. What came since counts by the clock.
     """
 
     def __init__(self) -> None:
-        self._before: float | None = time.process_time()
+        self._before: float | None = time.process_time() + _seconds_queued()
         self._loaded = time.monotonic()
 
     def take(self) -> float:
         before, self._before = self._before, None
         return 0.0 if before is None else before + time.monotonic() - self._loaded
+
+
+def _seconds_queued() -> float:
+    try:
+        return int(Path("/proc/self/schedstat").read_text("ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 _STARTUP = _Startup()

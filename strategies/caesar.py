@@ -30,7 +30,7 @@ _HEADER_BYTES = 300
 # How long messages lie about in the mean: a SuperNode asks for one every 3 s, looks for
 # a new task every second and for its reply every 0.5 s; the ServerApp asks for replies
 # every 2 s at the latest.
-_POLLING_SECONDS = 3.0
+POLLING_SECONDS = 3.0
 
 
 class Caesar(FramedStrategy):
@@ -253,7 +253,7 @@ class Caesar(FramedStrategy):
                 bytes_up=up,
                 seconds=[_beside_work(record) for record in records],
                 started=[record.seconds_start for record in records],
-                polling=_POLLING_SECONDS,
+                polling=POLLING_SECONDS,
             )
 
     def _restore(self, state: StrategyState) -> None:
