@@ -529,6 +529,7 @@ class StrategyWrapper(Strategy):
                 seconds_train=report.train,
                 seconds_encode=report.encode,
                 seconds_decode=report.decode,
+                seconds_start=report.start,
             )
             if self._charger and self._charger.is_late(device):
                 self._drop(devices, node_id, LATE)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
 from flwr_caesar.clients import CompressionMod, compression_mod
 from flwr_caesar.strategies import Caesar
-from flwr_caesar.transport import arrays_nbytes
+from flwr_caesar.strategies.grid import Arrival, StreamingGrid
+from flwr_caesar.transport import RECORD_KEY, arrays_nbytes
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -138,6 +139,54 @@ def test_labels_are_asked_once_and_nobody_must_tell() -> None:
     strategy.start(quiet, initial_model(), num_rounds=2)
     assert not any(record.dropped for record in strategy.history)
     assert all(arrays_nbytes(content) > 0 for kind, content in quiet.received if kind)
+
+
+def test_measured_times_of_real_devices_make_them_finish_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every message starts a process and waits for polls, as under SuperNodes."""
+    steps, largest, per_sample = 100, 64, 2e-3
+    rates = {1: 3e3, 2: 6e3, 3: 1e6}  # bytes a second of a node's link
+    handle = StreamingGrid.send_and_receive
+
+    def at_real_speed(self, messages, *, timeout=None):
+        requests = list(messages)
+        sent = {
+            m.metadata.dst_node_id: (
+                m.content["config"]["batch-size"],
+                arrays_nbytes(m.content),
+            )
+            for m in requests
+        }
+        for arrival in handle(self, requests, timeout=timeout):
+            node, content = arrival.node_id, arrival.message.content
+            batch, down = sent[node]
+            train = batch * steps * per_sample
+            link = (down + arrays_nbytes(content)) / rates[node]
+            told = {**content[RECORD_KEY], "seconds-train": train, "seconds-start": 5.0}
+            content[RECORD_KEY] = ConfigRecord(told)
+            yield Arrival(node, arrival.message, train + link + 8.0)
+
+    monkeypatch.setattr(StreamingGrid, "send_and_receive", at_real_speed)
+    app = numpy_app(mods=[CompressionMod(labels=labelled)])
+
+    def run(min_batch: int):
+        strategy = Caesar(
+            FedAvg(fraction_evaluate=0.0),
+            codec="paper",
+            local_steps=steps,
+            max_batch=largest,
+            min_batch=min_batch,
+        )
+        strategy.start(LocalGrid(app, 3), initial_model(), num_rounds=6)
+        return strategy.history
+
+    fixed, sized = run(largest), run(1)
+    assert all(record.waiting[1] > 5 for record in fixed)
+    for record in sized[2:]:
+        batches = {d.node_id: d.batch_size for d in record.devices}
+        assert batches[1] < batches[2] < batches[3] == largest
+        assert record.waiting[1] < 1.0
 
 
 @pytest.mark.parametrize(
