@@ -198,7 +198,7 @@ class FramedStrategy(StrategyWrapper):
                     log(INFO, "Resumed after round %d", checkpoint.round)
             if self._rounds_before == 0:
                 begun = self.downlink.begin(record_to_arrays(initial_arrays))
-                initial_arrays = self._adopt(arrays_to_record(begun))
+                initial_arrays = arrays_to_record(begun)
             return super().start(
                 grid,
                 initial_arrays,
