@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,8 +171,8 @@ def test_memories_stay_in_step_when_few_take_part_and_replies_are_lost() -> None
         assert_lock_step(strategy, grid)
 
     strategy._on_record = check
-    strategy.start(grid, initial_model(), num_rounds=30, timeout=0.03)
-    assert on_round == list(range(1, 31))
+    strategy.start(grid, initial_model(), num_rounds=16, timeout=0.03)
+    assert on_round == list(range(1, 17))
     reasons = {reason for lost in dropped(strategy) for reason in lost.values()}
     allowed = ("no reply", "whole model")
     assert all(any(part in reason for part in allowed) for reason in reasons), reasons
@@ -296,6 +297,25 @@ def test_a_device_with_another_memory_than_the_server_sends_whole() -> None:
     # What it sends from now on is a new device's.
     assert not predicted(grid)[4]
     assert predicted(grid)[-1]
+
+
+def test_a_device_remembers_in_its_folder_and_starts_anew_without_it(
+    tmp_path: Path,
+) -> None:
+    def wipe(reply: Message, node: int) -> Message:
+        if len(grid.sent) == 4:
+            shutil.rmtree(tmp_path / "device")
+        return reply
+
+    work = Work(1)
+    grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 1, tamper=wipe)
+    grid.contexts[1].node_config["state-dir"] = str(tmp_path / "device")
+    strategy = strategy_of(1)
+    strategy.start(grid, initial_model(), num_rounds=8)
+    asked_anew = [bool(reason) for reason in dropped(strategy)]
+    assert asked_anew == [False] * 8  # the model had changed and was sent anyway
+    assert predicted(grid) == [False, True, True, True, False, True, True, True]
+    assert strategy.error_over_bound <= 1
 
 
 def test_a_bound_in_units_of_the_update_holds_for_every_tensor() -> None:
