@@ -159,6 +159,7 @@ class FramedStrategy(StrategyWrapper):
         self._headers: dict[int, DownloadHeader] = {}
         self._plans: dict[int, DevicePlan] = {}
         self._layout: Layout | None = None
+        self._zeros: Arrays = {}
         self._is_train = True
 
     def start(
@@ -245,6 +246,7 @@ class FramedStrategy(StrategyWrapper):
         super()._open_phase(server_round, messages, is_train=is_train)
         self._is_train = is_train
         self._headers, self._plans = {}, {}
+        self._zeros = {}
         if not messages:
             return
         session = self._published(_only_model(messages))
@@ -305,6 +307,21 @@ class FramedStrategy(StrategyWrapper):
         if self._session is not None and node_id in self._session.accepted:
             self._session.withdraw(node_id, reason)
         self._memory.drop(node_id)
+
+    def _base(self, sent: Arrays) -> Arrays:
+        """Return the model sent; zeros for whole models, which are averaged as such.
+
+        Relative to what was sent, the mean of weights that are zero on every device
+        would not be zero but a rounding error.
+        """
+        if self.payload != MODEL_PAYLOAD:
+            return sent
+        if not self._zeros:
+            self._zeros = {
+                name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+                for name, array in sent.items()
+            }
+        return self._zeros
 
     def _open_record(
         self, node_id: int, record: ArrayRecord, base: Arrays

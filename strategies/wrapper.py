@@ -194,6 +194,13 @@ class StrategyWrapper(Strategy):
             If it is malformed.
         """
 
+    def _base(self, sent: Arrays) -> Arrays:
+        """Return what replies are averaged relative to, the same object for equal ones.
+
+        By default the model that was sent.
+        """
+        return sent
+
     def _open_phase(
         self, server_round: int, messages: list[Message], *, is_train: bool
     ) -> None:
@@ -296,13 +303,14 @@ class StrategyWrapper(Strategy):
             result = self._aggregate_mean(server_round, replies, devices)
         else:
             result = self._aggregate_all(server_round, replies, devices)
-        if result[0] is not None:
-            result = self._finished(result[0]), result[1]
+        arrays, metrics = result
+        if arrays is not None:
+            arrays = self._finished(arrays)
         end = self._settle_times(devices)
-        self._close_phase(server_round, result[0], devices)
+        self._close_phase(server_round, arrays, devices)
         busy = time.monotonic() - start - replies.seconds
         self._record(server_round, "train", devices, end, busy)
-        return result
+        return arrays, metrics
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -521,6 +529,7 @@ class StrategyWrapper(Strategy):
                 seconds_train=report.train,
                 seconds_encode=report.encode,
                 seconds_decode=report.decode,
+                seconds_start=report.start,
             )
             if self._charger and self._charger.is_late(device):
                 self._drop(devices, node_id, LATE)
@@ -556,7 +565,7 @@ class StrategyWrapper(Strategy):
             if not content.array_records:
                 raise CodecError("reply has no ArrayRecord")
             for key, record in content.array_records.items():
-                bases[key] = _base_for(key, request.bases)
+                bases[key] = self._base(_base_for(key, request.bases))
                 updates[key] = self._open_record(request.node_id, record, bases[key])
                 del content[key]
         return Opened(updates, bases, weight, content), report

@@ -30,6 +30,8 @@ STRATEGIES = {
     "caesar_paper": "Caesar",
     "caesar_whole": "Caesar",
     "uniform": "Caesar",
+    "pruning": "MagnitudePruning",
+    "error_bounded": "ErrorBounded",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {

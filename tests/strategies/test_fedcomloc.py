@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.clients.parts import extras
 from flwr_caesar.codec import get_codec
-from flwr_caesar.strategies import FedComLoc, Uncompressed
+from flwr_caesar.strategies import FedComLoc
 from flwr_caesar.strategies.fedcomloc import model_codec
 from flwr_caesar.sync.context_store import ContextStore
 
@@ -411,12 +411,13 @@ def test_a_server_from_an_older_backup(tmp_path: Path) -> None:
 
 def test_one_step_without_control_variates_is_federated_averaging() -> None:
     _, _, result = run(rounds=4, p=1.0, control=False)
-    plain = Uncompressed(FedAvg(fraction_evaluate=0.0))
+    plain = FedAvg(fraction_evaluate=0.0)
     grid = LocalGrid(quadratic_app(mod=False), 6)
     expected = plain.start(grid, start_model(), num_rounds=4)
     for name in SHAPES:
-        np.testing.assert_array_equal(
-            result.arrays[name].numpy(), expected.arrays[name].numpy()
+        # The same sum in another order: equal to float32 rounding.
+        np.testing.assert_allclose(
+            result.arrays[name].numpy(), expected.arrays[name].numpy(), atol=2e-6
         )
 
 
