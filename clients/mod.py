@@ -89,13 +89,14 @@ class CompressionMod:
         plan = Plan.from_content(msg.content)
         header = DownloadHeader.from_dict(require_record(msg.content))
         part = get_part(plan.part, plan.settings)
+        clipped = _is_clipped(msg.content, plan)
         with open_store(context) as store:
             state = store.load(header.lineage)
             if state is not None:
                 state, forgotten = forget_old(state, header, plan.max_residual_age)
                 if forgotten:
                     log(INFO, "flwr-caesar: the residual is too old and is given up")
-                if _is_clipped(msg.content, plan):
+                if clipped:
                     state, forgotten = forget(state, header)
                     if forgotten:
                         log(INFO, "flwr-caesar: %s", _CLIPPED)
