@@ -13,10 +13,17 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
+from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
 
 from flwr_caesar.codec import CodecError, difference, get_codec
 from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.sync.device import commit_update, evaluated, forget_old, receive
+from flwr_caesar.sync.device import (
+    commit_update,
+    evaluated,
+    forget,
+    forget_old,
+    receive,
+)
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.transport import (
@@ -82,12 +89,17 @@ class CompressionMod:
         plan = Plan.from_content(msg.content)
         header = DownloadHeader.from_dict(require_record(msg.content))
         part = get_part(plan.part, plan.settings)
+        clipped = _is_clipped(msg.content, plan)
         with open_store(context) as store:
             state = store.load(header.lineage)
             if state is not None:
                 state, forgotten = forget_old(state, header, plan.max_residual_age)
                 if forgotten:
                     log(INFO, "flwr-caesar: the residual is too old and is given up")
+                if clipped:
+                    state, forgotten = forget(state, header)
+                    if forgotten:
+                        log(INFO, "flwr-caesar: %s", _CLIPPED)
             state = self._with_start(state, header, plan, context)
             received = receive(
                 state,
@@ -165,6 +177,8 @@ class CompressionMod:
 
 compression_mod = CompressionMod()
 
+_CLIPPED = "what is left of earlier updates is given up, as this one is clipped"
+
 
 class _Startup:
     """Seconds that this process took to start, told once.
@@ -230,6 +244,25 @@ def _new_token() -> bytes:
 def _frame(content: RecordDict, plan: Plan) -> bytes | None:
     record = content.get(plan.record)
     return record_to_frame(record) if isinstance(record, ArrayRecord) else None
+
+
+def _is_clipped(content: RecordDict, plan: Plan) -> bool:
+    """Whether a mod behind this one is to clip the update.
+
+    Raises
+    ------
+    CodecError
+        If what is sent would then be something else than what was clipped.
+    """
+    if not any(KEY_CLIPPING_NORM in r for r in content.config_records.values()):
+        return False
+    if plan.error_feedback or plan.payload == MODEL_PAYLOAD:
+        raise CodecError(
+            "the server asks for a clipped update, and for a residual to be added to "
+            "it or a model to be sent instead, which may be longer than the clipping "
+            "norm: set error_feedback=False there, or clip on the server"
+        )
+    return bool(plan.upload)
 
 
 def _plain(msg: Message, plan: Plan, model: Arrays) -> RecordDict:

@@ -1,6 +1,7 @@
 """Flower strategies that wrap another strategy and compress its traffic."""
 
 from .caesar import Caesar
+from .correlation_aware import CorrelationAware
 from .error_bounded import ErrorBounded
 from .fedcomloc import FedComLoc
 from .pruning import MagnitudePruning
@@ -10,6 +11,7 @@ from .wrapper import StrategyWrapper, WrapperOptions
 
 __all__ = [
     "Caesar",
+    "CorrelationAware",
     "ErrorBounded",
     "FedComLoc",
     "MagnitudePruning",

@@ -46,6 +46,12 @@ from flwr_caesar.transport import (
 )
 
 from .downlink import Downlink, WholeDownlink
+from .privacy import (
+    clip,
+    clips_on_devices,
+    require_clipped_uploads,
+    require_no_accountant,
+)
 from .uplink_memory import UplinkMemory
 from .wrapper import StrategyWrapper, WrapperOptions
 
@@ -133,6 +139,12 @@ class FramedStrategy(StrategyWrapper):
         a device that it has forgotten sends its next update without prediction.
     **options
         See `WrapperOptions`.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or the inner strategy has devices clip their
+        updates and what they send would not be what they clipped.
     """
 
     def __init__(
@@ -146,6 +158,9 @@ class FramedStrategy(StrategyWrapper):
         upload_memory: int = 0,
         **options: Unpack[WrapperOptions],
     ) -> None:
+        require_clipped_uploads(
+            strategy, error_feedback=error_feedback, payload=payload
+        )
         super().__init__(strategy, **options)
         self.downlink = downlink or WholeDownlink(get_codec("dense"))
         self.upload = upload or get_codec("dense")
@@ -181,6 +196,8 @@ class FramedStrategy(StrategyWrapper):
         ------
         StateError
             If the checkpoint cannot be trusted, or another server uses it.
+        ValueError
+            If a privacy accountant would begin anew after the checkpoint.
         """
         self._layout = Layout.of(record_to_arrays(initial_arrays))
         with ExitStack() as stack:
@@ -189,6 +206,7 @@ class FramedStrategy(StrategyWrapper):
                 self._ledger, self._session = ledger, None
                 checkpoint = ledger.checkpoint()
                 if checkpoint is not None:
+                    require_no_accountant(self.strategy)
                     initial_arrays = arrays_to_record(checkpoint.model)
                     self._rounds_before = checkpoint.round
                     if checkpoint.strategy is not None:
@@ -333,7 +351,10 @@ class FramedStrategy(StrategyWrapper):
         known = self._memory.get(self._headers[node_id].device, expected)
         decoded, after = self._plans[node_id].upload.decode(frame, known)
         self._memory.stage(node_id, after)
-        return difference(decoded, base) if is_model else decoded
+        if is_model:
+            return difference(decoded, base)
+        clipping = clips_on_devices(self.strategy)
+        return clip(decoded, clipping.clipping_norm) if clipping else decoded
 
     def _close_phase(
         self,

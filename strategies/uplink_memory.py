@@ -90,11 +90,18 @@ class UplinkMemory:
         The state before an applied upload is of no use any more, staged or not.
         """
         for node_id, device in applied.items():
-            self._forget(device)
+            self.forget(device)
             state = self._staged.pop(node_id, None)
             if state is not None:
                 self._states[device] = state
         self.forget_phase()
+
+    def forget(self, device: str) -> None:
+        """Forget the state of a device, staged ones excepted."""
+        self._awaited.discard(device)
+        state = self._states.pop(device, None)
+        if state is not None:
+            self._nbytes -= _nbytes(state)
 
     def _make_room(self, size: int) -> bool:
         if size > self._max_bytes:
@@ -103,13 +110,8 @@ class UplinkMemory:
             if self._nbytes + size <= self._max_bytes:
                 break
             if device not in self._awaited:
-                self._forget(device)
+                self.forget(device)
         return self._nbytes + size <= self._max_bytes
-
-    def _forget(self, device: str) -> None:
-        state = self._states.pop(device, None)
-        if state is not None:
-            self._nbytes -= _nbytes(state)
 
 
 def _nbytes(state: CodecState) -> int:

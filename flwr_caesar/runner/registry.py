@@ -32,6 +32,7 @@ STRATEGIES = {
     "uniform": "Caesar",
     "pruning": "MagnitudePruning",
     "error_bounded": "ErrorBounded",
+    "correlation_aware": "CorrelationAware",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {

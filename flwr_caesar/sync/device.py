@@ -191,9 +191,7 @@ def receive(
 def forget_old(
     state: DeviceState, header: DownloadHeader, max_age: int
 ) -> tuple[DeviceState, Mapping[str, Array]]:
-    """Give up a residual that is too old; the one exception to the law, off by default.
-
-    With it go the uploads that would return to it, as the server did not apply them.
+    """`forget` the residual if it is too old; off by default.
 
     Parameters
     ----------
@@ -211,6 +209,28 @@ def forget_old(
     """
     age = header.order[1] - state.order[1]
     if max_age <= 0 or age <= max_age or header.order < state.order:
+        return state, {}
+    return forget(state, header)
+
+
+def forget(
+    state: DeviceState, header: DownloadHeader
+) -> tuple[DeviceState, Mapping[str, Array]]:
+    """Give up the residual, and the uploads that would return to it.
+
+    Parameters
+    ----------
+    state : DeviceState
+        As it was saved.
+    header : DownloadHeader
+        The request; call this before `receive`.
+
+    Returns
+    -------
+    tuple of DeviceState and mapping of str to ndarray
+        The state, and what was given up.
+    """
+    if header.order <= state.order:
         return state, {}
     judged = settle(state, header, lambda: state.token)
     given_up = judged.state.residual

@@ -13,18 +13,17 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec import CodecState, Layout, inspect_frame, update_layout
+from flwr_caesar.codec import Layout
 from flwr_caesar.codec.error_bounded import ErrorBounded as Codec
-from flwr_caesar.codec.state import NO_DIGEST
 from flwr_caesar.strategies import ErrorBounded
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 from flwr_caesar.sync.context_store import ContextStore
-from flwr_caesar.sync.protocol import UploadHeader, device_id
-from flwr_caesar.sync.state import DeviceState
-from flwr_caesar.transport import RECORD_KEY, DeviceReport, record_to_frame
+from flwr_caesar.sync.protocol import UploadHeader
+from flwr_caesar.transport import RECORD_KEY, DeviceReport
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
+from .memories import assert_lock_step, device_state, dropped, predicted
 
 REL = 0.02
 
@@ -55,54 +54,6 @@ def strategy_of(nodes: int, fraction: float = 1.0, **options) -> ErrorBounded:
         min_available_nodes=nodes,
     )
     return ErrorBounded(inner, rel=REL, check_bound=True, **options)
-
-
-def device_state(grid: LocalGrid, node: int) -> DeviceState:
-    records = grid.contexts[node].state
-    (lineage,) = {int(key.split(".")[1], 16) for key in records}
-    state = ContextStore(records).load(lineage)
-    assert state is not None
-    return state
-
-
-def digest_when_settled(state: DeviceState, applied: tuple[int, ...]) -> bytes:
-    """Return the digest of a device's codec memory once it hears what was applied."""
-    layout = update_layout(Layout.of(state.model))
-    known = CodecState(layout, state.codec_version, state.codec_arrays)
-    after = known
-    for pending in state.pending:
-        if pending.upload_id in applied:
-            _, after = Codec(rel=REL).decode(pending.frame, known)
-    return after.digest
-
-
-def assert_lock_step(
-    strategy: ErrorBounded, grid: LocalGrid, *, forgotten: int = 0
-) -> None:
-    """What the server remembers of a device is what that will predict from."""
-    missing = 0
-    for node, context in grid.contexts.items():
-        if not context.state:
-            continue
-        state = device_state(grid, node)
-        device = device_id(state.token)
-        row = strategy._ledger.devices([device]).get(device)
-        meant = digest_when_settled(state, row.applied if row else ())
-        held = strategy._memory.digest(device)
-        missing += held != meant
-        assert held in (meant, NO_DIGEST), node
-    assert missing == forgotten
-    strategy._memory.forget_phase()
-
-
-def predicted(grid: LocalGrid) -> list[bool]:
-    """Whether each upload that arrived was coded from a history."""
-    frames = [record_to_frame(content["arrays"]) for _, content in grid.received]
-    return [inspect_frame(frame).state_digest != NO_DIGEST for frame in frames]
-
-
-def dropped(strategy: ErrorBounded) -> list[dict[int, str]]:
-    return [record.dropped for record in strategy.history]
 
 
 def assert_nothing_lost(result, grid: LocalGrid, work: Work, node: int = 1) -> None:

@@ -1,0 +1,150 @@
+"""Largest elements of what low rank and earlier rounds leave, with error feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from logging import INFO
+from typing import Unpack
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
+
+from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.codec.state import NO_DIGEST
+
+from .framed import DevicePlan, FramedStrategy
+from .wrapper import WrapperOptions
+
+
+class CorrelationAware(FramedStrategy):
+    """Devices send what of their update correlation does not explain.
+
+    Each tensor of 1,024 elements or more is sent as its largest elements, beside a
+    low-rank part and, with `history`, a multiple of what the device sent last, where
+    these leave less error in the same bytes. Tensors of larger values get more bits.
+    What is left out stays on the device and is added to its next update. The model goes
+    down exactly.
+
+    Works around Flower's strategies for differential privacy; see
+    docs/correlation-aware.md for the order and for what must be off.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The inner strategy.
+    density : float
+        Fraction of elements that sending the largest alone takes, in ``(0, 1]``; the
+        other modes fit into the same bytes.
+    bits : float
+        Mean bits of a sent value, from 2 to 8.
+    budget : int
+        Most bytes of an upload's lossy tensors; the density is lowered to fit. 0: none.
+    allocation : {"peak", "variance", "uniform"}
+        What the bits of tensors follow: the square of the largest element, the mean
+        square of the elements sent, or nothing.
+    history : bool
+        Whether both sides remember what each device sent last. What a device remembers
+        is on its disk; the server remembers in memory, and is asked for nothing after
+        a restart.
+    upload_memory : int
+        Most bytes that the server remembers of all devices together; those that took
+        part longest ago are forgotten first, and send their next update without it.
+    error_feedback : bool
+        Whether devices keep what they leave out.
+    max_gap : int
+        Most phases (a round is two, with evaluation) that a device may be away. One
+        that was away longer starts anew: it gives up its residual, and its next
+        update stands alone. 0: no limit.
+    **options
+        See `WrapperOptions`.
+
+    Raises
+    ------
+    CodecError
+        If a parameter of the codec is out of range.
+    ValueError
+        If another one is, or if error feedback would undo the inner strategy's
+        clipping.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> strategy = CorrelationAware(FedAvg(fraction_train=0.5), density=0.01)
+
+    References
+    ----------
+    Edin, Kieffer, Johansson and Chen (2026), arXiv:2604.14751. What is theirs and what
+    is ours is said in docs/correlation-aware.md.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        density: float = 0.01,
+        bits: float = 6.0,
+        budget: int = 0,
+        allocation: str = "peak",
+        history: bool = False,
+        upload_memory: int = 1 << 30,
+        error_feedback: bool = True,
+        max_gap: int = 0,
+        **options: Unpack[WrapperOptions],
+    ) -> None:
+        if max_gap < 0:
+            raise ValueError(f"max_gap must be at least 0, not {max_gap}")
+        if max_gap and options.get("max_residual_age"):
+            raise ValueError("max_gap sets max_residual_age: pass one of them")
+        if max_gap:
+            options["max_residual_age"] = max_gap
+        super().__init__(
+            strategy,
+            upload=Correlation(
+                density=density,
+                bits=bits,
+                budget=budget,
+                memory=history,
+                allocation=allocation,
+            ),
+            error_feedback=error_feedback,
+            upload_memory=upload_memory if history else 0,
+            **options,
+        )
+        self._max_gap = max_gap
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy sample and configure, then pack its messages.
+
+        Raises
+        ------
+        ValueError
+            If this strategy is inside another one.
+        """
+        if self._layout is None:
+            raise ValueError(
+                "CorrelationAware must be the outermost strategy, so that what it "
+                "wraps sees plain arrays and what it publishes is the final model: "
+                "CorrelationAware(DifferentialPrivacy...(FedAvg(...)))"
+            )
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def _plan_phase(
+        self, server_round: int, node_ids: list[int], *, is_train: bool
+    ) -> dict[int, DevicePlan]:
+        away = [node for node in node_ids if self._max_gap and self._is_away(node)]
+        for node in away:
+            self._memory.forget(self._headers[node].device)
+            self._headers[node] = replace(self._headers[node], memory=NO_DIGEST)
+        if away:
+            log(INFO, "%d devices were away too long and start anew", len(away))
+        return super()._plan_phase(server_round, node_ids, is_train=is_train)
+
+    def _is_away(self, node_id: int) -> bool:
+        row = self._session.row(node_id) if self._session else None
+        phase = self._headers[node_id].order[1]
+        return row is not None and phase - row.last[1] > self._max_gap

@@ -1,0 +1,63 @@
+"""What both sides remember of uploads, looked at from outside."""
+
+from __future__ import annotations
+
+from flwr_caesar.codec import Codec, CodecState, Layout, inspect_frame, update_layout
+from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.sync.context_store import ContextStore
+from flwr_caesar.sync.protocol import device_id
+from flwr_caesar.sync.state import DeviceState
+from flwr_caesar.transport import record_to_frame
+
+from .local_grid import LocalGrid
+
+
+def device_state(grid: LocalGrid, node: int) -> DeviceState:
+    records = grid.contexts[node].state
+    (lineage,) = {int(key.split(".")[1], 16) for key in records}
+    state = ContextStore(records).load(lineage)
+    assert state is not None
+    return state
+
+
+def digest_when_settled(
+    codec: Codec, state: DeviceState, applied: tuple[int, ...]
+) -> bytes:
+    """Return the digest of a device's codec memory once it hears what was applied."""
+    layout = update_layout(Layout.of(state.model))
+    known = CodecState(layout, state.codec_version, state.codec_arrays)
+    after = known
+    for pending in state.pending:
+        if pending.upload_id in applied:
+            _, after = codec.decode(pending.frame, known)
+    return after.digest
+
+
+def assert_lock_step(
+    strategy: FramedStrategy, grid: LocalGrid, *, forgotten: int = 0
+) -> None:
+    """What the server remembers of a device is what that will predict from."""
+    missing = 0
+    for node, context in grid.contexts.items():
+        if not context.state:
+            continue
+        state = device_state(grid, node)
+        device = device_id(state.token)
+        row = strategy._ledger.devices([device]).get(device)
+        meant = digest_when_settled(strategy.upload, state, row.applied if row else ())
+        held = strategy._memory.digest(device)
+        missing += held != meant
+        assert held in (meant, NO_DIGEST), node
+    assert missing == forgotten
+    strategy._memory.forget_phase()
+
+
+def predicted(grid: LocalGrid) -> list[bool]:
+    """Whether each upload that arrived was coded from a history."""
+    frames = [record_to_frame(content["arrays"]) for _, content in grid.received]
+    return [inspect_frame(frame).state_digest != NO_DIGEST for frame in frames]
+
+
+def dropped(strategy: FramedStrategy) -> list[dict[int, str]]:
+    return [record.dropped for record in strategy.history]
