@@ -115,27 +115,30 @@ class CompressionMod:
             if not reply.has_content():
                 return reply
             content = RecordDict(dict(reply.content.items()))
+            measured: Mapping[str, Any] = {}
             if not plan.upload:
                 upload = evaluated(after, header)
             else:
                 key, arrays = _returned(content, received.model)
                 is_model = plan.payload == MODEL_PAYLOAD
+                codec = get_codec(plan.upload)
                 committed = commit_update(
                     after,
                     header,
                     arrays if is_model else difference(arrays, received.model),
-                    codec=get_codec(plan.upload),
+                    codec=codec,
                     new_id=_new_id,
                     error_feedback=plan.error_feedback,
                     payload=plan.payload,
                     want_sent=bool(plan.part),
                 )
+                measured = part.measure(codec, committed.total, committed.sent)
                 after = part.after(committed.state, arrays, committed.sent)
                 upload = committed.reply
                 content[key] = frame_to_record(committed.frame)
             store.save(after)
         report = watch.report(
-            part=part.report(after),
+            part={**part.report(after), **measured},
             labels=tuple(self.labels(context))
             if self.labels and plan.ask_labels
             else (),

@@ -85,14 +85,14 @@ class DeviceRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One phase (``"train"`` or ``"evaluate"``) of one round.
+    """One phase of one round.
 
     Parameters
     ----------
     server_round : int
         Counted from 1.
     phase : str
-        ``"train"`` or ``"evaluate"``.
+        ``"train"``, ``"evaluate"``, or another that a strategy adds.
     seconds : float
         From the first message sent to the last reply processed.
     devices : tuple of DeviceRecord

@@ -24,6 +24,10 @@ from .sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
 FRAME_STYPE = "flwr_caesar.frame"
 RECORD_KEY = "flwr-caesar"
 PROTOCOL_VERSION = 1
+# Phases of a round with control variates, and the records that these add to a message.
+TRAIN, SETTLE, EVALUATE = "train", "settle", "evaluate"
+CONTROL_KEY = "control"
+MEAN_KEY = "mean"
 _FRAME_KEY = "frame"
 _MAX_LABELS = 1 << 16
 
