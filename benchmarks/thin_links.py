@@ -375,7 +375,8 @@ def report(results: dict[str, Measured], links: list[Link], args: Any) -> str:
         f"{len(links)} real SuperNodes, each in a network namespace of its own behind",
         f"a veth pair that `tc tbf` holds to {speeds} Mbit/s in both directions. The",
         f"CNN on MNIST-5k, {args.steps} local steps at batch sizes up to {args.batch}.",
-        f"Means leave out the first {args.skip} rounds, in which estimates are learnt;",
+        f"Means leave out the first {args.skip} rounds, in which estimates are learnt",
+        f"(of FedAvg's {args.fedavg_rounds} at least the last is taken);",
         "bytes are over all rounds. Waiting is measured: from the reply of a",
         "device to the last one. Bytes on the links are the counters of the veth",
         "interfaces, less what they carry when idle; they include TCP, HTTP, the app's",
@@ -389,8 +390,9 @@ def report(results: dict[str, Measured], links: list[Link], args: Any) -> str:
         "",
         "Round trips are what the ServerApp sees. When a reply is announced, Flower's",
         "Grid waits for its arrays, however slowly they are uploaded, asks for them",
-        "again after 1, 2, 4 and 8 s, and hands over no other reply meanwhile. So quick",
-        "devices often share the arrival of a slow one, and overheads contain that.",
+        "again after 1, 2, 4 and 8 s, and hands over no other reply meanwhile. So",
+        "quick devices often share the arrival of a slow one, and overheads contain",
+        "that.",
         "",
         describe(
             f"python benchmarks/{Path(__file__).name}", ("flwr", "numpy", "torch")
