@@ -3,9 +3,10 @@
 Codes successive updates of one device, recorded by ``benchmarks/record_updates.py``,
 with `error_bounded` (with and without its history) and with SZ3 through pysz (its
 default, and the best of its modes, each with tensors in their shape and flat), all in
-this one process on one thread. The time of a transfer is bytes over the link's rate
-plus the CPU seconds of encoding and decoding that were measured; decoders are separate
-from encoders, and every element is checked against its bound. Counted from the second
+this one process on one thread. The time of a transfer is bytes over the link's rate plus
+the seconds of encoding and decoding that were measured; decoders are separate from
+encoders, and every element is checked against
+its bound. Counted from the second
 round on.
 
 Needs the peer: ``pip install pysz``. Prints two markdown tables; ``--picture FILE``
