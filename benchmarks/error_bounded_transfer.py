@@ -3,7 +3,7 @@
 Codes successive updates of one device, recorded by ``benchmarks/record_updates.py``,
 with `error_bounded` (with and without its history) and with SZ3 through pysz (its
 default, and the best of its modes, each with tensors in their shape and flat), all in
-this one process on one thread. The time of a transfer is bytes over the link's rate plus
+this one process on one thread. The time of a transfer is bytes over the link's rate and
 the seconds of encoding and decoding that were measured; decoders are separate from
 encoders, and every element is checked against
 its bound. Counted from the second
