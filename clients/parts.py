@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.app import RecordDict
 
-from flwr_caesar.codec import CodecError, Layout, get_codec, inspect_frame
+from flwr_caesar.codec import Codec, CodecError, Layout, get_codec, inspect_frame
 from flwr_caesar.codec.caesar_model import with_stale
 from flwr_caesar.codec.lattice_model import ID as LATTICE_MODEL
 from flwr_caesar.codec.lattice_model import decode_model
@@ -70,6 +70,20 @@ class DevicePart:
         """
         return state
 
+    def measure(self, codec: Codec, total: Arrays, sent: Arrays) -> Mapping[str, Any]:
+        """Return what the server is to know of an upload; small, as `report`.
+
+        Parameters
+        ----------
+        codec : Codec
+            That encoded it.
+        total : mapping of str to ndarray
+            What was encoded: the update and what was left of earlier ones.
+        sent : mapping of str to ndarray
+            What the server decodes.
+        """
+        return {}
+
     def report(self, state: DeviceState) -> Mapping[str, Any]:
         """Return what the server is to know, JSON-serialisable and small."""
         return {}
@@ -92,7 +106,7 @@ class Recovery(DevicePart):
         """
         if base is None:
             return decode_whole(frame, None)
-        own = _extras(state, _TRAINED) or base
+        own = extras(state, _TRAINED) or base
         codec = get_codec(inspect_frame(frame).config)
         return codec.decode(frame, with_stale(Layout.of(base), own))[0]
 
@@ -103,18 +117,33 @@ class Recovery(DevicePart):
         )
 
 
-def _extras(state: DeviceState | None, prefix: str) -> dict[str, Array]:
-    extras = state.extras if state else {}
+def extras(state: DeviceState | None, prefix: str) -> dict[str, Array]:
+    """Return what a part keeps under names that begin with a prefix, without it."""
+    kept = state.extras if state else {}
     return {
         name.removeprefix(prefix): array
-        for name, array in extras.items()
+        for name, array in kept.items()
         if name.startswith(prefix)
     }
 
 
+def _control_variates(settings: Mapping[str, Any]) -> DevicePart:
+    from .fedcomloc_part import ControlVariates
+
+    return ControlVariates(settings)
+
+
+def _bound_check(settings: Mapping[str, Any]) -> DevicePart:
+    from .bound_check import BoundCheck
+
+    return BoundCheck(settings)
+
+
 _PARTS: dict[str, Callable[[Mapping[str, Any]], DevicePart]] = {
     "": DevicePart,
+    "bound_check": _bound_check,
     "recovery": Recovery,
+    "control_variates": _control_variates,
 }
 
 

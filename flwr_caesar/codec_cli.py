@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .codec import Codec, CodecError, ErrorFeedback, Layout, get_codec, list_codecs
+from .codec.bounds import error_over_bound
 from .codec.layout import Array, Arrays
 
 _COLUMNS = (
@@ -305,19 +306,9 @@ def _energy(arrays: Arrays, minus: Arrays | None = None) -> float:
 def _over_bound(
     codec: Codec | ErrorFeedback, arrays: Arrays, decoded: Arrays
 ) -> float | None:
-    bounds = codec.error_bound(arrays) if isinstance(codec, Codec) else None
-    if bounds is None:
+    if not isinstance(codec, Codec):
         return None
-    worst = 0.0
-    for name, bound in bounds.items():
-        wide = arrays[name].astype(np.float64)
-        error = np.abs(wide - decoded[name].astype(np.float64))
-        limit = np.broadcast_to(bound, error.shape)
-        if (error[limit == 0] > 0).any():
-            return float("inf")
-        over = error[limit > 0] / limit[limit > 0]
-        worst = max(worst, float(over.max(initial=0)))
-    return worst
+    return error_over_bound(codec, arrays, decoded)
 
 
 def _bench(args: argparse.Namespace) -> str:

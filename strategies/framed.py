@@ -52,7 +52,7 @@ from .wrapper import StrategyWrapper, WrapperOptions
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """What one device is asked to do in a training phase.
+    """What one device is asked to do in a phase.
 
     Parameters
     ----------
@@ -63,14 +63,20 @@ class DevicePlan:
         ``"batch-size"`` and ``"local-steps"``.
     settings : mapping
         Of the device part.
+    part : str
+        The device part; empty for the downlink's.
     ask_labels : bool
         Whether to ask for its label counts.
+    call_app : bool
+        Whether its app sees the message.
     """
 
     upload: Codec
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""
     ask_labels: bool = False
+    call_app: bool = True
 
 
 def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
@@ -192,7 +198,7 @@ class FramedStrategy(StrategyWrapper):
                     log(INFO, "Resumed after round %d", checkpoint.round)
             if self._rounds_before == 0:
                 begun = self.downlink.begin(record_to_arrays(initial_arrays))
-                initial_arrays = self._adopt(arrays_to_record(begun))
+                initial_arrays = arrays_to_record(begun)
             return super().start(
                 grid,
                 initial_arrays,
@@ -275,7 +281,8 @@ class FramedStrategy(StrategyWrapper):
             max_residual_age=self._max_residual_age,
             payload=self.payload,
             exact=self.downlink.exact,
-            part=self.downlink.part,
+            call_app=device.call_app,
+            part=device.part or self.downlink.part,
             settings=device.settings,
             start=self.downlink.start if header.base == self.downlink.newcomer else {},
             ask_labels=device.ask_labels,

@@ -95,7 +95,7 @@ class MagnitudePruning(FramedStrategy):
             **options,
         )
 
-    def _adopt(self, arrays: ArrayRecord) -> ArrayRecord:
+    def _finished(self, arrays: ArrayRecord) -> ArrayRecord:
         """Return the model as devices will decode it."""
         model = record_to_arrays(arrays)
         self._layout = self._layout or Layout.of(model)

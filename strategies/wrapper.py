@@ -222,8 +222,21 @@ class StrategyWrapper(Strategy):
     def _withdraw(self, node_id: int, reason: str) -> None:
         """Learn that a reply, accepted or not, is not used."""
 
-    def _adopt(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Return the model to go on with in place of the inner strategy's."""
+    def _weight_of(self, content: RecordDict) -> float:
+        """Return the weight of a reply.
+
+        Raises
+        ------
+        CodecError
+            If it has none that is usable.
+        """
+        return read_weight(content, self._weight_key)
+
+    def _averaged(self, mean: Arrays) -> None:
+        """Learn the mean of a round's replies before the inner strategy uses it."""
+
+    def _finished(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the model a round ends with, of the one the inner strategy made."""
         return arrays
 
     def _close_phase(
@@ -292,7 +305,7 @@ class StrategyWrapper(Strategy):
             result = self._aggregate_all(server_round, replies, devices)
         arrays, metrics = result
         if arrays is not None:
-            arrays = self._adopt(arrays)
+            arrays = self._finished(arrays)
         end = self._settle_times(devices)
         self._close_phase(server_round, arrays, devices)
         busy = time.monotonic() - start - replies.seconds
@@ -322,6 +335,26 @@ class StrategyWrapper(Strategy):
         busy = time.monotonic() - start - replies.seconds
         self._record(server_round, "evaluate", devices, end, busy)
         return metrics
+
+    def _tell(
+        self,
+        server_round: int,
+        phase: str,
+        messages: list[Message],
+        grid: Grid,
+        timeout: float,
+    ) -> None:
+        """Run a phase of our own, which the inner strategy learns nothing of."""
+        packed = self._repack(server_round, messages, grid, is_train=False)
+        replies = _Waited(grid.send_and_receive(packed, timeout=timeout))
+        devices = self._waiting_devices()
+        start = time.monotonic()
+        for _ in self._open_all(server_round, replies, devices, is_train=False):
+            pass
+        end = self._settle_times(devices)
+        self._close_phase(server_round, None, devices)
+        busy = time.monotonic() - start - replies.seconds
+        self._record(server_round, phase, devices, end, busy)
 
     def summary(self) -> None:
         """Log the settings of the inner strategy."""
@@ -356,6 +389,7 @@ class StrategyWrapper(Strategy):
         if not all(np.isfinite(array).all() for array in arrays.values()):
             log(WARNING, "The mean of the updates is not finite: the model is kept")
             return None, None
+        self._averaged(arrays)
         reply.content = RecordDict(
             {
                 record_key: arrays_to_record(arrays),
@@ -495,6 +529,7 @@ class StrategyWrapper(Strategy):
                 seconds_train=report.train,
                 seconds_encode=report.encode,
                 seconds_decode=report.decode,
+                seconds_start=report.start,
             )
             if self._charger and self._charger.is_late(device):
                 self._drop(devices, node_id, LATE)
@@ -523,7 +558,7 @@ class StrategyWrapper(Strategy):
         if RECORD_KEY in content:
             report = DeviceReport.from_content(content)
             del content[RECORD_KEY]
-        weight = read_weight(content, self._weight_key)
+        weight = self._weight_of(content)
         updates = {}
         bases = {}
         if is_train:

@@ -87,8 +87,9 @@ class Codec(ABC):
         arrays : mapping of str to ndarray
             Tensors of any shape and of a dtype in `layout.DTYPE_CODES`.
         state : CodecState, optional
-            What the previous call returned. With `None`, or when the layout changes,
-            the frame carries the tensor table and is decodable from nothing.
+            What the previous call returned, or ``CodecState(layout)`` for a decoder
+            that knows the tensors. With `None`, or when the layout changes, the frame
+            carries the tensor table and is decodable from nothing.
 
         Returns
         -------
@@ -105,7 +106,8 @@ class Codec(ABC):
         require_finite(arrays)
         known = state is not None and state.layout.digest == layout.digest
         previous = state if known else None
-        sections, memory = self._encode(arrays, layout, previous)
+        remembered = previous if previous and previous.arrays else None
+        sections, memory = self._encode(arrays, layout, remembered)
         table = [] if known else [Section(TABLE_TAG, layout.to_bytes(), itemsize=1)]
         frame = write_frame(
             config=self.config,

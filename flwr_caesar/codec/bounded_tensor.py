@@ -38,7 +38,7 @@ from .quantise import bounded_step, quantise_bounded, reconstruct
 from .vector import Vector
 
 _MAX_LEVELS = 1 << 21
-_SAMPLE = 1 << 17
+_SAMPLE = 1 << 15
 _BITS_PER_KERNEL = 1.5
 _NO_GAINS = np.float32(0), np.float32(0)
 
@@ -139,7 +139,7 @@ def encode(x: Vector, history: History | None, bound: float) -> Coded:
     """Quantise a tensor in the mode that takes the fewest bits.
 
     The modes are compared by the ideal length of their indices given half-octave scale
-    contexts, with tables and side information, on at least 131,072 elements of larger
+    contexts, with tables and side information, on at least 32,768 elements of larger
     tensors, whole output channels where there are several.
 
     Parameters

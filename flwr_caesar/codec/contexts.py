@@ -113,11 +113,12 @@ class SliceSums:
 
     def add(self, at: Index3, residual: Vector) -> None:
         """Add the piece of the residual that stands at an index of the tensor."""
-        magnitude = np.abs(residual)
-        self._total += float(magnitude.sum(dtype=np.float64))
+        magnitude = np.abs(residual).astype(np.float64)
+        inner = magnitude.sum(axis=0)
+        slices = magnitude.sum(axis=(1, 2)), inner.sum(axis=1), inner.sum(axis=0)
+        self._total += float(slices[0].sum())
         for axis, sums in self._axes.items():
-            others = tuple(i for i in range(3) if i != axis)
-            sums[at[axis]] += magnitude.sum(axis=others, dtype=np.float64)
+            sums[at[axis]] += slices[axis]
 
     def scales(self, step: np.float32) -> Scales:
         """Return what `fit_scales` does for the whole residual."""

@@ -29,6 +29,7 @@ from .layout import Array, Arrays, Layout, TensorSpec
 from .positions import decode_positions, encode_positions, max_positions_bytes
 from .predict import Mode
 from .state import CodecState
+from .update import update_layout
 from .vector import Vector, in_layout_order
 
 _TENSOR = np.dtype([("step", "<f4"), ("gains", "<f2", 2), ("mode", "u1")])
@@ -85,6 +86,16 @@ class ErrorBounded(Codec):
         bounds = dict.fromkeys(arrays, 0.0)
         bounds |= {spec.name: self._bound(arrays[spec.name]) for spec in lossy}
         return {name: np.array(bound) for name, bound in bounds.items()}
+
+    def memory_nbytes(self, layout: Layout) -> int:
+        """Return the bytes that either side remembers of a device.
+
+        Eight an element of the tensors that are coded lossily, and two a scale: one a
+        tensor, output channel, input channel and position.
+        """
+        _, lossy = _split(update_layout(layout), self.exact_below)
+        scales = sum(count_scales(as_channels(spec.shape)) for spec in lossy)
+        return 8 * sum(spec.size for spec in lossy) + 2 * scales
 
     def _bound(self, x: Array) -> float:
         return self.abs_bound or self.rel * (float(x.max()) - float(x.min()))

@@ -85,6 +85,8 @@ class Committed:
         To save.
     frame, reply : bytes, UploadHeader
         To send after it is saved.
+    total : mapping of str to ndarray
+        What was encoded: the update and what was left of earlier ones, or the model.
     sent : mapping of str to ndarray
         What the server decodes from `frame`; empty if nobody asked for it.
     """
@@ -92,6 +94,7 @@ class Committed:
     state: DeviceState
     frame: bytes
     reply: UploadHeader
+    total: Arrays
     sent: Mapping[str, Array] = field(default_factory=dict)
 
 
@@ -288,7 +291,7 @@ def commit_update(
     )
     pending = Pending(upload_id, header.order, frame, payload)
     after = replace(state, residual=residual, pending=(*state.pending, pending))
-    return Committed(after, frame, reply, sent)
+    return Committed(after, frame, reply, total, sent)
 
 
 def evaluated(state: DeviceState, header: DownloadHeader) -> UploadHeader:

@@ -16,6 +16,7 @@ from flwr_caesar.codec import (
     update_layout,
 )
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.state import NO_DIGEST
 
 from .ledger_api import MAX_APPLIED
 from .protocol import DownloadHeader, device_id
@@ -43,6 +44,9 @@ def settle(
     more. A server that means another device says nothing about this one. One that
     applied an upload this state never made is served by another copy of the state,
     which has the residual too: this one gives it up and becomes a new device.
+
+    Where the server remembers nothing of the device's uploads, what the codec
+    remembers here is dropped.
     """
     if header.device != device_id(state.token):
         return Settled(state)
@@ -54,6 +58,7 @@ def settle(
         newer = {p.upload_id for p in state.pending}
         if not newer.intersection(header.applied):
             notes.append("the server went back to an earlier state of the training")
+    forgotten = header.memory == NO_DIGEST
     memory = state.codec_version, state.codec_arrays
     residual = dict(state.residual)
     applied: list[int] = []
@@ -61,6 +66,8 @@ def settle(
     for pending in state.pending:
         stands = pending.upload_id in header.applied
         (applied if stands else returned).append(pending.upload_id)
+        if stands and forgotten:
+            continue
         try:
             values, after = _decode(state, pending)
         except CodecError as err:
@@ -72,7 +79,7 @@ def settle(
             residual = add_floats(residual, values)
     if returned:
         notes.append(f"{len(returned)} uploads were not applied")
-    codec_version, codec_arrays = memory
+    codec_version, codec_arrays = (0, {}) if forgotten else memory
     judged = replace(
         state,
         residual=residual,
