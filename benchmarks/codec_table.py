@@ -8,10 +8,13 @@ Everything that is compared runs in this one process, on one thread.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import time
+import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -258,6 +261,37 @@ def synthetic_rounds(kind: str) -> list[dict[str, np.ndarray]]:
     return rounds
 
 
+def memory_rows() -> list[str]:
+    """Peaks of the third of three correlated rounds, over the float32 model."""
+    rows = []
+    for config in (
+        *({"id": "error_bounded", "rel": rel} for rel in (1e-4, *BOUNDS)),
+        *({"id": "lattice", "rate": rate} for rate in (1.0, 4.0)),
+    ):
+        codec = get_codec(config)
+        rng = np.random.default_rng(0)
+        sent = received = None
+        x = np.zeros((4, 1175, 1000), np.float32)
+        for _ in range(3):
+            x = np.float32(0.8) * x + rng.normal(0, 0.01, x.shape).astype(np.float32)
+            update = dict(zip("abcd", x, strict=True))
+            held = sum(a.nbytes for a in sent.arrays.values()) if sent else 0
+            encoding, (frame, sent) = peak_bytes(partial(codec.encode, update, sent))
+            decoding, (_, received) = peak_bytes(partial(codec.decode, frame, received))
+        shares = [f"{size / x.nbytes:.2f}" for size in (encoding, decoding, held)]
+        rows.append(f"| `{json.dumps(config)}` | {' | '.join(shares)} |")
+    return rows
+
+
+def peak_bytes(call: Callable[[], Any]) -> tuple[int, Any]:
+    tracemalloc.start()
+    try:
+        result = call()
+        return tracemalloc.get_traced_memory()[1], result
+    finally:
+        tracemalloc.stop()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -296,7 +330,9 @@ def main() -> None:
         print("\n".join(lattice_rows(label, rounds)), flush=True)
     print("\n| source | bits/param | lattice NMSE | ideal at 1 bit | ratio |")
     print("|" + "---|" * 5)
-    print("\n".join(ideal_rows()))
+    print("\n".join(ideal_rows()), flush=True)
+    print("\n| codec | encoding | decoding | remembered |\n|" + "---|" * 4)
+    print("\n".join(memory_rows()))
 
 
 if __name__ == "__main__":

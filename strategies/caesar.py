@@ -66,13 +66,12 @@ class Caesar(FramedStrategy):
     exact_below : int
         Tensors of fewer elements are sent exactly; `None`: 1,024 for ``paper`` and 0
         for ``lattice``, which codes small ones on a finer grid instead.
-    max_batch : int
-        Largest batch size, for the fastest device; the others get what lets them
-        finish with it. 0 leaves batch sizes to the app.
-    min_batch : int
-        Smallest batch size.
     local_steps : int, optional
-        Steps that each device trains in a round; needed with `max_batch`.
+        Steps that each device trains in a round, whatever its batch size. If given,
+        Caesar sets batch sizes; `None` leaves both to the app.
+    max_batch, min_batch : int
+        Largest batch size, for the fastest device, and smallest; the others get what
+        lets them finish with the fastest. Equal: the same for all.
     round_seconds : float
         Seconds in which a round should end: each device then gets the best rate
         (``lattice``) and batch size that fit its link and its compute. 0: no limit.
@@ -103,7 +102,7 @@ class Caesar(FramedStrategy):
         strategy: Strategy,
         *,
         codec: str = "lattice",
-        rate: float = 0.25,
+        rate: float = 0.3,
         rate_spread: float = 1.5,
         step_sigmas: float = 3.0,
         first_bits: int = 6,
@@ -116,23 +115,23 @@ class Caesar(FramedStrategy):
         staleness_aware: bool = True,
         importance_aware: bool = True,
         exact_below: int | None = None,
-        max_batch: int = 0,
-        min_batch: int = 1,
         local_steps: int | None = None,
+        max_batch: int = 32,
+        min_batch: int = 1,
         round_seconds: float = 0.0,
         ask_labels: bool = True,
         **options: Unpack[WrapperOptions],
     ) -> None:
         if codec not in CODECS:
             raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {codec!r}")
-        if max_batch and not 1 <= min_batch <= max_batch:
+        if not 1 <= min_batch <= max_batch:
             raise ValueError(
                 f"min_batch must be 1 to max_batch, {max_batch}, not {min_batch}"
             )
-        if max_batch and not local_steps:
-            raise ValueError("local_steps must be at least 1 where max_batch is set")
-        if round_seconds and not max_batch:
-            raise ValueError("round_seconds needs max_batch and local_steps")
+        if local_steps is not None and local_steps < 1:
+            raise ValueError(f"local_steps must be at least 1, not {local_steps}")
+        if round_seconds and local_steps is None:
+            raise ValueError("round_seconds needs local_steps")
         if not 0 <= theta_upload_min <= theta_upload_max < 1:
             raise ValueError(
                 "theta_upload_min and theta_upload_max must be a range within [0, 1), "
@@ -163,7 +162,7 @@ class Caesar(FramedStrategy):
         self._staleness_aware = staleness_aware
         self._importance_aware = importance_aware
         self._batches = min_batch, max_batch
-        self._local_steps = local_steps or 1
+        self._local_steps = local_steps
         self._round_seconds = round_seconds
         self._ask_labels = ask_labels
         self._fleet = Fleet()
@@ -189,8 +188,8 @@ class Caesar(FramedStrategy):
         theta = self._upload_ratios(slots)
         batches: list[dict[str, Any]] = [{} for _ in node_ids]
         rates = self._rates(theta)
-        if self._batches[1]:
-            sizes, rates = self._fit(node_ids, slots, theta, rates)
+        if self._local_steps is not None:
+            sizes, rates = self._fit(self._local_steps, node_ids, slots, theta, rates)
             batches = [
                 {"batch-size": size, "local-steps": self._local_steps}
                 for size in sizes.tolist()
@@ -310,7 +309,12 @@ class Caesar(FramedStrategy):
         ]
 
     def _fit(
-        self, node_ids: list[int], slots: Ints, theta: Floats, rates: Floats
+        self,
+        local_steps: int,
+        node_ids: list[int],
+        slots: Ints,
+        theta: Floats,
+        rates: Floats,
     ) -> tuple[Ints, Floats]:
         """Return batch sizes and rates that suit the devices' links and compute."""
         estimates = self._fleet.estimates
@@ -333,7 +337,7 @@ class Caesar(FramedStrategy):
                 seconds_per_sample=seconds,
                 up_bytes_per_second=up,
                 parameters=parameters,
-                local_steps=self._local_steps,
+                local_steps=local_steps,
                 max_batch=high,
                 min_batch=low,
                 max_rate=rates,
@@ -347,7 +351,7 @@ class Caesar(FramedStrategy):
             comm_seconds=communication_seconds(
                 down, bits * parameters / 8 + _HEADER_BYTES, **links
             ),
-            local_steps=self._local_steps,
+            local_steps=local_steps,
             max_batch=high,
             min_batch=low,
         )

@@ -61,23 +61,13 @@ class Work:
         return examples * max(self.epochs, 1)
 
 
-class Charger:
-    """Charges the devices of a federation by a virtual clock.
+class Numbers:
+    """Numbers of nodes, from 0, in the order of their ids; later ones follow.
 
-    The clock's devices are numbered: nodes get the numbers in the order of their ids,
-    later ones those that follow.
-
-    Parameters
-    ----------
-    clock : VirtualClock
-        Says how long things take.
-    deadline : float, optional
-        Virtual seconds at which a phase closes.
+    A simulation's devices are pretended ones by number.
     """
 
-    def __init__(self, clock: VirtualClock, *, deadline: float | None = None) -> None:
-        self._clock = clock
-        self._deadline = deadline
+    def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
 
     def meet(self, node_ids: Iterable[int]) -> None:
@@ -85,11 +75,36 @@ class Charger:
         for node_id in sorted(set(node_ids) - self._numbers.keys()):
             self._numbers[node_id] = len(self._numbers)
 
+    def __getitem__(self, node_id: int) -> int:
+        """Return the number of a node."""
+        self.meet([node_id])
+        return self._numbers[node_id]
+
+
+class Charger:
+    """Charges the devices of a federation by a virtual clock.
+
+    Parameters
+    ----------
+    clock : VirtualClock
+        Says how long things take.
+    numbers : Numbers
+        Which of the clock's devices a node is.
+    deadline : float, optional
+        Virtual seconds at which a phase closes.
+    """
+
+    def __init__(
+        self, clock: VirtualClock, numbers: Numbers, *, deadline: float | None = None
+    ) -> None:
+        self._clock = clock
+        self._numbers = numbers
+        self._deadline = deadline
+
     def charge(
         self, server_round: int, device: DeviceRecord, samples: float
     ) -> DeviceRecord:
         """Return the record with its class and its virtual seconds."""
-        self.meet([device.node_id])
         number = self._numbers[device.node_id] % self._clock.devices
         times = self._clock.times(
             server_round,

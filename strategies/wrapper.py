@@ -27,7 +27,7 @@ from flwr_caesar.transport import (
     record_to_arrays,
 )
 
-from .charge import LATE, Charger, Work
+from .charge import LATE, Charger, Numbers, Work
 from .grid import Arrival, StreamingGrid
 from .mean import RunningMean, aggregates_a_mean
 from .metrics import (
@@ -39,7 +39,7 @@ from .metrics import (
 )
 
 if TYPE_CHECKING:
-    from flwr_caesar.plan import VirtualClock
+    from flwr_caesar.plan import Presence, VirtualClock
 
 NOT_ANSWERED = "no reply before the round closed"
 
@@ -94,6 +94,9 @@ class WrapperOptions(TypedDict, total=False):
         Charge each device for download, training and upload as if it were one of the
         clock's: for simulations. The deadline then counts virtual seconds, and a
         quorum cannot be given.
+    presence : Presence
+        Which devices can be reached in a round: for simulations. One that the inner
+        strategy samples while it is away is not asked.
     checkpoint : path
         Folder for the model, the inner strategy's state and the ledger of devices,
         written after each round. A strategy that is given a folder with a checkpoint
@@ -107,6 +110,7 @@ class WrapperOptions(TypedDict, total=False):
     deadline: float
     quorum: float
     clock: VirtualClock
+    presence: Presence
     checkpoint: str | PathLike[str]
     max_residual_age: int
 
@@ -155,9 +159,11 @@ class StrategyWrapper(Strategy):
                 "quorum closes a phase by the real order of replies; leave it out with "
                 "a virtual clock, or give a deadline"
             )
+        self._numbers = Numbers()
+        self._presence = options.get("presence")
         self._charger = None
         if clock is not None:
-            self._charger = Charger(clock, deadline=self._deadline)
+            self._charger = Charger(clock, self._numbers, deadline=self._deadline)
         self._max_residual_age = options.get("max_residual_age", 0)
         if self._max_residual_age < 0:
             raise ValueError(
@@ -388,8 +394,12 @@ class StrategyWrapper(Strategy):
     ) -> Iterable[Message]:
         start = time.monotonic()
         listed = list(messages)
-        if self._charger:
-            self._charger.meet(grid.get_node_ids())
+        if self._charger or self._presence:
+            self._numbers.meet(grid.get_node_ids())
+        if self._presence:
+            numbers = [self._numbers[m.metadata.dst_node_id] for m in listed]
+            there = self._presence.present(server_round, numbers)
+            listed = [m for m, is_there in zip(listed, there, strict=True) if is_there]
         self._open_phase(server_round, listed, is_train=is_train)
         for message in listed:
             node_id = message.metadata.dst_node_id

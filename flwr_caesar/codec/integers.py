@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from .rans import Symbols, decode_symbols, encode_symbols
 _DIRECT = 64
 _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
+_OCTAVE = 1 << _MANTISSA_BITS
 _MAX_BITS = 33
 MAX_MAGNITUDE = (1 << 31) - 1
 _HEAD = struct.Struct("<I")
@@ -57,7 +57,7 @@ def _block_symbols(values: Array) -> Symbols:
     far = np.flatnonzero(~near)
     u = _zigzag(values[far])
     e = _exponent(u)
-    mantissa = (u >> (e - _MANTISSA_BITS)) & ((1 << _MANTISSA_BITS) - 1)
+    mantissa = (u >> (e - _MANTISSA_BITS)) & (_OCTAVE - 1)
     symbols[far] = _DIRECT + ((e - _DIRECT_BITS) << _MANTISSA_BITS) + mantissa
     return symbols
 
@@ -94,22 +94,35 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
     """
     symbols = to_symbols(values)
     packed = encode_symbols(symbols, contexts, num_contexts)
-    raw = []
-    for width, far in _far(symbols):
-        low = np.empty(len(far), np.uint32)
-        for part in blocks(len(far)):
-            low[part] = _zigzag(values[far[part]]) & ((1 << width) - 1)
-        raw.append(pack_bits(low, width))
+    raw = [
+        pack_bits(_low_bits(values, symbols, first), _raw_bits(first))
+        for first in _octaves(symbols)
+    ]
     return b"".join([_HEAD.pack(len(packed)), packed, *raw])
 
 
-def _far(symbols: Symbols) -> Iterator[tuple[int, Array]]:
-    """Yield numbers of raw bits, and the positions of the symbols that have so many."""
-    octave = 1 << _MANTISSA_BITS
-    for first in range(_DIRECT, int(symbols.max(initial=0)) + 1, octave):
-        far = np.flatnonzero((symbols >= first) & (symbols < first + octave))
-        if len(far):
-            yield _raw_bits(first), far
+def _octaves(symbols: Symbols) -> range:
+    """Return the first symbol of each octave that has raw bits, up to the largest."""
+    return range(_DIRECT, int(symbols.max(initial=0)) + 1, _OCTAVE)
+
+
+def _in_octave(symbols: Symbols, first: int) -> Array:
+    return (symbols >= first) & (symbols < first + _OCTAVE)
+
+
+def _low_bits(values: Array, symbols: Symbols, first: int) -> Array:
+    width = _raw_bits(first)
+    count = sum(
+        np.count_nonzero(_in_octave(symbols[part], first))
+        for part in blocks(len(symbols))
+    )
+    low: Array = np.empty(count, np.uint16 if width <= 16 else np.uint32)
+    start = 0
+    for part in blocks(len(symbols)):
+        u = _zigzag(values[part][_in_octave(symbols[part], first)])
+        low[start : start + len(u)] = u & ((1 << width) - 1)
+        start += len(u)
+    return low
 
 
 def _raw_bits(symbol: int) -> int:
@@ -138,14 +151,15 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
     for part in blocks(len(symbols)):
         zigzag = symbols[part]
         values[part] = (zigzag >> 1).astype(np.int32) ^ -(zigzag & 1).astype(np.int32)
-    for width, far in _far(symbols):
+    for first in _octaves(symbols):
+        width, far = _raw_bits(first), np.flatnonzero(_in_octave(symbols, first))
         length = (len(far) * width + 7) // 8
         low = unpack_bits(data[offset : offset + length], width, len(far))
         offset += length
         for part in blocks(len(far)):
             at = far[part]
-            mantissa = symbols[at].astype(np.int64) & ((1 << _MANTISSA_BITS) - 1)
-            u = (mantissa | (1 << _MANTISSA_BITS)) << width | low[part].astype(np.int64)
+            mantissa = symbols[at].astype(np.int64) & (_OCTAVE - 1)
+            u = (mantissa | _OCTAVE) << width | low[part].astype(np.int64)
             values[at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
     if offset != len(data):
         raise CodecError("integers have trailing bytes")

@@ -15,7 +15,7 @@ from .vector import Vector
 
 DEFAULT_DEAD_ZONE = 0.66
 _QUARTERS = 4
-_SAMPLE = 1 << 17
+_SAMPLE = 1 << 15
 _STEPS = 80
 _DEAD_ZONES = (0.5, 0.95)
 _HALVINGS = 7
@@ -78,7 +78,7 @@ class Planner:
     Parameters
     ----------
     x : ndarray of float32, shape (n,)
-        What will be quantised; 131,072 elements of it are looked at.
+        What will be quantised; 32,768 elements of it are looked at.
     classes : ndarray of uint8, shape (n,)
         Scale classes (`contexts.scale_classes`) at step `reference`.
     reference : Step

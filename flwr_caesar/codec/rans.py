@@ -34,6 +34,8 @@ _BLOCK = 1 << 16
 _BYTES_PER_LANE = 128
 _WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
+_SLOTS_PER_SYMBOL = 8
+_FEW_SLOTS = 64 << SCALE_BITS
 
 Symbols = np.ndarray[Any, np.dtype[np.uint16]]
 Words = np.ndarray[Any, np.dtype[np.uint16]]
@@ -104,8 +106,9 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
         words = []
         _push(states, words, symbols[:head], contexts[:head], table)
         stack = np.concatenate([_flush(states), *words[::-1], stack[borrowed:]])
+    del words
     header = _HEAD.pack(n, head, many, few, borrowed, num_contexts, len(stack))
-    return header + tables + stack.astype("<u2").tobytes()
+    return b"".join([header, tables, stack.astype("<u2", copy=False).data])
 
 
 def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
@@ -122,11 +125,10 @@ def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
 
 def _encoder_table(codes: Codes) -> States:
     table = np.zeros((len(codes), MAX_ALPHABET), np.uint32)
-    for row, code in zip(table, codes, strict=True):
-        if code.any():
-            frequency = normalise(code)
-            start = np.cumsum(frequency) - frequency
-            row[: len(code)] = (frequency << 16) | (start & 0xFFFF)
+    used = codes.any(axis=1)
+    frequency = normalise(codes[used])
+    start = np.cumsum(frequency, axis=1) - frequency
+    table[used, : codes.shape[1]] = (frequency << 16) | (start & 0xFFFF)
     return table.reshape(-1)
 
 
@@ -228,7 +230,7 @@ def decode_symbols(
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")
     stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
-    tables = _DecoderTables.of(codes, used)
+    tables = _DecoderTables.of(codes, used, n)
     symbols = np.empty(n, np.uint16)
     if head:
         states, stack = _unflush(stack, many)
@@ -266,25 +268,56 @@ def _unflush(stack: Words, lanes: int) -> tuple[States, Words]:
 
 @dataclass(frozen=True)
 class _DecoderTables:
-    """Where each context's row starts, and by slot: frequency and bias, and symbol."""
+    """What each slot of each context stands for.
+
+    Either a table with an entry for each slot, or, where these would be large beside
+    the symbols, one for each symbol, found by bisection of the first slots.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (contexts,)
+        First slot of each context.
+    firsts : ndarray of int64, shape (entries,), optional
+        First slot of each entry; `None` if there is an entry for each slot.
+    steps : ndarray of uint32, shape (entries,)
+        Frequency in the upper half; in the lower one the slot's distance from the
+        symbol's first, or 0 where `firsts` tells it.
+    values : ndarray of uint16, shape (entries,)
+        The symbol.
+    """
 
     rows: Array
+    firsts: Array | None
     steps: States
     values: Symbols
 
     @classmethod
-    def of(cls, codes: Codes, used: Array) -> _DecoderTables:
-        """Build a row for each context that is used."""
+    def of(cls, codes: Codes, used: Array, n: int) -> _DecoderTables:
+        """Build the tables of the contexts that `n` symbols use."""
         rows = (np.cumsum(used) - 1) << SCALE_BITS
-        steps = np.empty((np.count_nonzero(used), SCALE), np.uint32)
-        values = np.empty(steps.shape, np.uint16)
-        for i, code in enumerate(codes[used]):
-            frequency = normalise(code)
-            start = np.cumsum(frequency) - frequency
-            bias = np.arange(SCALE) - np.repeat(start, frequency)
-            steps[i] = np.repeat(frequency << 16, frequency) | bias
-            values[i] = np.repeat(np.arange(len(frequency)), frequency)
-        return cls(rows, steps.reshape(-1), values.reshape(-1))
+        slots = int(np.count_nonzero(used)) << SCALE_BITS
+        frequencies = normalise(codes[used])
+        contexts, symbols = np.nonzero(frequencies)
+        widths = frequencies[contexts, symbols]
+        values = symbols.astype(np.uint16)
+        firsts = np.cumsum(widths) - widths
+        steps = widths.astype(np.uint32) << np.uint32(16)
+        if slots > max(_SLOTS_PER_SYMBOL * n, _FEW_SLOTS):
+            return cls(rows, firsts, steps, values)
+        steps -= (firsts % SCALE).astype(np.uint32)
+        table = np.repeat(steps, widths).reshape(-1, SCALE)
+        table += np.arange(SCALE, dtype=np.uint32)
+        return cls(rows, None, table.reshape(-1), np.repeat(values, widths))
+
+    def look_up(self, slots: Array, steps: States) -> None:
+        """Fill `steps`, and turn `slots` into the entries of `values`."""
+        if self.firsts is None:
+            np.take(self.steps, slots, out=steps, mode="wrap")
+            return
+        entries = np.searchsorted(self.firsts, slots, side="right") - 1
+        steps[:] = slots - self.firsts[entries]
+        steps |= self.steps[entries]
+        slots[:] = entries
 
 
 def _pull(
@@ -311,7 +344,7 @@ def _pull(
             at = index[a:b]
             np.bitwise_and(x, np.uint32(SCALE - 1), out=s)
             np.add(at, s, out=at)
-            np.take(tables.steps, at, out=p, mode="wrap")
+            tables.look_up(at, p)
             np.right_shift(x, np.uint32(SCALE_BITS), out=x)
             np.right_shift(p, np.uint32(16), out=s)
             np.multiply(x, s, out=x)

@@ -51,7 +51,7 @@ def quantise_counts(counts: Counts) -> Codes:
 
 
 def normalise(codes: Codes) -> Frequencies:
-    """Turn one context's weight codes into frequencies that sum to 2^14.
+    """Turn each context's weight codes into frequencies that sum to 2^14.
 
     ``f_i = max(1, (2 w_i S + W) // (2 W))`` for ``w_i > 0`` with ``S = 2^14`` and
     ``W = sum(w)``, 0 otherwise. What the sum lacks is added to the largest frequency;
@@ -60,24 +60,26 @@ def normalise(codes: Codes) -> Frequencies:
 
     Parameters
     ----------
-    codes : ndarray of uint8, shape (alphabet,)
-        At least one of them not 0, none above 136, and at most 512.
+    codes : ndarray of uint8, shape (contexts, alphabet)
+        In each row at least one that is not 0, none above 136, and at most 512.
 
     Returns
     -------
-    ndarray of int64, shape (alphabet,)
+    ndarray of int64, shape (contexts, alphabet)
         Frequencies.
     """
     weights = _WEIGHTS[codes]
-    total = int(weights.sum())
-    frequencies = (2 * weights * SCALE + total) // (2 * total)
+    total = weights.sum(axis=1, keepdims=True)
+    frequencies: Frequencies = (2 * weights * SCALE + total) // (2 * total)
     frequencies[(weights > 0) & (frequencies == 0)] = 1
-    excess = int(frequencies.sum()) - SCALE
-    while excess:
-        i = int(frequencies.argmax())
-        step = min(excess, int(frequencies[i]) - 1)
-        frequencies[i] -= step
-        excess -= step
+    excesses = frequencies.sum(axis=1) - SCALE
+    for row in np.flatnonzero(excesses):
+        excess = int(excesses[row])
+        while excess:
+            i = int(frequencies[row].argmax())
+            step = min(excess, int(frequencies[row, i]) - 1)
+            frequencies[row, i] -= step
+            excess -= step
     return frequencies
 
 

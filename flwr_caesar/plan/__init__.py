@@ -11,6 +11,7 @@ from .errors import PlanError
 from .estimates import Estimate, Estimates
 from .importance import importance, label_divergence, rank, upload_ratio
 from .population import Population
+from .presence import Presence
 from .profiles import DeviceClass, LinkClass, PowerMode, Profile
 from .rates import rate_for
 from .staleness import download_ratio, staleness
@@ -26,6 +27,7 @@ __all__ = [
     "PlanError",
     "Population",
     "PowerMode",
+    "Presence",
     "Profile",
     "RoundTimes",
     "Totals",

@@ -98,6 +98,10 @@ RULES: dict[str, Rule] = {
     "federation.fraction_evaluate": Rule(
         "a number from 0 to 1", _number(lambda v: 0 <= v <= 1)
     ),
+    "federation.absent": Rule(
+        "a number of at least 0 and below 1", _number(lambda v: 0 <= v < 1)
+    ),
+    "federation.absence_rounds": _whole(1),
     "federation.client_cpus": _whole(1),
     "federation.client_gpus": _NOT_NEGATIVE,
 }

@@ -25,6 +25,7 @@ STRATEGIES = {
     "topk": "TopK",
     "caesar": "Caesar",
     "caesar_paper": "Caesar",
+    "caesar_whole": "Caesar",
     "uniform": "Caesar",
     "error_bounded": "ErrorBounded",
 }
@@ -38,7 +39,7 @@ INNER = {
     "fedmedian": "FedMedian",
     "fedtrimmedavg": "FedTrimmedAvg",
 }
-_RUNNERS = {"on_record", "checkpoint", "clock"}
+_RUNNERS = {"on_record", "checkpoint", "clock", "presence"}
 _APPS = {"arrayrecord_key", "configrecord_key"}
 
 
@@ -67,6 +68,7 @@ def build_strategy(
     ConfigError
         If there is no such strategy, or it refuses a setting.
     """
+    from flwr_caesar.plan import Presence
     from flwr_caesar.strategies import WrapperOptions
 
     options: dict[str, Any] = {"on_record": on_record}
@@ -74,6 +76,12 @@ def build_strategy(
         options["checkpoint"] = checkpoint
     if clock is not None:
         options["clock"] = clock
+    if spec["federation"]["absent"]:
+        options["presence"] = Presence(
+            spec["federation"]["absent"],
+            spec["federation"]["absence_rounds"],
+            spec["seed"],
+        )
     return _build(
         "strategy",
         spec["strategy"],

@@ -105,6 +105,28 @@ def test_bound_on_awkward_tensors(tensor):
         assert mine.digest == theirs.digest
 
 
+@pytest.mark.parametrize(
+    "shape", [(300_000,), (1, 500, 300), (400, 500), (150, 64, 3, 3)], ids=str
+)
+def test_tensors_that_are_coded_piece_by_piece(shape):
+    c = codec(rel=1e-3)
+    mine = theirs = None
+    rng = np.random.default_rng(9)
+    magnitude = np.exp(rng.normal(size=shape))
+    for t in range(3):
+        kernels = shape[:2] + (1,) * (len(shape) - 2)
+        x = magnitude * rng.choice([-1.0, 1.0], size=kernels)
+        x.reshape(-1)[1000 * t] = 1e3
+        x = {"w": x.astype(np.float32)}
+        frame, mine = c.encode(x, mine)
+        xhat, theirs = c.decode(frame, theirs)
+        error = np.abs(x["w"].astype(np.float64) - xhat["w"])
+        assert error.max() <= c.error_bound(x)["w"]
+        assert mine.digest == theirs.digest
+    if len(shape) == 4:
+        assert FrameReader(frame).section("TENS", size=9)[8] == Mode.KERNEL_SIGNS
+
+
 def test_absolute_bound():
     c = codec(abs_bound=0.01)
     x = {"w": np.random.default_rng(0).normal(size=(30, 30)).astype(np.float32)}

@@ -76,6 +76,8 @@ def test_what_cannot_be_composed(override: str, key: str, hint: str) -> None:
         ("inner.name=nope", "inner.name"),
         ("+inner.eta=0.1", "inner.eta"),
         ("+inner.configrecord_key=x", "inner.configrecord_key"),
+        ("federation.absent=1", "federation.absent"),
+        ("federation.absence_rounds=0", "federation.absence_rounds"),
         ("train.steps=0", "train.steps"),
         ("target_accuracy=93", "target_accuracy"),
         ("target_accuracy=0", "target_accuracy"),

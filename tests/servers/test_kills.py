@@ -137,7 +137,7 @@ def test_the_law_holds_whatever_is_killed(tmp_path: Path) -> None:
         kill(run)
     with SqliteLedger(checkpoint) as ledger:
         kept = ledger.checkpoint()
-        rounds = 3 + (kept.round if kept else 0)
+        rounds = 2 + (kept.round if kept else 0)
     with SuperLink(simulation=False) as link:
         nodes = [demo.start_node(link, i) for i in range(NODES)]
         run = demo.resume(link, f"rounds={rounds}", "strategy.quorum=1.0")

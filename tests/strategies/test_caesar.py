@@ -145,8 +145,9 @@ def test_labels_are_asked_once_and_nobody_must_tell() -> None:
     [
         ({"codec": "zip"}, "codec"),
         ({"rate": 0}, "rate"),
-        ({"max_batch": 8}, "local_steps"),
-        ({"round_seconds": 5}, "max_batch"),
+        ({"local_steps": 0}, "local_steps"),
+        ({"round_seconds": 5}, "local_steps"),
+        ({"min_batch": 64}, "min_batch"),
         ({"theta_upload_min": 0.9}, "theta_upload_min"),
         ({"codec": "paper", "theta_max": 2}, "theta_max"),
         ({"step_sigmas": 0}, "step_sigmas"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.plan import Profile, VirtualClock
+from flwr_caesar.plan import Presence, Profile, VirtualClock
 from flwr_caesar.strategies import TopK, Uncompressed
 from flwr_caesar.strategies.charge import LATE
 
@@ -131,3 +132,14 @@ def test_without_a_clock_waiting_is_measured() -> None:
         assert device.virtual_seconds == 0
         assert device.waiting == pytest.approx(end - device.seconds_round_trip)
     assert record.waiting[1] == max(d.waiting for d in record.devices)
+
+
+def test_a_device_that_is_away_is_not_asked_and_comes_back() -> None:
+    presence = Presence(0.5, 2, seed=1)
+    _, history = run(rounds=8, presence=presence)
+    asked = {r.server_round: {d.node_id - 1 for d in r.devices} for r in history}
+    expected = {
+        t: set(np.flatnonzero(presence.present(t, range(DEVICES)))) for t in range(1, 9)
+    }
+    assert asked == {t: there for t, there in expected.items() if there}
+    assert len(set(map(frozenset, expected.values()))) > 2
