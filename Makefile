@@ -16,7 +16,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO)/installed ## train on real images with and without compression; table and picture
-	$(DEMO)/bin/flwr-caesar run -m strategy=fedavg,topk experiment=mnist5k
+	$(DEMO)/bin/flwr-caesar run -m strategy=fedavg,caesar experiment=mnist5k
 
 test: $(TEST)/installed ## build the wheel, install it, lint, type-check and test that
 	rm -rf build && mkdir -p $(CHECK)

@@ -54,7 +54,7 @@ ROUNDS = 3
 
 
 def few_elements(rng: np.random.Generator) -> Arrays:
-    """Return 768 elements: kernels, a matrix, a vector, half precision, a counter."""
+    """Return 769 elements: kernels, a matrix, a vector, half precision, a counter."""
     shapes = {"conv": (8, 4, 3, 3), "head": (10, 40), "bias": (10,)}
     arrays: Arrays = {
         name: rng.normal(0, 0.05, shape).astype(np.float32)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -77,7 +78,7 @@ class CompressionMod:
         """
         if not msg.has_content() or RECORD_KEY not in msg.content:
             return call_next(msg, context)
-        watch = _Watch()
+        watch = _Watch(start=_STARTUP.take())
         plan = Plan.from_content(msg.content)
         header = DownloadHeader.from_dict(require_record(msg.content))
         part = get_part(plan.part, plan.settings)
@@ -165,8 +166,37 @@ class CompressionMod:
 compression_mod = CompressionMod()
 
 
-class _Watch:
+class _Startup:
+    """Seconds that this process took to start, told once.
+
+    Flower starts a process for each message and fetches the message meanwhile, before
+    it loads the app, and this module with it. So what came before counts in seconds of
+    the processor and, where Linux tells, of waiting for it: these do not pass while it
+    waits for the network. What came since counts by the clock.
+    """
+
     def __init__(self) -> None:
+        self._before: float | None = time.process_time() + _seconds_queued()
+        self._loaded = time.monotonic()
+
+    def take(self) -> float:
+        before, self._before = self._before, None
+        return 0.0 if before is None else before + time.monotonic() - self._loaded
+
+
+def _seconds_queued() -> float:
+    try:
+        return int(Path("/proc/self/schedstat").read_text("ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+_STARTUP = _Startup()
+
+
+class _Watch:
+    def __init__(self, *, start: float) -> None:
+        self._start = start
         self._times = [time.monotonic()] * 3
 
     def decoded(self) -> None:
@@ -183,6 +213,7 @@ class _Watch:
             train=trained - decoded,
             encode=time.monotonic() - trained,
             decode=decoded - start,
+            start=self._start,
             labels=labels,
             part=part,
         )

@@ -106,7 +106,7 @@ class Recovery(DevicePart):
         """
         if base is None:
             return decode_whole(frame, None)
-        own = _extras(state, _TRAINED) or base
+        own = extras(state, _TRAINED) or base
         codec = get_codec(inspect_frame(frame).config)
         return codec.decode(frame, with_stale(Layout.of(base), own))[0]
 
@@ -117,13 +117,20 @@ class Recovery(DevicePart):
         )
 
 
-def _extras(state: DeviceState | None, prefix: str) -> dict[str, Array]:
-    extras = state.extras if state else {}
+def extras(state: DeviceState | None, prefix: str) -> dict[str, Array]:
+    """Return what a part keeps under names that begin with a prefix, without it."""
+    kept = state.extras if state else {}
     return {
         name.removeprefix(prefix): array
-        for name, array in extras.items()
+        for name, array in kept.items()
         if name.startswith(prefix)
     }
+
+
+def _control_variates(settings: Mapping[str, Any]) -> DevicePart:
+    from .fedcomloc_part import ControlVariates
+
+    return ControlVariates(settings)
 
 
 def _bound_check(settings: Mapping[str, Any]) -> DevicePart:
@@ -136,6 +143,7 @@ _PARTS: dict[str, Callable[[Mapping[str, Any]], DevicePart]] = {
     "": DevicePart,
     "bound_check": _bound_check,
     "recovery": Recovery,
+    "control_variates": _control_variates,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -32,6 +32,7 @@ def train(
     device: str | torch.device = "cpu",
     weight_bits: int | None = None,
     weight_levels: str = "uniform",
+    correct: Callable[[torch.optim.SGD, nn.Module], torch.optim.SGD] | None = None,
 ) -> dict[str, float]:
     """Train a classifier in place with SGD on the mean cross-entropy of each batch.
 
@@ -63,6 +64,9 @@ def train(
         magnitude of a tensor as the scale of its signs.
     weight_levels : {"uniform", "power_of_two"}
         Spacing of the levels.
+    correct : callable
+        Returns the optimiser to train with, of the plain one and the model; such as
+        `scaffnew.scaffnew` with its control variates.
 
     Returns
     -------
@@ -88,6 +92,8 @@ def train(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
     )
+    if correct is not None:
+        optimizer = correct(optimizer, model)
     total, seen = 0.0, 0
     order = _batches(len(y), batch_size, np.random.default_rng(seed))
     with _at_levels(model, weight_bits, weight_levels):

@@ -23,6 +23,8 @@ class DeviceRecord:
         In the app's own function, reported by the device.
     seconds_encode, seconds_decode : float
         Compressing the upload and decompressing the download, reported by the device.
+    seconds_start : float
+        Starting the process that handled the message, reported by the device.
     seconds_server : float
         Decoding and adding the upload, on the server.
     seconds_round_trip : float
@@ -52,6 +54,7 @@ class DeviceRecord:
     seconds_train: float = 0.0
     seconds_encode: float = 0.0
     seconds_decode: float = 0.0
+    seconds_start: float = 0.0
     seconds_server: float = 0.0
     seconds_round_trip: float = 0.0
     examples: float = 0.0
@@ -82,14 +85,14 @@ class DeviceRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One phase (``"train"`` or ``"evaluate"``) of one round.
+    """One phase of one round.
 
     Parameters
     ----------
     server_round : int
         Counted from 1.
     phase : str
-        ``"train"`` or ``"evaluate"``.
+        ``"train"``, ``"evaluate"``, or another that a strategy adds.
     seconds : float
         From the first message sent to the last reply processed.
     devices : tuple of DeviceRecord

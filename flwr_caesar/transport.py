@@ -24,6 +24,10 @@ from .sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
 FRAME_STYPE = "flwr_caesar.frame"
 RECORD_KEY = "flwr-caesar"
 PROTOCOL_VERSION = 1
+# Phases of a round with control variates, and the records that these add to a message.
+TRAIN, SETTLE, EVALUATE = "train", "settle", "evaluate"
+CONTROL_KEY = "control"
+MEAN_KEY = "mean"
 _FRAME_KEY = "frame"
 _MAX_LABELS = 1 << 16
 
@@ -198,6 +202,9 @@ class DeviceReport:
     ----------
     train, encode, decode : float
         Seconds it spent.
+    start : float
+        Seconds its process took to start before it saw the message, waiting for the
+        message not counted; 0 for a process that was there already.
     labels : tuple of int
         Examples it has of each label; empty if it was not asked or declines.
     part : mapping
@@ -207,6 +214,7 @@ class DeviceReport:
     train: float = 0.0
     encode: float = 0.0
     decode: float = 0.0
+    start: float = 0.0
     labels: tuple[int, ...] = ()
     part: Mapping[str, Any] = field(default_factory=dict)
 
@@ -219,6 +227,7 @@ class DeviceReport:
                 "seconds-train": self.train,
                 "seconds-encode": self.encode,
                 "seconds-decode": self.decode,
+                "seconds-start": self.start,
                 "labels": list(self.labels),
                 "part": _packed(self.part),
             }
@@ -239,6 +248,7 @@ class DeviceReport:
             _seconds(record, f"seconds-{what}")
             for what in ("train", "encode", "decode")
         )
+        start = _seconds(record, "seconds-start", 0.0)
         given = record.get("labels", [])
         if not isinstance(given, list) or len(given) > _MAX_LABELS:
             raise CodecError("the device reports labels that are no short list")
@@ -248,11 +258,11 @@ class DeviceReport:
         part = record.get("part", "")
         if not isinstance(part, str):
             raise CodecError("the device's report is malformed: part")
-        return cls(train, encode, decode, labels, _mapping("part", part))
+        return cls(train, encode, decode, start, labels, _mapping("part", part))
 
 
-def _seconds(record: ConfigRecord, key: str) -> float:
-    value = record.get(key)
+def _seconds(record: ConfigRecord, key: str, default: float | None = None) -> float:
+    value = record.get(key, default)
     if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise CodecError(f"the device reports {key} as {value!r:.40}")
     return float(value)

@@ -27,6 +27,10 @@ from .wrapper import WrapperOptions
 
 CODECS = ("lattice", "paper")
 _HEADER_BYTES = 300
+# How long messages lie about in the mean: a SuperNode asks for one every 3 s, looks for
+# a new task every second and for its reply every 0.5 s; the ServerApp asks for replies
+# every 2 s at the latest.
+POLLING_SECONDS = 3.0
 
 
 class Caesar(FramedStrategy):
@@ -247,7 +251,9 @@ class Caesar(FramedStrategy):
                 slots,
                 bytes_down=down,
                 bytes_up=up,
-                seconds=[_transfer_seconds(record) for record in records],
+                seconds=[_beside_work(record) for record in records],
+                started=[record.seconds_start for record in records],
+                polling=POLLING_SECONDS,
             )
 
     def _restore(self, state: StrategyState) -> None:
@@ -323,6 +329,7 @@ class Caesar(FramedStrategy):
         down = np.array([self._download_bytes(node_id) for node_id in node_ids])
         parameters = self._num_parameters()
         low, high = self._batches
+        overhead = estimates.overhead_seconds.predict(slots)
         links = {
             "down_bytes_per_second": estimates.down_bytes_per_second.predict(slots),
             "up_bytes_per_second": up,
@@ -331,9 +338,8 @@ class Caesar(FramedStrategy):
             sent = _topk_bits(theta) * parameters / 8 if self._is_paper else 0.0
             plan = fit_deadline(
                 self._round_seconds,
-                fixed_seconds=communication_seconds(
-                    down, sent + _HEADER_BYTES, **links
-                ),
+                fixed_seconds=overhead
+                + communication_seconds(down, sent + _HEADER_BYTES, **links),
                 seconds_per_sample=seconds,
                 up_bytes_per_second=up,
                 parameters=parameters,
@@ -348,7 +354,8 @@ class Caesar(FramedStrategy):
         bits = _topk_bits(theta) if self._is_paper else rates
         sizes = batch_sizes(
             seconds_per_sample=seconds,
-            comm_seconds=communication_seconds(
+            comm_seconds=overhead
+            + communication_seconds(
                 down, bits * parameters / 8 + _HEADER_BYTES, **links
             ),
             local_steps=local_steps,
@@ -368,7 +375,7 @@ class Caesar(FramedStrategy):
         return record_nbytes(self.downlink.frame(node_id, header)) + _HEADER_BYTES
 
 
-def _transfer_seconds(record: DeviceRecord) -> float:
+def _beside_work(record: DeviceRecord) -> float:
     own = record.seconds_train + record.seconds_encode + record.seconds_decode
     return record.seconds_round_trip - own
 

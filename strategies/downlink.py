@@ -100,6 +100,10 @@ class WholeDownlink(Downlink):
         """See `Downlink.version`."""
         return self._version
 
+    def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the model as devices will decode it."""
+        return self.codec.decode(self.codec.encode(model)[0])[0]
+
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
         frame, _ = self.codec.encode(model)

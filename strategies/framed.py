@@ -52,7 +52,7 @@ from .wrapper import StrategyWrapper, WrapperOptions
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """What one device is asked to do in a training phase.
+    """What one device is asked to do in a phase.
 
     Parameters
     ----------
@@ -67,6 +67,8 @@ class DevicePlan:
         The device part; empty for the downlink's.
     ask_labels : bool
         Whether to ask for its label counts.
+    call_app : bool
+        Whether its app sees the message.
     """
 
     upload: Codec
@@ -74,6 +76,7 @@ class DevicePlan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
     ask_labels: bool = False
+    call_app: bool = True
 
 
 def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
@@ -156,6 +159,7 @@ class FramedStrategy(StrategyWrapper):
         self._headers: dict[int, DownloadHeader] = {}
         self._plans: dict[int, DevicePlan] = {}
         self._layout: Layout | None = None
+        self._zeros: Arrays = {}
         self._is_train = True
 
     def start(
@@ -242,6 +246,7 @@ class FramedStrategy(StrategyWrapper):
         super()._open_phase(server_round, messages, is_train=is_train)
         self._is_train = is_train
         self._headers, self._plans = {}, {}
+        self._zeros = {}
         if not messages:
             return
         session = self._published(_only_model(messages))
@@ -276,6 +281,7 @@ class FramedStrategy(StrategyWrapper):
             max_residual_age=self._max_residual_age,
             payload=self.payload,
             exact=self.downlink.exact,
+            call_app=device.call_app,
             part=device.part or self.downlink.part,
             settings=device.settings,
             start=self.downlink.start if header.base == self.downlink.newcomer else {},
@@ -301,6 +307,21 @@ class FramedStrategy(StrategyWrapper):
         if self._session is not None and node_id in self._session.accepted:
             self._session.withdraw(node_id, reason)
         self._memory.drop(node_id)
+
+    def _base(self, sent: Arrays) -> Arrays:
+        """Return the model sent; zeros for whole models, which are averaged as such.
+
+        Relative to what was sent, the mean of weights that are zero on every device
+        would not be zero but a rounding error.
+        """
+        if self.payload != MODEL_PAYLOAD:
+            return sent
+        if not self._zeros:
+            self._zeros = {
+                name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+                for name, array in sent.items()
+            }
+        return self._zeros
 
     def _open_record(
         self, node_id: int, record: ArrayRecord, base: Arrays

@@ -194,6 +194,13 @@ class StrategyWrapper(Strategy):
             If it is malformed.
         """
 
+    def _base(self, sent: Arrays) -> Arrays:
+        """Return what replies are averaged relative to, the same object for equal ones.
+
+        By default the model that was sent.
+        """
+        return sent
+
     def _open_phase(
         self, server_round: int, messages: list[Message], *, is_train: bool
     ) -> None:
@@ -214,6 +221,23 @@ class StrategyWrapper(Strategy):
 
     def _withdraw(self, node_id: int, reason: str) -> None:
         """Learn that a reply, accepted or not, is not used."""
+
+    def _weight_of(self, content: RecordDict) -> float:
+        """Return the weight of a reply.
+
+        Raises
+        ------
+        CodecError
+            If it has none that is usable.
+        """
+        return read_weight(content, self._weight_key)
+
+    def _averaged(self, mean: Arrays) -> None:
+        """Learn the mean of a round's replies before the inner strategy uses it."""
+
+    def _finished(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the model a round ends with, of the one the inner strategy made."""
+        return arrays
 
     def _close_phase(
         self,
@@ -279,11 +303,14 @@ class StrategyWrapper(Strategy):
             result = self._aggregate_mean(server_round, replies, devices)
         else:
             result = self._aggregate_all(server_round, replies, devices)
+        arrays, metrics = result
+        if arrays is not None:
+            arrays = self._finished(arrays)
         end = self._settle_times(devices)
-        self._close_phase(server_round, result[0], devices)
+        self._close_phase(server_round, arrays, devices)
         busy = time.monotonic() - start - replies.seconds
         self._record(server_round, "train", devices, end, busy)
-        return result
+        return arrays, metrics
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -308,6 +335,26 @@ class StrategyWrapper(Strategy):
         busy = time.monotonic() - start - replies.seconds
         self._record(server_round, "evaluate", devices, end, busy)
         return metrics
+
+    def _tell(
+        self,
+        server_round: int,
+        phase: str,
+        messages: list[Message],
+        grid: Grid,
+        timeout: float,
+    ) -> None:
+        """Run a phase of our own, which the inner strategy learns nothing of."""
+        packed = self._repack(server_round, messages, grid, is_train=False)
+        replies = _Waited(grid.send_and_receive(packed, timeout=timeout))
+        devices = self._waiting_devices()
+        start = time.monotonic()
+        for _ in self._open_all(server_round, replies, devices, is_train=False):
+            pass
+        end = self._settle_times(devices)
+        self._close_phase(server_round, None, devices)
+        busy = time.monotonic() - start - replies.seconds
+        self._record(server_round, phase, devices, end, busy)
 
     def summary(self) -> None:
         """Log the settings of the inner strategy."""
@@ -342,6 +389,7 @@ class StrategyWrapper(Strategy):
         if not all(np.isfinite(array).all() for array in arrays.values()):
             log(WARNING, "The mean of the updates is not finite: the model is kept")
             return None, None
+        self._averaged(arrays)
         reply.content = RecordDict(
             {
                 record_key: arrays_to_record(arrays),
@@ -481,6 +529,7 @@ class StrategyWrapper(Strategy):
                 seconds_train=report.train,
                 seconds_encode=report.encode,
                 seconds_decode=report.decode,
+                seconds_start=report.start,
             )
             if self._charger and self._charger.is_late(device):
                 self._drop(devices, node_id, LATE)
@@ -509,14 +558,14 @@ class StrategyWrapper(Strategy):
         if RECORD_KEY in content:
             report = DeviceReport.from_content(content)
             del content[RECORD_KEY]
-        weight = read_weight(content, self._weight_key)
+        weight = self._weight_of(content)
         updates = {}
         bases = {}
         if is_train:
             if not content.array_records:
                 raise CodecError("reply has no ArrayRecord")
             for key, record in content.array_records.items():
-                bases[key] = _base_for(key, request.bases)
+                bases[key] = self._base(_base_for(key, request.bases))
                 updates[key] = self._open_record(request.node_id, record, bases[key])
                 del content[key]
         return Opened(updates, bases, weight, content), report

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .blocks import blocks
 from .contexts import Classes, context_bits
 from .errors import CodecError
 from .quantise import normalised_error, quantise_dead_zone
@@ -90,6 +91,7 @@ class Planner:
         if len(x) > _SAMPLE:
             rng = np.random.default_rng(0)
             chosen = np.sort(rng.integers(0, len(x), _SAMPLE))  # type: ignore[assignment]
+        self._all = x
         self._x = x[chosen]
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
@@ -107,8 +109,31 @@ class Planner:
         return self._search(lambda m: m[0] <= rate, lambda m: m[1], coarser=True)
 
     def for_error(self, nmse: float) -> Plan:
-        """Return the plan of fewest bits with at most about `nmse` error."""
+        """Return the plan of fewest bits with at most about `nmse` error.
+
+        Few elements may hold most of the energy, and the sample too many of them or
+        too few: its error is compared once with that of the whole.
+        """
+        plan = self._search_error(nmse)
+        if len(self._x) == len(self._all):
+            return plan
+        whole = self._whole_error(plan)
+        if not whole:
+            return plan
+        return self._search_error(nmse * self.measure(plan)[1] / whole)
+
+    def _search_error(self, nmse: float) -> Plan:
         return self._search(lambda m: m[1] > nmse, lambda m: m[0], coarser=False)
+
+    def _whole_error(self, plan: Plan) -> float:
+        lost = energy = 0.0
+        for part in blocks(len(self._all)):
+            x = self._all[part]
+            q = quantise_dead_zone(x, plan.step.value, plan.dead_zone)
+            error = x - q * np.float32(plan.step.value)
+            lost += float(np.square(error, dtype=np.float64).sum())
+            energy += float(np.square(x, dtype=np.float64).sum())
+        return lost / energy if energy else 0.0
 
     def _search(
         self,

@@ -13,9 +13,11 @@ from .errors import PlanError
 Rows = np.ndarray[Any, np.dtype[np.float32]]
 
 WINDOW = 5
+COLUMNS = 4 * WINDOW
 MIN_BYTES = 1024
 
 _TRUSTED = 3
+_NO_OVERHEAD = 1e-9
 _MAX_LOG2 = 60.0
 
 
@@ -156,7 +158,7 @@ class Estimate:
 
 
 class Estimates:
-    """Seconds per sample and bandwidths of each device.
+    """Seconds per sample, bandwidths and idle seconds of each device.
 
     Parameters
     ----------
@@ -168,7 +170,10 @@ class Estimates:
     Attributes
     ----------
     seconds_per_sample, down_bytes_per_second, up_bytes_per_second : Estimate
-        The three quantities.
+        Compute and link.
+    overhead_seconds : Estimate
+        What passes in a round besides training, coding and transfers: starting a
+        process, waiting for the next poll. Nothing until it was observed.
     """
 
     def __init__(
@@ -177,6 +182,7 @@ class Estimates:
         self.seconds_per_sample = Estimate(prior=seconds_per_sample)
         self.down_bytes_per_second = Estimate(prior=bytes_per_second)
         self.up_bytes_per_second = Estimate(prior=bytes_per_second)
+        self.overhead_seconds = Estimate(prior=_NO_OVERHEAD)
 
     def observe_training(
         self, slots: ArrayLike, *, seconds: ArrayLike, samples: ArrayLike
@@ -201,8 +207,16 @@ class Estimates:
         bytes_down: ArrayLike,
         bytes_up: ArrayLike,
         seconds: ArrayLike,
+        started: ArrayLike = 0.0,
+        polling: float = 0.0,
     ) -> None:
         """Learn one rate for both directions, where only the total time is known.
+
+        What remains of `seconds` after `started` and `polling` are transfers, give or
+        take `polling`. If more than that remains, it tells the rate. If less, it only
+        tells that the rate is not below what `polling` would take. Whatever the rate
+        does not explain is overhead, so that a round with as many bytes is foretold
+        rightly even where the two cannot be told apart.
 
         Parameters
         ----------
@@ -214,11 +228,24 @@ class Estimates:
         seconds : array of float, shape (n,)
             The round trip by the server's clock, less the seconds the device says it
             spent on training, encoding and decoding. 0 or less is passed over.
+        started : array of float, shape (n,), or scalar
+            Seconds of these that the device's process took to start.
+        polling : float
+            Seconds of these that messages lie about for in the mean, at least 0.
         """
-        total = np.asarray(bytes_down, np.float64) + np.asarray(bytes_up, np.float64)
-        rate = _rate(total, seconds)
+        down, up = np.asarray(bytes_down, np.float64), np.asarray(bytes_up, np.float64)
+        elapsed, start = np.asarray(seconds, np.float64), np.asarray(started)
+        transfer = elapsed - start - polling
+        least = _rate(down + up, polling)
+        slower = least > self.up_bytes_per_second.predict(slots)
+        unclear = np.where(slower & (elapsed > 0), least, np.nan)
+        rate = np.where(transfer >= polling, _rate(down + up, transfer), unclear)
         self.down_bytes_per_second.observe(slots, rate)
         self.up_bytes_per_second.observe(slots, rate)
+        explained = down / self.down_bytes_per_second.predict(slots)
+        explained += up / self.up_bytes_per_second.predict(slots)
+        overhead = np.maximum(elapsed - explained, start)
+        self.overhead_seconds.observe(slots, np.where(elapsed > 0, overhead, np.nan))
 
     def observe_link(
         self,
@@ -244,7 +271,7 @@ class Estimates:
         self.up_bytes_per_second.observe(slots, _rate(bytes_up, seconds_up))
 
     def rows(self, slots: ArrayLike) -> Rows:
-        """Return what is kept of devices, shape (n, 15), float32, to be stored."""
+        """Return what is kept of devices, shape (n, 20), float32, to be stored."""
         return np.concatenate([part.rows(slots) for part in self._parts()], axis=1)
 
     def restore(self, slots: ArrayLike, rows: ArrayLike) -> None:
@@ -256,16 +283,18 @@ class Estimates:
             If the shape is another, or the slots are not distinct.
         """
         logs = np.asarray(rows)
-        if logs.ndim != 2 or logs.shape[1] != 3 * WINDOW:
-            raise PlanError(f"rows must have {3 * WINDOW} columns")
-        for part, columns in zip(self._parts(), np.hsplit(logs, 3), strict=True):
+        if logs.ndim != 2 or logs.shape[1] != COLUMNS:
+            raise PlanError(f"rows must have {COLUMNS} columns")
+        parts = self._parts()
+        for part, columns in zip(parts, np.hsplit(logs, len(parts)), strict=True):
             part.restore(slots, columns)
 
-    def _parts(self) -> tuple[Estimate, Estimate, Estimate]:
+    def _parts(self) -> tuple[Estimate, Estimate, Estimate, Estimate]:
         return (
             self.seconds_per_sample,
             self.down_bytes_per_second,
             self.up_bytes_per_second,
+            self.overhead_seconds,
         )
 
 

@@ -9,13 +9,12 @@ import numpy as np
 
 from .columns import Ints, grown
 from .errors import PlanError
-from .estimates import WINDOW, Estimates
+from .estimates import COLUMNS, Estimates
 from .population import MAX_COUNT, Population
 from .staleness import NEVER
 
 _HEAD = struct.Struct("<BQQH")
-_FORMAT = 1
-_ESTIMATES = 3 * WINDOW
+_FORMAT = 2
 
 
 class Fleet:
@@ -36,7 +35,7 @@ class Fleet:
     population : Population
         Volumes and labels, by slot.
     estimates : Estimates
-        Seconds per sample and bandwidths, by slot.
+        Speed, by slot.
     """
 
     def __init__(
@@ -125,7 +124,7 @@ class Fleet:
     def pack(self, device: str) -> bytes:
         """Return what is known of a device, to be stored.
 
-        Format (1), last round and volume as uint64, 15 estimates as float32, the
+        Format (2), last round and volume as uint64, 20 estimates as float32, the
         number of labels as uint16 and their counts as uint32; little-endian.
         """
         row = self._slots[device]
@@ -148,7 +147,7 @@ class Fleet:
         for device, data in facts.items():
             try:
                 version, last, volume, classes = _HEAD.unpack_from(data)
-                start = _HEAD.size + 4 * _ESTIMATES
+                start = _HEAD.size + 4 * COLUMNS
                 if version != _FORMAT or len(data) != start + 4 * classes:
                     raise PlanError(f"what is known of {device} is malformed")
             except struct.error as err:
@@ -156,7 +155,7 @@ class Fleet:
             devices.append(device)
             rounds.append(min(last, 1 << 62))
             volumes.append(volume)
-            estimates.append(np.frombuffer(data, "<f4", _ESTIMATES, _HEAD.size))
+            estimates.append(np.frombuffer(data, "<f4", COLUMNS, _HEAD.size))
             labels.append(tuple(np.frombuffer(data, "<u4", classes, start).tolist()))
         if not devices:
             return

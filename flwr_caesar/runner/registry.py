@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "fedavg": "Uncompressed",
     "topk": "TopK",
+    "fedcomloc": "FedComLoc",
+    "scaffnew": "FedComLoc",
+    "sparse_fedavg": "FedComLoc",
     "caesar": "Caesar",
     "caesar_paper": "Caesar",
     "caesar_whole": "Caesar",
     "uniform": "Caesar",
+    "pruning": "MagnitudePruning",
     "error_bounded": "ErrorBounded",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.

@@ -98,6 +98,20 @@ def test_planned_rate_and_error_are_met_on_the_whole():
         assert 0.9 * target < nmse < 1.05 * target
 
 
+def test_an_error_is_met_where_few_elements_hold_the_energy():
+    rng = np.random.default_rng(5)
+    x = rng.laplace(size=400_000).astype(np.float32)
+    x[rng.choice(len(x), 60, replace=False)] *= 300
+    classes = np.full(len(x), 32, np.uint8)
+    planner = Planner(x, classes, Step.near(1.0))
+    for target in (0.05, 0.01):
+        plan = planner.for_error(target)
+        q = quantise_dead_zone(x, plan.step.value, plan.dead_zone)
+        lost = np.square(x - q * np.float32(plan.step.value), dtype=np.float64).sum()
+        nmse = lost / np.square(x, dtype=np.float64).sum()
+        assert 0.9 * target < nmse < 1.05 * target
+
+
 def test_one_bit_is_within_ten_percent_of_ideal_at_any_scale():
     """0.262 is the ideal entropy-coded dead-zone quantiser's error for Laplace."""
     x = np.random.default_rng(4).laplace(size=200_000).astype(np.float32)

@@ -104,13 +104,74 @@ def test_training_and_transfer() -> None:
     assert found.up_bytes_per_second.predict([1, 2]) == pytest.approx([2e6, 2e6])
 
 
+def foretold(found: Estimates, sent: float) -> float:
+    rate = found.up_bytes_per_second.predict([0])[0]
+    return float(found.overhead_seconds.predict([0])[0] + sent / rate)
+
+
+def after(rounds: int, sent: float, seconds: float, started: float) -> Estimates:
+    found = Estimates()
+    for _ in range(rounds):
+        found.observe_transfer(
+            [0],
+            bytes_down=[sent / 2],
+            bytes_up=[sent / 2],
+            seconds=[seconds],
+            started=[started],
+            polling=3.0,
+        )
+    return found
+
+
+@given(st.floats(0, 1e8), st.floats(0, 15), st.floats(0, 6), st.floats(1e4, 1e8))
+def test_a_round_like_the_last_ones_is_foretold(sent, started, waited, rate) -> None:
+    seconds = started + waited + sent / rate + 0.01
+    found = foretold(after(3, sent, seconds, started), sent)
+    assert seconds <= found * 1.001
+    # Where messages hardly lay about, the transfer may be taken to last as long.
+    assert found <= 1.001 * max(seconds, started + 3.0)
+
+
+def test_small_messages_tell_of_idling_and_not_of_the_link() -> None:
+    found = after(5, 16e3, seconds=12.0, started=9.0)
+    assert foretold(found, 16e3) == pytest.approx(12, rel=1e-3)
+    # A whole model of 200 kB at the prior's 10 Mbit/s, not at 16 kB in 12 s.
+    assert foretold(found, 200e3) == pytest.approx(12 + 184e3 / 1.25e6, rel=1e-3)
+
+
+def test_a_slow_link_is_told_from_a_slow_start() -> None:
+    link = after(5, 1e6, seconds=2 + 3 + 8, started=2.0)
+    start = after(5, 1e6, seconds=10 + 3, started=10.0)
+    assert link.up_bytes_per_second.predict([0]) == pytest.approx([1e6 / 8])
+    assert link.overhead_seconds.predict([0]) == pytest.approx([5.0])
+    assert start.up_bytes_per_second.predict([0]) >= [1e6 / 3]
+    assert foretold(link, 2e6) == pytest.approx(21)
+
+
+def test_a_quick_reply_corrects_a_rate_that_is_far_too_low() -> None:
+    found = Estimates()
+    found.observe_link(
+        [1, 2, 3],
+        bytes_down=[1e6] * 3,
+        seconds_down=[30.0] * 3,
+        bytes_up=[1e6] * 3,
+        seconds_up=[30.0] * 3,
+    )
+    for _ in range(3):
+        found.observe_transfer(
+            [0], bytes_down=[5e5], bytes_up=[5e5], seconds=[4.0], polling=3.0
+        )
+    assert found.up_bytes_per_second.predict([0]) >= [0.99e6 / 3]
+    assert foretold(found, 1e6) == pytest.approx(4, rel=1e-3)
+
+
 def test_all_quantities_are_stored_together() -> None:
     found, copy = Estimates(), Estimates()
     found.observe_training([3], seconds=[2.0], samples=[100])
     found.observe_transfer([3], bytes_down=[1e6], bytes_up=[1e6], seconds=[1.0])
     stored = found.rows([3]).tobytes()
-    assert len(stored) == 60
-    copy.restore([3], np.frombuffer(stored, np.float32).reshape(1, 15))
+    assert len(stored) == 80
+    copy.restore([3], np.frombuffer(stored, np.float32).reshape(1, 20))
     assert copy.rows([3]).tobytes() == stored
 
 
@@ -123,7 +184,7 @@ def test_all_quantities_are_stored_together() -> None:
         lambda: Estimate(prior=1).observe([0], [1, 1]),
         lambda: Estimate(prior=1).observe([-1], [1]),
         lambda: Estimate(prior=1).restore([0], [[1, 2]]),
-        lambda: Estimates().restore([0], [[1] * 14]),
+        lambda: Estimates().restore([0], [[1] * 15]),
     ],
 )
 def test_refused(wrong) -> None:

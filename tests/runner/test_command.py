@@ -70,7 +70,7 @@ def test_an_experiment_can_be_a_sweep_and_the_command_line_wins() -> None:
         return command._jobs(arguments, multirun=False, own_sweep=config.sweep_of)
 
     whole = jobs("experiment=caesar_mnist5k")
-    assert len(whole) == 12
+    assert len(whole) == 15
     assert whole[0][:2] == ["strategy=fedavg", "seed=1"]
     alone = jobs("experiment=caesar_mnist5k", "strategy=topk", "seed=7")
     assert alone == [["strategy=topk", "seed=7", "experiment=caesar_mnist5k"]]

@@ -25,7 +25,7 @@ def choices(group: str) -> list[str]:
         ("stratgy=topk", "stratgy", "'strategy'"),
         ("federation.num_supernode=3", "federation.num_supernode", "num_supernodes"),
         ("foo/bar=1", "foo/bar", "no such key"),
-        ("strategy=nope", "strategy", "fedavg, topk"),
+        ("strategy=nope", "strategy", "fedcomloc"),
         ("experiment=nope", "experiment", "mnist5k"),
         ("federation=nope", "federation", "simulation"),
         ("rounds=${nothing}", "rounds", "nothing"),

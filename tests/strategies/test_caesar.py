@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
 from flwr_caesar.clients import CompressionMod, compression_mod
+from flwr_caesar.plan import VirtualClock
+from flwr_caesar.plan.profiles import Profile
 from flwr_caesar.strategies import Caesar
-from flwr_caesar.transport import arrays_nbytes
+from flwr_caesar.strategies.grid import Arrival, StreamingGrid
+from flwr_caesar.transport import RECORD_KEY, arrays_nbytes
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -140,6 +143,54 @@ def test_labels_are_asked_once_and_nobody_must_tell() -> None:
     assert all(arrays_nbytes(content) > 0 for kind, content in quiet.received if kind)
 
 
+def test_measured_times_of_real_devices_make_them_finish_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every message starts a process and waits for polls, as under SuperNodes."""
+    steps, largest, per_sample = 100, 64, 2e-3
+    rates = {1: 3e3, 2: 6e3, 3: 1e6}  # bytes a second of a node's link
+    handle = StreamingGrid.send_and_receive
+
+    def at_real_speed(self, messages, *, timeout=None):
+        requests = list(messages)
+        sent = {
+            m.metadata.dst_node_id: (
+                m.content["config"]["batch-size"],
+                arrays_nbytes(m.content),
+            )
+            for m in requests
+        }
+        for arrival in handle(self, requests, timeout=timeout):
+            node, content = arrival.node_id, arrival.message.content
+            batch, down = sent[node]
+            train = batch * steps * per_sample
+            link = (down + arrays_nbytes(content)) / rates[node]
+            told = {**content[RECORD_KEY], "seconds-train": train, "seconds-start": 5.0}
+            content[RECORD_KEY] = ConfigRecord(told)
+            yield Arrival(node, arrival.message, train + link + 8.0)
+
+    monkeypatch.setattr(StreamingGrid, "send_and_receive", at_real_speed)
+    app = numpy_app(mods=[CompressionMod(labels=labelled)])
+
+    def run(min_batch: int):
+        strategy = Caesar(
+            FedAvg(fraction_evaluate=0.0),
+            codec="paper",
+            local_steps=steps,
+            max_batch=largest,
+            min_batch=min_batch,
+        )
+        strategy.start(LocalGrid(app, 3), initial_model(), num_rounds=6)
+        return strategy.history
+
+    fixed, sized = run(largest), run(1)
+    assert all(record.waiting[1] > 5 for record in fixed)
+    for record in sized[2:]:
+        batches = {d.node_id: d.batch_size for d in record.devices}
+        assert batches[1] < batches[2] < batches[3] == largest
+        assert record.waiting[1] < 1.0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -158,3 +209,66 @@ def test_labels_are_asked_once_and_nobody_must_tell() -> None:
 def test_settings_out_of_range_are_refused_at_once(settings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Caesar(FedAvg(), **settings)
+
+
+def fleet_clock(devices: int) -> VirtualClock:
+    """Half of the devices ten times slower than the others, over one steady link."""
+
+    def device(speed: float) -> dict[str, object]:
+        return {
+            "share": 1,
+            "utilisation": 1.0,
+            "modes": {"on": {"peak_flops": speed}},
+            "links": {"wifi": 1},
+        }
+
+    link = {"down_bps": 8e6, "up_bps": 8e6, "spread": 0, "drift": 0, "persistence": 0}
+    profile = Profile.of(
+        {
+            "name": "two classes",
+            "mode_rounds": 10,
+            "flops_per_sample": 1e9,
+            "devices": {"fast": device(1e12), "slow": device(1e11)},
+            "links": {"wifi": link},
+        }
+    )
+    assert profile is not None
+    return VirtualClock(profile, devices, seed=3)
+
+
+def last_round(codec: str, **settings):
+    random.seed(0)
+    strategy = Caesar(
+        FedAvg(fraction_evaluate=0.0),
+        codec=codec,
+        local_steps=10,
+        max_batch=64,
+        clock=fleet_clock(8),
+        **settings,
+    )
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 8)
+    strategy.start(grid, initial_model(), num_rounds=4)
+    record = strategy.history[-1]
+    assert not record.dropped
+    assert len({device.device_class for device in record.devices}) == 2
+    return record
+
+
+@pytest.mark.parametrize("codec", ["paper", "lattice"])
+def test_batch_sizes_let_slow_devices_finish_with_fast_ones(codec: str) -> None:
+    fixed = last_round(codec, min_batch=64)
+    sized = last_round(codec, min_batch=2)
+    assert {device.batch_size for device in fixed.devices} == {64}
+    for device in sized.devices:
+        if device.device_class == "fast":
+            assert device.batch_size >= 60
+        else:
+            assert 2 <= device.batch_size <= 10
+    assert sized.waiting[0] < 0.2 * fixed.waiting[0]
+    assert {device.local_steps for device in sized.devices} == {10}
+
+
+def test_a_round_of_given_length_is_kept_with_the_most_that_fits() -> None:
+    record = last_round("lattice", min_batch=2, round_seconds=0.5)
+    for device in record.devices:
+        assert 0.3 < device.virtual_seconds < 0.55

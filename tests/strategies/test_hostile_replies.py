@@ -104,6 +104,7 @@ TAMPERING = {
     "no arrays": (drop_record("arrays"), "no frame"),
     "two records": (set_record("more", initial_model()), "more than one ArrayRecord"),
     "no record": (drop_record(RECORD_KEY), "no 'flwr-caesar' record"),
+    "no start": (change_record(seconds_start=-1.0), "seconds-start"),
     "no timing": (change_record(seconds_train=float("nan")), "seconds-train"),
     "other nonce": (change_record(sync_nonce=bytes(8)), "damaged"),
     "no header": (set_record(RECORD_KEY, ConfigRecord({"protocol": 1})), "'lineage'"),

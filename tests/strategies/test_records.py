@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_caesar.clients import compression_mod
+from flwr_caesar.clients import compression_mod, mod
 from flwr_caesar.strategies import TopK, Uncompressed
-from flwr_caesar.transport import arrays_nbytes
+from flwr_caesar.transport import RECORD_KEY, arrays_nbytes
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -58,6 +59,32 @@ def test_a_device_is_described_whole() -> None:
         assert row["seconds_encode"] > 0
         assert row["seconds_decode"] > 0
         assert row["seconds_server"] > 0
+
+
+def test_a_process_tells_once_how_long_it_took_to_start(monkeypatch) -> None:
+    monkeypatch.setattr(mod, "_STARTUP", mod._Startup())
+    strategy = TopK(FedAvg(fraction_evaluate=0.0))
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 2)
+    strategy.start(grid, initial_model(), num_rounds=2)
+    first, second = (
+        sorted(device.seconds_start for device in record.devices)
+        for record in strategy.history
+    )
+    assert first[0] == 0 < first[1]
+    assert second == [0, 0]
+
+
+def test_a_device_need_not_tell_of_its_start() -> None:
+    def silent(reply: Message, node_id: int) -> Message:
+        told = dict(reply.content[RECORD_KEY].items())
+        del told["seconds-start"]
+        reply.content[RECORD_KEY] = ConfigRecord(told)
+        return reply
+
+    strategy = TopK(FedAvg(fraction_evaluate=0.0))
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 2, tamper=silent)
+    strategy.start(grid, initial_model(), num_rounds=1)
+    assert not strategy.history[0].dropped
 
 
 def test_one_frame_is_one_array_shared_by_all_devices() -> None:

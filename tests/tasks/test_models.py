@@ -36,8 +36,14 @@ RESNETS = [
     pytest.param(BATCH, marks=needs_torchvision, id="resnet18_bn"),
     pytest.param(GROUP, marks=needs_torchvision, id="resnet18_gn"),
 ]
-ALL = [pytest.param(CNN, id="cnn"), pytest.param(LSTM, id="char_lstm"), *RESNETS]
-SIZES = {"cnn": 214_090, "char_lstm": 819_920, "resnet18": 11_173_962}
+MLP = {**CNN, "name": "mlp", "hidden": 200}
+ALL = [
+    pytest.param(CNN, id="cnn"),
+    pytest.param(MLP, id="mlp"),
+    pytest.param(LSTM, id="char_lstm"),
+    *RESNETS,
+]
+SIZES = {"cnn": 214_090, "mlp": 199_210, "char_lstm": 819_920, "resnet18": 11_173_962}
 
 
 @pytest.mark.parametrize("cfg", ALL)
@@ -104,7 +110,7 @@ def test_the_seed_names_the_parameters_and_leaves_the_generator_alone(cfg):
 @pytest.mark.parametrize(
     ("key", "cfg"),
     [
-        ("model.name", {**CNN, "name": "mlp"}),
+        ("model.name", {**CNN, "name": "transformer"}),
         ("model.input_shape", {**CNN, "input_shape": [80]}),
         ("model.input_shape", {**CNN, "input_shape": "28"}),
         ("model.input_shape", {**CNN, "input_shape": [1, 15, 28]}),

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_caesar.clients import CompressionMod
+from flwr_caesar.clients.fedcomloc import fedcomloc
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.clients.training import train as train_model
 from flwr_caesar.runner.spec import load_spec, weight_format
@@ -72,6 +73,7 @@ def train(message: Message, context: Context) -> Message:
         weight_decay=spec["train"]["weight_decay"],
         seed=spec["seed"] + config["server-round"],
         device="cuda" if torch.cuda.is_available() else "cpu",
+        correct=lambda optimizer, model: fedcomloc(optimizer, model, message),
         **weight_format(spec),
     )
     metrics = MetricRecord({"num-examples": len(examples), "loss": result["loss"]})

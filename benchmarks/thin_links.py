@@ -1,0 +1,447 @@
+"""Waiting and bytes on links of unequal speed: real SuperNodes in network namespaces.
+
+Makes a namespace for the server and one for each device, joined by veth pairs whose two
+ends are shaped with ``tc tbf``, and starts a SuperLink and a SuperNode in each. Then it
+runs the reference app in turn with FedAvg, with Caesar as published at one fixed batch
+size, and with Caesar's batch sizing, and writes docs/benchmarks/thin-links.md. Nothing
+leaves the namespaces; at the end, on an error or on Ctrl-C, they are deleted and every
+process is ended. Needs root, iproute2 and about ten minutes.
+
+    python benchmarks/thin_links.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environment import describe
+
+from flwr_caesar.plan import Estimates
+from flwr_caesar.runner.processes import end_family
+from flwr_caesar.runner.superlink import executable, flower_environment
+from flwr_caesar.strategies.caesar import POLLING_SECONDS
+
+TABLE = Path(__file__).parent.parent / "docs" / "benchmarks" / "thin-links.md"
+MBITS = (0.5, 1.0, 4.0, 16.0)
+CONNECTION = "thin-links"
+SERVER = "10.213.255.1"
+PORT = 8000
+UPLINK = "wan"
+START_SECONDS = 120.0
+RUN_SECONDS = 900.0
+RUNS = {
+    "FedAvg": ["strategy=fedavg"],
+    "Caesar (paper), one batch": ["strategy=caesar_paper", "strategy.min_batch={max}"],
+    "Caesar (paper), sized": ["strategy=caesar_paper", "strategy.min_batch=8"],
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """A device's link: its namespace, the server's end of the pair, its speed."""
+
+    number: int
+    mbit: float
+    prefix: str
+
+    @property
+    def namespace(self) -> str:
+        """Where the device is."""
+        return f"{self.prefix}-{self.number}"
+
+    @property
+    def server_end(self) -> str:
+        """The interface in the server's namespace."""
+        return f"down{self.number}"
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """The addresses of the server's end and of the device's."""
+        return f"10.213.{self.number}.1", f"10.213.{self.number}.2"
+
+
+def ip(*arguments: str, namespace: str = "") -> str:
+    """Run one command of iproute2 and return what it printed."""
+    where = ["ip", "netns", "exec", namespace] if namespace else []
+    done = subprocess.run([*where, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+@contextmanager
+def namespace(name: str) -> Iterator[str]:
+    """Make a network namespace with its loopback up, and delete it at the end."""
+    ip("ip", "netns", "add", name)
+    try:
+        ip("ip", "-n", name, "link", "set", "lo", "up")
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def join(server: str, link: Link) -> None:
+    """Join a device's namespace to the server's, at the link's speed both ways."""
+    pair = [link.server_end, "netns", server, "type", "veth"]
+    peer = ["peer", "name", UPLINK, "netns", link.namespace]
+    ip("ip", "link", "add", *pair, *peer)
+    ends = ((server, link.server_end), (link.namespace, UPLINK))
+    # A bucket of a few packets: a rate is held from the first kilobytes on.
+    shape = ["rate", f"{link.mbit}mbit", "burst", "8kb", "latency", "500ms"]
+    for (where, device), address in zip(ends, link.addresses, strict=True):
+        ip("ip", "-n", where, "addr", "add", f"{address}/24", "dev", device)
+        ip("ip", "-n", where, "link", "set", "dev", device, "up")
+        ip("tc", "-n", where, "qdisc", "add", "dev", device, "root", "tbf", *shape)
+        # Packets of what the link carries, not of what the stack would hand over.
+        if shutil.which("ethtool"):
+            off = ["tso", "off", "gso", "off", "gro", "off"]
+            ip("ethtool", "-K", device, *off, namespace=where)
+    gateway = link.addresses[0]
+    ip("ip", "-n", link.namespace, "route", "add", "default", "via", gateway)
+
+
+class Federation:
+    """A SuperLink and a SuperNode in each device's namespace.
+
+    Parameters
+    ----------
+    server : str
+        The server's namespace.
+    links : list of Link
+        Joined to it.
+    home : Path
+        Flower's home and all logs.
+    """
+
+    def __init__(self, server: str, links: list[Link], home: Path) -> None:
+        self.server, self.links, self.home = server, links, home
+        self.environment = {
+            **flower_environment(),
+            "FLWR_HOME": str(home),
+            "XDG_STATE_HOME": str(home / "state"),
+            "OMP_NUM_THREADS": "1",
+        }
+        self._processes: list[subprocess.Popen[bytes]] = []
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+            f'address = "{SERVER}:{PORT}"\ninsecure = true\n'
+        )
+
+    def spawn(self, where: str, log: str, *command: str) -> subprocess.Popen[bytes]:
+        """Start a process in a namespace."""
+        with (self.home / log).open("ab") as output:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", where, *command],
+                env=self.environment,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process
+
+    def start(self) -> None:
+        """Start all of it and wait until the SuperLink knows every device."""
+        self.spawn(
+            self.server,
+            "superlink.log",
+            *(executable("flower-superlink"), "--insecure"),
+            "--disable-runtime-dependency-installation",
+            *("--host", SERVER, "--port", str(PORT)),
+        )
+        self._wait("superlink.log", "running on")
+        for link in self.links:
+            config = f"partition-id={link.number} num-partitions={len(self.links)}"
+            self.spawn(
+                link.namespace,
+                f"supernode-{link.number}.log",
+                *(executable("flower-supernode"), "--insecure"),
+                *("--superlink", f"{SERVER}:{PORT}", "--port", "9400"),
+                *("--node-config", config),
+            )
+        for link in self.links:
+            self.node_id(link)
+
+    def node_id(self, link: Link) -> int:
+        """Return Flower's id of a device, once it is connected."""
+        log = f"supernode-{link.number}.log"
+        return int(self._wait(log, r"SuperNode ID: (\d+)").group(1))
+
+    def counters(self) -> dict[int, tuple[int, int]]:
+        """Return bytes down and up on each link, by its number, headers included."""
+        listed = json.loads(ip("ip", "-n", self.server, "-j", "-s", "link"))
+        stats = {entry["ifname"]: entry["stats64"] for entry in listed}
+        return {
+            link.number: (
+                stats[link.server_end]["tx"]["bytes"],
+                stats[link.server_end]["rx"]["bytes"],
+            )
+            for link in self.links
+        }
+
+    def stop(self) -> None:
+        """End every process."""
+        for process in reversed(self._processes):
+            end_family(process, f"FLWR_HOME={self.home}")
+
+    def _wait(self, log: str, pattern: str) -> re.Match[str]:
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            if (self.home / log).is_file():
+                text = (self.home / log).read_text(errors="replace")
+                found = re.search(pattern, re.sub(r"\x1b\[[0-9;]*m", "", text))
+                if found:
+                    return found
+            time.sleep(0.2)
+        raise SystemExit(f"no {pattern!r} in {START_SECONDS:.0f} s:\n{text[-2000:]}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run's folder and the links say."""
+
+    rounds: list[dict[str, Any]]
+    devices: list[dict[str, Any]]
+    wire: dict[int, tuple[int, int]]
+    idle: float
+    accuracy: float
+
+
+def measure(
+    federation: Federation, settings: list[str], folder: Path, idle: float
+) -> Measured:
+    """Run the reference app once.
+
+    Parameters
+    ----------
+    idle : float
+        Bytes a second that all links carry when nothing runs.
+    """
+    before, start = federation.counters(), time.monotonic()
+    command = [executable("flwr-caesar"), "run", f"connection={CONNECTION}"]
+    log = f"{folder.name}.log"
+    settings = [*settings, f"hydra.run.dir={folder}"]
+    child = federation.spawn(federation.server, log, *command, *settings)
+    try:
+        code = child.wait(timeout=RUN_SECONDS)
+    except subprocess.TimeoutExpired:
+        code = -1
+    if code:
+        raise SystemExit(f"the run failed:\n{(federation.home / log).read_text()}")
+    seconds, after = time.monotonic() - start, federation.counters()
+    number = {federation.node_id(link): link.number for link in federation.links}
+    devices = [row for row in read(folder / "devices.csv") if row["phase"] == "train"]
+    for row in devices:
+        row["link"] = number[int(row["node_id"])]
+    return Measured(
+        read(folder / "rounds.csv"),
+        devices,
+        {n: (after[n][0] - b[0], after[n][1] - b[1]) for n, b in before.items()},
+        idle * seconds,
+        json.loads((folder / "summary.json").read_text())["accuracy"],
+    )
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a CSV file."""
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def learnt(measured: Measured, *, skip: int) -> list[dict[str, Any]]:
+    """Return the device rows after the first `skip` rounds."""
+    return [row for row in measured.devices if int(row["round"]) > skip]
+
+
+def mean(rows: list[dict[str, Any]], key: str) -> float:
+    """Return the mean of a column."""
+    return statistics.fmean(float(row[key]) for row in rows)
+
+
+def by_round(rows: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    """Group device rows by their round, in the order of the links."""
+    rounds: dict[int, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (int(row["round"]), row["link"])):
+        rounds.setdefault(int(row["round"]), []).append(row)
+    return rounds
+
+
+def longest(rows: list[dict[str, Any]]) -> float:
+    """Return the mean over rounds of the longest round trip."""
+    return statistics.fmean(
+        max(float(row["seconds_round_trip"]) for row in group)
+        for group in by_round(rows).values()
+    )
+
+
+def tables(results: dict[str, Measured], links: list[Link], skip: int) -> list[str]:
+    """Return the tables."""
+    lines = [
+        "| run | mean waiting, s | longest waiting, s | s a round | MB down | MB up "
+        "| on the links, of counted | accuracy |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for name, run in results.items():
+        rows = learnt(run, skip=min(skip, len(by_round(run.devices)) - 1))
+        down = sum(int(row["bytes_down"]) for row in run.devices)
+        up = sum(int(row["bytes_up"]) for row in run.devices)
+        wire = sum(map(sum, run.wire.values())) - run.idle
+        lines.append(
+            f"| {name} | {mean(rows, 'waiting'):.1f} "
+            f"| {max(float(row['waiting']) for row in rows):.1f} "
+            f"| {longest(rows):.1f} | {down / 1e6:.2f} | {up / 1e6:.2f} "
+            f"| {wire / (down + up):.3f} | {run.accuracy:.1%} |"
+        )
+    speeds = ", ".join(f"{link.mbit:g}" for link in links)
+    lines += [
+        "",
+        f"Round by round; in a cell the devices at {speeds} Mbit/s in this order:",
+        "",
+        "| run | round | batch | waiting, s | round trip, s | training, s | start, s "
+        "| kB down | kB up |",
+        "| --- | --: | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, run in results.items():
+        for number, rows in by_round(run.devices).items():
+            cells = [" ".join(row["batch_size"] for row in rows)]
+            for key in ("waiting", "round_trip", "train", "start"):
+                column = key if key == "waiting" else f"seconds_{key}"
+                cells.append(" ".join(f"{float(row[column]):.1f}" for row in rows))
+            for key in ("bytes_down", "bytes_up"):
+                cells.append(" ".join(f"{int(row[key]) / 1e3:.0f}" for row in rows))
+            lines.append(f"| {name} | {number} | " + " | ".join(cells) + " |")
+    return lines + estimates(results, links)
+
+
+def estimates(results: dict[str, Measured], links: list[Link]) -> list[str]:
+    """Return a table of what the server took the links for after the last round."""
+    lines = [
+        "",
+        "What the server takes the links for after the last round: the rate, and the",
+        "seconds of a round that are neither transfer nor work.",
+        "",
+        "| run | Mbit/s | estimated | overhead, s |",
+        "| --- | --: | --: | --: |",
+    ]
+    for name, run in results.items():
+        if not any(float(row["seconds_train"]) for row in run.devices):
+            continue  # devices report nothing without our mod
+        known = Estimates()
+        for rows in by_round(run.devices).values():
+            work = ("train", "encode", "decode")
+            known.observe_transfer(
+                [row["link"] for row in rows],
+                bytes_down=[int(row["bytes_down"]) for row in rows],
+                bytes_up=[int(row["bytes_up"]) for row in rows],
+                seconds=[
+                    float(row["seconds_round_trip"])
+                    - sum(float(row[f"seconds_{what}"]) for what in work)
+                    for row in rows
+                ],
+                started=[float(row["seconds_start"]) for row in rows],
+                polling=POLLING_SECONDS,
+            )
+        for link in links:
+            rate = known.up_bytes_per_second.predict([link.number])[0] * 8e-6
+            idle = known.overhead_seconds.predict([link.number])[0]
+            lines.append(f"| {name} | {link.mbit:g} | {rate:.2f} | {idle:.1f} |")
+    return lines
+
+
+def report(results: dict[str, Measured], links: list[Link], args: Any) -> str:
+    """Return the page."""
+    speeds = ", ".join(f"{link.mbit:g}" for link in links)
+    lines = [
+        "# Thin links, measured",
+        "",
+        f"{len(links)} real SuperNodes, each in a network namespace of its own behind",
+        f"a veth pair that `tc tbf` holds to {speeds} Mbit/s in both directions. The",
+        f"CNN on MNIST-5k, {args.steps} local steps at batch sizes up to {args.batch}.",
+        f"Means leave out the first {args.skip} rounds, in which estimates are learnt;",
+        "bytes are over all rounds. Waiting is measured: from the reply of a",
+        "device to the last one. Bytes on the links are the counters of the veth",
+        "interfaces, less what they carry when idle; they include TCP, HTTP, the app's",
+        "bundle, and messages' metadata.",
+        "",
+        *tables(results, links, args.skip),
+        "",
+        "All processes share the cores of one machine: devices that train at once slow",
+        "each other down. Every message starts a process; `start` is what that took by",
+        "the device's own report.",
+        "",
+        describe(
+            f"python benchmarks/{Path(__file__).name}", ("flwr", "numpy", "torch")
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mbit", type=float, nargs="+", default=MBITS)
+    parser.add_argument("--rounds", type=int, default=5, help="of Caesar")
+    parser.add_argument("--fedavg-rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=200, help="local steps")
+    parser.add_argument("--batch", type=int, default=128, help="largest batch size")
+    parser.add_argument("--skip", type=int, default=2, help="rounds left out of means")
+    parser.add_argument("--output", type=Path, default=TABLE)
+    args = parser.parse_args()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise SystemExit("network namespaces and tc need Linux and root: run with sudo")
+    if not (shutil.which("ip") and shutil.which("tc")):
+        raise SystemExit("no ip or tc: install iproute2")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    prefix = f"fc{os.getpid()}"
+    links = [Link(i, mbit, prefix) for i, mbit in enumerate(args.mbit)]
+    results = {}
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fc-")))
+        server = stack.enter_context(namespace(f"{prefix}-server"))
+        ip("ip", "-n", server, "addr", "add", f"{SERVER}/32", "dev", "lo")
+        for link in links:
+            stack.enter_context(namespace(link.namespace))
+            join(server, link)
+        federation = Federation(server, links, home)
+        stack.callback(federation.stop)
+        federation.start()
+        first = federation.counters()
+        time.sleep(10)
+        last = federation.counters()
+        idle = sum(sum(last[n]) - sum(first[n]) for n in first) / 10
+        print(f"{len(links)} devices; idle links carry {idle:.0f} bytes a second")
+        for name, settings in RUNS.items():
+            rounds = args.fedavg_rounds if name == "FedAvg" else args.rounds
+            settings = [
+                *(each.format(max=args.batch) for each in settings),
+                *(f"federation.num_supernodes={len(links)}", f"rounds={rounds}"),
+                *("federation=local", "data.partition.kind=iid"),
+                *(f"data.batch_size={args.batch}", f"train.steps={args.steps}"),
+            ]
+            folder = home / re.sub(r"\W+", "-", name.lower())
+            results[name] = measure(federation, settings, folder, idle)
+            print("\n".join(tables({name: results[name]}, links, 0)), flush=True)
+    args.output.write_text(report(results, links, args))
+    print(args.output.read_text())
+
+
+if __name__ == "__main__":
+    main()

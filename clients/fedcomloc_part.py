@@ -1,0 +1,158 @@
+"""The device's half of FedComLoc: control variates that sum to zero over devices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+
+from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.sync.device import Received, decode_whole
+from flwr_caesar.sync.state import DeviceState
+from flwr_caesar.transport import (
+    CONTROL_KEY,
+    MEAN_KEY,
+    SETTLE,
+    TRAIN,
+    arrays_to_record,
+    record_to_frame,
+)
+
+from .control import next_control
+from .parts import DevicePart, extras
+
+_CONTROL = "control/"
+_SENT = "sent/"
+_COUNTS = "control-counts"
+_MAX_ID = 1 << 63
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What a device keeps.
+
+    Parameters
+    ----------
+    control : mapping of str to ndarray
+        ``h``.
+    sent : mapping of str to ndarray
+        What the server decodes of the last upload, until its fate is known.
+    epoch : int
+        Name of the time since all devices had ``h = 0``.
+    settled : int
+        How often `control` was moved in this epoch.
+    upload_id : int
+        Of `sent`.
+    """
+
+    control: Mapping[str, Array] = field(default_factory=dict)
+    sent: Mapping[str, Array] = field(default_factory=dict)
+    epoch: int = 0
+    settled: int = 0
+    upload_id: int = 0
+
+    @classmethod
+    def of(cls, state: DeviceState) -> _Memory:
+        counts = state.extras.get(_COUNTS)
+        if counts is None or counts.shape != (3,):
+            return cls()
+        epoch, settled, upload_id = (int(count) for count in counts)
+        return cls(
+            extras(state, _CONTROL), extras(state, _SENT), epoch, settled, upload_id
+        )
+
+    def into(self, state: DeviceState) -> DeviceState:
+        kept = {_CONTROL + name: array for name, array in self.control.items()}
+        kept |= {_SENT + name: array for name, array in self.sent.items()}
+        counts = [self.epoch, self.settled, self.upload_id]
+        kept[_COUNTS] = np.array(counts, np.uint64)
+        return replace(state, extras=kept)
+
+
+@dataclass(frozen=True)
+class ControlVariates(DevicePart):
+    """Keep ``h``, hand it to the app, and move it once a round's mean is known.
+
+    A training message adds the record ``"control"`` to what the app sees. What the
+    server decodes of the upload is kept as the sent model. The settle message after the
+    aggregation then moves ``h`` by ``(p / lr) (mean - sent)``, if the upload was
+    applied; whatever else comes first lets the sent model be forgotten. A message of
+    another epoch sets ``h`` to 0 before anything else.
+
+    Settings: ``phase`` (one of ``"train"``, ``"settle"``, ``"evaluate"``), ``epoch``,
+    and to settle ``p``, ``lr`` and ``support``: whether ``h`` moves only where the
+    model is not 0, as the mean is not known elsewhere.
+
+    References
+    ----------
+    Yi et al. (2024), arXiv:2403.09904; see docs/fedcomloc.md.
+    """
+
+    def __post_init__(self) -> None:
+        epoch = self.settings.get("epoch")
+        if not isinstance(epoch, int) or not 0 < epoch < _MAX_ID:
+            raise CodecError(f"the server's plan has the control epoch {epoch!r:.40}")
+
+    def before(
+        self, received: Received, content: RecordDict
+    ) -> tuple[DeviceState, RecordDict]:
+        """Move or reset ``h``; hand it to the app that is to train."""
+        memory = _Memory.of(received.state)
+        if memory.epoch != self.settings["epoch"]:
+            memory = replace(
+                memory, control={}, epoch=self.settings["epoch"], settled=0
+            )
+        phase = self.settings.get("phase")
+        if phase == SETTLE and memory.sent and memory.upload_id in received.applied:
+            memory = replace(
+                memory,
+                control=self._moved(memory, received, content),
+                settled=memory.settled + 1,
+            )
+        memory = replace(memory, sent={}, upload_id=0)
+        if phase == TRAIN:
+            content = RecordDict(dict(content.items()))
+            content[CONTROL_KEY] = arrays_to_record(memory.control)
+        return memory.into(received.state), content
+
+    def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
+        """Keep what the server decodes."""
+        upload_id = state.pending[-1].upload_id
+        return replace(_Memory.of(state), sent=sent, upload_id=upload_id).into(state)
+
+    def report(self, state: DeviceState) -> Mapping[str, Any]:
+        """Return the epoch, and how often ``h`` was moved in it."""
+        memory = _Memory.of(state)
+        return {"epoch": memory.epoch, "settled": memory.settled}
+
+    def _moved(
+        self, memory: _Memory, received: Received, content: RecordDict
+    ) -> Mapping[str, Array]:
+        assert received.model is not None
+        mean, sent = received.model, memory.sent
+        record = content.get(MEAN_KEY)
+        if isinstance(record, ArrayRecord):
+            mean = decode_whole(record_to_frame(record), None)
+        if mean.keys() != sent.keys() or received.model.keys() != sent.keys():
+            raise CodecError("the mean has other tensors than the model that was sent")
+        lr, p = self._number("lr"), self._number("p")
+        try:
+            if self.settings.get("support"):
+                sent = {
+                    name: np.where(received.model[name] != 0, own, mean[name])
+                    for name, own in sent.items()
+                }
+            return next_control(memory.control, mean, sent, lr=lr, p=p)
+        except ValueError as err:
+            raise CodecError(f"the control variates cannot be moved: {err}") from err
+
+    def _number(self, key: str) -> float:
+        value = self.settings.get(key)
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise CodecError(f"the server's plan has {key} {value!r:.40}")
+        return value

@@ -1,0 +1,103 @@
+"""Magnitude pruning: small weights become zero on the devices and on the server."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+
+from flwr_caesar.codec import Layout, get_codec
+from flwr_caesar.codec.weights import FLOAT_BITS
+from flwr_caesar.sync.state import MODEL_PAYLOAD
+from flwr_caesar.transport import arrays_to_record, record_to_arrays
+
+from .downlink import WholeDownlink
+from .framed import FramedStrategy, cast_like
+from .wrapper import WrapperOptions
+
+
+class MagnitudePruning(FramedStrategy):
+    """Whole models travel, without their smallest weights, averaged as ever.
+
+    A device trains and sends its model, of which the ``prune_rate`` smallest
+    magnitudes are zero; the inner strategy averages these models; the server prunes
+    the mean. The pruned mean is the model from there on: it is what evaluate
+    functions see, what `start` returns, and to the bit what devices receive. Messages
+    are a mask and the packed survivors. No mask is remembered: a weight that was
+    pruned is trained with the others and may come back.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The inner strategy.
+    prune_rate : float (default: 0.5)
+        Fraction of its model's weights that a device prunes, in ``[0, 1]``. The
+        threshold is one for the whole model.
+    server_prune_rate : float, optional
+        The same for the server; the devices' rate if not given. 0: the mean is not
+        pruned, and less sparse than each of the models it is of.
+    exclude_1d : bool (default: True)
+        Leave biases and normalisation alone.
+    bits : int, optional
+        1 to 8: survivors are quantised, in both directions, to the levels of
+        quantisation-aware training with the same ``weight_bits``. `None`, the default,
+        or 32: they stay float32.
+    levels : {"uniform", "power_of_two"}
+        Spacing of these levels.
+    **options
+        See `WrapperOptions`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> from flwr.serverapp.strategy import FedAvg
+    >>> strategy = MagnitudePruning(FedAvg(fraction_train=0.4), prune_rate=0.5)
+
+    References
+    ----------
+    Grativol Ribeiro et al. (2023), arXiv:2310.14693. What is theirs and what is ours
+    is said in docs/pruning.md.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        prune_rate: float = 0.5,
+        server_prune_rate: float | None = None,
+        exclude_1d: bool = True,
+        bits: int | None = None,
+        levels: str = "uniform",
+        **options: Unpack[WrapperOptions],
+    ) -> None:
+        rate = prune_rate if server_prune_rate is None else server_prune_rate
+        if not 0 <= rate <= 1:
+            name = "prune_rate" if server_prune_rate is None else "server_prune_rate"
+            raise ValueError(f"{name} must be in [0, 1], not {rate}")
+        device = {
+            "id": "prune",
+            "prune_rate": prune_rate,
+            "exclude_1d": exclude_1d,
+            "bits": FLOAT_BITS if bits is None else bits,
+            "levels": levels,
+        }
+        self._server = get_codec({**device, "prune_rate": rate})
+        super().__init__(
+            strategy,
+            downlink=WholeDownlink(self._server),
+            upload=get_codec(device),
+            payload=MODEL_PAYLOAD,
+            **options,
+        )
+
+    def _finished(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the model as devices will decode it."""
+        model = record_to_arrays(arrays)
+        self._layout = self._layout or Layout.of(model)
+        frame, _ = self._server.encode(cast_like(self._layout, model))
+        return arrays_to_record(self._server.decode(frame)[0])
