@@ -181,7 +181,15 @@ def draw(savings: dict[str, dict[str, list[float]]], file: Path) -> None:
     )
     for axis, (label, lines) in zip(axes[0], savings.items(), strict=True):
         for name, values in lines.items():
-            axis.plot(MBITS, values, marker="o", label=name)
+            who, _, rel = name.rpartition(", ")
+            axis.plot(
+                MBITS,
+                values,
+                marker="o",
+                label=name,
+                color=f"C{BOUNDS.index(float(rel))}",
+                linestyle="-" if who == OURS else "--",
+            )
         axis.set_xscale("log")
         axis.set_xticks(MBITS, [str(mbits) for mbits in MBITS])
         axis.set_xlabel("link, Mbit/s")
