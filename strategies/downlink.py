@@ -95,6 +95,9 @@ class WholeDownlink(Downlink):
         self._version: Version | None = None
         self._frame: ArrayRecord | None = None
 
+    def __str__(self) -> str:
+        return str(self.codec.config)
+
     @property
     def version(self) -> Version | None:
         """See `Downlink.version`."""
