@@ -92,7 +92,7 @@ class CompressionMod:
                 state,
                 header,
                 _frame(msg.content, plan),
-                train=plan.upload is not None,
+                train=bool(plan.upload),
                 new_token=_new_token,
                 decode_model=lambda frame, base: part.decode(state, frame, base),
                 exact=plan.exact,
@@ -114,7 +114,7 @@ class CompressionMod:
             if not reply.has_content():
                 return reply
             content = RecordDict(dict(reply.content.items()))
-            if plan.upload is None:
+            if not plan.upload:
                 upload = evaluated(after, header)
             else:
                 key, arrays = _returned(content, received.model)

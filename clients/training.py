@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .quantisation import check_weight_format, clip_weights, quantised_weights
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,6 +30,8 @@ def train(
     weight_decay: float = 0.0,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    weight_bits: int | None = None,
+    weight_levels: str = "uniform",
 ) -> dict[str, float]:
     """Train a classifier in place with SGD on the mean cross-entropy of each batch.
 
@@ -39,7 +44,8 @@ def train(
     model : torch.nn.Module
         Maps a batch of inputs to logits ``(n, classes)``. Left on `device`.
     x, y : ndarray
-        Inputs ``(n, ...)`` and int64 labels ``(n,)``.
+        Inputs ``(n, ...)`` and int64 labels ``(n,)``, or ``(n, length)`` for a model
+        whose logits are ``(n, classes, length)``.
     batch_size : int
         Examples in one step.
     lr, momentum, weight_decay : float
@@ -50,6 +56,13 @@ def train(
         Names the order of the examples.
     device : str or torch.device
         Where to train.
+    weight_bits : int, optional
+        Quantisation-aware training: losses and gradients are those at weights of 1 to 8
+        bits, the model keeps real weights, and the codec `prune` with the same `bits`
+        sends them on the levels that were trained. 1 bit is BinaryConnect with the mean
+        magnitude of a tensor as the scale of its signs.
+    weight_levels : {"uniform", "power_of_two"}
+        Spacing of the levels.
 
     Returns
     -------
@@ -60,8 +73,10 @@ def train(
     Raises
     ------
     ValueError
-        If there are no examples, or not exactly one of `epochs` and `steps` is given.
+        If there are no examples, not exactly one of `epochs` and `steps` is given, or
+        the weights' format is not known.
     """
+    check_weight_format(weight_bits, weight_levels)
     if len(y) == 0:
         raise ValueError("no examples to train on")
     if (epochs is None) == (steps is None):
@@ -75,16 +90,19 @@ def train(
     )
     total, seen = 0.0, 0
     order = _batches(len(y), batch_size, np.random.default_rng(seed))
-    for _, indices in zip(range(steps), order, strict=False):
-        for module in norms:
-            module.train(len(indices) > 1)
-        inputs, labels = _to(device, x[indices], y[indices])
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(inputs), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.item() * len(indices)
-        seen += len(indices)
+    with _at_levels(model, weight_bits, weight_levels):
+        for _, indices in zip(range(steps), order, strict=False):
+            for module in norms:
+                module.train(len(indices) > 1)
+            inputs, labels = _to(device, x[indices], y[indices])
+            optimizer.zero_grad(set_to_none=True)
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if weight_bits == 1:
+                clip_weights(model)
+            total += loss.item() * len(indices)
+            seen += len(indices)
     return {"loss": total / max(seen, 1), "examples": float(len(y))}
 
 
@@ -96,27 +114,32 @@ def evaluate(
     *,
     batch_size: int = 256,
     device: str | torch.device = "cpu",
+    weight_bits: int | None = None,
+    weight_levels: str = "uniform",
 ) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy in [0, 1] over all examples.
+    """Return mean cross-entropy and accuracy in [0, 1] over all labels.
 
     The model is left in evaluation mode on `device`. `batch_size` changes only memory.
+    `weight_bits` and `weight_levels` are as in `train`.
 
     Raises
     ------
     ValueError
-        If there are no examples.
+        If there are no examples, or the weights' format is not known.
     """
+    check_weight_format(weight_bits, weight_levels)
     if len(y) == 0:
         raise ValueError("no examples to evaluate")
     model.to(device).eval()
     loss, correct = 0.0, 0
-    for start in range(0, len(y), batch_size):
-        part = slice(start, start + batch_size)
-        inputs, labels = _to(device, x[part].copy(), y[part].copy())
-        logits = model(inputs)
-        loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-        correct += int((logits.argmax(1) == labels).sum().item())
-    return loss / len(y), correct / len(y)
+    with _at_levels(model, weight_bits, weight_levels):
+        for start in range(0, len(y), batch_size):
+            part = slice(start, start + batch_size)
+            inputs, labels = _to(device, x[part].copy(), y[part].copy())
+            logits = model(inputs)
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            correct += int((logits.argmax(1) == labels).sum().item())
+    return loss / y.size, correct / y.size
 
 
 def state_arrays(model: nn.Module) -> dict[str, Array]:
@@ -152,6 +175,12 @@ def load_state_arrays(model: nn.Module, arrays: Mapping[str, Array]) -> None:
             array = arrays[name]
             exact = tensor.is_floating_point() or array.dtype.kind != "f"
             tensor.copy_(torch.from_numpy(np.array(array if exact else array.round())))
+
+
+def _at_levels(
+    model: nn.Module, bits: int | None, levels: str
+) -> AbstractContextManager[object]:
+    return nullcontext() if bits is None else quantised_weights(model, bits, levels)
 
 
 def _batches(

@@ -97,6 +97,9 @@ class RoundRecord:
     virtual_seconds : float, optional
         Until the last device had answered or the deadline passed, by the virtual
         clock; `None` without one.
+    seconds_server : float
+        That the server computed: planning and packing, opening replies, aggregating
+        and committing. Waiting for replies is not in it.
     """
 
     server_round: int
@@ -104,6 +107,7 @@ class RoundRecord:
     seconds: float
     devices: tuple[DeviceRecord, ...] = field(default=())
     virtual_seconds: float | None = None
+    seconds_server: float = 0.0
 
     @property
     def bytes_down(self) -> int:

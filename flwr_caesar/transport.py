@@ -77,8 +77,8 @@ class Plan:
     ----------
     record : str
         Name of the ArrayRecord that the app is to see.
-    upload : mapping, optional
-        Configuration of the codec for the update; `None` for a message whose reply
+    upload : mapping
+        Configuration of the codec for the update; empty for a message whose reply
         carries no arrays.
     error_feedback : bool
         Whether the device keeps what the codec left out and adds it next time.
@@ -103,7 +103,7 @@ class Plan:
     """
 
     record: str = "arrays"
-    upload: Mapping[str, Any] | None = None
+    upload: Mapping[str, Any] = field(default_factory=dict)
     error_feedback: bool = False
     max_residual_age: int = 0
     payload: str = UPDATE_PAYLOAD
@@ -115,24 +115,27 @@ class Plan:
     ask_labels: bool = False
 
     def to_record(self, header: DownloadHeader) -> ConfigRecord:
-        """Encode for the wire, together with the header of the download."""
-        return ConfigRecord(
-            {
-                "protocol": PROTOCOL_VERSION,
-                "record": self.record,
-                "upload": json.dumps(self.upload) if self.upload else "",
-                "error-feedback": self.error_feedback,
-                "max-residual-age": self.max_residual_age,
-                "payload": self.payload,
-                "exact": self.exact,
-                "call-app": self.call_app,
-                "part": self.part,
-                "settings": json.dumps(self.settings) if self.settings else "",
-                "start": json.dumps(self.start) if self.start else "",
-                "ask-labels": self.ask_labels,
-                **header.to_dict(),
-            }
-        )
+        """Encode for the wire, together with the header of the download.
+
+        What has its default value is left out.
+        """
+        fields: dict[str, Any] = {
+            "record": self.record,
+            "upload": _packed(self.upload or {}),
+            "error-feedback": self.error_feedback,
+            "max-residual-age": self.max_residual_age,
+            "payload": self.payload,
+            "exact": self.exact,
+            "call-app": self.call_app,
+            "part": self.part,
+            "settings": _packed(self.settings),
+            "start": _packed(self.start),
+            "ask-labels": self.ask_labels,
+        }
+        told: dict[str, Any] = {
+            key: value for key, value in fields.items() if value != _DEFAULTS[key]
+        }
+        return ConfigRecord({"protocol": PROTOCOL_VERSION, **told, **header.to_dict()})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> Plan:
@@ -144,42 +147,46 @@ class Plan:
             If the message has none, or one of another protocol version.
         """
         record = require_record(content)
-        age = record.get("max-residual-age")
-        if not isinstance(age, int) or age < 0:
+        fields = {key: record.get(key, default) for key, default in _DEFAULTS.items()}
+        for key, default in _DEFAULTS.items():
+            if type(fields[key]) is not type(default):
+                raise CodecError(f"the server's plan is malformed: {key}")
+        if fields["max-residual-age"] < 0:
             raise CodecError("the server's plan is malformed: max-residual-age")
-        payload = record.get("payload")
-        if payload not in (UPDATE_PAYLOAD, MODEL_PAYLOAD):
-            raise CodecError(f"the server's plan asks for {payload!r:.40}")
-        return cls(
-            record=_text(record, "record"),
-            upload=_mapping(record, "upload") or None,
-            error_feedback=record.get("error-feedback") is True,
-            max_residual_age=age,
-            payload=str(payload),
-            exact=record.get("exact") is True,
-            call_app=record.get("call-app") is True,
-            part=_text(record, "part"),
-            settings=_mapping(record, "settings"),
-            start=_mapping(record, "start"),
-            ask_labels=record.get("ask-labels") is True,
-        )
+        if fields["payload"] not in (UPDATE_PAYLOAD, MODEL_PAYLOAD):
+            raise CodecError(f"the server's plan asks for {fields['payload']!r:.40}")
+        for key in ("upload", "settings", "start"):
+            fields[key] = _mapping(key, fields[key])
+        return cls(**{key.replace("-", "_"): value for key, value in fields.items()})
 
 
-def _text(record: ConfigRecord, key: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str):
-        raise CodecError(f"the server's plan is malformed: {key}")
-    return value
+# Names and kinds on the wire, where mappings are JSON text.
+_DEFAULTS: dict[str, Any] = {
+    "record": "arrays",
+    "upload": "",
+    "error-feedback": False,
+    "max-residual-age": 0,
+    "payload": UPDATE_PAYLOAD,
+    "exact": True,
+    "call-app": True,
+    "part": "",
+    "settings": "",
+    "start": "",
+    "ask-labels": False,
+}
 
 
-def _mapping(record: ConfigRecord, key: str) -> dict[str, Any]:
-    text = _text(record, key)
+def _packed(mapping: Mapping[str, Any]) -> str:
+    return json.dumps(mapping, separators=(",", ":")) if mapping else ""
+
+
+def _mapping(key: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text) if text else {}
     except (ValueError, RecursionError) as err:
-        raise CodecError(f"the server's plan is malformed: {key}: {err}") from err
+        raise CodecError(f"the record is malformed: {key}: {err}") from err
     if not isinstance(value, dict):
-        raise CodecError(f"the server's plan is malformed: {key} is no mapping")
+        raise CodecError(f"the record is malformed: {key} is no mapping")
     return value
 
 
@@ -213,7 +220,7 @@ class DeviceReport:
                 "seconds-encode": self.encode,
                 "seconds-decode": self.decode,
                 "labels": list(self.labels),
-                "part": json.dumps(self.part) if self.part else "",
+                "part": _packed(self.part),
             }
         )
 
@@ -238,8 +245,10 @@ class DeviceReport:
         labels = tuple(n for n in given if isinstance(n, int) and 0 <= n < 1 << 53)
         if len(labels) != len(given):
             raise CodecError("the device reports labels that are no counts")
-        part = _mapping(record, "part") if "part" in record else {}
-        return cls(train, encode, decode, labels, part)
+        part = record.get("part", "")
+        if not isinstance(part, str):
+            raise CodecError("the device's report is malformed: part")
+        return cls(train, encode, decode, labels, _mapping("part", part))
 
 
 def _seconds(record: ConfigRecord, key: str) -> float:

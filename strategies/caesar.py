@@ -71,7 +71,7 @@ class Caesar(FramedStrategy):
         finish with it. 0 leaves batch sizes to the app.
     min_batch : int
         Smallest batch size.
-    local_steps : int
+    local_steps : int, optional
         Steps that each device trains in a round; needed with `max_batch`.
     round_seconds : float
         Seconds in which a round should end: each device then gets the best rate
@@ -118,7 +118,7 @@ class Caesar(FramedStrategy):
         exact_below: int | None = None,
         max_batch: int = 0,
         min_batch: int = 1,
-        local_steps: int = 0,
+        local_steps: int | None = None,
         round_seconds: float = 0.0,
         ask_labels: bool = True,
         **options: Unpack[WrapperOptions],
@@ -129,7 +129,7 @@ class Caesar(FramedStrategy):
             raise ValueError(
                 f"min_batch must be 1 to max_batch, {max_batch}, not {min_batch}"
             )
-        if max_batch and local_steps < 1:
+        if max_batch and not local_steps:
             raise ValueError("local_steps must be at least 1 where max_batch is set")
         if round_seconds and not max_batch:
             raise ValueError("round_seconds needs max_batch and local_steps")
@@ -163,7 +163,7 @@ class Caesar(FramedStrategy):
         self._staleness_aware = staleness_aware
         self._importance_aware = importance_aware
         self._batches = min_batch, max_batch
-        self._local_steps = local_steps
+        self._local_steps = local_steps or 1
         self._round_seconds = round_seconds
         self._ask_labels = ask_labels
         self._fleet = Fleet()

@@ -81,7 +81,7 @@ class Charger:
         self._numbers: dict[int, int] = {}
 
     def meet(self, node_ids: Iterable[int]) -> None:
-        """Number the nodes that are new."""
+        """Give the nodes that are new their numbers."""
         for node_id in sorted(set(node_ids) - self._numbers.keys()):
             self._numbers[node_id] = len(self._numbers)
 

@@ -268,7 +268,7 @@ class FramedStrategy(StrategyWrapper):
                 packed[name] = ConfigRecord({**record, **device.config})
         plan = Plan(
             record=key,
-            upload=device.upload.config if self._is_train else None,
+            upload=device.upload.config if self._is_train else {},
             error_feedback=self.error_feedback and self._is_train,
             max_residual_age=self._max_residual_age,
             payload=self.payload,

@@ -14,7 +14,7 @@ from flwr.supercore.run import Run
 
 from flwr_caesar.transport import arrays_nbytes
 
-_FIRST_PAUSE = 0.05
+_FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 2.0
 _PULL_BYTES = 64 << 20
 _MAX_PULL = 64

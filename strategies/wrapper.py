@@ -155,7 +155,9 @@ class StrategyWrapper(Strategy):
                 "quorum closes a phase by the real order of replies; leave it out with "
                 "a virtual clock, or give a deadline"
             )
-        self._charger = clock and Charger(clock, deadline=self._deadline)
+        self._charger = None
+        if clock is not None:
+            self._charger = Charger(clock, deadline=self._deadline)
         self._max_residual_age = options.get("max_residual_age", 0)
         if self._max_residual_age < 0:
             raise ValueError(
@@ -166,6 +168,7 @@ class StrategyWrapper(Strategy):
         self._opened: dict[int, tuple[ArrayRecord, Arrays]] = {}
         self._reports: dict[int, DeviceReport] = {}
         self._phase_start = 0.0
+        self._seconds_packing = 0.0
         self._rounds_before = 0
         self._uniform_weights = False
 
@@ -264,13 +267,16 @@ class StrategyWrapper(Strategy):
         """Open replies as they arrive and let the inner strategy aggregate them."""
         server_round += self._rounds_before
         devices = self._waiting_devices()
+        replies = _Waited(replies)
+        start = time.monotonic()
         if aggregates_a_mean(self.strategy):
             result = self._aggregate_mean(server_round, replies, devices)
         else:
             result = self._aggregate_all(server_round, replies, devices)
         end = self._settle_times(devices)
         self._close_phase(server_round, result[0], devices)
-        self._record(server_round, "train", devices, end)
+        busy = time.monotonic() - start - replies.seconds
+        self._record(server_round, "train", devices, end, busy)
         return result
 
     def aggregate_evaluate(
@@ -279,6 +285,8 @@ class StrategyWrapper(Strategy):
         """Drop unusable replies and let the inner strategy aggregate the others."""
         server_round += self._rounds_before
         devices = self._waiting_devices()
+        replies = _Waited(replies)
+        start = time.monotonic()
         messages = {}
         for node_id, message, opened in self._open_all(
             server_round, replies, devices, is_train=False
@@ -291,7 +299,8 @@ class StrategyWrapper(Strategy):
             metrics = self.strategy.aggregate_evaluate(server_round, agreeing)
         end = self._settle_times(devices)
         self._close_phase(server_round, None, devices)
-        self._record(server_round, "evaluate", devices, end)
+        busy = time.monotonic() - start - replies.seconds
+        self._record(server_round, "evaluate", devices, end, busy)
         return metrics
 
     def summary(self) -> None:
@@ -377,6 +386,7 @@ class StrategyWrapper(Strategy):
         *,
         is_train: bool,
     ) -> Iterable[Message]:
+        start = time.monotonic()
         listed = list(messages)
         if self._charger:
             self._charger.meet(grid.get_node_ids())
@@ -391,6 +401,7 @@ class StrategyWrapper(Strategy):
             content = self._pack(node_id, message.content)
             self._requests[node_id] = self._request(node_id, message.content, content)
             message.content = content
+        self._seconds_packing = time.monotonic() - start
         return listed
 
     def _request(
@@ -538,6 +549,7 @@ class StrategyWrapper(Strategy):
         phase: str,
         devices: dict[int, DeviceRecord],
         virtual_seconds: float | None,
+        seconds_busy: float,
     ) -> None:
         if not devices:
             return
@@ -550,6 +562,7 @@ class StrategyWrapper(Strategy):
             time.monotonic() - self._phase_start,
             tuple(devices.values()),
             virtual_seconds,
+            self._seconds_packing + seconds_busy,
         )
         log(
             INFO,
@@ -564,6 +577,21 @@ class StrategyWrapper(Strategy):
         self._requests = {}
         if self._on_record:
             self._on_record(record)
+
+
+class _Waited(Iterator[Message]):
+    """Passes replies on and counts the seconds that they were waited for."""
+
+    def __init__(self, replies: Iterable[Message]) -> None:
+        self._replies = iter(replies)
+        self.seconds = 0.0
+
+    def __next__(self) -> Message:
+        start = time.monotonic()
+        try:
+            return next(self._replies)
+        finally:
+            self.seconds += time.monotonic() - start
 
 
 def _arrival(reply: Message | Arrival, start: float) -> Arrival:

@@ -92,12 +92,27 @@ def test_bench_json_is_of_real_frames(
     assert sizes[1] < sizes[0]  # the table is sent once
 
 
+FIGURES = {
+    "bytes",
+    "ratio",
+    "bits_per_param",
+    "nmse",
+    "max_error_over_bound",
+    "encode_mb_s",
+    "decode_mb_s",
+}
+
+
+@pytest.mark.parametrize("codec_id", ["cast", "error_bounded"])
 def test_a_bound_is_compared(
-    files: list[str], capsys: pytest.CaptureFixture[str]
+    codec_id: str, files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("bench", *files, "--codec", "cast", "--json") == 0
+    assert call("bench", *files, "--codec", codec_id, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert 0.5 < report["total"]["max_error_over_bound"] <= 1
+    assert report["total"].keys() == FIGURES | {"nmse_of_sum"}
+    for got in report["rounds"]:
+        assert got.keys() == FIGURES | {"file"}
 
 
 def test_error_feedback_sends_the_rest_later(

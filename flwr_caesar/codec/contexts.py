@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .blocks import Index3, Shape3, blocks, tensor_blocks
 from .errors import CodecError
 from .integers import to_symbols
 from .layout import Array
 from .rans import count_symbols, entropy_bits
+from .tables import MAX_ALPHABET
 from .vector import Vector
 
 CLASSES = 96
@@ -30,11 +32,12 @@ _MIN_SLICE = 48
 _NEAR, _FAR = -2, 4
 _BITS_PER_CODE = 4
 _BITS_PER_TABLE = 20
+_COUNTED = 1 << 18
+_ALL = slice(None), slice(None), slice(None)
 _HEAD = struct.Struct("<BBBB")
 
 Classes = np.ndarray[Any, np.dtype[np.uint8]]
 Scales = np.ndarray[Any, np.dtype[np.int16]]
-Shape3 = tuple[int, int, int]
 
 
 def as_channels(shape: Sequence[int]) -> Shape3:
@@ -87,17 +90,47 @@ def fit_scales(residual: Vector, step: np.float32) -> Scales:
     ndarray of int16, shape (count_scales(shape),)
         The tensor's scale, then those of each axis in order.
     """
-    shape = residual.shape
-    magnitude = np.abs(residual)
-    mean = float(magnitude.mean(dtype=np.float64))
-    parts = [np.array([mean / float(step)])]
-    for axis in scale_axes((shape[0], shape[1], shape[2])):
-        others = tuple(i for i in range(3) if i != axis)
-        slices = magnitude.mean(axis=others, dtype=np.float64)
-        parts.append(slices / mean if mean else np.ones_like(slices))
-    ratios = np.maximum(np.concatenate(parts), 2.0**-16)
-    scales: Scales = np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(np.int16)
-    return scales
+    shape = residual.shape[0], residual.shape[1], residual.shape[2]
+    sums = SliceSums(shape)
+    for at, _ in tensor_blocks(shape):
+        sums.add(at, residual[at])
+    return sums.scales(step)
+
+
+class SliceSums:
+    """Magnitudes of a residual, summed over slices and collected piece by piece.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (outputs, inputs, positions) of the tensor.
+    """
+
+    def __init__(self, shape: Shape3) -> None:
+        self._size = max(math.prod(shape), 1)
+        self._total = 0.0
+        self._axes = {axis: np.zeros(shape[axis]) for axis in scale_axes(shape)}
+
+    def add(self, at: Index3, residual: Vector) -> None:
+        """Add the piece of the residual that stands at an index of the tensor."""
+        magnitude = np.abs(residual)
+        self._total += float(magnitude.sum(dtype=np.float64))
+        for axis, sums in self._axes.items():
+            others = tuple(i for i in range(3) if i != axis)
+            sums[at[axis]] += magnitude.sum(axis=others, dtype=np.float64)
+
+    def scales(self, step: np.float32) -> Scales:
+        """Return what `fit_scales` does for the whole residual."""
+        mean = self._total / self._size
+        parts = [np.array([mean / float(step)])]
+        for sums in self._axes.values():
+            slices = sums * (len(sums) / self._size)
+            parts.append(slices / mean if mean else np.ones_like(slices))
+        ratios = np.maximum(np.concatenate(parts), 2.0**-16)
+        scales: Scales = np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(
+            np.int16
+        )
+        return scales
 
 
 def check_scales(scales: Array) -> Scales:
@@ -113,21 +146,27 @@ def check_scales(scales: Array) -> Scales:
     return scales.astype(np.int16)
 
 
-def _exponents(scales: Scales, shape: Shape3) -> Array:
-    total = np.full((1, 1, 1), scales[0], np.int16)
+def scale_classes(scales: Scales, shape: Shape3, at: Index3 = _ALL) -> Classes:
+    """Return ``min(max(L + 32, 0), 95)`` of each element of the tensor, or of a part.
+
+    Parameters
+    ----------
+    scales : ndarray of int16, shape (count_scales(shape),)
+        From `fit_scales`.
+    shape : tuple of int
+        (outputs, inputs, positions) of the tensor.
+    at : tuple of slice
+        The part.
+    """
+    total = np.full((1, 1, 1), scales[0] - np.int16(_LOWEST), np.int16)
     start = 1
     for axis in scale_axes(shape):
-        part = scales[start : start + shape[axis]]
+        part = scales[start : start + shape[axis]][at[axis]]
         start += shape[axis]
         total = total + np.expand_dims(part, [i for i in range(3) if i != axis])
-    return np.broadcast_to(total, shape)
-
-
-def scale_classes(scales: Scales, shape: Shape3) -> Classes:
-    """Return ``min(max(L + 32, 0), 95)`` of each element, shape `shape`."""
-    shifted = _exponents(scales, shape) - np.int16(_LOWEST)
-    classes: Classes = np.clip(shifted, 0, CLASSES - 1).astype(np.uint8)
-    return classes
+    classes: Classes = np.clip(total, 0, CLASSES - 1).astype(np.uint8)
+    sizes = [len(range(*index.indices(n))) for index, n in zip(at, shape, strict=True)]
+    return np.broadcast_to(classes, sizes)
 
 
 def history_classes(previous: Vector, step: np.float32, classes: Classes) -> Classes:
@@ -153,6 +192,35 @@ def history_classes(previous: Vector, step: np.float32, classes: Classes) -> Cla
     log -= classes
     log -= np.int16(508 + _LOWEST)
     return (log >= _NEAR).astype(np.uint8) + (log >= _FAR)
+
+
+def element_classes(
+    scales: Scales, shape: Shape3, previous: Vector | None, step: np.float32
+) -> Iterator[tuple[slice, Classes, Classes | None]]:
+    """Yield a tensor's scale and history classes, piece by piece.
+
+    Parameters
+    ----------
+    scales : ndarray of int16, shape (count_scales(shape),)
+        From `fit_scales`.
+    shape : tuple of int
+        (outputs, inputs, positions).
+    previous : ndarray of float32, shape `shape`, optional
+        Reconstruction of the last round; without it there are no history classes.
+    step : float32
+        Quantiser step of this round.
+
+    Yields
+    ------
+    slice, ndarray of uint8, ndarray of uint8 or None
+        Elements in C order, and their two classes.
+    """
+    for at, flat in tensor_blocks(shape):
+        classes = scale_classes(scales, shape, at)
+        seen = None
+        if previous is not None:
+            seen = history_classes(previous[at], step, classes).reshape(-1)
+        yield flat, classes.reshape(-1), seen
 
 
 @dataclass(frozen=True)
@@ -210,10 +278,12 @@ def plan_contexts(
     indices: Array, classes: Classes, histories: Classes | None
 ) -> ContextMap:
     """Choose the map with the fewest bits, tables included."""
-    fine = classes.astype(np.uint16)
-    if histories is not None:
-        fine += histories.astype(np.uint16) * np.uint16(CLASSES)
-    counts = count_symbols(to_symbols(indices), fine, HISTORIES * CLASSES)
+    counts = np.zeros((HISTORIES * CLASSES, MAX_ALPHABET), np.int64)
+    for part in blocks(len(indices), _COUNTED):
+        fine = classes[part].astype(np.uint16)
+        if histories is not None:
+            fine += histories[part].astype(np.uint16) * np.uint16(CLASSES)
+        counts += count_symbols(to_symbols(indices[part]), fine, len(counts))
     used = np.flatnonzero(counts.any(axis=0))
     alphabet = int(used[-1]) + 1 if len(used) else 1
     by_class = counts[:, :alphabet].reshape(HISTORIES, CLASSES, alphabet)

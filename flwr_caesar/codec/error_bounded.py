@@ -17,18 +17,17 @@ from .contexts import (
     as_channels,
     check_scales,
     count_scales,
-    history_classes,
+    element_classes,
     plan_contexts,
-    scale_classes,
     scale_kinds,
 )
 from .errors import CodecError
 from .exact import pack_exact, unpack_exact
 from .frame import FrameReader, Section
-from .integers import Integers, decode_integers, encode_integers
+from .integers import Integers, compact, decode_integers, encode_integers
 from .layout import Array, Arrays, Layout, TensorSpec
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .predict import Mode, advance, narrow, normalised_magnitude, widen
+from .predict import Mode
 from .state import CodecState
 from .vector import Vector, in_layout_order
 
@@ -80,7 +79,14 @@ class ErrorBounded(Codec):
                 f"error_bounded: abs_bound must be 0 or more, not {self.abs_bound}"
             )
 
-    def _bound(self, x: Vector) -> float:
+    def error_bound(self, arrays: Arrays) -> Mapping[str, Array]:
+        """Return each tensor's bound, 0 for those sent exactly; see `Codec`."""
+        _, lossy = _split(Layout.of(arrays), self.exact_below)
+        bounds = dict.fromkeys(arrays, 0.0)
+        bounds |= {spec.name: self._bound(arrays[spec.name]) for spec in lossy}
+        return {name: np.array(bound) for name, bound in bounds.items()}
+
+    def _bound(self, x: Array) -> float:
         return self.abs_bound or self.rel * (float(x.max()) - float(x.min()))
 
     def _encode(
@@ -93,7 +99,7 @@ class ErrorBounded(Codec):
         total = sum(spec.size for spec in lossy)
         memory: dict[str, Array] = {}
         table = np.zeros(len(lossy), _TENSOR)
-        indices = np.empty(total, np.int32)
+        indices: Array = np.empty(total, np.int16)
         classes = np.empty(total, np.uint8)
         histories = np.empty(total, np.uint8) if state else None
         coded: list[Coded] = []
@@ -105,25 +111,30 @@ class ErrorBounded(Codec):
             own = tensor.encode(x, history, self._bound(x))
             part = slice(start, start + spec.size)
             start += spec.size
+            if own.indices.dtype != indices.dtype:
+                indices = indices.astype(np.int32, copy=False)
             indices[part] = own.indices.reshape(-1)
-            element = scale_classes(own.scales, as_channels(spec.shape))
-            classes[part] = element.reshape(-1)
-            if histories is not None and history is not None:
-                seen = history_classes(history.previous, own.step, element)
-                histories[part] = seen.reshape(-1)
+            previous = history.previous if history is not None else None
+            for flat, element, seen in element_classes(
+                own.scales, as_channels(spec.shape), previous, own.step
+            ):
+                classes[part][flat] = element
+                if histories is not None and seen is not None:
+                    histories[part][flat] = seen
             table[i] = own.step, own.gains, own.mode
-            _remember(memory, spec, own.reconstruction, own.step, history)
+            after = tensor.remember(own.reconstruction, own.step, history)
+            _keep(memory, spec, after)
             coded.append(own.without_arrays())
-            del own, history
+            del own, after, history, previous
         scales = np.concatenate([own.scales for own in coded])
         memory["scales"] = scales
         before = state.arrays["scales"] if state else np.zeros_like(scales)
         kinds = np.concatenate([scale_kinds(as_channels(s.shape)) for s in lossy])
         delta = scales.astype(np.int32) - before
         contexts = plan_contexts(indices, classes, histories)
-        packed = encode_integers(
-            indices, contexts.contexts(classes, histories), contexts.size
-        )
+        index = contexts.contexts(classes, histories)
+        del classes, histories
+        packed = encode_integers(indices, index, contexts.size)
         sections += [
             Section("TENS", table.tobytes(), itemsize=1),
             Section("SCAL", encode_integers(delta, kinds, _SCALE_KINDS), itemsize=1),
@@ -163,7 +174,7 @@ class ErrorBounded(Codec):
                 inside = slice(*np.searchsorted(positions, (start, start + spec.size)))
                 x.reshape(-1)[positions[inside] - start] = values[inside]
             start += spec.size
-            _remember(memory, spec, x, step, history)
+            _keep(memory, spec, tensor.remember(x, step, history))
             arrays[spec.name] = x.reshape(spec.shape).copy()
         return in_layout_order(layout, arrays), memory
 
@@ -186,26 +197,15 @@ def _history(state: CodecState | None, spec: TensorSpec) -> History | None:
     memory = state.arrays
     return History(
         memory[f"previous/{spec.name}"].reshape(shape),
-        widen(memory[f"average/{spec.name}"]).reshape(shape),
-        widen(memory[f"magnitude/{spec.name}"]).reshape(shape),
+        memory[f"average/{spec.name}"].reshape(shape),
+        memory[f"magnitude/{spec.name}"].reshape(shape),
     )
 
 
-def _remember(
-    memory: dict[str, Array],
-    spec: TensorSpec,
-    reconstruction: Vector,
-    step: np.float32,
-    history: History | None,
-) -> None:
-    average = reconstruction
-    magnitude = normalised_magnitude(reconstruction, step)
-    if history is not None:
-        average = advance(history.average, average)
-        magnitude = advance(history.magnitude, magnitude)
-    memory[f"previous/{spec.name}"] = reconstruction.reshape(spec.shape)
-    memory[f"average/{spec.name}"] = narrow(average).reshape(spec.shape)
-    memory[f"magnitude/{spec.name}"] = narrow(magnitude).reshape(spec.shape)
+def _keep(memory: dict[str, Array], spec: TensorSpec, history: History) -> None:
+    memory[f"previous/{spec.name}"] = history.previous.reshape(spec.shape)
+    memory[f"average/{spec.name}"] = history.average.reshape(spec.shape)
+    memory[f"magnitude/{spec.name}"] = history.magnitude.reshape(spec.shape)
 
 
 def _side_sections(coded: list[Coded], total: int) -> list[Section]:
@@ -259,7 +259,7 @@ def _read_indices(
     table: Array,
     scales: Scales,
     state: CodecState | None,
-) -> Integers:
+) -> Array:
     total = sum(spec.size for spec in lossy)
     data = reader.section("IDX", max_size=_max_packed(total))
     contexts, packed = ContextMap.from_bytes(data)
@@ -270,18 +270,17 @@ def _read_indices(
     for spec, row in zip(lossy, table, strict=True):
         shape = as_channels(spec.shape)
         count = count_scales(shape)
-        element = scale_classes(scales[first : first + count], shape)
-        history = _history(state, spec)
-        seen = (
-            history_classes(history.previous, np.float32(row["step"]), element)
-            if history is not None and contexts.use_history
-            else None
-        )
-        part = contexts.contexts(element, seen).reshape(-1)
-        index[start : start + spec.size] = part
+        history = _history(state, spec) if contexts.use_history else None
+        for flat, element, seen in element_classes(
+            scales[first : first + count],
+            shape,
+            history.previous if history is not None else None,
+            np.float32(row["step"]),
+        ):
+            index[start : start + spec.size][flat] = contexts.contexts(element, seen)
         start += spec.size
         first += count
-    return decode_integers(packed, index, contexts.size)
+    return compact(decode_integers(packed, index, contexts.size))
 
 
 def _read_raw_elements(reader: FrameReader, total: int) -> tuple[Array, Array]:

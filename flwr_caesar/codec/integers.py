@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from .blocks import blocks
 from .errors import CodecError
 from .layout import Array
 from .positions import pack_bits, unpack_bits
@@ -17,15 +19,13 @@ _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
 _MAX_BITS = 33
 MAX_MAGNITUDE = (1 << 31) - 1
-_CHUNK = 1 << 18
 _HEAD = struct.Struct("<I")
 
 Integers = np.ndarray[Any, np.dtype[np.int32]]
 _Wide = np.ndarray[Any, np.dtype[np.int64]]
-_Unsigned = np.ndarray[Any, np.dtype[np.uint32]]
 
 
-def to_symbols(values: Integers) -> Symbols:
+def to_symbols(values: Array) -> Symbols:
     """Map integers to symbols, small magnitudes one to one.
 
     With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 64`` is `u`; above,
@@ -34,7 +34,7 @@ def to_symbols(values: Integers) -> Symbols:
 
     Parameters
     ----------
-    values : ndarray of int32, shape (n,)
+    values : ndarray of int16 or int32, shape (n,)
         Magnitudes below 2^31.
 
     Returns
@@ -43,19 +43,19 @@ def to_symbols(values: Integers) -> Symbols:
         Symbols below 496.
     """
     symbols = np.empty(len(values), np.uint16)
-    for start in range(0, len(values), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        symbols[part] = _chunk_symbols(values[part])
+    for part in blocks(len(values)):
+        symbols[part] = _block_symbols(values[part])
     return symbols
 
 
-def _chunk_symbols(values: Integers) -> Symbols:
+def _block_symbols(values: Array) -> Symbols:
     if -32 < int(values.min()) <= int(values.max()) < 32:
         return _narrow_zigzag(values.astype(np.int16))
+    symbols = np.empty(len(values), np.uint16)
     near = (values > -32) & (values < 32)
-    symbols = _narrow_zigzag(np.where(near, values, 0).astype(np.int16))
+    symbols[:] = _narrow_zigzag(np.where(near, values, 0).astype(np.int16))
     far = np.flatnonzero(~near)
-    u = _zigzag(values[far]).astype(np.int64)
+    u = _zigzag(values[far])
     e = _exponent(u)
     mantissa = (u >> (e - _MANTISSA_BITS)) & ((1 << _MANTISSA_BITS) - 1)
     symbols[far] = _DIRECT + ((e - _DIRECT_BITS) << _MANTISSA_BITS) + mantissa
@@ -68,17 +68,16 @@ def _narrow_zigzag(values: Array) -> Symbols:
     return symbols.view(np.uint16)
 
 
-def _zigzag(values: Integers) -> _Unsigned:
-    folded = values << 1
-    folded ^= values >> 31
-    return folded.view(np.uint32)
+def _zigzag(values: Array) -> _Wide:
+    wide = values.astype(np.int64)
+    return (wide << 1) ^ (wide >> 63)
 
 
 def _exponent(u: _Wide) -> _Wide:
     return np.frexp(u.astype(np.float64))[1].astype(np.int64) - 1
 
 
-def encode_integers(values: Integers, contexts: Array, num_contexts: int) -> bytes:
+def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
     """Entropy-code integers, each by the table of its context.
 
     Zigzag is ``2 v`` for ``v >= 0`` and ``-2 v - 1`` below. The raw bits follow the
@@ -86,7 +85,7 @@ def encode_integers(values: Integers, contexts: Array, num_contexts: int) -> byt
 
     Parameters
     ----------
-    values : ndarray of int32, shape (n,)
+    values : ndarray of int16 or int32, shape (n,)
         Magnitudes below 2^31.
     contexts : ndarray of uint8, shape (n,)
         Known to the decoder; values below `num_contexts`.
@@ -95,22 +94,26 @@ def encode_integers(values: Integers, contexts: Array, num_contexts: int) -> byt
     """
     symbols = to_symbols(values)
     packed = encode_symbols(symbols, contexts, num_contexts)
-    width = _raw_bits(symbols)
-    raw = [pack_bits(_zigzag(values[width == w]), w) for w in _used_widths(width)]
+    raw = []
+    for width, far in _far(symbols):
+        low = np.empty(len(far), np.uint32)
+        for part in blocks(len(far)):
+            low[part] = _zigzag(values[far[part]]) & ((1 << width) - 1)
+        raw.append(pack_bits(low, width))
     return b"".join([_HEAD.pack(len(packed)), packed, *raw])
 
 
-def _raw_bits(symbols: Symbols) -> Array:
-    """Return the raw bits of each symbol as uint8, 0 where there are none."""
-    width = (symbols >> _MANTISSA_BITS).astype(np.uint8)
-    width -= np.uint8((_DIRECT >> _MANTISSA_BITS) - _DIRECT_BITS + _MANTISSA_BITS)
-    width[symbols < _DIRECT] = 0
-    return width
+def _far(symbols: Symbols) -> Iterator[tuple[int, Array]]:
+    """Yield numbers of raw bits, and the positions of the symbols that have so many."""
+    octave = 1 << _MANTISSA_BITS
+    for first in range(_DIRECT, int(symbols.max(initial=0)) + 1, octave):
+        far = np.flatnonzero((symbols >= first) & (symbols < first + octave))
+        if len(far):
+            yield _raw_bits(first), far
 
 
-def _used_widths(width: Array) -> list[int]:
-    largest = int(width.max(initial=0))
-    return [w for w in range(1, largest + 1) if (width == w).any()]
+def _raw_bits(symbol: int) -> int:
+    return ((symbol - _DIRECT) >> _MANTISSA_BITS) + _DIRECT_BITS - _MANTISSA_BITS
 
 
 def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers:
@@ -128,19 +131,29 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
     if offset > len(data):
         raise CodecError("integers are truncated")
     symbols = decode_symbols(data[_HEAD.size : offset], contexts, num_contexts)
-    values = (symbols >> 1).astype(np.int32) ^ -(symbols & 1).astype(np.int32)
-    width = _raw_bits(symbols)
-    if len(width) and int(width.max()) + _MANTISSA_BITS >= _MAX_BITS:
+    top = int(symbols.max(initial=0))
+    if top >= _DIRECT and _raw_bits(top) + _MANTISSA_BITS >= _MAX_BITS:
         raise CodecError("integers exceed 32 bits")
-    for w in _used_widths(width):
-        at = np.flatnonzero(width == w)
-        length = (len(at) * w + 7) // 8
-        low = unpack_bits(data[offset : offset + length], w, len(at))
+    values = np.empty(len(symbols), np.int32)
+    for part in blocks(len(symbols)):
+        zigzag = symbols[part]
+        values[part] = (zigzag >> 1).astype(np.int32) ^ -(zigzag & 1).astype(np.int32)
+    for width, far in _far(symbols):
+        length = (len(far) * width + 7) // 8
+        low = unpack_bits(data[offset : offset + length], width, len(far))
         offset += length
-        mantissa = symbols[at].astype(np.uint32) & ((1 << _MANTISSA_BITS) - 1)
-        u = (mantissa | (1 << _MANTISSA_BITS)) << w
-        u |= low.astype(np.uint32)
-        values[at] = (u >> 1).view(np.int32) ^ -(u & 1).view(np.int32)
+        for part in blocks(len(far)):
+            at = far[part]
+            mantissa = symbols[at].astype(np.int64) & ((1 << _MANTISSA_BITS) - 1)
+            u = (mantissa | (1 << _MANTISSA_BITS)) << width | low[part].astype(np.int64)
+            values[at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
     if offset != len(data):
         raise CodecError("integers have trailing bytes")
     return values
+
+
+def compact(values: Integers) -> Array:
+    """Return the values as int16 if these can hold them."""
+    limits = np.iinfo(np.int16)
+    fit = limits.min <= values.min(initial=0) <= values.max(initial=0) <= limits.max
+    return values.astype(np.int16) if fit else values

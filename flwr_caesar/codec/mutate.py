@@ -37,6 +37,7 @@ _CONFIGS = (
     b"\xff" * 9,
 )
 _BOMB_BYTES = 1 << 26
+_MAX_NOISE = 1 << 20
 
 
 @dataclass
@@ -256,6 +257,22 @@ def _content(frame: bytes, rng: np.random.Generator) -> bytes:
     return parts.join()
 
 
+def _content_twice(frame: bytes, rng: np.random.Generator) -> bytes:
+    return _content(seal(_content(frame, rng)), rng)
+
+
+def _random_contents(frame: bytes, rng: np.random.Generator) -> bytes:
+    """Keep the header and the tensor table, and draw all other contents at random."""
+    parts = Parts.of(frame)
+    for entry in parts.entries:
+        if bytes(entry[0]).rstrip(b"\0") != TABLE_TAG.encode():
+            size = min(int(entry[2]), _MAX_NOISE)
+            if rng.random() < 0.3:
+                size = int(rng.integers(2 * size + 1))
+            entry[1:] = [0, size, size, rng.bytes(size)]
+    return parts.join()
+
+
 _MUTATIONS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "bit flips": _flip_bits,
     "other length": _resize,
@@ -266,6 +283,7 @@ _MUTATIONS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
     "sections swapped": _swap_sections,
     "zstd bomb": _bomb,
     "content": _content,
-    "content again": _content,
+    "content twice": _content_twice,
+    "random contents": _random_contents,
 }
 KINDS: Sequence[str] = tuple(_MUTATIONS)

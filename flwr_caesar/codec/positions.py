@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from .blocks import blocks
 from .errors import CodecError
 from .layout import Array
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
+Unsigned = np.ndarray[Any, np.dtype[np.unsignedinteger[Any]]]
 
 _HEAD = struct.Struct("<BI")
 _COMPLEMENT, _RICE, _B_MASK = 0x80, 0x40, 0x3F
+POSITIONS_OVERHEAD = _HEAD.size + 2  # header, and two runs filled up to whole bytes
 
 
 def encode_positions(positions: Positions, n: int) -> bytes:
@@ -73,18 +76,44 @@ def encode_positions(positions: Positions, n: int) -> bytes:
 
 
 def _best_rice(gaps: Positions) -> tuple[int, int]:
+    """Return the best `b` and its bits, which are convex in `b`: walk downhill."""
     if len(gaps) == 0:
         return 0, 0
-    guess = max(int(np.log2(max(float(gaps.mean()), 1.0))), 0)
-    candidates = range(max(guess - 1, 0), guess + 2)
-    costs = [(len(gaps) * (b + 1) + int((gaps >> b).sum()), b) for b in candidates]
-    bits, b = min(costs)
+
+    def cost(b: int) -> int:
+        return len(gaps) * (b + 1) + int((gaps >> b).sum())
+
+    b = max(int(np.log2(max(float(gaps.mean()), 1.0))), 0)
+    bits = cost(b)
+    while b > 0 and (lower := cost(b - 1)) <= bits:
+        b, bits = b - 1, lower
+    while (lower := cost(b + 1)) < bits:
+        b, bits = b + 1, lower
     return b, bits
+
+
+def position_cost(k: int, n: int) -> tuple[int, float]:
+    """Bound what `encode_positions` takes for `k` of `n` positions, wherever they are.
+
+    Returns
+    -------
+    tuple of int and float
+        Most bits, beside `POSITIONS_OVERHEAD` bytes; and by how many bits that falls,
+        at least, for each position that is left out: ``k (b + 1) + (n - k) / 2^b``
+        with one `b`, or those of a bitmap, which do not fall.
+    """
+    if k == 0:
+        return 0, 0.0
+    costs = [(k * (b + 1) - ((k - n) >> b), b) for b in range(n.bit_length())]
+    bits, b = min(costs)
+    if bits >= n:
+        return n, 0.0
+    return bits, b + 1 - 2.0**-b
 
 
 def max_positions_bytes(n: int) -> int:
     """Return the most bytes that `encode_positions` writes for `n` elements."""
-    return _HEAD.size + (n + 7) // 8 + 2
+    return POSITIONS_OVERHEAD + (n + 7) // 8
 
 
 def decode_positions(data: bytes, n: int) -> Positions:
@@ -137,18 +166,25 @@ def decode_positions(data: bytes, n: int) -> Positions:
 
 def pack_bits(values: Array, b: int) -> bytes:
     """Pack the `b` low bits of each value, most significant first, without gaps."""
-    if b == 0 or len(values) == 0:
+    if b == 0:
         return b""
-    bits = np.empty((len(values), b), np.uint8)
-    for i in range(b):
-        bits[:, i] = (values >> (b - 1 - i)) & 1
-    return np.packbits(bits).tobytes()
+    packed = []
+    for part in blocks(len(values)):  # of whole bytes
+        block = values[part]
+        bits = np.empty((len(block), b), np.uint8)
+        for i in range(b):
+            bits[:, i] = (block >> (b - 1 - i)) & 1
+        packed.append(np.packbits(bits).tobytes())
+    return b"".join(packed)
 
 
-def unpack_bits(
-    data: bytes, b: int, count: int
-) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def unpack_bits(data: bytes, b: int, count: int) -> Unsigned:
     """Undo `pack_bits`.
+
+    Returns
+    -------
+    ndarray of uint32 or, for ``b > 32``, uint64, shape (count,)
+        The values.
 
     Raises
     ------
@@ -157,11 +193,16 @@ def unpack_bits(
     """
     if len(data) != (b * count + 7) // 8:
         raise CodecError("packed bits have the wrong length")
+    kind = np.uint32 if b <= 32 else np.uint64
     if b == 0:
-        return np.broadcast_to(np.uint64(0), count)
-    values = np.zeros(count, np.uint64)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=b * count)
-    for column in bits.reshape(count, b).T:
-        values <<= np.uint64(1)
-        values |= column
+        return np.broadcast_to(kind(0), count)
+    values: Unsigned = np.zeros(count, kind)
+    packed = np.frombuffer(data, np.uint8)
+    for part in blocks(count):  # of whole bytes
+        block = values[part]
+        start, stop = part.start * b // 8, (part.stop * b + 7) // 8
+        bits = np.unpackbits(packed[start:stop], count=b * len(block))
+        for column in bits.reshape(-1, b).T:
+            block <<= kind(1)
+            block |= column
     return values

@@ -1,4 +1,4 @@
-"""`prune`: the smallest weights of a whole model to zero, the rest as they are."""
+"""`prune`: the smallest weights of a whole model to zero, the rest whole or in bits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from .base import Codec
 from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
-from .layout import Array, Arrays, Layout
+from .lattice_block import decode_block, encode_block, max_block_bytes
+from .layout import Array, Arrays, Layout, TensorSpec
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import prune_mask
+from .select import Mask, prune_mask
 from .state import CodecState
-from .vector import gather, in_layout_order, scatter
+from .values import read_magnitudes
+from .vector import Vector, gather, in_layout_order, scatter, slices
+from .weights import (
+    FLOAT_BITS,
+    WEIGHT_BITS,
+    WEIGHT_LEVELS,
+    dequantize_weights,
+    largest_level,
+    quantize_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,11 @@ class Prune(Codec):
     float32). On the wire: a mask, then the survivors, byte-shuffled and compressed
     with zstd. About 14 bits a parameter at a rate of 0.5.
 
+    With `bits` from 1 to 8 the survivors of each tensor are on the levels of
+    `weights`, the same on which quantisation-aware training evaluates a model, and
+    weights that are on these levels come back bit for bit. The levels are
+    entropy-coded; of the weights of a small network at 4 bits about 2.7 bits are left.
+
     Parameters
     ----------
     prune_rate : float
@@ -37,6 +52,10 @@ class Prune(Codec):
         prunes them too.
     exact_below : int
         Tensors with fewer elements are sent exactly.
+    bits : int
+        Bits of a survivor: 32 for float32, or 1 to 8.
+    levels : {"uniform", "power_of_two"}
+        Spacing of the levels from 2 to 8 bits.
 
     References
     ----------
@@ -47,8 +66,11 @@ class Prune(Codec):
     prune_rate: float = 0.5
     exclude_1d: bool = True
     exact_below: int = 0
+    bits: int = FLOAT_BITS
+    levels: str = "uniform"
 
     id: ClassVar[str] = "prune"
+    later: ClassVar[frozenset[str]] = frozenset({"bits", "levels"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.prune_rate <= 1:
@@ -60,6 +82,16 @@ class Prune(Codec):
                 f"prune: exclude_1d must be true or false, not {self.exclude_1d!r}"
             )
         require_exact_below(self.id, self.exact_below)
+        if self.bits not in (*WEIGHT_BITS, FLOAT_BITS):
+            raise CodecError(
+                f"prune: bits must be from 1 to {WEIGHT_BITS[-1]}, or {FLOAT_BITS}, "
+                f"not {self.bits}"
+            )
+        if self.levels not in WEIGHT_LEVELS:
+            raise CodecError(
+                f"prune: levels must be one of {', '.join(WEIGHT_LEVELS)}, "
+                f"not {self.levels!r}"
+            )
 
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
@@ -69,6 +101,8 @@ class Prune(Codec):
         if lossy:
             vector = gather(arrays, lossy)
             mask = prune_mask(vector, self.prune_rate)
+            if self.bits < FLOAT_BITS:
+                return [*sections, *self._pack(vector, mask, lossy)], {}
             positions = encode_positions(np.flatnonzero(mask), len(vector))
             sections += [
                 Section("POS", positions),
@@ -76,16 +110,49 @@ class Prune(Codec):
             ]
         return sections, {}
 
+    def _pack(
+        self, vector: Vector, mask: Mask, lossy: Sequence[TensorSpec]
+    ) -> list[Section]:
+        found = np.zeros(len(vector), np.int32)
+        scales = []
+        for part in slices(lossy):
+            kept = mask[part]
+            quanta, scale = quantize_weights(vector[part][kept], self.bits, self.levels)
+            found[part][kept] = quanta
+            scales.append(scale)
+        return [
+            Section("SCL", np.array(scales, "<f4").tobytes()),
+            Section("BLK", encode_block(found, lossy), itemsize=1),
+        ]
+
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None
     ) -> tuple[dict[str, Array], Mapping[str, Array]]:
         exact, lossy = split_exact(layout, self.exact_below, exclude_1d=self.exclude_1d)
         arrays = unpack_exact(reader, exact)
         if lossy:
-            vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
-            packed = reader.section("POS", max_size=max_positions_bytes(len(vector)))
-            positions = decode_positions(packed, len(vector))
-            data = reader.section("VAL", size=4 * len(positions))
-            vector[positions] = np.frombuffer(data, "<f4")
+            if self.bits < FLOAT_BITS:
+                vector = self._unpack(reader, lossy)
+            else:
+                vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
+                limit = max_positions_bytes(len(vector))
+                packed = reader.section("POS", max_size=limit)
+                positions = decode_positions(packed, len(vector))
+                data = reader.section("VAL", size=4 * len(positions))
+                vector[positions] = np.frombuffer(data, "<f4")
             arrays |= scatter(vector, lossy)
         return in_layout_order(layout, arrays), {}
+
+    def _unpack(self, reader: FrameReader, lossy: Sequence[TensorSpec]) -> Vector:
+        scales = read_magnitudes(reader.section("SCL", size=4 * len(lossy)))
+        data = reader.section("BLK", max_size=max_block_bytes(lossy))
+        found = decode_block(data, lossy)
+        largest = largest_level(self.bits)
+        if max(int(found.max()), -int(found.min())) > largest:
+            raise CodecError(f"prune: a level is larger than {largest}")
+        vector = np.empty(len(found), np.float32)
+        for part, scale in zip(slices(lossy), scales, strict=True):
+            vector[part] = dequantize_weights(
+                found[part], scale, self.bits, self.levels
+            )
+        return vector

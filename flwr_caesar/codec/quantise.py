@@ -32,7 +32,7 @@ def bounded_step(bound: float) -> np.float32:
     return np.float32(step if _MIN_STEP <= step <= _MAX_STEP else 0)
 
 
-def reconstruct(indices: Integers, step: np.float32, prediction: Vector) -> Vector:
+def reconstruct(indices: Array, step: np.float32, prediction: Vector) -> Vector:
     """Return ``prediction + step * index``, each operation rounded to float32."""
     values = indices.astype(np.float32)
     values *= step

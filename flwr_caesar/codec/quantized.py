@@ -135,7 +135,9 @@ class Quantized(Codec):
             for end, k, b, scale in zip(ends, sizes, bits, scales, strict=True):
                 codes = unpack_planes(data[begin : begin + planes_size(k, b)], k, b)
                 quanta = codes.view(np.int8) - np.int8(top_level(b))
-                vector[positions[end - k : end]] = dequantize(quanta, scale, b)
+                with np.errstate(over="ignore"):  # infinite: the base class refuses it
+                    values = dequantize(quanta, scale, b)
+                vector[positions[end - k : end]] = values
                 begin += planes_size(k, b)
             arrays |= scatter(vector, lossy)
         return in_layout_order(layout, arrays), {}

@@ -6,6 +6,7 @@ Section 9 of `docs/wire-format.md` is the normative description of the bytes.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -208,10 +209,10 @@ def decode_symbols(
     """
     if len(data) < offset + _HEAD.size:
         raise CodecError("symbols are truncated")
-    n, head, many, few, borrowed, tables, count = _HEAD.unpack_from(data, offset)
+    n, head, many, few, borrowed, sent, count = _HEAD.unpack_from(data, offset)
     if (
         n != len(contexts)
-        or tables != num_contexts
+        or sent != num_contexts
         or head > n
         or not 1 <= few <= MAX_LANES
         or not 1 <= many <= MAX_LANES
@@ -227,18 +228,18 @@ def decode_symbols(
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")
     stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
-    table, values = _decoder_table(codes, used)
+    tables = _DecoderTables.of(codes, used)
     symbols = np.empty(n, np.uint16)
     if head:
         states, stack = _unflush(stack, many)
-        position = _pull(states, stack, symbols[:head], contexts[:head], table, values)
+        position = _pull(states, stack, symbols[:head], contexts[:head], tables)
         states -= np.uint32(_LOW)
         if (states[:borrowed] >= _LOW).any() or states[borrowed:].any():
             raise CodecError("symbols end in a wrong state")
         lent = states[:borrowed].astype(np.uint16)
         stack = np.concatenate([lent, stack[position:]])
     states, stack = _unflush(stack, few)
-    position = _pull(states, stack, symbols[head:], contexts[head:], table, values)
+    position = _pull(states, stack, symbols[head:], contexts[head:], tables)
     if position != len(stack) or (states != _LOW).any():
         raise CodecError("symbols end in a wrong state")
     return symbols
@@ -263,16 +264,27 @@ def _unflush(stack: Words, lanes: int) -> tuple[States, Words]:
     return states, stack[end // 2 :]
 
 
-def _decoder_table(codes: Codes, used: Array) -> tuple[States, Symbols]:
-    table = np.zeros((len(codes), SCALE), np.uint32)
-    values = np.zeros((len(codes), SCALE), np.uint16)
-    for i in np.flatnonzero(used):
-        frequency = normalise(codes[i])
-        start = np.cumsum(frequency) - frequency
-        bias = np.arange(SCALE) - np.repeat(start, frequency)
-        table[i] = np.repeat(frequency << 16, frequency) | bias
-        values[i] = np.repeat(np.arange(len(frequency)), frequency)
-    return table.reshape(-1), values.reshape(-1)
+@dataclass(frozen=True)
+class _DecoderTables:
+    """Where each context's row starts, and by slot: frequency and bias, and symbol."""
+
+    rows: Array
+    steps: States
+    values: Symbols
+
+    @classmethod
+    def of(cls, codes: Codes, used: Array) -> _DecoderTables:
+        """Build a row for each context that is used."""
+        rows = (np.cumsum(used) - 1) << SCALE_BITS
+        steps = np.empty((np.count_nonzero(used), SCALE), np.uint32)
+        values = np.empty(steps.shape, np.uint16)
+        for i, code in enumerate(codes[used]):
+            frequency = normalise(code)
+            start = np.cumsum(frequency) - frequency
+            bias = np.arange(SCALE) - np.repeat(start, frequency)
+            steps[i] = np.repeat(frequency << 16, frequency) | bias
+            values[i] = np.repeat(np.arange(len(frequency)), frequency)
+        return cls(rows, steps.reshape(-1), values.reshape(-1))
 
 
 def _pull(
@@ -280,8 +292,7 @@ def _pull(
     words: Words,
     symbols: Symbols,
     contexts: Array,
-    table: States,
-    values: Symbols,
+    tables: _DecoderTables,
 ) -> int:
     """Decode into `symbols`, first row first; return how many words were read."""
     lanes = len(states)
@@ -293,14 +304,14 @@ def _pull(
     short = np.empty(lanes, bool)
     for start in range(0, len(symbols), rows * lanes):
         stop = min(start + rows * lanes, len(symbols))
-        index = contexts[start:stop].astype(np.intp) << SCALE_BITS
+        index = tables.rows[contexts[start:stop]]
         for a in range(0, stop - start, lanes):
             b = min(a + lanes, stop - start)
             x, s, p, under = (v[: b - a] for v in (states, slot, packed, short))
             at = index[a:b]
             np.bitwise_and(x, np.uint32(SCALE - 1), out=s)
             np.add(at, s, out=at)
-            np.take(table, at, out=p, mode="wrap")
+            np.take(tables.steps, at, out=p, mode="wrap")
             np.right_shift(x, np.uint32(SCALE_BITS), out=x)
             np.right_shift(p, np.uint32(16), out=s)
             np.multiply(x, s, out=x)
@@ -314,5 +325,5 @@ def _pull(
                     raise CodecError("symbols are truncated")
                 x[lane] = (x[lane] << np.uint32(16)) | wide[position : position + k]
                 position += k
-        np.take(values, index, out=symbols[start:stop], mode="wrap")
+        np.take(tables.values, index, out=symbols[start:stop], mode="wrap")
     return position

@@ -17,6 +17,7 @@ ENTRY_POINT_GROUP = "flwr_caesar.codecs"
 _OURS = {
     "caesar_model": "caesar_model:CaesarModel",
     "cast": "cast:Cast",
+    "correlation": "correlation:Correlation",
     "dense": "dense:Dense",
     "error_bounded": "error_bounded:ErrorBounded",
     "lattice": "lattice:Lattice",

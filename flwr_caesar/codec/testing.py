@@ -79,6 +79,7 @@ def check_codec(
     check_identity(codec)
     check_round_trip(codec, rounds[0])
     check_lock_step(codec, rounds)
+    check_error_bound(codec, rounds)
     check_purity(codec, rounds)
     check_refusals(codec, rounds[0])
     check_hostile_frames(codec, rounds, seed=seed, frames=frames)
@@ -156,6 +157,22 @@ def check_lock_step(codec: Codec, rounds: Sequence[Arrays]) -> None:
         assert receiver.layout == sender.layout, "the sides hold different layouts"
         assert receiver.version == sender.version, "the sides count differently"
         assert receiver.digest == sender.digest, "the sides' memories differ"
+
+
+def check_error_bound(codec: Codec, rounds: Sequence[Arrays]) -> None:
+    """Check that every element of every round is within the bound, if one is stated."""
+    sender = receiver = None
+    for i, arrays in enumerate(rounds):
+        bounds = codec.error_bound(arrays)
+        if bounds is None:
+            return
+        assert bounds.keys() == arrays.keys(), "a bound is needed for every tensor"
+        frame, sender = codec.encode(arrays, sender)
+        decoded, receiver = codec.decode(frame, receiver)
+        for name, array in arrays.items():
+            error = np.abs(array.astype(np.float64) - decoded[name].astype(np.float64))
+            inside = (error <= np.broadcast_to(bounds[name], error.shape)).all()
+            assert inside, f"{name!r} errs by more than its bound in round {i}"
 
 
 def check_refusals(codec: Codec, arrays: Arrays) -> None:

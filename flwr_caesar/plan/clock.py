@@ -81,6 +81,22 @@ class VirtualClock:
         """Class and link of each device."""
         return self._assignment
 
+    @property
+    def devices(self) -> int:
+        """How many devices there are."""
+        return self._devices
+
+    def device_class(self, device: int) -> str:
+        """Return the name of a device's class.
+
+        Raises
+        ------
+        PlanError
+            If there is no such device.
+        """
+        (number,) = self._assignment.classes[self._numbers(1, [device])]
+        return self._profile.devices[int(number)].name
+
     def modes(self, server_round: int, devices: ArrayLike) -> Ints:
         """Return the power mode of devices in a round, by position in their class.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,7 @@ from flwr_caesar.runner.config import (
     CONFIG_NAME,
     compose,
     resolve,
+    sweep_of,
     validate,
 )
 from flwr_caesar.runner.folder import CONFIG
@@ -52,12 +53,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if any(text.startswith(_RESUME) for text in arguments):
             return _resume(arguments)
-        _check(arguments)
+        jobs = _check(arguments)
+
+        def job(config: DictConfig) -> float:
+            return _job(config, jobs)
+
         hydra.main(
             config_path=f"pkg://{CONFIG_MODULE}",
             config_name=CONFIG_NAME,
             version_base="1.3",
-        )(_job)()
+        )(job)()
     except ConfigError as error:
         return _mistake(error)
     except KeyboardInterrupt:
@@ -107,23 +112,42 @@ def _mistake(error: ConfigError) -> int:
     return 2
 
 
-def _check(arguments: Sequence[str]) -> None:
-    """Validate every run that the command asks for, before the first one starts."""
+def _check(arguments: Sequence[str]) -> int:
+    """Validate every run that the command asks for, before the first one starts.
+
+    Returns how many there are; 0 if only a sweeper plugin knows.
+    """
     flags = get_args_parser().parse_args(list(arguments))
     if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
-        return
-    for overrides in _jobs(flags.overrides, multirun=flags.multirun):
-        spec = compose(overrides, searchpath=_absolute(flags.config_dir))
+        return 0
+    searchpath = _absolute(flags.config_dir)
+    jobs = _jobs(
+        flags.overrides,
+        multirun=flags.multirun,
+        own_sweep=lambda fixed: sweep_of(fixed, searchpath=searchpath),
+    )
+    for overrides in jobs:
+        spec = compose(overrides, searchpath=searchpath)
         if not flags.cfg:
             validate(spec)
+    return len(jobs)
 
 
 def _absolute(folder: str | None) -> str | None:
     return None if folder is None else str(Path(folder).resolve())
 
 
-def _jobs(overrides: Sequence[str], *, multirun: bool) -> list[list[str]]:
-    """Return the overrides of each run; none if only a sweeper plugin knows them."""
+def _jobs(
+    overrides: Sequence[str],
+    *,
+    multirun: bool,
+    own_sweep: Callable[[Sequence[str]], dict[str, str] | None],
+) -> list[list[str]]:
+    """Return the overrides of each run; none if only a sweeper plugin knows them.
+
+    An experiment may be a sweep itself, see `own_sweep`; what is set on the command
+    line replaces what it sweeps over.
+    """
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
@@ -132,6 +156,22 @@ def _jobs(overrides: Sequence[str], *, multirun: bool) -> list[list[str]]:
         except OverrideParseException as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(text, f"cannot be read: {reason}") from None
+    fixed = []
+    for text, override in zip(overrides, parsed, strict=True):
+        group = override.key_or_group.partition(".")[0]
+        if group not in ("experiment", "hydra"):
+            continue
+        if not override.is_sweep_override():
+            fixed.append(text)
+        elif group == "experiment" and override.is_discrete_sweep():
+            for name in override.sweep_string_iterator():
+                if own_sweep([f"experiment={name}"]) is not None:
+                    raise ConfigError("experiment", f"{name} is a sweep: run it alone")
+    params = own_sweep(fixed)
+    if params is not None:
+        multirun = True
+        own = parser.parse_overrides([f"{k}={v}" for k, v in params.items()])
+        parsed = [*own, *parsed]
     sweeps = [override for override in parsed if override.is_sweep_override()]
     if sweeps and not multirun:
         key = sweeps[0].get_key_element()
@@ -146,7 +186,7 @@ def _jobs(overrides: Sequence[str], *, multirun: bool) -> list[list[str]]:
         return []
 
 
-def _job(config: DictConfig) -> float:
+def _job(config: DictConfig, jobs: int) -> float:
     """Run one composed configuration; the value is what a sweeper would maximise."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
@@ -154,7 +194,8 @@ def _job(config: DictConfig) -> float:
     try:
         spec = resolve(config)
         validate(spec)
-        print(f"{spec['strategy']['name']}: {folder}", flush=True)
+        place = "" if alone else f"job {settings.job.num + 1} of {jobs or '?'}, "
+        print(f"{place}{spec['strategy']['name']}: {folder}", flush=True)
         summary = run(spec, folder, lambda line: print(line, flush=True))
     except ConfigError as error:
         status = _mistake(error)

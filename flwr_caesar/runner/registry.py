@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "fedavg": "Uncompressed",
     "topk": "TopK",
+    "caesar": "Caesar",
+    "caesar_paper": "Caesar",
+    "uniform": "Caesar",
 }
 # Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {
@@ -35,6 +38,7 @@ INNER = {
     "fedtrimmedavg": "FedTrimmedAvg",
 }
 _RUNNERS = {"on_record", "checkpoint", "clock"}
+_APPS = {"arrayrecord_key", "configrecord_key"}
 
 
 def build_strategy(
@@ -168,6 +172,10 @@ def _build(
             raise ConfigError(
                 f"{group}.{key}", f"{name} has no such setting; it has: {choices}"
             )
+        parameter = inspect.signature(factory).parameters.get(key)
+        takes_number = parameter is not None and isinstance(parameter.default, float)
+        if takes_number and not isinstance(own[key], (int, float)):
+            raise ConfigError(f"{group}.{key}", f"must be a number, not {own[key]!r}")
     try:
         strategy: Strategy = factory(*arguments, **own, **options)
     except (TypeError, ValueError) as error:
@@ -186,5 +194,6 @@ def _settings(factory: Callable[..., Strategy], options: Mapping[str, Any]) -> s
         if parameter.kind is not parameter.VAR_KEYWORD
         and name != "strategy"
         and name not in options
+        and name not in _APPS
         and "Callable" not in str(parameter.annotation)
     }

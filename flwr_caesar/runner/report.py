@@ -1,26 +1,24 @@
-"""The comparison of runs: one table, one picture."""
+"""The comparison of runs: tables over seeds, and one picture."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from flwr_caesar.runner.folder import ROUNDS, SUMMARY
+import numpy as np
+
+from flwr_caesar.runner.folder import DEVICES, ROUNDS, SUMMARY
 from flwr_caesar.runner.progress import MB
 
-_HEADER = (
-    "strategy",
-    "rounds",
-    "test accuracy",
-    "MB up",
-    "MB down",
-    "× fewer bytes up",
-    "seconds",
-)
+_HOUR = 3600.0
+_NONE = "–"
+_WIDE = 8.0
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,14 @@ class Outcome:
         Of ``summary.json``; None if the run failed.
     overrides : tuple of str
         What was set for it, as on the command line.
-    rounds : tuple of dict
-        Rows of ``rounds.csv``, numbers as text.
+    rounds, devices : tuple of dict
+        Rows of ``rounds.csv`` and ``devices.csv``, numbers as text.
     """
 
     summary: dict[str, Any] | None
     overrides: tuple[str, ...] = ()
     rounds: tuple[dict[str, str], ...] = field(default=(), repr=False)
+    devices: tuple[dict[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     def read(cls, folder: Path, overrides: Sequence[str] = ()) -> Outcome:
@@ -47,92 +46,256 @@ class Outcome:
         summary = folder / SUMMARY
         if not summary.is_file():
             return cls(None, tuple(overrides))
-        with (folder / ROUNDS).open(encoding="utf-8", newline="") as file:
-            rows = tuple(csv.DictReader(file))
-        return cls(json.loads(summary.read_text("utf-8")), tuple(overrides), rows)
+        return cls(
+            json.loads(summary.read_text("utf-8")),
+            tuple(overrides),
+            _rows(folder / ROUNDS),
+            _rows(folder / DEVICES),
+        )
 
     @property
     def name(self) -> str:
         """The strategy's name."""
-        if self.summary is not None:
-            return str(self.summary["strategy"])
         chosen = [o for o in self.overrides if o.startswith("strategy=")]
-        return chosen[-1].partition("=")[2] if chosen else "run"
+        if chosen:
+            return chosen[-1].partition("=")[2]
+        return "run" if self.summary is None else str(self.summary["strategy"])
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What was set apart from the seed: runs that share it differ by chance."""
+        return tuple(o for o in self.overrides if not o.startswith("seed="))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs that differ in nothing but the seed.
+
+    Parameters
+    ----------
+    runs : tuple of Outcome
+        Those that failed are left out.
+    failed : int
+        How many did.
+    settings : tuple of str
+        What was set for all of them.
+    name : str
+        The strategy's name.
+    """
+
+    runs: tuple[Outcome, ...]
+    failed: int
+    settings: tuple[str, ...]
+    name: str
 
     @property
     def conditions(self) -> frozenset[str]:
-        """What was set apart from the strategy: runs compare where this is equal."""
-        return frozenset(o for o in self.overrides if not o.startswith("strategy"))
+        """What was set apart from the strategy: cells compare where this is equal."""
+        return frozenset(o for o in self.settings if not o.startswith("strategy"))
+
+    def values(self, *keys: str) -> list[float]:
+        """Return one figure of each run's summary; none if a run has none."""
+        found = []
+        for run in self.runs:
+            value: Any = run.summary
+            for key in keys:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                found.append(float(value))
+        return found if len(found) == len(self.runs) else []
+
+    def mean(self, *keys: str) -> float | None:
+        """Return the mean of a figure over the runs; None if a run has none."""
+        values = self.values(*keys)
+        return fmean(values) if values else None
+
+    @cached_property
+    def reached(self) -> int:
+        """In how many runs the target accuracy was reached."""
+        return sum(_target_round(run) is not None for run in self.runs)
+
+    @property
+    def megabytes_to_target(self) -> float | None:
+        """Up and down until the target, mean over the runs; None if one missed it."""
+        up = self.mean("target", "bytes_up")
+        down = self.mean("target", "bytes_down")
+        return None if up is None or down is None else (up + down) / MB
+
+    def curve(self, *columns: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return a sum of columns of ``rounds.csv``, shape (runs, rounds).
+
+        Round 0 is left out. Rounds that not every run has are left out too.
+        """
+        curves = [
+            [sum(float(row[c]) for c in columns) for row in run.rounds if _began(row)]
+            for run in self.runs
+        ]
+        shortest = min(map(len, curves), default=0)
+        return np.array([curve[:shortest] for curve in curves])
 
 
-def labels(outcomes: Sequence[Outcome]) -> list[str]:
-    """Name runs by strategy and by the settings that not all of them share."""
-    common = frozenset.intersection(*(frozenset(o.overrides) for o in outcomes))
-    names = []
+def gather(outcomes: Sequence[Outcome]) -> list[Cell]:
+    """Put runs together that differ only in their seed, in the order of the first."""
+    groups: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
+        groups.setdefault(outcome.settings, []).append(outcome)
+    return [
+        Cell(
+            tuple(run for run in group if run.summary is not None),
+            sum(run.summary is None for run in group),
+            settings,
+            group[0].name,
+        )
+        for settings, group in groups.items()
+    ]
+
+
+def labels(cells: Sequence[Cell]) -> list[str]:
+    """Name cells by strategy and by the settings that not all of them share."""
+    common = frozenset.intersection(*(frozenset(cell.settings) for cell in cells))
+    names = []
+    for cell in cells:
         own = [
-            o.removeprefix("strategy.")
-            for o in outcome.overrides
+            o.removeprefix("strategy.").removeprefix("+")
+            for o in cell.settings
             if o not in common and not o.startswith("strategy=")
         ]
-        names.append(" ".join([outcome.name, *own]))
+        names.append(" ".join([cell.name, *own]))
     return names
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return the comparison as a Markdown table that also reads well as text.
 
+    Runs that differ only in the seed are one row, with the mean over them and, of the
+    accuracy, the lowest and the highest. Columns of the target, of virtual time and of
+    seeds are there if a run has them.
+
     Parameters
     ----------
     outcomes : sequence of Outcome
-        One row each, in this order.
+        In the order of the rows.
     """
-    rows = [_HEADER, *map(_row, outcomes, labels(outcomes), _savings(outcomes))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])
-
-
-def _savings(outcomes: Sequence[Outcome]) -> list[float | None]:
-    """Upload of plain FedAvg over each run's, where one ran in equal conditions."""
-    plain = {
-        outcome.conditions: outcome.summary["bytes_up"]
-        for outcome in outcomes
-        if outcome.summary is not None and outcome.name == "fedavg"
-    }
-    return [
-        plain[o.conditions] / o.summary["bytes_up"]
-        if o.summary is not None and o.conditions in plain and o.summary["bytes_up"]
-        else None
-        for o in outcomes
+    cells = gather(outcomes)
+    runs = [run for cell in cells for run in cell.runs]
+    seeds = any(len(cell.runs) + cell.failed > 1 for cell in cells)
+    target = any(run.summary and run.summary.get("target") for run in runs)
+    virtual = any(_is_virtual(run) for run in runs)
+    columns: list[tuple[str, Callable[[Cell], str]]] = []
+    if seeds:
+        columns.append(("seeds", lambda cell: str(len(cell.runs))))
+    columns += [
+        ("rounds", lambda cell: _number(cell.mean("rounds"), "{:.0f}")),
+        ("test accuracy", _accuracy),
+        ("MB up", lambda cell: _number(cell.mean("bytes_up"), "{:.2f}", MB)),
+        ("MB down", lambda cell: _number(cell.mean("bytes_down"), "{:.2f}", MB)),
     ]
-
-
-def _row(outcome: Outcome, label: str, saving: float | None) -> tuple[str, ...]:
-    summary = outcome.summary
-    if summary is None:
-        return (label, "failed", *("–",) * (len(_HEADER) - 2))
-    return (
-        label,
-        str(summary["rounds"]),
-        f"{100 * summary['accuracy']:.2f} %",
-        f"{summary['bytes_up'] / MB:.2f}",
-        f"{summary['bytes_down'] / MB:.2f}",
-        "–" if saving is None else f"{saving:.1f}",
-        f"{summary['seconds']:.1f}",
+    if target:
+        saved = _savings(cells, lambda cell: cell.megabytes_to_target)
+        columns += [
+            ("rounds to target", lambda cell: _to_target(cell, _rounds_to_target)),
+            ("MB to target", lambda cell: _to_target(cell, _megabytes_to_target)),
+            ("× fewer to target", lambda cell: _number(saved[id(cell)], "{:.1f}")),
+        ]
+    else:
+        saved = _savings(cells, lambda cell: cell.mean("bytes_up"))
+        columns.append(
+            ("× fewer bytes up", lambda cell: _number(saved[id(cell)], "{:.1f}"))
+        )
+    if virtual and target:
+        columns.append(
+            ("virtual h to target", lambda cell: _to_target(cell, _hours_to_target))
+        )
+    if virtual:
+        columns += [
+            (
+                "virtual h",
+                lambda cell: _number(cell.mean("virtual_seconds"), "{:.2f}", _HOUR),
+            ),
+            (
+                "waiting s",
+                lambda cell: _number(cell.mean("waiting_mean"), "{:.1f}"),
+            ),
+        ]
+    columns += [
+        ("device s", lambda cell: _number(cell.mean("seconds_device"), "{:.1f}")),
+        ("server s", lambda cell: _number(cell.mean("seconds_server"), "{:.1f}")),
+        ("seconds", lambda cell: _number(cell.mean("seconds"), "{:.1f}")),
+    ]
+    header = ["strategy", *(name for name, _ in columns)]
+    return _markdown(
+        [header, *([n, *(show(c) for _, show in columns)] for n, c in _named(cells))]
     )
 
 
+def notes(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say what the columns of `table` mean in these runs, a sentence each."""
+    cells = gather(outcomes)
+    runs = [run for run in outcomes if run.summary is not None]
+    said = []
+    if any(len(cell.runs) > 1 for cell in cells):
+        said.append("Means over seeds; the accuracy's lowest and highest in brackets.")
+    targets = sorted({_target_of(run) for run in runs} - {0.0})
+    if targets:
+        shown = ", ".join(f"{100 * target:g} %" for target in targets)
+        said.append(
+            f"Target: {shown}, reached at the end of the first round that tests so or "
+            "better; MB to target are up and down."
+        )
+    if any(_is_virtual(run) for run in runs):
+        said.append("Virtual hours and waiting are by the profile's clock.")
+    said.append(
+        "Device s: compressing and decompressing, summed over devices. Server s: "
+        "planning, encoding, decoding, aggregating, without waiting for replies."
+    )
+    return said
+
+
+def fairness(outcomes: Sequence[Outcome]) -> str | None:
+    """Return a table of the accuracy that devices reported, by device class.
+
+    Of each device the latest report of a run counts. The mean over devices, the mean of
+    the worst tenth and of each class of the virtual clock, and the standard deviation
+    between devices; all of them means over seeds.
+
+    Returns
+    -------
+    str or None
+        None if no device reported an accuracy; see ``federation.fraction_evaluate``.
+    """
+    cells = gather(outcomes)
+    latest = {id(cell): [_latest(run) for run in cell.runs] for cell in cells}
+    classes = sorted(
+        {name for runs in latest.values() for run in runs for name, _ in run if name}
+    )
+    if not any(run for runs in latest.values() for run in runs):
+        return None
+    header = ["strategy", "devices", "mean", "worst tenth", "deviation", *classes]
+    rows = [header]
+    for name, cell in _named(cells):
+        runs = [run for run in latest[id(cell)] if run]
+        figures = [_fairness_of([value for _, value in run]) for run in runs]
+        row = [name, _number(fmean(map(len, runs)) if runs else None, "{:.0f}")]
+        row += [
+            _number(fmean(column), "{:.2f}") if runs else _NONE
+            for column in (zip(*figures, strict=True) if runs else [()] * 3)
+        ]
+        for wanted in classes:
+            means = [
+                fmean(own)
+                for run in runs
+                if (own := [value for kind, value in run if kind == wanted])
+            ]
+            row.append(_number(fmean(means) if means else None, "{:.2f}"))
+        rows.append(row)
+    return _markdown(rows)
+
+
 def picture(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Draw test accuracy against the megabytes sent, upward and both ways.
+    """Draw test accuracy against megabytes, and against virtual time if there is any.
+
+    A line is the mean over seeds, round by round; the band around it their lowest and
+    highest accuracy.
 
     Parameters
     ----------
@@ -148,27 +311,153 @@ def picture(outcomes: Sequence[Outcome], path: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
 
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    drawn = [(name, cell) for name, cell in _named(gather(outcomes)) if cell.runs]
+    virtual = all(_is_virtual(run) for _, cell in drawn for run in cell.runs)
+    both = ("megabytes, all devices, up and down", MB, _BOTH)
+    up = ("megabytes, all devices, up", MB, ("total_bytes_up",))
+    hours = ("virtual hours", _HOUR, ("total_virtual_seconds",))
+    panels = [both, hours] if virtual else [up, both]
+
+    figure = Figure(figsize=(10.4, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    for outcome, label in zip(outcomes, labels(outcomes), strict=True):
-        sent = [row for row in outcome.rounds if row["round"] != "0"]
-        accuracy = [100 * float(row["accuracy"]) for row in sent]
-        up = [float(row["total_bytes_up"]) / MB for row in sent]
-        down = [float(row["total_bytes_down"]) / MB for row in sent]
-        both = [u + d for u, d in zip(up, down, strict=True)]
-        style = {"marker": "o", "markersize": 3.5, "linewidth": 1.6, "label": label}
-        left.plot(up, accuracy, **style)
-        right.plot(both, accuracy, **style)
-    left.set_ylabel("test accuracy (%)")
-    left.set_xlabel("megabytes uploaded, all devices")
-    right.set_xlabel("megabytes uploaded and downloaded")
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.grid(visible=True, which="both", alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    right.legend(loc="lower right", frameon=False)
+    plots = figure.subplots(1, 2, sharey=True)
+    for axes, (title, unit, columns) in zip(plots, panels, strict=True):
+        ends = []
+        for number, (name, cell) in enumerate(drawn):
+            accuracy = 100 * cell.curve("accuracy")
+            if not accuracy.size:
+                continue
+            x = cell.curve(*columns).mean(axis=0) / unit
+            ends += [x[-1]]
+            color = f"C{number % 10}"
+            line = "--" if number >= 10 else "-"
+            axes.plot(x, accuracy.mean(axis=0), line, color=color, lw=1.6, label=name)
+            if len(accuracy) > 1:
+                low, high = accuracy.min(axis=0), accuracy.max(axis=0)
+                axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+        for target in {_target_of(run) for _, c in drawn for run in c.runs} - {0.0}:
+            axes.axhline(100 * target, color="0.5", lw=0.8, ls=":")
+        axes.set_xlabel(title)
+        _scale(axes, ends)
+    plots[0].set_ylabel("test accuracy (%)")
+    if drawn:
+        plots[1].legend(loc="lower right", frameon=False, fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+_BOTH = ("total_bytes_up", "total_bytes_down")
+
+
+def _scale(axes: Any, ends: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    if ends and min(ends) > 0 and max(ends) / min(ends) > _WIDE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.grid(visible=True, which="major", alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _rows(path: Path) -> tuple[dict[str, str], ...]:
+    if not path.is_file():
+        return ()
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+def _began(row: dict[str, str]) -> bool:
+    return row["round"] != "0"
+
+
+def _named(cells: Sequence[Cell]) -> Iterable[tuple[str, Cell]]:
+    return zip(labels(cells), cells, strict=True) if cells else ()
+
+
+def _is_virtual(run: Outcome) -> bool:
+    return run.summary is not None and run.summary.get("clock") == "virtual"
+
+
+def _target(run: Outcome) -> dict[str, Any]:
+    return (run.summary or {}).get("target") or {}
+
+
+def _target_of(run: Outcome) -> float:
+    return float(_target(run).get("accuracy", 0.0))
+
+
+def _target_round(run: Outcome) -> int | None:
+    return _target(run).get("round")
+
+
+def _savings(
+    cells: Sequence[Cell], cost: Callable[[Cell], float | None]
+) -> dict[int, float | None]:
+    """Cost of plain FedAvg over each cell's, where it ran in equal conditions."""
+    plain = {cell.conditions: cost(cell) for cell in cells if cell.name == "fedavg"}
+    savings: dict[int, float | None] = {}
+    for cell in cells:
+        base, own = plain.get(cell.conditions), cost(cell)
+        savings[id(cell)] = base / own if base and own else None
+    return savings
+
+
+def _number(value: float | None, form: str, unit: float = 1.0) -> str:
+    return _NONE if value is None else form.format(value / unit)
+
+
+def _accuracy(cell: Cell) -> str:
+    values = [100 * value for value in cell.values("accuracy")]
+    if not values:
+        return "failed"
+    if len(values) == 1:
+        return f"{values[0]:.2f} %"
+    return f"{fmean(values):.2f} % ({min(values):.2f}–{max(values):.2f})"
+
+
+def _to_target(cell: Cell, show: Callable[[Cell], str]) -> str:
+    if 0 < cell.reached < len(cell.runs):
+        return f"{cell.reached} of {len(cell.runs)}"
+    return show(cell)
+
+
+def _rounds_to_target(cell: Cell) -> str:
+    return _number(cell.mean("target", "round"), "{:.0f}")
+
+
+def _megabytes_to_target(cell: Cell) -> str:
+    return _number(cell.megabytes_to_target, "{:.2f}")
+
+
+def _hours_to_target(cell: Cell) -> str:
+    return _number(cell.mean("target", "virtual_seconds"), "{:.2f}", _HOUR)
+
+
+def _latest(run: Outcome) -> list[tuple[str, float]]:
+    """Class and last reported accuracy, in percent, of each device of a run."""
+    found = {
+        row["node_id"]: (row["device_class"], 100 * float(row["accuracy"]))
+        for row in run.devices
+        if row.get("accuracy")
+    }
+    return list(found.values())
+
+
+def _fairness_of(values: Sequence[float]) -> tuple[float, float, float]:
+    ordered = np.sort(np.asarray(values))
+    worst = ordered[: max(len(ordered) // 10, 1)]
+    return float(ordered.mean()), float(worst.mean()), float(ordered.std())
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])

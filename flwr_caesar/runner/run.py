@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flwr_caesar.runner.folder import EVENTS, LOG, SUMMARY
 from flwr_caesar.runner.progress import Progress, Tail
@@ -76,6 +77,9 @@ def run(
             with tempfile.TemporaryDirectory(prefix="fc-") as scratch:
                 return _run_on(spec, folder, say, connection, Path(scratch), None)
         federation = spec["federation"]
+        if federation["kind"] == "inline":
+            with tempfile.TemporaryDirectory(prefix="fc-") as scratch:
+                return _run_inline(spec, folder, say, Path(scratch))
         simulation = federation["kind"] == "simulation"
         with SuperLink(simulation=simulation) as link:
             if not simulation:
@@ -88,6 +92,29 @@ def run(
                 raise
     except SuperLinkError as error:
         raise RunFailedError(str(error)) from None
+
+
+def _run_inline(
+    spec: Mapping[str, Any], folder: Path, say: Callable[[str], None], scratch: Path
+) -> dict[str, Any] | None:
+    config = scratch / "spec.json"
+    config.write_text(json.dumps(spec), encoding="utf-8")
+    command = [sys.executable, "-m", "flwr_caesar.runner.inline", str(config)]
+    with (folder / LOG).open("ab") as output:
+        child = subprocess.Popen(
+            [*command, str(folder)],
+            env=flower_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            failure = _watch(child, spec, folder, say)
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+    return _summary(folder) or _fail(failure, folder)
 
 
 def _run_on(
@@ -111,30 +138,55 @@ def _run_on(
     if link is not None and spec["federation"]["kind"] == "simulation":
         command += ["--federation-config", federation_config(spec["federation"])]
     log = folder / LOG
-    progress = Progress(spec["strategy"]["name"], spec["rounds"], say)
-    events = Tail(folder / EVENTS)
     with (
         log.open("ab") as output,
         _child(command, environment, output, connection, log) as child,
     ):
-        while child.poll() is None:
-            now = time.monotonic()
-            for event in events.events():
-                progress.take(event, now)
-            progress.quiet(now, lambda: _last_line(log))
-            if link is not None and not link.alive:
-                raise RunFailedError(f"the SuperLink stopped; the log is {log}")
-            time.sleep(_POLL_SECONDS)
-    for event in events.events():
-        progress.take(event, time.monotonic())
-    if (folder / SUMMARY).is_file():
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
+        failure = _watch(child, spec, folder, say, link)
+    summary = _summary(folder)
+    if summary is not None:
         return summary
     if child.returncode == 0 and link is None and not (folder / EVENTS).is_file():
         _check_remote(connection, environment, log)
         say(f"results are on the ServerApp's machine, in {folder}; log here: {log}")
         return None
-    raise RunFailedError(f"{progress.failure or _reason(log)}; the log is {log}")
+    return _fail(failure, folder)
+
+
+def _watch(
+    child: subprocess.Popen[bytes],
+    spec: Mapping[str, Any],
+    folder: Path,
+    say: Callable[[str], None],
+    link: SuperLink | None = None,
+) -> str:
+    """Tell of progress until a run's process ends; return why it failed, if it says."""
+    log = folder / LOG
+    progress = Progress(spec["strategy"]["name"], spec["rounds"], say)
+    events = Tail(folder / EVENTS)
+    while child.poll() is None:
+        now = time.monotonic()
+        for event in events.events():
+            progress.take(event, now)
+        progress.quiet(now, lambda: _last_line(log))
+        if link is not None and not link.alive:
+            raise RunFailedError(f"the SuperLink stopped; the log is {log}")
+        time.sleep(_POLL_SECONDS)
+    for event in events.events():
+        progress.take(event, time.monotonic())
+    return progress.failure or ""
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    if not (folder / SUMMARY).is_file():
+        return None
+    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
+    return summary
+
+
+def _fail(failure: str, folder: Path) -> NoReturn:
+    log = folder / LOG
+    raise RunFailedError(f"{failure or _reason(log)}; the log is {log}")
 
 
 def federation_config(federation: Mapping[str, Any]) -> str:

@@ -28,6 +28,18 @@ def load_spec(run_config: Mapping[str, Any]) -> dict[str, Any]:
     return spec
 
 
+def weight_format(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights' format as arguments of `clients.training`.
+
+    A specification from before there was a choice means float32.
+    """
+    train = spec["train"]
+    return {
+        "weight_bits": train.get("weight_bits"),
+        "weight_levels": train.get("weight_levels", "uniform"),
+    }
+
+
 @lru_cache(maxsize=1)
 def _compose(overrides: str) -> str:
     from flwr_caesar.runner.config import check_values, compose

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,8 +20,9 @@ from types import TracebackType
 from flwr_caesar.runner.processes import end_family
 
 CONNECTION = "flwr-caesar"
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 _PORT_TRIES = 3
+_PORTS = range(20_000, 32_768)
 
 
 class SuperLinkError(RuntimeError):
@@ -66,11 +69,16 @@ def flower_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a TCP port of loopback that nobody listens on now.
+
+    It is below the range from which systems take the ports of outgoing connections,
+    so that none of these has it before a server does.
+    """
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise SuperLinkError(f"no port from {_PORTS.start} to {_PORTS.stop} is free")
 
 
 class SuperLink:
@@ -140,6 +148,11 @@ class SuperLink:
     def log(self) -> Path:
         """What the SuperLink and its processes printed."""
         return self.home / "superlink.log"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The SuperLink's own process, while it should be running."""
+        return self._process
 
     @property
     def alive(self) -> bool:

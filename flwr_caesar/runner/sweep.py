@@ -9,7 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from flwr_caesar.runner.report import Outcome, picture, table
+from flwr_caesar.runner.report import Outcome, fairness, notes, picture, table
 
 
 class Comparison(Callback):
@@ -43,8 +43,12 @@ def read_sweep(folder: Path) -> list[Outcome]:
 
 
 def compare(outcomes: list[Outcome], folder: Path) -> None:
-    """Print the table, write it and the picture to `folder`, and say where."""
-    text = table(outcomes)
+    """Print the tables, write them and the picture to `folder`, and say where."""
+    parts = [table(outcomes), "\n".join(notes(outcomes))]
+    by_class = fairness(outcomes)
+    if by_class is not None:
+        parts.append(f"Accuracy that devices reported last, %:\n\n{by_class}")
+    text = "\n\n".join(parts)
     print(text)
     file = folder / "comparison.md"
     file.write_text(text + "\n", encoding="utf-8")

@@ -157,7 +157,6 @@ class FaultRun:
             now=self._clock if now is None else now,
             new_id=self._new_id,
             initial=initial,
-            changes_from=self._bases,
         )
         self._server.refusals = self.refusals
         self._sums = {}
@@ -172,7 +171,10 @@ class FaultRun:
         node_ids = [h.node_id for h in asked]
         if not self._quiet:
             node_ids += _HOSTILE_NODES
-        for node_id, header in self._server.open_phase(node_ids, train=train).items():
+        headers = self._server.open_phase(
+            node_ids, train=train, changes_from=self._bases
+        )
+        for node_id, header in headers.items():
             sent = self._frame_for(header)
             self._send(
                 _Message(

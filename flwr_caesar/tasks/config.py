@@ -10,9 +10,10 @@ from typing import Any
 from .checks import get_choice, get_int
 from .errors import ConfigError
 
-DATASETS = ("mnist5k", "cifar10", "femnist", "shakespeare")
+DATASETS = ("mnist5k", "pydoc", "cifar10", "femnist", "shakespeare")
 PARTITIONS = ("iid", "dirichlet", "natural")
-NATURAL = ("femnist", "shakespeare")
+NATURAL = ("pydoc", "femnist", "shakespeare")
+UNLABELLED = ("pydoc",)
 MIN_PARTITION_SIZE = 10
 
 
@@ -22,11 +23,11 @@ class DataConfig:
 
     Parameters
     ----------
-    name : {"mnist5k", "cifar10", "femnist", "shakespeare"}
+    name : {"mnist5k", "pydoc", "cifar10", "femnist", "shakespeare"}
         The data set.
     partition : {"iid", "dirichlet", "natural"}
         How training examples are spread: at random, with skewed labels, or by the
-        writer or speaker they come from.
+        topic, writer or speaker they come from.
     alpha : float
         Concentration of the Dirichlet distribution; 0 for other partitions, which
         have none.
@@ -60,7 +61,12 @@ class DataConfig:
             raise ConfigError(
                 "data.partition.kind",
                 f"{name} has no natural owners of its examples; use iid or dirichlet "
-                f"(natural is for {' and '.join(NATURAL)})",
+                f"(natural is for {', '.join(NATURAL)})",
+            )
+        if kind == "dirichlet" and name in UNLABELLED:
+            raise ConfigError(
+                "data.partition.kind",
+                f"{name} has no label for each example; use natural or iid",
             )
         alpha = _alpha(partition.get("alpha")) if kind == "dirichlet" else 0.0
         return cls(

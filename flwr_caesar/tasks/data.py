@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import mnist5k
+from . import manual, mnist5k
 from .config import DataConfig
 from .errors import ConfigError
 from .examples import Examples
@@ -47,6 +47,9 @@ def load_partition(
         train, _ = mnist5k.load_split(config.test_size)
         parts = mnist5k.partition(config, num_partitions, seed)
         return train.select(parts[partition_id])
+    if config.name == "pydoc":
+        parts = manual.partition(config, num_partitions, seed)
+        return manual.load_split(config.test_size)[0].select(parts[partition_id])
     from .hub import load_hub_partition
 
     return load_hub_partition(config, partition_id, num_partitions, seed)
@@ -63,6 +66,8 @@ def load_test(data_cfg: Mapping[str, Any]) -> Examples:
     config = DataConfig.of(data_cfg)
     if config.name == "mnist5k":
         return mnist5k.load_split(config.test_size)[1]
+    if config.name == "pydoc":
+        return manual.load_split(config.test_size)[1]
     from .hub import load_hub_test
 
     return load_hub_test(config)

@@ -20,7 +20,7 @@ class Examples:
         Inputs, shape ``(n, ...)``: float32 images ``(n, channels, height, width)``
         or int64 character codes ``(n, length)``.
     y : ndarray of int64
-        Labels, shape ``(n,)``.
+        Labels, shape ``(n,)``; or one for each position, ``(n, length)``.
     """
 
     x: Array

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .checks import get_choice, get_int, get_shape
 from .errors import ConfigError
+from .examples import Array
 from .vision import import_torchvision
 
 _MIN_SIDE = 16
@@ -47,6 +48,40 @@ def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
         return builders[name](model_cfg)
 
 
+def training_flops(model: nn.Module, x: Array) -> float:
+    """Return the operations of training on one example once.
+
+    Two for each weight and each position it is applied to, in convolutions, linear and
+    recurrent layers; three times that, because the backward pass costs twice the
+    forward one. What other layers do is left out.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Runs once on the example, without a gradient.
+    x : ndarray, shape (1, ...)
+        An example.
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        nonlocal total
+        if isinstance(layer, nn.RNNBase):
+            weights = sum(weight.numel() for weight in layer.parameters())
+            total += 2 * weights * inputs[0].shape[1 if layer.batch_first else 0]
+        elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+            total += 2 * layer.weight.numel() * output.numel() // len(layer.weight)
+
+    hooks = [layer.register_forward_hook(count) for layer in model.modules()]
+    try:
+        with torch.no_grad():
+            model(torch.from_numpy(x.copy()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 3.0 * total
+
+
 class CNN(nn.Module):
     """Two unpadded 5x5 convolutions and two linear layers, no normalisation.
 
@@ -73,10 +108,11 @@ class CNN(nn.Module):
 
 
 class CharLSTM(nn.Module):
-    """Stacked LSTM that predicts the character after a sequence.
+    """Stacked LSTM that predicts the character after a sequence or each position.
 
     819,920 parameters with LEAF's Shakespeare settings: embedding 8, two layers of
-    256, 80 characters. Input int64 ``(n, length)``, output logits ``(n, classes)``.
+    256, 80 characters. Input int64 ``(n, length)``, output logits ``(n, classes)``, or
+    ``(n, classes, length)`` at every position.
 
     References
     ----------
@@ -84,16 +120,26 @@ class CharLSTM(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, *, embedding: int, hidden: int, layers: int
+        self,
+        num_classes: int,
+        *,
+        embedding: int,
+        hidden: int,
+        layers: int,
+        every_position: bool = False,
     ) -> None:
         super().__init__()
+        self.every_position = every_position
         self.embedding = nn.Embedding(num_classes, embedding)
         self.lstm = nn.LSTM(embedding, hidden, num_layers=layers, batch_first=True)
         self.fc = nn.Linear(hidden, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the character after each sequence."""
+        """Return the logits of the character after each sequence or position."""
         outputs, _ = self.lstm(self.embedding(x))
+        if self.every_position:
+            each: Tensor = self.fc(outputs).transpose(1, 2)
+            return each
         logits: Tensor = self.fc(outputs[:, -1])
         return logits
 
@@ -108,13 +154,14 @@ def _char_lstm(config: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(
             "model.input_shape",
             f"char_lstm reads sequences, [length], not {list(shape)}; "
-            "choose it with data=shakespeare",
+            "choose it with data=shakespeare or data=pydoc",
         )
     return CharLSTM(
         get_int(config, "model", "num_classes"),
         embedding=get_int(config, "model", "embedding"),
         hidden=get_int(config, "model", "hidden"),
         layers=get_int(config, "model", "layers"),
+        every_position=get_choice(config, "model", "predict", ("last", "all")) == "all",
     )
 
 

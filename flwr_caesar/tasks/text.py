@@ -1,4 +1,4 @@
-"""Characters to numbers, as LEAF's Shakespeare task does."""
+"""Characters to numbers: LEAF's alphabet for Shakespeare, ASCII for the manual."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ def encode_text(lines: Sequence[str], length: int) -> Array:
         for line in lines
     ]
     return np.array(codes, np.int64).reshape(len(lines), length)
+
+
+def encode_ascii(text: str) -> Array:
+    """Return codes in ``[0, 96)``, int64: printable ASCII in its order, then newline.
+
+    Any other character counts as a space.
+    """
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(
+        np.int64
+    )
+    codes = np.where((points >= 32) & (points < 127), points - 32, 0)
+    return np.where(points == 10, 95, codes)

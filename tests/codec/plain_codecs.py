@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .plain_correlation import correlation, planes
 from .plain_error_bounded import Memory, error_bounded
 from .plain_reader import (
     DTYPES,
@@ -131,6 +132,8 @@ def read_vector(
     """Return the lossy tensors as one vector; `memory` is advanced."""
     if frame.config["id"] == "caesar_model":
         return caesar_model(lossy, frame.sections, stale)
+    if frame.config["id"] == "correlation":
+        return correlation(frame.config, lossy, frame.sections, memory)
     if frame.config["id"] == "error_bounded":
         return error_bounded(lossy, frame.sections, memory)
     read = {
@@ -188,7 +191,21 @@ def topk(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
 
 
 def prune(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
-    vector = [0.0] * len(owners(lossy))
+    owner = owners(lossy)
+    width = config.get("bits", 32)
+    if width < 32:
+        top = max(2 ** (width - 1) - 1, 1)
+        scales = floats(sections["SCL"])
+        powers = width > 1 and config.get("levels") == "power_of_two"
+        vector = []
+        for level, i in zip(read_block(sections["BLK"], lossy), owner, strict=True):
+            if powers and level:
+                value = f32(scales[i] * 2.0 ** (abs(level) - top))
+                vector.append(-value if level < 0 else value)
+            else:
+                vector.append(f32(f32(level / top) * scales[i]))
+        return vector
+    vector = [0.0] * len(owner)
     positions = read_positions(sections["POS"], len(vector))
     for position, value in zip(positions, floats(sections["VAL"]), strict=True):
         vector[position] = value
@@ -218,8 +235,10 @@ def caesar_model(
 
 
 def levels(config: dict[str, Any], lossy: Table, sections: Sections) -> list[int]:
-    """Read the levels of `qsgd`, in either form."""
+    """Read the levels of `qsgd`, in any form."""
     owner = owners(lossy)
+    if config["levels"] > 255:
+        return read_block(sections["BLK"], lossy)
     if len(owner) >= 16384:
         own = [i for i, t in enumerate(lossy) if t.size >= 16384][:255]
         numbers = {i: number for number, i in enumerate(own, 1)}
@@ -250,16 +269,6 @@ def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[fl
         f32(f32(f32(q) * 2.0 ** (exponent - fine[i])) * multiple)
         for q, i in zip(indices, owners(lossy), strict=True)
     ]
-
-
-def planes(data: bytes, count: int, width: int) -> list[int]:
-    """Read codes from bit planes."""
-    size = (count + 7) // 8
-    codes = [0] * count
-    for plane in range(width):
-        run = bits(data[plane * size : (plane + 1) * size])
-        codes = [2 * code + next(run) for code in codes]
-    return codes
 
 
 def quantized(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:

@@ -10,8 +10,8 @@ from flwr_caesar.codec import (
     CodecState,
     StateMismatchError,
     get_codec,
-    inspect_frame,
 )
+from flwr_caesar.codec.frame import FrameReader
 from flwr_caesar.codec.predict import Mode
 
 
@@ -34,11 +34,14 @@ def drifting(rounds, *, noise=0.4, seed=0, shape=(6, 5, 3, 3)):
         }
 
 
-def check_bound(x, xhat, rel):
+def check_bound(c, x, xhat):
+    bounds = c.error_bound(x)
     for name in ("conv.weight", "fc.weight"):
-        bound = rel * (float(x[name].max()) - float(x[name].min()))
+        bound = c.rel * (float(x[name].max()) - float(x[name].min()))
+        assert bounds[name] == bound
         error = np.abs(x[name].astype(np.float64) - xhat[name])
         assert error.max() <= bound, name
+    assert bounds["fc.bias"] == bounds["steps"] == 0
     assert (x["fc.bias"] == xhat["fc.bias"]).all()
     assert x["steps"] == xhat["steps"]
 
@@ -46,10 +49,10 @@ def check_bound(x, xhat, rel):
 def test_bound_and_lock_step_for_a_thousand_rounds():
     sender, receiver = codec(rel=1e-2), codec(rel=1e-2)
     mine = theirs = None
-    for x in drifting(1000):
+    for x in drifting(1000, shape=(4, 3, 3, 3)):
         frame, mine = sender.encode(x, mine)
         xhat, theirs = receiver.decode(frame, theirs)
-        check_bound(x, xhat, 1e-2)
+        check_bound(sender, x, xhat)
         assert mine.digest == theirs.digest
     assert mine.version == 1000
 
@@ -61,7 +64,7 @@ def test_bound_at_other_settings(rel):
     for x in drifting(6):
         frame, mine = c.encode(x, mine)
         xhat, theirs = c.decode(frame, theirs)
-        check_bound(x, xhat, rel)
+        check_bound(c, x, xhat)
         assert mine.digest == theirs.digest
 
 
@@ -117,24 +120,22 @@ def test_every_mode_round_trips():
     """Inputs for which each mode is the shortest, seen in the frame's own table."""
     c = codec(rel=2e-2)
     rng = np.random.default_rng(6)
-    shape = (24, 24, 3, 3)
+    shape, kernels = (24, 24, 3, 3), (24, 24, 1, 1)
     magnitude = np.exp(rng.normal(size=shape))
-    signs = rng.choice([-1.0, 1.0], size=(24, 24, 1, 1))
-    first = {
-        "previous": rng.normal(size=shape),
-        "flip": magnitude * rng.choice([-1.0, 1.0], size=shape),
-        "kernel": magnitude * signs,
-        "none": rng.normal(size=shape),
-        "raw": np.zeros(shape),
-    }
-    second = {
-        "previous": 0.9 * first["previous"],
-        "flip": -np.sign(first["flip"]) * magnitude,
-        "kernel": -magnitude * signs * rng.choice([-1.0, 1.0], size=(24, 24, 1, 1)),
-        "none": rng.normal(size=shape),
-        "raw": np.zeros(shape),
-    }
-    rounds = [{k: v.astype(np.float32) for k, v in r.items()} for r in (first, second)]
+    signs = rng.choice([-1.0, 1.0], size=shape)
+    walk = np.zeros(shape)
+    rounds = []
+    for t in range(4):
+        walk = walk + rng.normal(size=shape)
+        uneven = magnitude * np.exp(0.3 * rng.normal(size=shape))
+        x = {
+            "previous": walk,
+            "flip": (-1) ** t * signs * uneven,
+            "kernel": rng.choice([-1.0, 1.0], size=kernels) * uneven,
+            "none": rng.normal(size=shape),
+            "raw": np.zeros(shape),
+        }
+        rounds.append({k: v.astype(np.float32) for k, v in x.items()})
     mine = theirs = None
     for x in rounds:
         frame, mine = c.encode(x, mine)
@@ -143,9 +144,30 @@ def test_every_mode_round_trips():
             bound = 2e-2 * float(np.ptp(x[name]))
             assert np.abs(x[name] - xhat[name]).max() <= bound * (1 + 1e-6)
         assert mine.digest == theirs.digest
-    assert "SIGN" in inspect_frame(frame).sections
-    assert "RAW" in inspect_frame(frame).sections
-    assert len(Mode) == 5
+    table = FrameReader(frame).section("TENS", size=9 * len(rounds[0]))
+    assert dict(zip(rounds[0], table[8::9], strict=True)) == {
+        "previous": Mode.SCALED_PREVIOUS,
+        "flip": Mode.OSCILLATION,
+        "kernel": Mode.KERNEL_SIGNS,
+        "none": Mode.NONE,
+        "raw": Mode.RAW,
+    }
+
+
+def test_memory_is_each_tensors_own_by_name():
+    """Tensors of one shape, which the paper's code lets share a memory."""
+    c = codec()
+    together = alone = None
+    rng = np.random.default_rng(8)
+    for _ in range(3):
+        shape = (8, 8, 3, 3)
+        x = {name: rng.normal(size=shape).astype(np.float32) for name in ("a", "b")}
+        _, together = c.encode(x, together)
+        _, alone = c.encode({"b": x["b"]}, alone)
+    for kind in ("previous", "average", "magnitude"):
+        own, other = together.arrays[f"{kind}/b"], together.arrays[f"{kind}/a"]
+        assert own.tobytes() == alone.arrays[f"{kind}/b"].tobytes()
+        assert own.tobytes() != other.tobytes()
 
 
 def test_frame_for_another_state_is_refused():

@@ -19,6 +19,8 @@ from .library import CONFIGS, name_of, small, small_model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
 STATEFUL = [
+    {"id": "correlation", "density": 0.3},
+    {"id": "correlation", "density": 0.1, "memory": False},
     {"id": "error_bounded", "rel": 0.02},
     {"id": "lattice", "rate": 2.0},
     {"id": "lattice", "exact_below": 0, "fine_below": 64},

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.positions import (
+    POSITIONS_OVERHEAD,
     Positions,
     decode_positions,
     encode_positions,
     max_positions_bytes,
     pack_bits,
+    position_cost,
     unpack_bits,
 )
 
@@ -42,6 +44,26 @@ def test_positions_round_trip(case: tuple[Positions, int]) -> None:
     decoded = decode_positions(data, n)
     assert decoded.dtype == np.int64
     np.testing.assert_array_equal(decoded, positions)
+
+
+@given(
+    st.integers(1, 3000),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([0.01, 0.3, 1.0]),
+    st.integers(0, 99),
+)
+def test_the_cost_of_positions_is_a_bound_wherever_they_are(
+    n: int, density: float, remaining: float, spread: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    within = max(int(spread * n), 1)
+    most = max(int(density * within), 1)
+    k = int(remaining * most)
+    positions = np.sort(rng.choice(within, k, replace=False))
+    bits, freed = position_cost(most, n)
+    bits -= int((most - k) * freed)
+    assert len(encode_positions(positions, n)) <= POSITIONS_OVERHEAD + -(-bits // 8)
 
 
 @pytest.mark.parametrize("n", range(1, 8))

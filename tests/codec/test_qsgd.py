@@ -67,3 +67,30 @@ def test_each_tensor_has_its_own_norm() -> None:
     decoded, _ = c.decode(c.encode(model)[0])
     for name, array in model.items():
         np.testing.assert_allclose(decoded[name], array, rtol=1e-6)
+
+
+def test_the_largest_share_is_kept_and_rounded():
+    x = np.random.default_rng(3).laplace(0, 1, 2000).astype(np.float32)
+    draws = [
+        c.decode(c.encode({"x": x})[0])[0]["x"]
+        for c in (
+            QSGD(levels=65536, norm="l2", density=0.25, seed=seed) for seed in range(4)
+        )
+    ]
+    kept = np.abs(x) >= np.sort(np.abs(x))[-500]
+    norm = np.linalg.norm(x[kept])
+    for draw in draws:
+        assert not draw[~kept].any()
+        assert np.abs(draw - x)[kept].max() <= 1.001 * norm / 65536
+
+
+@pytest.mark.parametrize("levels", [256, 65536])
+def test_many_levels_cost_few_bits(levels: int):
+    x = np.random.default_rng(3).normal(0, 1, (100, 300)).astype(np.float32)
+    c = QSGD(levels=levels, norm="l2")
+    frame, _ = c.encode({"x": x})
+    decoded, _ = c.decode(frame)
+    spread = levels / np.sqrt(x.size)
+    assert np.abs(decoded["x"] - x).max() <= np.linalg.norm(x) / levels
+    entropy = np.log2(1 + spread * np.sqrt(2 * np.pi * np.e))
+    assert 8 * len(frame) / x.size < entropy + 0.4

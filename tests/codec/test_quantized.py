@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.mutate import Parts, seal
 from flwr_caesar.codec.quantized import Quantized
 from flwr_caesar.codec.uniform import (
     allocate_bits,
@@ -108,3 +110,15 @@ def test_only_the_kept_are_sent() -> None:
     frame, _ = codec.encode({"x": x})
     assert np.count_nonzero(codec.decode(frame)[0]["x"]) <= 3000
     assert 8 * len(frame) / x.size < 0.17
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_scale_that_overflows_is_refused_quietly() -> None:
+    codec = Quantized(exact_below=0)
+    frame, _ = codec.encode({"x": np.linspace(-1, 1, 9, dtype=np.float32)})
+    parts = Parts.of(frame)
+    for entry in parts.entries:
+        if entry[0] == b"SCL\0":
+            entry[4] = np.array([3e38], "<f4").tobytes()
+    with pytest.raises(CodecError, match="infinity"):
+        codec.decode(seal(parts.join()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -159,3 +161,16 @@ def test_every_truncation_is_refused():
     for size in range(len(data)):
         with pytest.raises(CodecError):
             decode_symbols(data[:size], context, 3)
+
+
+def test_contexts_that_no_symbol_uses_take_no_table():
+    symbols, context = np.zeros(100, np.uint16), np.full(100, 200, np.uint8)
+    data = encode_symbols(symbols, context, 256)
+    tracemalloc.start()
+    try:
+        found = decode_symbols(data, context, 256)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found == symbols).all()
+    assert peak < 1 << 20

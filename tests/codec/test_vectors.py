@@ -22,7 +22,13 @@ from flwr_caesar.codec.positions import decode_positions, encode_positions
 from flwr_caesar.codec.topk import TopK
 from tests.vectors.make import CASES, MODELS, POINT_LAYOUT, POINTS, describe
 
-from . import plain_codecs, plain_error_bounded, plain_reader, plain_symbols
+from . import (
+    plain_codecs,
+    plain_correlation,
+    plain_error_bounded,
+    plain_reader,
+    plain_symbols,
+)
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-format.md"
@@ -117,7 +123,13 @@ def test_golden_lattice_points_decode() -> None:
             assert {"exponent": exponent, "indices": indices} == expected
 
 
-READER = (plain_reader, plain_symbols, plain_error_bounded, plain_codecs)
+READER = (
+    plain_reader,
+    plain_symbols,
+    plain_error_bounded,
+    plain_correlation,
+    plain_codecs,
+)
 
 
 @pytest.mark.parametrize("module", READER, ids=lambda module: module.__name__)
@@ -176,6 +188,23 @@ def test_the_vectors_use_every_way_to_predict_and_to_code() -> None:
         for frame, _ in rounds(VECTORS / "qsgd" / name)
     }
     assert heads == {False, True}
+
+
+def test_the_vectors_use_every_mode_and_form_of_the_correlation_codec() -> None:
+    found = [
+        plain_reader.read_frame(frame).sections
+        for name in ("rounds", "without-memory", "many-levels")
+        for frame, _ in rounds(VECTORS / "correlation" / name)
+    ]
+    rows = [
+        row
+        for sections in found
+        for row in struct.iter_unpack("<eBB", sections["TENS"])
+    ]
+    assert {(rho != 0, rank > 0) for rho, _, rank in rows} == {
+        (a, b) for a in (False, True) for b in (False, True)
+    }
+    assert {sections["VAL"][0] for sections in found} == {0, 1}
 
 
 def test_the_frame_in_the_document_is_what_we_write() -> None:

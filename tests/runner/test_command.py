@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flwr_caesar import cli
-from flwr_caesar.runner import command
+from flwr_caesar.runner import command, config
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out
-    for part in ("strategy: fedavg, topk", "experiment: mnist5k", "rounds", "-m"):
+    for part in ("strategy: caesar, ", "experiment: ", "mnist5k", "rounds", "-m"):
         assert part in text
 
 
@@ -51,6 +51,8 @@ def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
         ["-m", "strategy=fedavg,nope"],
         ["-m", "strategy=fedavg,topk", "rounds=2,0"],
         ["-m", "strategy=fedavg,topk", "strategy.density=0.1"],
+        ["-m", "experiment=mnist5k,caesar_mnist5k"],
+        ["experiment=caesar_mnist5k", "strategy=fedavg", "strategy.density=0.1"],
     ],
 )
 def test_a_mistake_is_one_line_and_starts_nothing(
@@ -61,6 +63,20 @@ def test_a_mistake_is_one_line_and_starts_nothing(
     assert len(printed.err.splitlines()) == 1
     assert printed.err.startswith("flwr-caesar: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_experiment_can_be_a_sweep_and_the_command_line_wins() -> None:
+    def jobs(*arguments: str) -> list[list[str]]:
+        return command._jobs(arguments, multirun=False, own_sweep=config.sweep_of)
+
+    whole = jobs("experiment=caesar_mnist5k")
+    assert len(whole) == 12
+    assert whole[0][:2] == ["strategy=fedavg", "seed=1"]
+    alone = jobs("experiment=caesar_mnist5k", "strategy=topk", "seed=7")
+    assert alone == [["strategy=topk", "seed=7", "experiment=caesar_mnist5k"]]
+    other = jobs("experiment=caesar_mnist5k", "strategy=fedavg,topk", "seed=1")
+    assert [job[0] for job in other] == ["strategy=fedavg", "strategy=topk"]
+    assert jobs("experiment=mnist5k") == [["experiment=mnist5k"]]
 
 
 def test_the_packages_import_light() -> None:

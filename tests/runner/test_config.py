@@ -8,6 +8,7 @@ import pytest
 
 import flwr_caesar.conf
 from flwr_caesar.runner import config
+from flwr_caesar.runner.registry import build_clock, build_strategy
 from flwr_caesar.tasks.errors import ConfigError
 
 CONF = Path(flwr_caesar.conf.__file__).parent
@@ -53,6 +54,10 @@ def test_what_cannot_be_composed(override: str, key: str, hint: str) -> None:
         ("train.lr=inf", "train.lr"),
         ("train.momentum=1", "train.momentum"),
         ("train.epochs=0", "train.epochs"),
+        ("train.weight_bits=0", "train.weight_bits"),
+        ("train.weight_bits=16", "train.weight_bits"),
+        ("train.weight_bits=2.5", "train.weight_bits"),
+        ("train.weight_levels=log", "train.weight_levels"),
         ("train=3", "train.lr"),
         ("federation.num_supernodes=0", "federation.num_supernodes"),
         ("federation.fraction_train=0", "federation.fraction_train"),
@@ -66,6 +71,14 @@ def test_what_cannot_be_composed(override: str, key: str, hint: str) -> None:
         ("strategy.values=float8", "strategy.values"),
         ("strategy.name=nope", "strategy.name"),
         ("+strategy.densty=0.1", "strategy.densty"),
+        ("+strategy.clock=1", "strategy.clock"),
+        ("+strategy.deadline=-1", "strategy.deadline"),
+        ("inner.name=nope", "inner.name"),
+        ("+inner.eta=0.1", "inner.eta"),
+        ("+inner.configrecord_key=x", "inner.configrecord_key"),
+        ("train.steps=0", "train.steps"),
+        ("target_accuracy=93", "target_accuracy"),
+        ("target_accuracy=0", "target_accuracy"),
     ],
 )
 def test_what_cannot_run(override: str, key: str) -> None:
@@ -113,11 +126,45 @@ def test_an_unknown_connection_lists_the_known(
     assert caught.value.key == "connection"
 
 
-@pytest.mark.parametrize("group", ["strategy", "federation", "experiment"])
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["inner=fedadam", "inner.eta=much"], "inner.eta"),
+        (["inner=fedtrimmedavg", "inner.beta=0.7"], "inner.beta"),
+        (
+            ["profile=mixed", "profile.devices.tx2.share=-1"],
+            "profile.devices.tx2.share",
+        ),
+        (["profile=mixed", "profile.mode_rounds=0"], "profile.mode_rounds"),
+    ],
+)
+def test_a_mistake_in_a_group_names_its_key(overrides: list[str], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.validate(config.compose(overrides))
+    assert caught.value.key == key
+
+
+GROUPS = ["strategy", "inner", "federation", "profile", "experiment"]
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_composes_and_is_valid(group: str) -> None:
     assert choices(group)
     for choice in choices(group):
-        config.check_values(config.compose([f"{group}={choice}"]))
+        spec = config.compose([f"{group}={choice}"])
+        config.check_values(spec)
+        build_clock(spec, lambda: 1e9)
+        build_strategy(spec, on_record=lambda record: None)
+
+
+@pytest.mark.parametrize("inner", choices("inner"))
+def test_an_inner_strategy_gets_its_settings_and_the_sampling(inner: str) -> None:
+    spec = config.compose([f"inner={inner}", "federation.fraction_train=0.3"])
+    built = build_strategy(spec, on_record=lambda record: None).strategy
+    assert type(built).__name__.lower() == inner
+    assert built.fraction_train == 0.3
+    for key, value in spec["inner"].items():
+        assert key == "name" or getattr(built, key) == value
 
 
 @pytest.mark.parametrize("group", ["data", "model"])

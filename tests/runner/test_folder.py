@@ -31,6 +31,16 @@ def a_round(number: int) -> list[RoundRecord]:
     return [train, test]
 
 
+def a_charged_round(number: int) -> RoundRecord:
+    def device(node: int, seconds: float) -> DeviceRecord:
+        return DeviceRecord(
+            node, 100, bytes_up=10, seconds_round_trip=0.1, waiting=6.0 - seconds
+        )
+
+    devices = (device(1, 2.0), device(2, 6.0))
+    return RoundRecord(number, "train", 1.0, devices, 6.0, seconds_server=0.25)
+
+
 def rows(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as opened:
         return list(csv.DictReader(opened))
@@ -60,6 +70,38 @@ def test_summary_is_the_sum_of_the_rounds_and_of_the_devices(tmp_path: Path) -> 
         assert summary[key] == sum(int(r[key]) for r in rows(tmp_path / "rounds.csv"))
         assert summary[key] == sum(int(r[key]) for r in rows(tmp_path / "devices.csv"))
     assert (summary["bytes_up"], summary["bytes_down"]) == (30, 900)
+
+
+def test_virtual_time_and_the_target(tmp_path: Path) -> None:
+    spec = compose(["profile=uniform", "target_accuracy=0.4", "rounds=3"])
+    folder = RunFolder(tmp_path, spec)
+    for number in range(4):
+        if number:
+            folder.on_record(a_charged_round(number))
+        folder.on_evaluation(number, accuracy=0.2 * number, loss=1.0)
+    summary = folder.finish({"w": np.zeros(1, np.float32)})
+    times = [row["total_virtual_seconds"] for row in rows(tmp_path / "rounds.csv")]
+    assert times == ["0.0", "6.0", "12.0", "18.0"]
+    assert (summary["clock"], summary["virtual_seconds"]) == ("virtual", 18.0)
+    assert (summary["waiting_mean"], summary["waiting_max"]) == (2.0, 4.0)
+    assert summary["seconds_server"] == 0.75
+    target = summary["target"]
+    assert target.pop("seconds") >= 0
+    assert target == {
+        "accuracy": 0.4,
+        "round": 2,
+        "bytes_up": 40,
+        "bytes_down": 400,
+        "virtual_seconds": 12.0,
+    }
+
+
+def test_a_target_that_was_not_reached(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, compose(["target_accuracy=0.4"]))
+    folder.on_evaluation(0, accuracy=0.1, loss=2.3)
+    summary = folder.finish({"w": np.zeros(1, np.float32)})
+    assert summary["target"] == {"accuracy": 0.4, "round": None}
+    assert (summary["clock"], summary["virtual_seconds"]) == ("measured", None)
 
 
 def test_devices_keep_round_phase_and_reason(tmp_path: Path) -> None:

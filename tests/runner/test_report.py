@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from flwr_caesar.runner.report import Outcome, labels, picture, table
+from flwr_caesar.runner.report import Outcome, fairness, gather, labels, picture, table
 from flwr_caesar.runner.sweep import compare, read_sweep
 
 
-def outcome(strategy: str, bytes_up: int, *overrides: str) -> Outcome:
+def outcome(strategy: str, bytes_up: int, *overrides: str, **figures: Any) -> Outcome:
     summary: dict[str, Any] = {
         "strategy": strategy,
         "rounds": 2,
@@ -20,6 +20,9 @@ def outcome(strategy: str, bytes_up: int, *overrides: str) -> Outcome:
         "bytes_up": bytes_up,
         "bytes_down": 5_000_000,
         "seconds": 12.34,
+        "seconds_server": 0.5,
+        "seconds_device": 1.25,
+        **figures,
     }
     rounds = tuple(
         {
@@ -27,6 +30,7 @@ def outcome(strategy: str, bytes_up: int, *overrides: str) -> Outcome:
             "accuracy": "0.9",
             "total_bytes_up": str(bytes_up * number // 2),
             "total_bytes_down": "5000000",
+            "total_virtual_seconds": str(60 * number),
         }
         for number in range(3)
     )
@@ -42,8 +46,9 @@ def test_a_table_of_a_sweep() -> None:
     text = table([outcome("fedavg", 8_000_000), outcome("topk", 500_000)])
     header, _, plain, compressed = cells(text)
     assert header[5] == "× fewer bytes up"
-    assert plain == ["fedavg", "2", "91.25 %", "8.00", "5.00", "1.0", "12.3"]
-    assert compressed == ["topk", "2", "91.25 %", "0.50", "5.00", "16.0", "12.3"]
+    times = ["1.2", "0.5", "12.3"]
+    assert plain == ["fedavg", "2", "91.25 %", "8.00", "5.00", "1.0", *times]
+    assert compressed == ["topk", "2", "91.25 %", "0.50", "5.00", "16.0", *times]
     assert len({len(line) for line in text.splitlines()}) == 1
 
 
@@ -68,19 +73,99 @@ def test_labels_tell_runs_apart() -> None:
         outcome("topk", 1, "strategy.density=0.1", "rounds=2"),
         outcome("topk", 1, "strategy.density=0.2", "rounds=2"),
     ]
-    assert labels(runs) == ["topk density=0.1", "topk density=0.2"]
-    assert labels(runs[:1]) == ["topk"]
+    assert labels(gather(runs)) == ["topk density=0.1", "topk density=0.2"]
+    assert labels(gather(runs[:1])) == ["topk"]
 
 
 def test_a_failed_run_has_a_row() -> None:
     rows = cells(table([outcome("fedavg", 1), Outcome(None, ("strategy=topk",))]))
-    assert rows[3][:2] == ["topk", "failed"]
+    assert rows[3][:3] == ["topk", "–", "failed"]
+
+
+def reached(up: int | None) -> dict[str, Any]:
+    target = {"accuracy": 0.9, "round": None if up is None else 1}
+    if up is not None:
+        target |= {"bytes_up": up, "bytes_down": 2 * up, "virtual_seconds": 5400.0}
+    return {
+        "target": target,
+        "clock": "virtual",
+        "virtual_seconds": 7200.0,
+        "waiting_mean": 3.25,
+    }
+
+
+def columns(text: str) -> list[dict[str, str]]:
+    header, _, *rows = cells(text)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_seeds_are_one_row_with_their_mean() -> None:
+    runs = [
+        outcome("topk", 1_000_000, "seed=1", accuracy=0.90),
+        outcome("topk", 2_000_000, "seed=2", accuracy=0.94),
+        outcome("topk", 9_000_000, "strategy.density=0.9", "seed=1"),
+    ]
+    first, second = columns(table(runs))
+    assert first["seeds"] == "2"
+    assert first["test accuracy"] == "92.00 % (90.00–94.00)"
+    assert first["MB up"] == "1.50"
+    assert second["strategy"] == "topk density=0.9"
+    assert second["seeds"] == "1"
+
+
+def test_to_the_target_both_directions_count() -> None:
+    runs = [
+        outcome("fedavg", 1, "seed=1", **reached(8_000_000)),
+        outcome("fedavg", 1, "seed=2", **reached(4_000_000)),
+        outcome("topk", 1, "seed=1", **reached(500_000)),
+        outcome("topk", 1, "seed=2", **reached(700_000)),
+    ]
+    plain, compressed = columns(table(runs))
+    assert plain["MB to target"] == "18.00"
+    assert compressed["MB to target"] == "1.80"
+    assert compressed["× fewer to target"] == "10.0"
+    assert compressed["virtual h to target"] == "1.50"
+    assert compressed["virtual h"] == "2.00"
+    assert compressed["waiting s"] == "3.2"
+
+
+def test_a_target_that_not_every_seed_reached_has_no_mean() -> None:
+    runs = [
+        outcome("fedavg", 1, "seed=1", **reached(8_000_000)),
+        outcome("topk", 1, "seed=1", **reached(500_000)),
+        outcome("topk", 1, "seed=2", **reached(None)),
+        outcome("topk", 1, "strategy.density=1", "seed=1", **reached(None)),
+    ]
+    _, some, none = columns(table(runs))
+    assert some["MB to target"] == some["rounds to target"] == "1 of 2"
+    assert some["× fewer to target"] == none["× fewer to target"] == "–"
+    assert none["MB to target"] == "–"
+
+
+def test_a_device_counts_once_in_fairness_with_its_latest_report() -> None:
+    devices = [("1", "slow", "0.1"), ("2", "fast", "0.8"), ("1", "slow", "0.6")]
+    rows = [
+        {"node_id": node, "device_class": kind, "accuracy": value}
+        for node, kind, value in devices
+    ]
+    rows.append({"node_id": "3", "device_class": "fast", "accuracy": ""})
+    done = outcome("topk", 1)
+    (row,) = columns(fairness([Outcome(done.summary, devices=tuple(rows))]) or "")
+    assert row["devices"] == "2"
+    assert row["mean"] == "70.00"
+    assert row["worst tenth"] == row["slow"] == "60.00"
+    assert row["fast"] == "80.00"
+    assert row["deviation"] == "10.00"
+    assert fairness([done]) is None
 
 
 def test_the_picture_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "picture.png"
     picture([outcome("fedavg", 8_000_000), Outcome(None), outcome("topk", 1)], file)
+    assert file.read_bytes().startswith(b"\x89PNG")
+    runs = [outcome("topk", 1, f"seed={n}", **reached(None)) for n in range(3)]
+    picture(runs, file)
     assert file.read_bytes().startswith(b"\x89PNG")
 
 

@@ -25,6 +25,8 @@ pytestmark = [
 
 SMALL = ["federation=small", "rounds=2", "train.lr=0.02", "data.partition.kind=iid"]
 MARK = "FLWR_CAESAR_TEST"
+# Nothing waits this long unless it is broken; a busy machine may be very slow.
+PATIENCE = 900.0
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +58,7 @@ def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
         [f"resume={folder}", "rounds=2"],
     ):
         with start(tmp_path, *arguments) as command:
-            printed, _ = command.communicate(timeout=400)
+            printed, _ = command.communicate(timeout=PATIENCE)
         assert command.returncode == 0, printed
     with (folder / "rounds.csv").open(encoding="utf-8", newline="") as file:
         rounds = list(csv.DictReader(file))
@@ -70,7 +72,7 @@ def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
 
 def test_a_sweep_ends_with_a_table_and_nothing_running(tmp_path: Path) -> None:
     with start(tmp_path, "-m", "strategy=fedavg,topk", *SMALL) as command:
-        printed, _ = command.communicate(timeout=400)
+        printed, _ = command.communicate(timeout=PATIENCE)
     assert command.returncode == 0, printed
     assert "round 2/2" in printed
     (table,) = tmp_path.glob("runs/*/*-sweep/comparison.md")
@@ -107,9 +109,9 @@ def test_stopped_in_the_middle_it_stops_everything(tmp_path: Path) -> None:
             raise AssertionError("it ended before its first round")
         assert len(left_running(tmp_path)) > 4
         command.send_signal(signal.SIGTERM)
-        command.communicate(timeout=60)
+        command.communicate(timeout=PATIENCE)
     assert command.returncode == 143
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while left_running(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left_running(tmp_path) == set()

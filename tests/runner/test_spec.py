@@ -7,7 +7,7 @@ import json
 import pytest
 
 from flwr_caesar.runner.config import compose
-from flwr_caesar.runner.spec import load_spec
+from flwr_caesar.runner.spec import load_spec, weight_format
 from flwr_caesar.tasks.errors import ConfigError
 
 
@@ -21,3 +21,12 @@ def test_overrides_and_spec_agree() -> None:
 def test_a_bad_override_is_refused() -> None:
     with pytest.raises(ConfigError, match="rounds"):
         load_spec({"spec": "", "overrides": "rounds=0"})
+
+
+def test_the_weights_format_is_for_training_and_older_runs_have_none() -> None:
+    spec = compose(["train.weight_bits=4", "train.weight_levels=power_of_two"])
+    found = {"weight_bits": 4, "weight_levels": "power_of_two"}
+    assert weight_format(spec) == found
+    older = {"train": {"lr": 0.1}}
+    assert weight_format(older) == {"weight_bits": None, "weight_levels": "uniform"}
+    assert weight_format(compose([])) == weight_format(older)

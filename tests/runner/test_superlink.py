@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from flwr_caesar.runner.processes import end_family, family
-from flwr_caesar.runner.superlink import SuperLink
+from flwr_caesar.runner.superlink import SuperLink, free_port
 
 # A child that leaves its parent's session, ignores SIGTERM, forgets its environment's
 # marker and has a child of its own; then the parent waits.
@@ -52,6 +52,13 @@ def test_a_family_that_scatters_and_refuses_is_ended() -> None:
     root.stdout.close()
 
 
+def test_a_port_is_free_and_not_one_that_a_connection_may_take() -> None:
+    port = free_port()
+    assert 20_000 <= port < 32_768
+    with socket.create_server(("127.0.0.1", port)):
+        assert free_port() != port
+
+
 def test_a_stranger_is_not_family() -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
@@ -79,6 +86,5 @@ def test_it_is_stopped_when_the_work_fails() -> None:
     link = SuperLink()
     with pytest.raises(ZeroDivisionError), link:
         raise ZeroDivisionError
-    time.sleep(0.1)
     assert family(-1, f"FLWR_HOME={link.home}") == set()
     assert not link.home.exists()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ from flwr_caesar.runner.superlink import CONNECTION, SuperLink, executable
 from .counting_proxy import CountingProxy
 
 pytestmark = pytest.mark.servers
+
+# Flower's own polling of a SuperLink by two SuperNodes, at most, in bytes per second
+# (760 when idle); it weighs more the slower the machine is.
+POLLING = 2_000
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "topk"])
@@ -34,6 +39,8 @@ def test_reported_bytes_are_those_on_the_sockets(
     if strategy == "topk":
         # So that the upload is not small beside Flower's own polling.
         spec["strategy"]["density"] = 0.3
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    start = time.monotonic()
     with SuperLink(simulation=False) as link, CountingProxy(link.port) as proxy:
         monkeypatch.setenv("FLWR_HOME", str(link.home))
         for i in range(2):
@@ -46,13 +53,14 @@ def test_reported_bytes_are_those_on_the_sockets(
             text=True,
             check=True,
         ).stdout
+    polled = POLLING * (time.monotonic() - start)
     assert summary is not None
     rounds = list(csv.DictReader((tmp_path / "rounds.csv").open()))
     assert float(rounds[-1]["accuracy"]) > 0.5
     assert summary["dropped"] == 0
 
     up, down = summary["bytes_up"], summary["bytes_down"]
-    assert proxy.sent + proxy.received == pytest.approx(up + down, rel=0.05)
+    assert up + down < proxy.sent + proxy.received < 1.05 * (up + down) + polled
     (flower,) = json.loads(listed)["runs"]
     assert flower["network-traffic"]["inbound-bytes"] == pytest.approx(up, rel=0.05)
     if strategy == "topk":

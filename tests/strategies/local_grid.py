@@ -5,87 +5,50 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from flwr_caesar.runner.inline import InlineGrid
 
 Tamper = Callable[[Message, int], Message | None]
 
 
-class LocalGrid(Grid):
-    """Nodes ``1 … num_nodes``, each with a Context of its own.
+class LocalGrid(InlineGrid):
+    """An `InlineGrid` that works at once, and keeps what crossed it.
 
-    Messages are copied through their wire form, so nothing is shared by accident.
-    `sent_bytes` has the size of each, metadata and all.
+    `sent_bytes` has the size of each request, metadata and all.
+
+    Parameters
+    ----------
+    app, num_nodes
+        See `InlineGrid`.
+    tamper : callable, optional
+        Given each reply and its node; returns what arrives instead, `None` for nothing.
     """
 
     def __init__(
         self, app: ClientApp, num_nodes: int, *, tamper: Tamper | None = None
     ) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-        self.app = app
+        super().__init__(app, num_nodes)
         self.tamper = tamper
-        self.contexts = {
-            node: Context(
-                run_id=1,
-                node_id=node,
-                node_config={
-                    "partition-id": node - 1,
-                    "num-partitions": num_nodes,
-                    "state-dir": "context",
-                },
-                state=RecordDict(),
-                run_config={},
-            )
-            for node in range(1, num_nodes + 1)
-        }
         self.sent: list[tuple[str, RecordDict]] = []
         self.received: list[tuple[str, RecordDict]] = []
         self.sent_bytes: list[int] = []
         self._replies: dict[str, Message] = {}
 
-    def set_run(self, run: Run) -> None: ...
-
-    @property
-    def run(self) -> Run:
-        return Run.create_empty(run_id=1)
-
-    def create_message(self, *args: object, **kwargs: object) -> Message:
-        raise NotImplementedError
-
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self.contexts)
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        return [NodeInfo(node_id=node) for node in self.contexts]
-
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []
         for message in messages:
-            node = message.metadata.dst_node_id
-            message_id = f"{len(self.sent)}"
-            ids.append(message_id)
             content = RecordDict(dict(message.content.items()))
             self.sent.append((message.metadata.message_type, content))
-            copy = Message(
-                _copied(message.content),
-                dst_node_id=node,
-                message_type=message.metadata.message_type,
-            )
-            copy.metadata.__dict__["_message_id"] = message_id
-            self.sent_bytes.append(_wire_bytes(copy))
+            (message_id,) = super().push_messages([message])
+            self.sent_bytes.append(_wire_bytes(self._waiting[message_id]))
+            ids.append(message_id)
             reply: Message | None
-            try:
-                reply = self.app(copy, self.contexts[node])
-            except Exception as err:
-                reply = Message(Error(code=2, reason=str(err)), reply_to=copy)
-            reply.metadata.__dict__["_src_node_id"] = node
+            (reply,) = super().pull_messages([message_id])
             if self.tamper is not None:
-                reply = self.tamper(reply, node)
+                reply = self.tamper(reply, message.metadata.dst_node_id)
             if reply is not None:
                 reply.metadata.__dict__["_reply_to_message_id"] = message_id
                 self._replies[message_id] = reply
@@ -101,28 +64,8 @@ class LocalGrid(Grid):
                 self.received.append((reply.metadata.message_type, content))
         return ready
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        return self.pull_messages(self.push_messages(list(messages)))
-
 
 def _wire_bytes(message: Message) -> int:
     """Return the bytes of all objects that Flower pushes for a message."""
     objects = get_all_nested_objects(message).values()
     return sum(len(part.deflate()) for part in objects)
-
-
-def _copied(content: RecordDict) -> RecordDict:
-    children = content.children
-    assert children is not None
-    flat = {}
-    for record_id, record in children.items():
-        flat[record_id] = _inflate(record)
-    return RecordDict.inflate(content.deflate(), flat)
-
-
-def _inflate(record):  # type: ignore[no-untyped-def]
-    children = record.children
-    parts = {k: _inflate(v) for k, v in children.items()} if children else None
-    return type(record).inflate(record.deflate(), parts)

@@ -205,8 +205,9 @@ def test_a_killed_run_goes_on_to_the_same_model_given_the_same_replies(
         )
 
 
+@pytest.mark.parametrize("crash_in", [1, 3])
 def test_a_crash_before_the_commit_applies_nothing_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work()
     grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 1)
@@ -217,7 +218,7 @@ def test_a_crash_before_the_commit_applies_nothing_and_loses_nothing(
         def crash(self, head, rows=(), nodes=None, checkpoint=None):
             nonlocal rounds
             rounds += checkpoint is not None
-            if rounds == 3:
+            if rounds == crash_in:
                 raise KeyboardInterrupt
             commit(self, head, rows, nodes, checkpoint)
 

@@ -4,12 +4,13 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from flwr_caesar.tasks import ConfigError  # noqa: E402
-from flwr_caesar.tasks.models import build_model  # noqa: E402
+from flwr_caesar.tasks.models import build_model, training_flops  # noqa: E402
 
 needs_torchvision = pytest.mark.skipif(
     find_spec("torchvision") is None, reason="torchvision is not installed"
@@ -22,6 +23,7 @@ LSTM = {
     "embedding": 8,
     "hidden": 256,
     "layers": 2,
+    "predict": "last",
 }
 BATCH = {
     "name": "resnet18",
@@ -45,6 +47,30 @@ def test_the_number_of_parameters_and_the_shape_of_the_logits(cfg):
     shape = cfg["input_shape"]
     x = torch.zeros(2, *shape, dtype=torch.int64 if len(shape) == 1 else torch.float32)
     assert model(x).shape == (2, cfg["num_classes"])
+
+
+def test_an_lstm_predicts_after_each_position_from_what_came_before():
+    small = {**LSTM, "hidden": 16, "layers": 1, "predict": "all"}
+    model = build_model(small, seed=0).eval()
+    x = torch.arange(6).repeat(2, 1)
+    x[1, 3:] = 70
+    logits = model(x)
+    assert logits.shape == (2, 80, 6)
+    assert torch.equal(logits[0, :, :3], logits[1, :, :3])
+    assert not torch.equal(logits[0, :, 3:], logits[1, :, 3:])
+    last = build_model({**small, "predict": "last"}, seed=0).eval()
+    assert torch.allclose(last(x), logits[:, :, -1])
+
+
+def test_operations_of_training_are_three_forward_passes():
+    """Two operations for each weight and position it is applied to."""
+    cnn = 400 * 24**2 + 12_800 * 8**2 + 512 * 384 + 384 * 10
+    x = np.zeros((1, 1, 28, 28), np.float32)
+    assert training_flops(build_model(CNN, seed=0), x) == 3 * 2 * cnn
+    small = {**LSTM, "hidden": 16, "layers": 1}
+    lstm = 80 * (4 * 16 * (8 + 16 + 2)) + 16 * 80
+    x = np.zeros((1, 80), np.int64)
+    assert training_flops(build_model(small, seed=0), x) == 3 * 2 * lstm
 
 
 @needs_torchvision

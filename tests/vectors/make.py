@@ -114,6 +114,35 @@ def persistent(rng: np.random.Generator) -> Arrays:
     return {"w": (size * rng.normal(0, 1, size.shape)).astype(np.float32)}
 
 
+def related(step: int) -> Sample:
+    """Return layers that are low-rank, last, do both, and do neither."""
+
+    def sample(rng: np.random.Generator) -> Arrays:
+        shared = np.random.default_rng(97)
+
+        def low_rank() -> np.ndarray[Any, Any]:
+            left = shared.normal(0, 1, (40, 2)) + 0.1 * rng.normal(0, 1, (40, 2))
+            return left @ shared.normal(0, 1, (2, 54))
+
+        lasting = shared.standard_t(2, (30, 60)) * (-0.8) ** step
+        both = low_rank() + rng.normal(0, 0.2, (40, 54))
+        both += shared.standard_t(1.5, both.shape)
+        arrays = {
+            "low_rank": low_rank().reshape(40, 6, 3, 3)
+            + rng.normal(0, 0.1, (40, 6, 3, 3)),
+            "lasting": lasting,
+            "both": both,
+            "neither": rng.standard_t(3, (9, 70)),
+            "vector": rng.laplace(0, 1, 80),
+            "bias": rng.normal(0, 1, 5),
+            "zero": np.zeros((8, 9)),
+        }
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        return {**arrays, "steps": np.array(step, np.int64)}
+
+    return sample
+
+
 def training(step: int) -> Sample:
     """Return layers whose rounds relate in each way that has a predictor."""
 
@@ -183,6 +212,19 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     ),
     "cast/float16": _twice("cast", dtype="float16", **_TINY),
     "cast/bfloat16": _twice("cast", dtype="bfloat16", **_TINY),
+    "correlation/rounds": (
+        {"id": "correlation", "density": 0.1, **_TINY},
+        [related(0), related(1), related(2)],
+    ),
+    "correlation/without-memory": (
+        {"id": "correlation", "density": 0.1, "memory": False, **_TINY},
+        [related(0), related(1)],
+    ),
+    "correlation/every-dtype": _twice("correlation", density=0.2, **_TINY),
+    "correlation/many-levels": (
+        {"id": "correlation", "density": 0.6, "bits": 3.5, **_TINY},
+        [wide, wide],
+    ),
     "error_bounded/rounds": (
         {"id": "error_bounded", "rel": 0.01, **_TINY},
         [training(0), training(1), training(2)],
@@ -201,10 +243,21 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "lattice/fine": _twice("lattice", rate=2.0, exact_below=0, fine_below=100),
     "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
     "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
+    "prune/eight-bits": _twice("prune", prune_rate=0.5, bits=8, **_TINY),
+    "prune/four-bits": (
+        {"id": "prune", "prune_rate": 0.0, "bits": 4, **_TINY},
+        [kernels],
+    ),
+    "prune/one-bit": _twice("prune", prune_rate=0.6, bits=1, **_TINY),
+    "prune/power-of-two": _twice(
+        "prune", prune_rate=0.3, bits=4, levels="power_of_two", **_TINY
+    ),
     "qsgd/one-level": _twice("qsgd", levels=1, **_TINY),
     "qsgd/many-levels": _twice("qsgd", levels=255, norm="l2", **_TINY),
     "qsgd/symbols": ({"id": "qsgd", "levels": 4, **_TINY}, [wide]),
     "qsgd/symbols-in-two-parts": ({"id": "qsgd", "levels": 255, **_TINY}, [wide]),
+    "qsgd/block": _twice("qsgd", levels=65536, norm="l2", **_TINY),
+    "qsgd/density": _twice("qsgd", levels=16, norm="l2", density=0.3, **_TINY),
     "quantized/uniform": _twice("quantized", density=0.3, bits=4.5, **_TINY),
     "quantized/power-of-two": _twice(
         "quantized", density=1.0, bits=3, levels="power_of_two", **_TINY

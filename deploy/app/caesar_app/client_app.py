@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from flwr_caesar.clients import CompressionMod
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.clients.training import train as train_model
-from flwr_caesar.runner.spec import load_spec
+from flwr_caesar.runner.spec import load_spec, weight_format
 from flwr_caesar.tasks import Examples, load_partition
 from flwr_caesar.tasks.models import build_model
 
@@ -72,6 +72,7 @@ def train(message: Message, context: Context) -> Message:
         weight_decay=spec["train"]["weight_decay"],
         seed=spec["seed"] + config["server-round"],
         device="cuda" if torch.cuda.is_available() else "cpu",
+        **weight_format(spec),
     )
     metrics = MetricRecord({"num-examples": len(examples), "loss": result["loss"]})
     arrays = ArrayRecord(model.state_dict())
@@ -83,7 +84,9 @@ def evaluate(message: Message, context: Context) -> Message:
     """Test the model on the device's own data."""
     spec = load_spec(context.run_config)
     examples = _examples(spec, context)
-    loss, accuracy = test_model(_model(spec, message), examples.x, examples.y)
+    loss, accuracy = test_model(
+        _model(spec, message), examples.x, examples.y, **weight_format(spec)
+    )
     metrics = MetricRecord(
         {"num-examples": len(examples), "loss": loss, "accuracy": accuracy}
     )

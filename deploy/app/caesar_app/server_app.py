@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.runner.folder import RunFolder
 from flwr_caesar.runner.registry import build_clock, build_strategy
-from flwr_caesar.runner.spec import load_spec
+from flwr_caesar.runner.spec import load_spec, weight_format
 from flwr_caesar.tasks import load_test
 from flwr_caesar.tasks.models import build_model, training_flops
 
@@ -38,7 +38,7 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         model.load_state_dict(arrays.to_torch_state_dict())
-        loss, accuracy = test_model(model, test.x, test.y)
+        loss, accuracy = test_model(model, test.x, test.y, **weight_format(spec))
         folder.on_evaluation(server_round, accuracy=accuracy, loss=loss)
         return MetricRecord({"loss": loss, "accuracy": accuracy})
 
@@ -47,7 +47,7 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
         spec,
         on_record=folder.on_record,
         checkpoint=folder.checkpoint,
-        clock=build_clock(spec, lambda: training_flops(model, test.x[:1], test.y[:1])),
+        clock=build_clock(spec, lambda: training_flops(model, test.x[:1])),
     )
     initial = ArrayRecord(model.state_dict())
     result = strategy.start(

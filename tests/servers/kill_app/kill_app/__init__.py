@@ -1,0 +1,1 @@
+"""The demo's app, with points at which a test may kill it."""

@@ -1,1 +1,0 @@
-"""Devices that add one to a tensor of their own."""
