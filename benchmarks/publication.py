@@ -71,7 +71,7 @@ class Federation:
 
 
 def add(model: Model, update: Model) -> Model:
-    return {k: (v + update[k]).astype(v.dtype) for k, v in model.items()}
+    return {k: np.asarray(v + update[k], v.dtype) for k, v in model.items()}
 
 
 def seconds(function):  # type: ignore[no-untyped-def]
