@@ -55,7 +55,7 @@ def quantised(weight: Tensor, bits: int, levels: str = "uniform") -> Tensor:
     weight : torch.Tensor
         Floating point, on any device.
     bits : int
-        1 to 8. 1 is the sign times the mean magnitude.
+        1 to 8. 1 is the sign times the mean magnitude, both without zeros.
     levels : {"uniform", "power_of_two"}
         Spacing of the levels from 2 bits on: equally spaced and symmetric up to the
         largest magnitude, or zero and the powers of two just below it.
@@ -64,8 +64,8 @@ def quantised(weight: Tensor, bits: int, levels: str = "uniform") -> Tensor:
         return weight.clone()
     x = weight.float()
     if bits == 1:
-        mean = x.abs().mean(dtype=torch.float64).float()
-        found = torch.where(x < 0, -mean, mean)
+        present = torch.count_nonzero(x).clamp(min=1)
+        found = x.sign() * (x.abs().sum(dtype=torch.float64) / present).float()
     elif levels == "power_of_two":
         found = _power_of_two(x, top_level(bits))
     else:

@@ -27,7 +27,8 @@ def quantize_weights(x: Vector, bits: int, levels: str) -> tuple[Integers, np.fl
 
     - uniform: ``round(x / scale * top)`` with ``scale = max|x|``;
     - power of two: as `uniform.quantize_power_of_two`, whose peak is the scale;
-    - 1 bit: -1 for negative values, else 1, with ``scale = mean|x|``.
+    - 1 bit: the sign, and `scale` the mean of ``|x|`` over all ``x != 0``: what is
+      pruned stays 0.
 
     ``dequantize_weights(*quantize_weights(x))`` changes nothing a second time: each
     scale is a value that it decodes to, so it is found again exactly.
@@ -51,7 +52,7 @@ def quantize_weights(x: Vector, bits: int, levels: str) -> tuple[Integers, np.fl
     Rastegari et al. (2016), arXiv:1603.05279, for the scale at 1 bit.
     """
     if bits == 1:
-        return np.where(x < 0, -1, 1).astype(np.int32), mean_magnitude(x)
+        return np.sign(x).astype(np.int32), mean_magnitude(x[x != 0])
     if levels == "power_of_two":
         quanta, scale = quantize_power_of_two(x, bits)
         return quanta.astype(np.int32), scale
