@@ -27,10 +27,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from models import resnet18_arrays
 
 from flwr_caesar.codec import CodecState, Layout, update_layout
+from flwr_caesar.codec.frame import stamp
 from flwr_caesar.strategies import TopK
+from flwr_caesar.sync.protocol import UPDATE, DownloadHeader, UploadHeader
 from flwr_caesar.transport import (
     RECORD_KEY,
-    Timing,
+    DeviceReport,
     arrays_to_record,
     frame_to_record,
     record_to_frame,
@@ -45,7 +47,7 @@ class ReplayGrid(Grid):
     def __init__(self, num_nodes: int, reply: RecordDict) -> None:
         self.num_nodes = num_nodes
         self.reply = reply
-        self.requests: dict[str, int] = {}
+        self.requests: dict[str, Message] = {}
 
     def set_run(self, run: Run) -> None:
         """Ignore the run."""
@@ -65,9 +67,7 @@ class ReplayGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Remember whom to answer."""
-        self.requests = {
-            str(i): message.metadata.dst_node_id for i, message in enumerate(messages)
-        }
+        self.requests = {str(i): message for i, message in enumerate(messages)}
         return list(self.requests)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -82,8 +82,12 @@ class ReplayGrid(Grid):
                     for key, record in self.reply.items()
                 }
             )
+            request = self.requests[message_id]
+            node = request.metadata.dst_node_id
+            if RECORD_KEY in request.content:
+                _answer(node, request.content, content)
             message = Message(content, dst_node_id=1, message_type="train")
-            message.metadata.__dict__["_src_node_id"] = self.requests[message_id]
+            message.metadata.__dict__["_src_node_id"] = node
             message.metadata.__dict__["_reply_to_message_id"] = message_id
             replies.append(message)
         return replies
@@ -93,6 +97,28 @@ class ReplayGrid(Grid):
     ) -> Iterable[Message]:
         """Answer all at once, as Flower's own Grid does."""
         return self.pull_messages(self.push_messages(messages))
+
+
+def _answer(node: int, request: RecordDict, content: RecordDict) -> None:
+    """Make a reply one to this request, as a device of its own would."""
+    asked = DownloadHeader.from_dict(request.config_records[RECORD_KEY])
+    header = UploadHeader(
+        lineage=asked.lineage,
+        order=asked.order,
+        nonce=asked.nonce,
+        token=node.to_bytes(16, "big"),
+        status=UPDATE,
+        held=asked.target,
+        base=asked.target,
+        upload_id=node,
+    )
+    frame = stamp(
+        record_to_frame(content.array_records["arrays"]),
+        lineage=asked.lineage,
+        base_version=asked.target[0],
+    )
+    content["arrays"] = frame_to_record(frame)
+    content[RECORD_KEY] = DeviceReport().to_record(header)
 
 
 def _own_bytes(record: ArrayRecord) -> ArrayRecord:
@@ -118,11 +144,11 @@ def aggregate(strategy_name: str, num_replies: int) -> None:
         strategy = wrapped = TopK(inner, density=0.01)
         state = CodecState(update_layout(Layout.of(arrays)))
         reply["arrays"] = frame_to_record(wrapped.upload.encode(arrays, state)[0])
-        reply[RECORD_KEY] = Timing().to_record()
-        record_to_frame(reply["arrays"])
     strategy.start(
         ReplayGrid(num_replies, reply), arrays_to_record(arrays), num_rounds=1
     )
+    if isinstance(strategy, TopK) and strategy.history[0].dropped:
+        raise SystemExit(f"replies were dropped: {strategy.history[0].dropped}")
 
 
 def peak_mb(strategy_name: str, num_replies: int) -> float:
