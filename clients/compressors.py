@@ -92,8 +92,20 @@ def _kth_largest(x: Tensor, k: int) -> Tensor:
 
 
 def _round(x: Tensor, codec: QSGD, noise: Tensor) -> Tensor:
-    norm = x.abs().max() if codec.norm == "linf" else x.double().norm().float()
-    scaled = torch.where(norm > 0, x.abs() / norm, 0).mul(codec.levels)
+    norms = _norms(x.flatten(), codec).view_as(x)
+    scaled = torch.where(norms > 0, x.abs() / norms, 0).mul(codec.levels)
     low = scaled.floor()
     rounded = (low + (noise < scaled - low)).clamp(max=codec.levels)
-    return rounded.copysign(x).div(codec.levels).mul(norm)
+    return rounded.copysign(x).div(codec.levels).mul(norms)
+
+
+def _norms(x: Tensor, codec: QSGD) -> Tensor:
+    """Return for each element of a vector the norm of its bucket."""
+    n = len(x)
+    run = codec.bucket or n
+    rows = torch.nn.functional.pad(x, (0, -n % run)).view(-1, run)
+    if codec.norm == "linf":
+        norms = rows.abs().amax(dim=1)
+    else:
+        norms = rows.double().norm(dim=1).float()
+    return norms.repeat_interleave(run)[:n]

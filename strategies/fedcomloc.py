@@ -80,6 +80,9 @@ class FedComLoc(FramedStrategy):
     bits : int
         1 to 16: round what is kept to ``2**bits`` levels of its Euclidean norm,
         unbiased. 32: do not.
+    bucket : int
+        Consecutive elements of a tensor that share that norm; 0: all of a tensor, with
+        which few bits diverge. A norm costs 32 bits.
     values : {"float16", "float32"}
         Precision of the elements kept, without rounding to levels.
     exact_below : int
@@ -127,6 +130,7 @@ class FedComLoc(FramedStrategy):
         variant: str = "com",
         density: float = 1.0,
         bits: int = 32,
+        bucket: int = 512,
         values: str = "float16",
         exact_below: int = 1024,
         p: float = 0.1,
@@ -151,7 +155,9 @@ class FedComLoc(FramedStrategy):
                 f"{type(strategy).__name__} takes none: set control to false"
             )
         small = {"exact_below": exact_below}
-        codec = model_codec(density=density, bits=bits, values=values, **small)
+        codec = model_codec(
+            density=density, bits=bits, bucket=bucket, values=values, **small
+        )
         self._compressed = CompressedDownlink(codec) if variant == "global" else None
         super().__init__(
             strategy,
@@ -402,6 +408,7 @@ def model_codec(
     *,
     density: float,
     bits: int,
+    bucket: int = 512,
     values: str = "float16",
     exact_below: int = 1024,
 ) -> Codec:
@@ -409,7 +416,7 @@ def model_codec(
 
     Parameters
     ----------
-    density, bits, values, exact_below : float, int, str, int
+    density, bits, bucket, values, exact_below : float, int, int, str, int
         See `FedComLoc`. Below density 1 it is TopK; below 32 bits ``Q_r``, of what TopK
         kept if there is both; with neither, exact.
 
@@ -424,7 +431,8 @@ def model_codec(
         return get_codec("dense") if density == 1 else kept
     if not isinstance(bits, int) or not 1 <= bits <= 16:
         raise CodecError(f"bits must be 1 to 16, or 32 for none, not {bits}")
-    return get_codec({"id": "qsgd", "levels": 1 << bits, "norm": "l2", **both})
+    levels = {"levels": 1 << bits, "norm": "l2", "bucket": bucket}
+    return get_codec({"id": "qsgd", **levels, **both})
 
 
 @dataclass(frozen=True)

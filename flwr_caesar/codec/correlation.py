@@ -26,9 +26,17 @@ from .positions import (
     position_cost,
 )
 from .predict import narrow, widen
-from .select import count_kept, top_k
+from .select import count_kept, require_density, top_k
 from .state import CodecState
-from .uniform import MAX_BITS, MIN_BITS, Levels, allocate_bits, mean_square, top_level
+from .uniform import (
+    MAX_BITS,
+    MIN_BITS,
+    Levels,
+    allocate_bits,
+    mean_square,
+    require_mean_bits,
+    top_level,
+)
 from .values import read_magnitudes
 from .vector import Vector, gather, in_layout_order, scatter, slices
 
@@ -90,15 +98,8 @@ class Correlation(Codec):
     id: ClassVar[str] = "correlation"
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise CodecError(
-                f"correlation: density must be in (0, 1], not {self.density}"
-            )
-        if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise CodecError(
-                f"correlation: bits must be from {MIN_BITS} to {MAX_BITS}, "
-                f"not {self.bits}"
-            )
+        require_density(self.id, self.density)
+        require_mean_bits(self.id, self.bits)
         if self.budget < 0:
             raise CodecError(f"correlation: budget must be >= 0, not {self.budget}")
         if self.allocation not in ALLOCATIONS:

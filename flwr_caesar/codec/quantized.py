@@ -15,7 +15,7 @@ from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import count_kept, top_k_mask
+from .select import count_kept, require_density, top_k_mask
 from .state import CodecState
 from .uniform import (
     MAX_BITS,
@@ -26,6 +26,7 @@ from .uniform import (
     mean_square,
     quantize_power_of_two,
     quantize_uniform,
+    require_mean_bits,
     top_level,
 )
 from .values import read_magnitudes
@@ -66,15 +67,8 @@ class Quantized(Codec):
     id: ClassVar[str] = "quantized"
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise CodecError(
-                f"quantized: density must be in (0, 1], not {self.density}"
-            )
-        if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise CodecError(
-                f"quantized: bits must be from {MIN_BITS} to {MAX_BITS}, "
-                f"not {self.bits}"
-            )
+        require_density(self.id, self.density)
+        require_mean_bits(self.id, self.bits)
         if self.levels not in _LEVELS:
             raise CodecError(
                 f"quantized: levels must be one of {', '.join(_LEVELS)}, "

@@ -7,11 +7,24 @@ from typing import Any
 
 import numpy as np
 
+from .errors import CodecError
 from .positions import Positions
 from .vector import Vector
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 _MAGNITUDE_BITS = np.uint32(0x7FFFFFFF)
+
+
+def require_density(codec_id: str, density: float) -> None:
+    """Check the parameter `density`, the fraction of elements kept.
+
+    Raises
+    ------
+    CodecError
+        If it is not in ``(0, 1]``.
+    """
+    if not 0 < density <= 1:
+        raise CodecError(f"{codec_id}: density must be in (0, 1], not {density}")
 
 
 def count_kept(n: int, density: float) -> int:

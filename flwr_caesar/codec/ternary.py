@@ -9,12 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Codec
-from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import count_kept, top_k_mask
+from .select import count_kept, require_density, top_k_mask
 from .state import CodecState
 from .values import mean_magnitude, pack_signs, read_magnitudes, signed, unpack_signs
 from .vector import gather, in_layout_order, scatter, slices
@@ -47,8 +46,7 @@ class Ternary(Codec):
     id: ClassVar[str] = "ternary"
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise CodecError(f"ternary: density must be in (0, 1], not {self.density}")
+        require_density(self.id, self.density)
         require_exact_below(self.id, self.exact_below)
 
     def _encode(

@@ -14,7 +14,7 @@ from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
 from .layout import Array, Arrays, Layout
 from .positions import decode_positions, encode_positions, max_positions_bytes
-from .select import count_kept, top_k_mask
+from .select import count_kept, require_density, top_k_mask
 from .state import CodecState
 from .vector import gather, in_layout_order, scatter, slices
 
@@ -53,8 +53,7 @@ class TopK(Codec):
     id: ClassVar[str] = "topk"
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise CodecError(f"topk: density must be in (0, 1], not {self.density}")
+        require_density(self.id, self.density)
         if self.values not in _VALUE_DTYPES:
             raise CodecError(
                 f"topk: values must be one of {', '.join(_VALUE_DTYPES)}, "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import CodecError
 from .layout import Array
 from .vector import Vector
 
@@ -15,6 +16,20 @@ MAX_BITS = 8
 _LARGEST = np.finfo(np.float32).max
 
 Levels = np.ndarray[Any, np.dtype[np.int8]]
+
+
+def require_mean_bits(codec_id: str, bits: float) -> None:
+    """Check the parameter `bits`, the mean bits of a value.
+
+    Raises
+    ------
+    CodecError
+        If it is not from `MIN_BITS` to `MAX_BITS`.
+    """
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise CodecError(
+            f"{codec_id}: bits must be from {MIN_BITS} to {MAX_BITS}, not {bits}"
+        )
 
 
 def top_level(bits: int) -> int:

@@ -62,6 +62,21 @@ def test_rounding_is_to_the_codecs_levels_and_keeps_the_mean(norm, density, leve
     assert abs(along) < 5.3
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_each_bucket_has_a_norm_of_its_own(norm):
+    x = np.random.default_rng(1).laplace(0, 1, (10, 100)).astype(np.float32)
+    x[:, 60:] *= 50
+    config = {"id": "qsgd", "levels": 2, "norm": norm, "bucket": 60, "exact_below": 0}
+    drawn = compressor(config)(torch.from_numpy(x)).numpy().ravel()
+    codecs = decoded(config, x).ravel()
+    for start in range(0, 1000, 60):
+        run = x.ravel()[start : start + 60]
+        norm_of_run = np.abs(run).max() if norm == "linf" else np.linalg.norm(run)
+        for found in (drawn, codecs):
+            level = found[start : start + 60] / norm_of_run * 2
+            np.testing.assert_allclose(level, np.rint(level), atol=1e-4)
+
+
 def test_what_is_on_a_level_stays_and_zeros_have_no_norm():
     compress = compressor({"id": "qsgd", "levels": 4, "exact_below": 0})
     x = torch.tensor([0.0, -1.0, 0.25, 0.5])

@@ -22,6 +22,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "qsgd", "levels": 1, "norm": "linf"},
     {"id": "qsgd", "levels": 255, "norm": "l2"},
     {"id": "qsgd", "levels": 256, "norm": "l2", "density": 0.4},
+    {"id": "qsgd", "levels": 16, "norm": "l2", "bucket": 512},
     {"id": "prune", "prune_rate": 0.4},
     {"id": "prune", "prune_rate": 0.4, "bits": 8},
     {"id": "prune", "prune_rate": 0.4, "bits": 5, "levels": "power_of_two"},

@@ -254,11 +254,15 @@ def levels(config: dict[str, Any], lossy: Table, sections: Sections) -> list[int
 
 
 def qsgd(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
-    norms = floats(sections["NORM"])
-    return [
-        f32(f32(level / config["levels"]) * norms[i])
-        for level, i in zip(levels(config, lossy, sections), owners(lossy), strict=True)
-    ]
+    norms = iter(floats(sections["NORM"]))
+    found = iter(levels(config, lossy, sections))
+    vector = []
+    for tensor in lossy:
+        for at in range(tensor.size):
+            if at % (config.get("bucket", 0) or tensor.size) == 0:
+                norm = next(norms)
+            vector.append(f32(f32(next(found) / config["levels"]) * norm))
+    return vector
 
 
 def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:

@@ -20,6 +20,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "prune", "bits": 1},
     {"id": "qsgd", "levels": 4096, "density": 0.5, "exact_below": 64},
     {"id": "qsgd", "levels": 7, "exact_below": 64},
+    {"id": "qsgd", "levels": 16, "norm": "l2", "bucket": 50, "exact_below": 0},
     {"id": "qsgd", "levels": 1, "norm": "l2", "exact_below": 0},
     {"id": "quantized", "density": 0.2, "bits": 4.5, "exact_below": 64},
     {"id": "quantized", "levels": "power_of_two", "exact_below": 0},

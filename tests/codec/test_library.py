@@ -31,6 +31,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"id": "qsgd", "levels": 0}, "levels"),
     ({"id": "qsgd", "levels": 65537}, "levels"),
     ({"id": "qsgd", "density": 0.0}, "density"),
+    ({"id": "qsgd", "bucket": -1}, "bucket"),
+    ({"id": "qsgd", "bucket": 0.5}, "bucket"),
     ({"id": "prune", "bits": 9}, "bits"),
     ({"id": "prune", "bits": 0}, "bits"),
     ({"id": "prune", "bits": 4, "levels": "log"}, "levels"),

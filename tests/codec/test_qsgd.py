@@ -69,6 +69,35 @@ def test_each_tensor_has_its_own_norm() -> None:
         np.testing.assert_allclose(decoded[name], array, rtol=1e-6)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_bucket_is_rounded_as_a_tensor_of_its_own(norm: str) -> None:
+    x = np.random.default_rng(2).laplace(0, 1, 1000).astype(np.float32)
+    x[256:512] = 0
+    c = QSGD(levels=4, norm=norm, bucket=256, exact_below=0)
+    decoded, _ = c.decode(c.encode({"x": x, "y": 100 * x})[0])
+    for scale, array in ((1, decoded["x"]), (100, decoded["y"])):
+        for start in range(0, 1000, 256):
+            own, run = array[start : start + 256], scale * x[start : start + 256]
+            size = np.abs(run).max() if norm == "linf" else np.linalg.norm(run)
+            unit = max(float(size), 1e-9) / 4
+            np.testing.assert_allclose(own / unit, np.rint(own / unit), atol=1e-4)
+            assert np.abs(own - run).max() <= 1.001 * unit
+
+
+def test_small_buckets_keep_few_levels_near() -> None:
+    x = np.random.default_rng(3).normal(0, 1, 100_000).astype(np.float32)
+
+    def error(bucket: int) -> float:
+        c = QSGD(levels=256, norm="l2", bucket=bucket)
+        decoded, _ = c.decode(c.encode({"x": x})[0])
+        return float(np.square(decoded["x"] - x).sum() / np.square(x).sum())
+
+    assert error(0) > 0.2
+    for bucket in (64, 512):
+        # A sixth, the mean of u (1 - u), of the square of a level.
+        assert error(bucket) == pytest.approx(bucket / 256**2 / 6, rel=0.1)
+
+
 def test_the_largest_share_is_kept_and_rounded():
     x = np.random.default_rng(3).laplace(0, 1, 2000).astype(np.float32)
     draws = [

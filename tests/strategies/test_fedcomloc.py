@@ -503,7 +503,7 @@ def test_a_message_smaller_by_what_is_left_out() -> None:
 )
 def test_the_codec_is_the_papers_compressor(density, bits, values) -> None:
     x = np.random.default_rng(0).normal(size=4000).astype(np.float32)
-    codec = model_codec(density=density, bits=bits, values=values)
+    codec = model_codec(density=density, bits=bits, bucket=0, values=values)
     got = codec.decode(codec.encode({"x": x})[0])[0]["x"]
     kept = x.copy()
     kept[np.argsort(-np.abs(x))[round(density * x.size) :]] = 0

@@ -258,6 +258,11 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "qsgd/symbols-in-two-parts": ({"id": "qsgd", "levels": 255, **_TINY}, [wide]),
     "qsgd/block": _twice("qsgd", levels=65536, norm="l2", **_TINY),
     "qsgd/density": _twice("qsgd", levels=16, norm="l2", density=0.3, **_TINY),
+    "qsgd/bucket": _twice("qsgd", levels=16, norm="l2", bucket=5, **_TINY),
+    "qsgd/bucket-symbols": (
+        {"id": "qsgd", "levels": 255, "density": 0.4, "bucket": 96, **_TINY},
+        [wide],
+    ),
     "quantized/uniform": _twice("quantized", density=0.3, bits=4.5, **_TINY),
     "quantized/power-of-two": _twice(
         "quantized", density=1.0, bits=3, levels="power_of_two", **_TINY
