@@ -11,7 +11,7 @@ from flwr_caesar.codec.bounds import error_over_bound
 from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.layout import Arrays
 
-from .parts import DevicePart
+from .part import DevicePart
 
 ERROR_OVER_BOUND = "error-over-bound"
 DECODED = "decoded"

@@ -24,7 +24,7 @@ from flwr_caesar.transport import (
 )
 
 from .control import next_control
-from .parts import DevicePart, extras
+from .part import DevicePart, extras
 
 _CONTROL = "control/"
 _SENT = "sent/"

@@ -23,7 +23,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.clients.parts import extras
+from flwr_caesar.clients.part import extras
 from flwr_caesar.codec import get_codec
 from flwr_caesar.strategies import FedComLoc
 from flwr_caesar.strategies.fedcomloc import model_codec

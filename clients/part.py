@@ -1,0 +1,96 @@
+"""The device's half of a method: what happens around the app's own training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import RecordDict
+
+from flwr_caesar.codec import Codec, inspect_frame
+from flwr_caesar.codec.lattice_model import ID as LATTICE_MODEL
+from flwr_caesar.codec.lattice_model import decode_model
+from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.sync.device import Received, decode_whole
+from flwr_caesar.sync.state import DeviceState
+
+
+@dataclass(frozen=True)
+class DevicePart:
+    """The device's half of a method; this one adds nothing.
+
+    What a part keeps between messages it puts into `DeviceState.extras`, which is
+    saved together with the residual.
+
+    Parameters
+    ----------
+    settings : mapping
+        From the server's plan; check before use.
+    """
+
+    settings: Mapping[str, Any]
+
+    def decode(
+        self, state: DeviceState | None, frame: bytes, base: Arrays | None
+    ) -> Mapping[str, Array]:
+        """Return the model in a download; see `flwr_caesar.sync.device.receive`."""
+        if inspect_frame(frame).config.get("id") == LATTICE_MODEL:
+            return decode_model(frame, base)
+        return decode_whole(frame, base)
+
+    def before(
+        self, received: Received, content: RecordDict
+    ) -> tuple[DeviceState, RecordDict]:
+        """Return the state to go on with, and what the app is to see.
+
+        Parameters
+        ----------
+        received : Received
+            With the model in it.
+        content : RecordDict
+            Of the message, with the model as a plain ArrayRecord. Not changed.
+        """
+        return received.state, content
+
+    def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
+        """Return the state to save before the reply leaves.
+
+        Parameters
+        ----------
+        state : DeviceState
+            With the upload in it.
+        trained : mapping of str to ndarray
+            What the app returned.
+        sent : mapping of str to ndarray
+            What the server decodes.
+        """
+        return state
+
+    def measure(self, codec: Codec, total: Arrays, sent: Arrays) -> Mapping[str, Any]:
+        """Return what the server is to know of an upload; small, as `report`.
+
+        Parameters
+        ----------
+        codec : Codec
+            That encoded it.
+        total : mapping of str to ndarray
+            What was encoded: the update and what was left of earlier ones.
+        sent : mapping of str to ndarray
+            What the server decodes.
+        """
+        return {}
+
+    def report(self, state: DeviceState) -> Mapping[str, Any]:
+        """Return what the server is to know, JSON-serialisable and small."""
+        return {}
+
+
+def extras(state: DeviceState | None, prefix: str) -> dict[str, Array]:
+    """Return what a part keeps under names that begin with a prefix, without it."""
+    kept = state.extras if state else {}
+    return {
+        name.removeprefix(prefix): array
+        for name, array in kept.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,44 @@
+"""The device's half of Caesar as published: models recovered from one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flwr_caesar.codec import Layout, get_codec, inspect_frame
+from flwr_caesar.codec.caesar_model import with_stale
+from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.sync.device import decode_whole
+from flwr_caesar.sync.state import DeviceState
+
+from .part import DevicePart, extras
+
+_TRAINED = "trained/"
+
+
+@dataclass(frozen=True)
+class Recovery(DevicePart):
+    """Recover a model that Caesar compressed, from the device's own last model.
+
+    The model that the device trained last is kept; the next download is decoded with
+    it as `flwr_caesar.codec.caesar_model.CaesarModel` says.
+    """
+
+    def decode(
+        self, state: DeviceState | None, frame: bytes, base: Arrays | None
+    ) -> Mapping[str, Array]:
+        """Return the recovered model.
+
+        A device that has not trained yet recovers it from the model it holds.
+        """
+        if base is None:
+            return decode_whole(frame, None)
+        own = extras(state, _TRAINED) or base
+        codec = get_codec(inspect_frame(frame).config)
+        return codec.decode(frame, with_stale(Layout.of(base), own))[0]
+
+    def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
+        """Keep the trained model."""
+        return replace(
+            state, extras={_TRAINED + name: array for name, array in trained.items()}
+        )
