@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from flwr.serverapp.strategy import (
     DifferentialPrivacyClientSideAdaptiveClipping,
@@ -14,6 +12,8 @@ from flwr.serverapp.strategy import (
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 
+from .nested import nested
+
 ClipsOnDevices = (
     DifferentialPrivacyClientSideFixedClipping
     | DifferentialPrivacyClientSideAdaptiveClipping
@@ -22,7 +22,7 @@ ClipsOnDevices = (
 
 def clips_on_devices(strategy: Strategy) -> ClipsOnDevices | None:
     """Return the strategy, this one or inside it, that has devices clip updates."""
-    for inner in _chain(strategy):
+    for inner in nested(strategy):
         if isinstance(inner, ClipsOnDevices):
             return inner
     return None
@@ -66,7 +66,7 @@ def require_no_accountant(strategy: Strategy) -> None:
     ValueError
         If there is one: what it counted before is not in the checkpoint.
     """
-    if any(getattr(inner, "accountant", None) for inner in _chain(strategy)):
+    if any(getattr(inner, "accountant", None) for inner in nested(strategy)):
         raise ValueError(
             "a checkpoint does not hold what a privacy accountant has counted, so a "
             "resumed run would understate the privacy spent: start without the "
@@ -96,10 +96,3 @@ def clip(update: Arrays, norm: float) -> dict[str, Array]:
         for name, array in floats.items()
     }
     return {**update, **scaled}
-
-
-def _chain(strategy: Strategy) -> Iterator[Strategy]:
-    inner: object = strategy
-    while isinstance(inner, Strategy):
-        yield inner
-        inner = getattr(inner, "strategy", None)

@@ -37,6 +37,7 @@ from .metrics import (
     read_weight,
     signature,
 )
+from .nested import weight_key
 
 if TYPE_CHECKING:
     from flwr_caesar.plan import Presence, VirtualClock
@@ -169,7 +170,7 @@ class StrategyWrapper(Strategy):
             raise ValueError(
                 f"max_residual_age must be at least 0, not {self._max_residual_age}"
             )
-        self._weight_key: str = getattr(strategy, "weighted_by_key", "num-examples")
+        self._weight_key = weight_key(strategy)
         self._requests: dict[int, Request] = {}
         self._opened: dict[int, tuple[ArrayRecord, Arrays]] = {}
         self._reports: dict[int, DeviceReport] = {}

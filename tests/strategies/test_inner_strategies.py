@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Context, Message, MetricRecord
 from flwr.serverapp.strategy import (
+    DifferentialPrivacyServerSideFixedClipping,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -121,3 +122,21 @@ def test_a_custom_metrics_function_sees_every_device() -> None:
         rounds=1,
     )
     assert seen == [[10, 20, 30, 40, 50, 60, 70]]
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_replies_are_weighed_by_the_innermost_key(private: bool) -> None:
+    strategy: Strategy = FedAvg(fraction_evaluate=0, weighted_by_key="norm")
+    if private:
+        strategy = DifferentialPrivacyServerSideFixedClipping(strategy, 0.0, 10.0, 3)
+
+    def by_norm(message: Message, context: Context, call_next) -> Message:
+        reply = call_next(message, context)
+        metrics = MetricRecord({"norm": 0.5})
+        reply.content["metrics"] = metrics
+        return reply
+
+    wrapped = TopK(strategy)
+    grid = LocalGrid(numpy_app(mods=[compression_mod, by_norm]), 3)
+    wrapped.start(grid, initial_model(), num_rounds=1)
+    assert not any(record.dropped for record in wrapped.history)
