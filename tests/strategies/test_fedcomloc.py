@@ -517,6 +517,14 @@ def test_the_codec_is_the_papers_compressor(density, bits, values) -> None:
     assert not got[kept == 0].any()
 
 
+@pytest.mark.parametrize("bits", [3, 4, 5, 8, 16])
+def test_few_bits_change_a_model_little(bits) -> None:
+    x = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+    codec = model_codec(density=1.0, bits=bits)
+    got = codec.decode(codec.encode({"x": x})[0])[0]["x"]
+    assert np.square(got - x).sum() < 0.05 * np.square(x).sum()
+
+
 def test_settings_reach_the_app_and_no_more_than_these() -> None:
     _, grid, _ = run(2, 1, variant="local", density=0.3, p=1.0)
     (config,) = {
