@@ -15,6 +15,7 @@ from flwr_caesar.clients import compression_mod
 from flwr_caesar.strategies import FedComLoc, TopK
 from flwr_caesar.strategies.framed import FramedStrategy
 from flwr_caesar.strategies.grid import StreamingGrid
+from flwr_caesar.strategies.pulls import Pulls
 from flwr_caesar.strategies.wrapper import NOT_ANSWERED
 
 from .apps import initial_model, numpy_app
@@ -39,18 +40,11 @@ class UploadingGrid(LocalGrid):
         self.slow = set(slow)
         self.uploaded = threading.Event()
         self.failure: Exception | None = None
-        self.pulling = self.most_pulling = 0
-        self._count = threading.Lock()
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         ready = [self._replies.pop(i) for i in message_ids if i in self._replies]
         if any(reply.metadata.src_node_id in self.slow for reply in ready):
-            with self._count:
-                self.pulling += 1
-                self.most_pulling = max(self.most_pulling, self.pulling)
             self.uploaded.wait(HANGS)
-            with self._count:
-                self.pulling -= 1
             if self.failure:
                 raise self.failure
         return ready
@@ -65,6 +59,14 @@ def grid() -> Iterator[UploadingGrid]:
 
 def inner() -> FedAvg:
     return FedAvg(fraction_evaluate=0.0)
+
+
+def requests(count: int) -> list[Message]:
+    content = RecordDict({"arrays": initial_model(), "config": CONFIG})
+    return [
+        Message(content, dst_node_id=node, message_type="train")
+        for node in range(1, count + 1)
+    ]
 
 
 @pytest.mark.parametrize("options", [{"deadline": 1.0}, {"quorum": 0.75}])
@@ -92,11 +94,7 @@ def test_fedcomloc_settles_without_it(grid) -> None:
 
 def test_others_come_first_and_it_comes_when_it_is_uploaded(grid) -> None:
     came = []
-    arrays = RecordDict({"arrays": initial_model(), "config": CONFIG})
-    requests = [
-        Message(arrays, dst_node_id=node, message_type="train") for node in range(1, 5)
-    ]
-    for arrival in StreamingGrid(grid).send_and_receive(requests):
+    for arrival in StreamingGrid(grid).send_and_receive(requests(4)):
         came.append(arrival.node_id)
         if len(came) == 3:
             grid.uploaded.set()
@@ -159,12 +157,17 @@ def test_a_run_that_was_stopped_stops(grid) -> None:
 
 
 def test_replies_in_transfer_are_bounded_by_their_bytes(monkeypatch) -> None:
-    monkeypatch.setattr("flwr_caesar.strategies.pulls._HELD_BYTES", 1)
+    monkeypatch.setattr("flwr_caesar.strategies.pulls._PATIENCE", 0.0)
     grid = UploadingGrid(num_nodes=8, slow=range(1, 9))
-    strategy = TopK(inner(), deadline=3.0)
-    strategy.start(grid, initial_model(), num_rounds=1)
-    assert grid.most_pulling == 4
-    assert len(strategy.history[0].dropped) == 8
+    for nbytes, most in ((64 << 20, 4), (10 << 20, 6)):
+        pulls = Pulls(grid)
+        ids = list(grid.push_messages(requests(8)))
+        monkeypatch.setattr(
+            "flwr_caesar.strategies.pulls._BYTES_PER_SECOND", nbytes * 50
+        )
+        assert list(pulls.sweep(ids, nbytes=nbytes)) == [None] * most
+        assert pulls.under_way == set(ids[:most])
+        assert list(pulls.sweep(ids, nbytes=nbytes)) == []
     grid.uploaded.set()
 
 
