@@ -86,32 +86,21 @@ def main() -> None:
             start = time.monotonic()
             run = measure(federation, settings, folder, 0.0)
             whole = time.monotonic() - start
-            for row in run.rounds:
+            before = 0.0
+            for row in run.rounds[1:]:
                 devices = sorted(
                     (each for each in run.devices if each["round"] == row["round"]),
                     key=lambda each: each["link"],
                 )
-                seconds = " ".join(
-                    f"{float(each['seconds_round_trip']):.1f}" for each in devices
-                )
-                late = [
-                    f"device {d['link']}: {d['dropped']}"
-                    for d in devices
-                    if d["dropped"]
-                ]
+                trips = [f"{float(d['seconds_round_trip']):.1f}" for d in devices]
+                late = [f"{d['link']}: {d['dropped']}" for d in devices if d["dropped"]]
+                seconds, before = float(row["seconds"]) - before, float(row["seconds"])
                 print(
-                    f"| {name} | {row['round']} | {float(row['seconds']):.1f} "
-                    f"| {seconds} | {'; '.join(late)} |",
+                    f"| {name} | {row['round']} | {seconds:.1f} | {' '.join(trips)} "
+                    f"| {'; '.join(late)} |",
                     flush=True,
                 )
-            print(f"the run took {whole:.1f} s;", kept(folder, home / "state"))
-            print(
-                "\n".join(
-                    line
-                    for line in (home / f"{name}.log").read_text().splitlines()
-                    if "in transfer" in line
-                )
-            )
+            print(f"the run took {whole:.1f} s; {kept(folder, home / 'state')}")
 
 
 if __name__ == "__main__":
