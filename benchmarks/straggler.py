@@ -1,9 +1,9 @@
 """A device whose upload outlasts the round: real SuperNodes in network namespaces.
 
 As in thin_links.py, with three devices, the uplink of one so thin that its upload takes
-much longer than the rest of the round. Prints a table: how long rounds take that close
-at a deadline or at a quorum, and what the thin device has kept. Needs root, iproute2
-and about five minutes.
+much longer than the rest of the round: how long rounds take that close at a deadline or
+at a quorum, and what the thin device has kept. Writes docs/benchmarks/straggler.md.
+Needs root, iproute2 and about three minutes.
 
     python benchmarks/straggler.py
 """
@@ -13,16 +13,27 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from thin_links import SERVER, UPLINK, Federation, Link, ip, join, measure, namespace
+from environment import describe
+from thin_links import (
+    SERVER,
+    UPLINK,
+    Federation,
+    Link,
+    Measured,
+    ip,
+    join,
+    measure,
+    namespace,
+)
 
 from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.protocol import device_id
 
+TABLE = Path(__file__).parent.parent / "docs" / "benchmarks" / "straggler.md"
 THIN = 2
 CLOSES = {"deadline": "+strategy.deadline={deadline}", "quorum": "+strategy.quorum=0.6"}
 
@@ -34,9 +45,9 @@ def thin_out(link: Link, mbit: float) -> None:
     ip(*where, "root", "tbf", *shape)
 
 
-def kept(folder: Path, state: Path) -> list[str]:
-    """Say of each device how often it was counted, and what it holds back."""
-    lines = []
+def uploads(folder: Path, state: Path) -> list[str]:
+    """Count for each device the uploads that were applied, and those it holds."""
+    counts = []
     with SqliteLedger(folder / "checkpoint") as ledger:
         head = ledger.head()
         assert head is not None
@@ -45,21 +56,55 @@ def kept(folder: Path, state: Path) -> list[str]:
                 device = store.load(head.lineage)
             if device is None:
                 continue
-            row = ledger.devices([device_id(device.token)])
-            applied = {upload for each in row.values() for upload in each.applied}
-            held = [u for u in device.pending if u.upload_id not in applied]
-            lines.append(f"{len(applied)} uploads applied, {len(held)} held")
+            rows = ledger.devices([device_id(device.token)]).values()
+            applied = {upload for row in rows for upload in row.applied}
+            held = {upload.upload_id for upload in device.pending} - applied
+            counts.append(f"{len(applied)} / {len(held)}")
+    return counts
+
+
+def table(name: str, run: Measured, counts: list[str]) -> list[str]:
+    """Return a row for each round of a run."""
+    lines, before = [], 0.0
+    for row in run.rounds[1:]:
+        devices = sorted(
+            (each for each in run.devices if each["round"] == row["round"]),
+            key=lambda each: each["link"],
+        )
+        trips = [
+            each["dropped"] or f"{float(each['seconds_round_trip']):.1f}"
+            for each in devices
+        ]
+        seconds, before = float(row["seconds"]) - before, float(row["seconds"])
+        lines.append(
+            f"| {name} | {row['round']} | {seconds:.1f} | {', '.join(trips)} "
+            f"| {', '.join(counts) if row is run.rounds[-1] else ''} |"
+        )
     return lines
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mbit", type=float, default=16.0, help="of all links")
     parser.add_argument("--uplink", type=float, default=0.1, help="of the thin one")
     parser.add_argument("--deadline", type=float, default=40.0)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=TABLE)
     args = parser.parse_args()
+    lines = [
+        "# A device whose upload outlasts the round",
+        "",
+        "Three real SuperNodes in network namespaces, on links of",
+        f"{args.mbit:g} Mbit/s; `tc tbf` holds the last uplink to {args.uplink:g}",
+        "Mbit/s. The CNN on MNIST-5k, 20 local steps, `topk` with 0.9 of the values:",
+        "about 0.8 MB from each device. After the last round, for each device: uploads",
+        "that were applied, and those it holds until it learns that they were not.",
+        "",
+        "| closes by | round | s of the round | s of each device "
+        "| uploads applied / held |",
+        "| --- | --: | --: | --- | --- |",
+    ]
     prefix = f"fs{os.getpid()}"
     links = [Link(i, args.mbit, prefix) for i in range(3)]
     with ExitStack() as stack:
@@ -73,34 +118,20 @@ def main() -> None:
         federation = Federation(server, links, home)
         stack.callback(federation.stop)
         federation.start()
-        print("| closes by | round | s of the round | s of each device | not applied |")
-        print("| --- | --: | --: | --- | --- |")
         for name, close in CLOSES.items():
+            close = close.format(deadline=args.deadline)
             settings = [
                 *("strategy=topk", "strategy.density=0.9", "strategy.values=float32"),
                 *(f"federation.num_supernodes={len(links)}", f"rounds={args.rounds}"),
                 *("federation=local", "data.partition.kind=iid", "train.steps=20"),
-                close.format(deadline=args.deadline),
+                close,
             ]
-            folder = home / name
-            start = time.monotonic()
-            run = measure(federation, settings, folder, 0.0)
-            whole = time.monotonic() - start
-            before = 0.0
-            for row in run.rounds[1:]:
-                devices = sorted(
-                    (each for each in run.devices if each["round"] == row["round"]),
-                    key=lambda each: each["link"],
-                )
-                trips = [f"{float(d['seconds_round_trip']):.1f}" for d in devices]
-                late = [f"{d['link']}: {d['dropped']}" for d in devices if d["dropped"]]
-                seconds, before = float(row["seconds"]) - before, float(row["seconds"])
-                print(
-                    f"| {name} | {row['round']} | {seconds:.1f} | {' '.join(trips)} "
-                    f"| {'; '.join(late)} |",
-                    flush=True,
-                )
-            print(f"the run took {whole:.1f} s; {kept(folder, home / 'state')}")
+            run = measure(federation, settings, home / name, 0.0)
+            counts = uploads(home / name, home / "state")
+            lines += table(f"`{close}`", run, counts)
+    lines += ["", describe("python benchmarks/straggler.py", ("flwr", "numpy"))]
+    args.output.write_text("\n".join(lines) + "\n")
+    print(args.output.read_text())
 
 
 if __name__ == "__main__":

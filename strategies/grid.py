@@ -70,6 +70,7 @@ class StreamingGrid(Grid):
         self._grid = grid
         self._deadline = math.inf if deadline is None else deadline
         self._quorum = 1.0 if quorum is None else quorum
+        self._largest_reply = 0
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -131,8 +132,9 @@ class StreamingGrid(Grid):
         patience = min(math.inf if timeout is None else timeout, self._deadline)
         enough = math.ceil(self._quorum * len(requests))
         answered = 0
-        # Until a reply was seen, suppose that it is as large as its request.
-        largest = max((_nbytes(message) for message in requests), default=0)
+        # Until a reply was seen, suppose that it is as large as in the last phase, or
+        # in the first as its request.
+        supposed = self._largest_reply or max(map(_nbytes, requests), default=0)
         seen = 0
         sent = time.monotonic()
         until = sent + patience
@@ -148,7 +150,7 @@ class StreamingGrid(Grid):
         while waiting:
             arrived = False
             start = time.monotonic()
-            for reply in pulls.sweep(list(waiting), nbytes=seen or largest):
+            for reply in pulls.sweep(list(waiting), nbytes=seen or supposed):
                 if reply is None:
                     if answered >= enough or time.monotonic() >= until:
                         break
@@ -159,6 +161,7 @@ class StreamingGrid(Grid):
                 arrived = True
                 answered += not reply.has_error()
                 seen = max(seen, _nbytes(reply))
+                self._largest_reply = seen or self._largest_reply
                 yield Arrival(node_id, reply, time.monotonic() - sent)
                 del reply
             now = time.monotonic()

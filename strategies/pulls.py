@@ -18,6 +18,7 @@ _MOST_INLINE = 64
 _MOST_THREADS = 256
 _LEAST_THREADS = 4
 _PATIENCE = 0.25
+_LONGEST_PATIENCE = 2.0
 _BYTES_PER_SECOND = 32e6
 
 
@@ -77,7 +78,7 @@ class Pulls:
             batch = room = min(max(room, 1), _MOST_INLINE)
         else:
             room = min(max(room, _LEAST_THREADS), _MOST_THREADS)
-        patience = _PATIENCE + nbytes / _BYTES_PER_SECOND
+        patience = min(_PATIENCE + nbytes / _BYTES_PER_SECOND, _LONGEST_PATIENCE)
         asked = [each for each in message_ids if each not in self.under_way]
         for start in range(0, len(asked), batch):
             if len(self.under_way) >= room:

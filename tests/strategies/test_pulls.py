@@ -171,6 +171,23 @@ def test_replies_in_transfer_are_bounded_by_their_bytes(monkeypatch) -> None:
     grid.uploaded.set()
 
 
+def test_replies_are_taken_for_as_large_as_those_before(grid, monkeypatch) -> None:
+    grid.uploaded.set()
+    sizes, sweep = [], Pulls.sweep
+
+    def noted(pulls, message_ids, *, nbytes):
+        sizes.append(nbytes)
+        return sweep(pulls, message_ids, nbytes=nbytes)
+
+    monkeypatch.setattr(Pulls, "sweep", noted)
+    strategy = TopK(inner())
+    strategy.start(grid, initial_model(), num_rounds=2)
+    first, second = strategy.history
+    assert sizes[0] == max(device.bytes_down for device in first.devices)
+    assert sizes[-1] == max(device.bytes_up for device in first.devices)
+    assert second.dropped == {}
+
+
 def test_nothing_is_left_running(grid) -> None:
     before = set(threading.enumerate())
     TopK(inner(), deadline=1.0).start(grid, initial_model(), num_rounds=1)
