@@ -389,9 +389,8 @@ def report(results: dict[str, Measured], links: list[Link], args: Any) -> str:
         "the device's own report.",
         "",
         "Round trips are what the ServerApp sees. When a reply is announced, Flower's",
-        "Grid waits for its arrays, however slowly they are uploaded, asks for them",
-        "again after 1, 2, 4 and 8 s, and hands over no other reply meanwhile. So",
-        "quick devices often share the arrival of a slow one, and overheads contain",
+        "Grid waits for its arrays and asks for them again after 1, 2, 4 and 8 s, so",
+        "a reply is seen up to 10 s after the end of its upload; overheads contain",
         "that.",
         "",
         describe(

@@ -6,18 +6,20 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from logging import INFO
 
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore import log
 from flwr.supercore.run import Run
 
 from flwr_caesar.transport import arrays_nbytes
 
+from .pulls import Pulls
+
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 2.0
-_PULL_BYTES = 64 << 20
-_MAX_PULL = 64
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class StreamingGrid(Grid):
     """Wrap a Grid so that `send_and_receive` yields each reply once it is there.
 
     Decoding then overlaps waiting, arrival times are the server's own clock, and no
-    more than about 64 MB of replies are in memory at once.
+    more than about 64 MB of replies, or 4 larger ones, are in memory at once. A reply
+    that is still being uploaded holds up neither the others nor the end of the phase;
+    see `Pulls`.
 
     Parameters
     ----------
@@ -66,6 +70,7 @@ class StreamingGrid(Grid):
         self._grid = grid
         self._deadline = math.inf if deadline is None else deadline
         self._quorum = 1.0 if quorum is None else quorum
+        self._largest_reply = 0
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -127,8 +132,12 @@ class StreamingGrid(Grid):
         patience = min(math.inf if timeout is None else timeout, self._deadline)
         enough = math.ceil(self._quorum * len(requests))
         answered = 0
-        largest = max((_nbytes(message) for message in requests), default=0)
+        # Until a reply was seen, suppose that it is as large as in the last phase, or
+        # in the first as its request.
+        supposed = self._largest_reply or max(map(_nbytes, requests), default=0)
+        seen = 0
         sent = time.monotonic()
+        until = sent + patience
         ids = list(self._grid.push_messages(requests)) if requests else []
         waiting = {
             message_id: request.metadata.dst_node_id
@@ -136,31 +145,35 @@ class StreamingGrid(Grid):
             if message_id
         }
         del requests
+        pulls = Pulls(self._grid)
         pause = _FIRST_PAUSE
-        seen = 0
         while waiting:
             arrived = False
-            # Until a reply was seen, suppose that it is as large as its request.
-            batch = min(max(_PULL_BYTES // max(seen or largest, 1), 1), _MAX_PULL)
-            pending = list(waiting)
-            for start in range(0, len(pending), batch):
-                pulled = list(self._grid.pull_messages(pending[start : start + batch]))
-                while pulled:
-                    reply = pulled.pop(0)
-                    node_id = waiting.pop(reply.metadata.reply_to_message_id, None)
-                    if node_id is None:
-                        continue
-                    arrived = True
-                    answered += not reply.has_error()
-                    seen = max(seen, _nbytes(reply))
-                    yield Arrival(node_id, reply, time.monotonic() - sent)
-                    del reply
-            left = patience - (time.monotonic() - sent)
-            if answered >= enough or left <= 0:
-                return
+            start = time.monotonic()
+            for reply in pulls.sweep(list(waiting), nbytes=seen or supposed):
+                if reply is None:
+                    if answered >= enough or time.monotonic() >= until:
+                        break
+                    continue
+                node_id = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if node_id is None:
+                    continue
+                arrived = True
+                answered += not reply.has_error()
+                seen = max(seen, _nbytes(reply))
+                self._largest_reply = seen or self._largest_reply
+                yield Arrival(node_id, reply, time.monotonic() - sent)
+                del reply
+            now = time.monotonic()
+            if answered >= enough or now >= until:
+                break
             if waiting:
                 pause = _FIRST_PAUSE if arrived else min(pause * 1.5, _LONGEST_PAUSE)
-                time.sleep(min(pause, left))
+                if not arrived:  # asking takes half of the time at the most
+                    pause = max(pause, now - start)
+                time.sleep(min(pause, until - now))
+        if pulls.under_way:
+            log(INFO, "Not waited for: %d replies in transfer", len(pulls.under_way))
 
 
 def _nbytes(message: Message) -> int:

@@ -40,7 +40,14 @@ class InlineGrid(Grid):
         How many there are; node `i` has the partition id ``i - 1``.
     run_config : mapping, optional
         Of the run.
+
+    Attributes
+    ----------
+    inline : bool
+        True: pulls are work, and must come one after another; see `Pulls`.
     """
+
+    inline = True
 
     def __init__(
         self, app: ClientApp, num_nodes: int, run_config: dict[str, Any] | None = None
