@@ -148,6 +148,9 @@ def _push(
     table: States,
 ) -> None:
     """Encode symbols, last row first, appending each row's words to `words`."""
+    if len(states) <= _NARROW_LANES:
+        _push_narrow(states, words, symbols, contexts, table)
+        return
     lanes = len(states)
     rows = max(_BLOCK // lanes, 1)
     bounds = [*range(0, len(symbols), rows * lanes), len(symbols)]
@@ -158,24 +161,52 @@ def _push(
         index *= MAX_ALPHABET
         index += symbols[start:stop]
         packed = table[index]
-        frequency = packed >> np.uint32(16)
-        cumulative = packed & np.uint32(0xFFFF)
+        frequency = packed >> _WORD_SHIFT
+        cumulative = packed & _WORD_MASK
         limit = (frequency << np.uint32(32 - SCALE_BITS)) - np.uint32(1)
         rest = np.uint32(SCALE) - frequency
         first = (stop - start - 1) // lanes * lanes
         for a in range(first, -1, -lanes):
             b = min(a + lanes, stop - start)
-            x, q, over = states[: b - a], quotient[: b - a], full[: b - a]
-            np.greater(x, limit[a:b], out=over)
-            lane = np.flatnonzero(over)
+            f = frequency[a:b]
+            x, q, over = states, quotient, full
+            if len(f) < lanes:
+                x, q, over = (v[: len(f)] for v in (x, q, over))
+            np.greater(x, limit[a:b], over)
+            (lane,) = over.nonzero()
             if len(lane):
                 large = x[lane]
                 words.append(large.astype(np.uint16))
-                x[lane] = large >> np.uint32(16)
-            np.floor_divide(x, frequency[a:b], out=q)
-            np.multiply(q, rest[a:b], out=q)
-            np.add(x, cumulative[a:b], out=x)
-            np.add(x, q, out=x)
+                x[lane] = large >> _WORD_SHIFT
+            np.floor_divide(x, f, q)
+            np.multiply(q, rest[a:b], q)
+            np.add(x, cumulative[a:b], x)
+            np.add(x, q, x)
+
+
+def _push_narrow(
+    states: States,
+    words: list[Words],
+    symbols: Symbols,
+    contexts: Array,
+    table: States,
+) -> None:
+    """Do what `_push` does, element by element."""
+    lanes = len(states)
+    x = states.tolist()
+    last_first: list[int] = []
+    packed = memoryview(table[contexts.astype(np.intp) * MAX_ALPHABET + symbols])
+    for i in range(len(symbols) - 1, -1, -1):
+        lane = i % lanes
+        state = x[lane]
+        frequency = packed[i] >> 16
+        if state >= frequency << (32 - SCALE_BITS):
+            last_first.append(state & 0xFFFF)
+            state >>= 16
+        quotient, remainder = divmod(state, frequency)
+        x[lane] = (quotient << SCALE_BITS) + remainder + (packed[i] & 0xFFFF)
+    states[:] = x
+    words.append(np.array(last_first[::-1], np.uint16))
 
 
 def _flush(states: States) -> Words:
