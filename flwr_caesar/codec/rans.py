@@ -195,7 +195,7 @@ def _push_narrow(
     lanes = len(states)
     x = states.tolist()
     last_first: list[int] = []
-    packed = memoryview(table[contexts.astype(np.intp) * MAX_ALPHABET + symbols])
+    packed = table[contexts.astype(np.intp) * MAX_ALPHABET + symbols].data
     for i in range(len(symbols) - 1, -1, -1):
         lane = i % lanes
         state = x[lane]
@@ -413,9 +413,9 @@ def _pull_narrow(
     lanes, count = len(states), len(words)
     position = 0
     x = states.tolist()
-    word, step = memoryview(words), memoryview(tables.steps)
+    word, step = words.data, tables.steps.data
     index = tables.rows[contexts]
-    entry = memoryview(index)
+    entry = index.data
     for i in range(len(symbols)):
         lane = i % lanes
         state = x[lane]
