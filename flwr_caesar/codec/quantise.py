@@ -122,9 +122,8 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
     scaled += np.float32(1 - dead_zone)
     if len(x) and not float(scaled.max()) < MAX_INDEX:
         raise CodecError(f"step {step} is too small for the largest element")
-    indices = scaled.astype(np.int32)
-    np.negative(indices, out=indices, where=np.signbit(x))
-    return indices
+    np.copysign(scaled, x, out=scaled)
+    return scaled.astype(np.int32)
 
 
 def lattice_values(indices: Integers, exponent: int) -> Vector:
