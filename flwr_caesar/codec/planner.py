@@ -95,9 +95,15 @@ class Planner:
         self._x = x[chosen]
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
+        self._measured: dict[Plan, tuple[float, float]] = {}
 
     def measure(self, plan: Plan) -> tuple[float, float]:
         """Return bits an element and normalised squared error."""
+        if plan not in self._measured:
+            self._measured[plan] = self._measure(plan)
+        return self._measured[plan]
+
+    def _measure(self, plan: Plan) -> tuple[float, float]:
         octaves = math.log2(plan.step.value / self._reference.value)
         shifted = np.clip(self._classes - round(4 * octaves), 0, 95).astype(np.uint8)
         q = quantise_dead_zone(self._x, plan.step.value, plan.dead_zone)
