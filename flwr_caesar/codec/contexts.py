@@ -285,7 +285,8 @@ def plan_contexts(
         fine = classes[part].astype(np.uint16)
         if histories is not None:
             fine += histories[part].astype(np.uint16) * np.uint16(CLASSES)
-        counts += count_symbols(to_symbols(indices[part]), fine, len(counts))
+        found = count_symbols(to_symbols(indices[part]), fine, len(counts))
+        counts[:, : found.shape[1]] += found
     used = np.flatnonzero(counts.any(axis=0))
     alphabet = int(used[-1]) + 1 if len(used) else 1
     by_class = counts[:, :alphabet].reshape(kinds, CLASSES, alphabet)

@@ -51,14 +51,22 @@ States = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def count_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> Array:
-    """Return how often each symbol occurs in each context, shape (contexts, 512)."""
-    joint = np.zeros(num_contexts * MAX_ALPHABET, np.int64)
+    """Return how often each symbol up to the largest occurs in each context.
+
+    Returns
+    -------
+    ndarray of int64, shape (num_contexts, alphabet)
+        The alphabet ends with the largest symbol.
+    """
+    alphabet = int(symbols.max(initial=0)) + 1
+    joint = np.zeros(num_contexts * alphabet, np.int64)
     for start in range(0, len(symbols), _BLOCK):
         stop = start + _BLOCK
-        index = contexts[start:stop].astype(np.int64) * MAX_ALPHABET
+        index = contexts[start:stop].astype(np.int64)
+        index *= alphabet
         index += symbols[start:stop]
         joint += np.bincount(index, minlength=len(joint))
-    return joint.reshape(num_contexts, MAX_ALPHABET)
+    return joint.reshape(num_contexts, alphabet)
 
 
 def entropy_bits(counts: Array) -> float:
