@@ -131,8 +131,6 @@ def lattice_values(indices: Integers, exponent: int) -> Vector:
     return np.ldexp(indices.astype(np.float32), exponent)
 
 
-def normalised_error(x: Array, xhat: Array) -> float:
-    """Return ``||x - xhat||^2 / ||x||^2``; 0 for a vector of zeros."""
-    energy = float(np.square(x, dtype=np.float64).sum())
-    error = float(np.square(np.subtract(x, xhat, dtype=np.float64)).sum())
-    return error / energy if energy else 0.0
+def energy(x: Array) -> float:
+    """Return ``||x||^2``."""
+    return float(np.square(x, dtype=np.float64).sum())
