@@ -73,12 +73,13 @@ class TopK(Codec):
             for part in slices(lossy):
                 x = vector[part]
                 kept[part] = top_k_mask(x, count_kept(len(x), self.density))
+            positions = np.flatnonzero(kept)
             with np.errstate(over="ignore"):
-                values = vector[kept].astype(_VALUE_DTYPES[self.values])
+                values = vector[positions].astype(_VALUE_DTYPES[self.values])
             if not np.isfinite(values).all():
                 raise CodecError("topk: an element exceeds the range of float16")
             sections += [
-                Section("POS", encode_positions(np.flatnonzero(kept), len(vector))),
+                Section("POS", encode_positions(positions, len(vector))),
                 Section("VAL", values.tobytes()),
             ]
         return sections, {}
