@@ -36,7 +36,8 @@ class DevicePart:
     ) -> Mapping[str, Array]:
         """Return the model in a download; see `flwr_caesar.sync.device.receive`."""
         if inspect_frame(frame).config.get("id") == LATTICE_MODEL:
-            return decode_model(frame, base)
+            known = state.digest if state else None
+            return decode_model(frame, base, base_digest=known)
         return decode_whole(frame, base)
 
     def before(

@@ -105,12 +105,11 @@ class WholeDownlink(Downlink):
 
     def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the model as devices will decode it."""
-        return self.codec.decode(self.codec.encode(model)[0])[0]
+        return self.codec.encode_decoded(model)[1]
 
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
-        frame, _ = self.codec.encode(model)
-        decoded, _ = self.codec.decode(frame)
+        frame, decoded, _ = self.codec.encode_decoded(model)
         self._frame = frame_to_record(frame)
         self._version = number, model_digest(decoded)
         return self._version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -66,6 +66,16 @@ class Codec(ABC):
     ) -> tuple[dict[str, Array], Mapping[str, Array]]:
         """Return the arrays and the shared memory after this frame."""
 
+    def _encode_decoded(
+        self, arrays: Arrays, layout: Layout, state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array] | None]:
+        """Return what `_encode` does, and what `_decode` will make of it.
+
+        `None` if that takes decoding the frame. A codec that knows it from encoding
+        overrides this.
+        """
+        return *self._encode(arrays, layout, state), None
+
     def error_bound(self, arrays: Arrays) -> Mapping[str, Array] | None:
         """Return the largest error promised for each element, if the codec has one.
 
@@ -101,13 +111,55 @@ class Codec(ABC):
         CodecError
             If a dtype is not supported, or an element is NaN or infinite.
         """
+        frame, after, _ = self._frame(arrays, state, self._encode)
+        return frame, after
+
+    def encode_decoded(
+        self, arrays: Arrays, state: CodecState | None = None
+    ) -> tuple[bytes, dict[str, Array], CodecState]:
+        """Encode, and tell what a decoder makes of the frame.
+
+        For a sender that needs to know what it left out. Equal to `encode` and then
+        `decode` of the frame, without decoding where the codec knows the outcome.
+
+        Parameters
+        ----------
+        arrays, state
+            See `encode`.
+
+        Returns
+        -------
+        tuple of bytes, dict and CodecState
+            The frame, the decoded arrays, and the state to pass to the next call.
+
+        Raises
+        ------
+        CodecError
+            As `encode` does, or if the decoded arrays would hold NaN or infinity.
+        """
+        frame, after, (decoded,) = self._frame(arrays, state, self._encode_decoded)
+        if decoded is None:
+            known = state is not None and state.layout.digest == after.layout.digest
+            base = state if known else CodecState(after.layout)
+            decoded, _ = self.decode(frame, base)
+        else:
+            require_finite(decoded)
+        return frame, decoded, after
+
+    def _frame(
+        self,
+        arrays: Arrays,
+        state: CodecState | None,
+        encode: Callable[..., tuple[Any, ...]],
+    ) -> tuple[bytes, CodecState, tuple[Any, ...]]:
+        """Return the frame of an `_encode`, the state after it, and the rest of it."""
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         layout = Layout.of(arrays)
         require_finite(arrays)
         known = state is not None and state.layout.digest == layout.digest
         previous = state if known else None
         remembered = previous if previous and previous.arrays else None
-        sections, memory = self._encode(arrays, layout, remembered)
+        sections, memory, *rest = encode(arrays, layout, remembered)
         table = [] if known else [Section(TABLE_TAG, layout.to_bytes(), itemsize=1)]
         frame = write_frame(
             config=self.config,
@@ -116,7 +168,7 @@ class Codec(ABC):
             state_version=previous.version if previous else 0,
             state_digest=previous.digest if previous else NO_DIGEST,
         )
-        return frame, _advance(layout, previous, memory)
+        return frame, _advance(layout, previous, memory), tuple(rest)
 
     def decode(
         self,

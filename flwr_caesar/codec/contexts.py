@@ -279,15 +279,17 @@ def plan_contexts(
     indices: Array, classes: Classes, histories: Classes | None
 ) -> ContextMap:
     """Choose the map with the fewest bits, tables included."""
-    counts = np.zeros((HISTORIES * CLASSES, MAX_ALPHABET), np.int64)
+    kinds = 1 if histories is None else HISTORIES
+    counts = np.zeros((kinds * CLASSES, MAX_ALPHABET), np.int64)
     for part in blocks(len(indices), _COUNTED):
         fine = classes[part].astype(np.uint16)
         if histories is not None:
             fine += histories[part].astype(np.uint16) * np.uint16(CLASSES)
-        counts += count_symbols(to_symbols(indices[part]), fine, len(counts))
+        found = count_symbols(to_symbols(indices[part]), fine, len(counts))
+        counts[:, : found.shape[1]] += found
     used = np.flatnonzero(counts.any(axis=0))
     alphabet = int(used[-1]) + 1 if len(used) else 1
-    by_class = counts[:, :alphabet].reshape(HISTORIES, CLASSES, alphabet)
+    by_class = counts[:, :alphabet].reshape(kinds, CLASSES, alphabet)
     used = np.flatnonzero(by_class.any(axis=(0, 2)))
     low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
     best: tuple[float, ContextMap] | None = None

@@ -58,9 +58,7 @@ class ErrorFeedback:
             else arrays[spec.name]
             for spec in layout.tensors
         }
-        frame, after = self.codec.encode(rounded, state)
-        known = state is not None and state.layout.digest == layout.digest
-        sent, _ = self.codec.decode(frame, state if known else CodecState(layout))
+        frame, sent, after = self.codec.encode_decoded(rounded, state)
         left = {name: _subtract(total[name], sent[name]) for name in total}
         return frame, replace(after, private=left)
 

@@ -15,8 +15,9 @@ from .contexts import as_channels, fit_scales, scale_classes
 from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
+from .integers import Integers
 from .lattice_block import decode_block, encode_block, max_block_bytes
-from .layout import Array, Arrays, Layout, TensorSpec
+from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from .planner import DEFAULT_DEAD_ZONE, Plan, Planner, Step
 from .quantise import lattice_values, quantise_dead_zone
 from .state import CodecState
@@ -93,23 +94,20 @@ class Lattice(Codec):
         exact, lossy = split_exact(layout, self.exact_below)
         sections = pack_exact(arrays, exact)
         if lossy:
-            coarse = [spec for spec in lossy if not self._is_fine(spec)] or lossy
-            plan = self._plan(gather(arrays, coarse), coarse)
-            indices = np.concatenate(
-                [
-                    quantise_dead_zone(
-                        gather(arrays, [spec]),
-                        math.ldexp(plan.step.value, -self._extra_bits(spec)),
-                        plan.dead_zone,
-                    )
-                    for spec in lossy
-                ]
-            )
-            head = _HEAD.pack(plan.step.exponent, plan.step.multiple)
-            sections += [
-                Section("LATT", head + encode_block(indices, lossy), itemsize=1)
-            ]
+            sections.append(_pack(*self._quantise(arrays, lossy), lossy))
         return sections, {}
+
+    def _encode_decoded(
+        self, arrays: Arrays, layout: Layout, state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array]]:
+        exact, lossy = split_exact(layout, self.exact_below)
+        sections = pack_exact(arrays, exact)
+        decoded = {s.name: np.array(arrays[s.name], to_dtype(s.dtype)) for s in exact}
+        if lossy:
+            step, indices = self._quantise(arrays, lossy)
+            sections.append(_pack(step, indices, lossy))
+            decoded |= self._values(step, indices, lossy)
+        return sections, {}, in_layout_order(layout, decoded)
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None
@@ -124,14 +122,36 @@ class Lattice(Codec):
             if not (_MIN_EXPONENT <= exponent <= _MAX_EXPONENT and 4 <= multiple <= 7):
                 raise CodecError("lattice has a malformed step")
             indices = decode_block(data[_HEAD.size :], lossy)
-            values = np.empty(len(indices), np.float32)
-            with np.errstate(over="ignore"):
-                for spec, part in zip(lossy, slices(lossy), strict=True):
-                    own = exponent - self._extra_bits(spec)
-                    values[part] = lattice_values(indices[part], own)
-                values *= np.float32(multiple)
-                arrays |= scatter(values, lossy)
+            arrays |= self._values(Step(multiple, exponent), indices, lossy)
         return in_layout_order(layout, arrays), {}
+
+    def _quantise(
+        self, arrays: Arrays, lossy: Sequence[TensorSpec]
+    ) -> tuple[Step, Integers]:
+        """Return the step and the indices of all tensors, one after another."""
+        coarse = [spec for spec in lossy if not self._is_fine(spec)] or lossy
+        plan = self._plan(gather(arrays, coarse), coarse)
+        indices = [
+            quantise_dead_zone(
+                gather(arrays, [spec]),
+                math.ldexp(plan.step.value, -self._extra_bits(spec)),
+                plan.dead_zone,
+            )
+            for spec in lossy
+        ]
+        return plan.step, np.concatenate(indices)
+
+    def _values(
+        self, step: Step, indices: Integers, lossy: Sequence[TensorSpec]
+    ) -> dict[str, Array]:
+        """Return the tensors that the indices stand for."""
+        values = np.empty(len(indices), np.float32)
+        with np.errstate(over="ignore"):
+            for spec, part in zip(lossy, slices(lossy), strict=True):
+                own = step.exponent - self._extra_bits(spec)
+                values[part] = lattice_values(indices[part], own)
+            values *= np.float32(step.multiple)
+            return scatter(values, lossy)
 
     def _is_fine(self, spec: TensorSpec) -> bool:
         return spec.size < self.fine_below
@@ -161,3 +181,8 @@ class Lattice(Codec):
             return planner.for_error(self.nmse)
         side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(vector)
         return planner.for_rate(max(self.rate - side, self.rate / 4))
+
+
+def _pack(step: Step, indices: Integers, lossy: Sequence[TensorSpec]) -> Section:
+    head = _HEAD.pack(step.exponent, step.multiple)
+    return Section("LATT", head + encode_block(indices, lossy), itemsize=1)

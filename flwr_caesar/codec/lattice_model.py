@@ -293,6 +293,7 @@ def decode_model(
     frame: bytes,
     base: Arrays | None = None,
     *,
+    base_digest: bytes | None = None,
     expected: Layout | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> dict[str, Array]:
@@ -304,6 +305,8 @@ def decode_model(
         A frame of codec ``"lattice_model"``.
     base : mapping of str to ndarray, optional
         The model that this side holds; not used by a frame of a whole model.
+    base_digest : bytes, optional
+        `model_digest` of `base` where it is known; computed if not given.
     expected : Layout, optional
         Tensors that a whole model must have. With `None` the frame's own table is
         believed, up to `max_bytes`.
@@ -329,7 +332,7 @@ def decode_model(
         base = None
         layout = read_layout(reader, expected, max_bytes)
     else:
-        base = _require_base(base, held)
+        base = _require_base(base, base_digest, held)
         layout = Layout.of(base)
         if layout.digest != reader.info.layout_digest:
             raise CodecError("frame is of another layout than the model it changes")
@@ -369,8 +372,8 @@ def _exact_below(config: Mapping[str, object]) -> int:
     return value
 
 
-def _require_base(base: Arrays | None, digest: bytes) -> Arrays:
-    if base is None or model_digest(base) != digest:
+def _require_base(base: Arrays | None, known: bytes | None, digest: bytes) -> Arrays:
+    if base is None or (known or model_digest(base)) != digest:
         raise StateMismatchError(
             f"frame changes model {digest.hex()}, which this side does not hold"
         )

@@ -11,7 +11,7 @@ import numpy as np
 from .blocks import blocks
 from .contexts import Classes, context_bits
 from .errors import CodecError
-from .quantise import normalised_error, quantise_dead_zone
+from .quantise import energy, quantise_dead_zone
 from .vector import Vector
 
 DEFAULT_DEAD_ZONE = 0.66
@@ -95,14 +95,23 @@ class Planner:
         self._x = x[chosen]
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
+        self._energy = energy(self._x)
+        self._measured: dict[Plan, tuple[float, float]] = {}
 
     def measure(self, plan: Plan) -> tuple[float, float]:
         """Return bits an element and normalised squared error."""
+        if plan not in self._measured:
+            self._measured[plan] = self._measure(plan)
+        return self._measured[plan]
+
+    def _measure(self, plan: Plan) -> tuple[float, float]:
         octaves = math.log2(plan.step.value / self._reference.value)
         shifted = np.clip(self._classes - round(4 * octaves), 0, 95).astype(np.uint8)
         q = quantise_dead_zone(self._x, plan.step.value, plan.dead_zone)
         bits = _CODER_OVERHEAD * context_bits(q, shifted) / len(q)
-        return bits, normalised_error(self._x, q * np.float32(plan.step.value))
+        xhat = q * np.float32(plan.step.value)
+        lost = energy(np.subtract(self._x, xhat, dtype=np.float64))
+        return bits, lost / self._energy if self._energy else 0.0
 
     def for_rate(self, rate: float) -> Plan:
         """Return the plan of least error with at most about `rate` bits an element."""
@@ -126,14 +135,13 @@ class Planner:
         return self._search(lambda m: m[1] > nmse, lambda m: m[0], coarser=False)
 
     def _whole_error(self, plan: Plan) -> float:
-        lost = energy = 0.0
+        lost = whole = 0.0
         for part in blocks(len(self._all)):
             x = self._all[part]
             q = quantise_dead_zone(x, plan.step.value, plan.dead_zone)
-            error = x - q * np.float32(plan.step.value)
-            lost += float(np.square(error, dtype=np.float64).sum())
-            energy += float(np.square(x, dtype=np.float64).sum())
-        return lost / energy if energy else 0.0
+            lost += energy(x - q * np.float32(plan.step.value))
+            whole += energy(x)
+        return lost / whole if whole else 0.0
 
     def _search(
         self,

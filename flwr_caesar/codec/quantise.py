@@ -122,9 +122,8 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
     scaled += np.float32(1 - dead_zone)
     if len(x) and not float(scaled.max()) < MAX_INDEX:
         raise CodecError(f"step {step} is too small for the largest element")
-    indices = scaled.astype(np.int32)
-    np.negative(indices, out=indices, where=np.signbit(x))
-    return indices
+    np.copysign(scaled, x, out=scaled)
+    return scaled.astype(np.int32)
 
 
 def lattice_values(indices: Integers, exponent: int) -> Vector:
@@ -132,8 +131,6 @@ def lattice_values(indices: Integers, exponent: int) -> Vector:
     return np.ldexp(indices.astype(np.float32), exponent)
 
 
-def normalised_error(x: Array, xhat: Array) -> float:
-    """Return ``||x - xhat||^2 / ||x||^2``; 0 for a vector of zeros."""
-    energy = float(np.square(x, dtype=np.float64).sum())
-    error = float(np.square(np.subtract(x, xhat, dtype=np.float64)).sum())
-    return error / energy if energy else 0.0
+def energy(x: Array) -> float:
+    """Return ``||x||^2``."""
+    return float(np.square(x, dtype=np.float64).sum())

@@ -34,8 +34,16 @@ _BLOCK = 1 << 16
 _BYTES_PER_LANE = 128
 _WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
+_NARROW_LANES = 12
 _SLOTS_PER_SYMBOL = 8
 _FEW_SLOTS = 64 << SCALE_BITS
+
+# Operands of no dimension: numpy takes twice as long to make one of a scalar.
+_SLOT_MASK = np.array(SCALE - 1, np.uint32)
+_SLOT_SHIFT = np.array(SCALE_BITS, np.uint32)
+_WORD_SHIFT = np.array(16, np.uint32)
+_WORD_MASK = np.array(0xFFFF, np.uint32)
+_LEAST = np.array(_LOW, np.uint32)
 
 Symbols = np.ndarray[Any, np.dtype[np.uint16]]
 Words = np.ndarray[Any, np.dtype[np.uint16]]
@@ -43,14 +51,22 @@ States = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def count_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> Array:
-    """Return how often each symbol occurs in each context, shape (contexts, 512)."""
-    joint = np.zeros(num_contexts * MAX_ALPHABET, np.int64)
+    """Return how often each symbol up to the largest occurs in each context.
+
+    Returns
+    -------
+    ndarray of int64, shape (num_contexts, alphabet)
+        The alphabet ends with the largest symbol.
+    """
+    alphabet = int(symbols.max(initial=0)) + 1
+    joint = np.zeros(num_contexts * alphabet, np.int64)
     for start in range(0, len(symbols), _BLOCK):
         stop = start + _BLOCK
-        index = contexts[start:stop].astype(np.int64) * MAX_ALPHABET
+        index = contexts[start:stop].astype(np.int64)
+        index *= alphabet
         index += symbols[start:stop]
         joint += np.bincount(index, minlength=len(joint))
-    return joint.reshape(num_contexts, MAX_ALPHABET)
+    return joint.reshape(num_contexts, alphabet)
 
 
 def entropy_bits(counts: Array) -> float:
@@ -140,6 +156,9 @@ def _push(
     table: States,
 ) -> None:
     """Encode symbols, last row first, appending each row's words to `words`."""
+    if len(states) <= _NARROW_LANES:
+        _push_narrow(states, words, symbols, contexts, table)
+        return
     lanes = len(states)
     rows = max(_BLOCK // lanes, 1)
     bounds = [*range(0, len(symbols), rows * lanes), len(symbols)]
@@ -150,24 +169,52 @@ def _push(
         index *= MAX_ALPHABET
         index += symbols[start:stop]
         packed = table[index]
-        frequency = packed >> np.uint32(16)
-        cumulative = packed & np.uint32(0xFFFF)
+        frequency = packed >> _WORD_SHIFT
+        cumulative = packed & _WORD_MASK
         limit = (frequency << np.uint32(32 - SCALE_BITS)) - np.uint32(1)
         rest = np.uint32(SCALE) - frequency
         first = (stop - start - 1) // lanes * lanes
         for a in range(first, -1, -lanes):
             b = min(a + lanes, stop - start)
-            x, q, over = states[: b - a], quotient[: b - a], full[: b - a]
-            np.greater(x, limit[a:b], out=over)
-            lane = np.flatnonzero(over)
+            f = frequency[a:b]
+            x, q, over = states, quotient, full
+            if len(f) < lanes:
+                x, q, over = (v[: len(f)] for v in (x, q, over))
+            np.greater(x, limit[a:b], over)
+            (lane,) = over.nonzero()
             if len(lane):
                 large = x[lane]
                 words.append(large.astype(np.uint16))
-                x[lane] = large >> np.uint32(16)
-            np.floor_divide(x, frequency[a:b], out=q)
-            np.multiply(q, rest[a:b], out=q)
-            np.add(x, cumulative[a:b], out=x)
-            np.add(x, q, out=x)
+                x[lane] = large >> _WORD_SHIFT
+            np.floor_divide(x, f, q)
+            np.multiply(q, rest[a:b], q)
+            np.add(x, cumulative[a:b], x)
+            np.add(x, q, x)
+
+
+def _push_narrow(
+    states: States,
+    words: list[Words],
+    symbols: Symbols,
+    contexts: Array,
+    table: States,
+) -> None:
+    """Do what `_push` does, element by element."""
+    lanes = len(states)
+    x = states.tolist()
+    last_first: list[int] = []
+    packed = table[contexts.astype(np.intp) * MAX_ALPHABET + symbols].data
+    for i in range(len(symbols) - 1, -1, -1):
+        lane = i % lanes
+        state = x[lane]
+        frequency = packed[i] >> 16
+        if state >= frequency << (32 - SCALE_BITS):
+            last_first.append(state & 0xFFFF)
+            state >>= 16
+        quotient, remainder = divmod(state, frequency)
+        x[lane] = (quotient << SCALE_BITS) + remainder + (packed[i] & 0xFFFF)
+    states[:] = x
+    words.append(np.array(last_first[::-1], np.uint16))
 
 
 def _flush(states: States) -> Words:
@@ -312,7 +359,7 @@ class _DecoderTables:
     def look_up(self, slots: Array, steps: States) -> None:
         """Fill `steps`, and turn `slots` into the entries of `values`."""
         if self.firsts is None:
-            np.take(self.steps, slots, out=steps, mode="wrap")
+            self.steps.take(slots, None, steps, "wrap")
             return
         entries = np.searchsorted(self.firsts, slots, side="right") - 1
         steps[:] = slots - self.firsts[entries]
@@ -328,35 +375,67 @@ def _pull(
     tables: _DecoderTables,
 ) -> int:
     """Decode into `symbols`, first row first; return how many words were read."""
+    if len(states) <= _NARROW_LANES and tables.firsts is None:
+        return _pull_narrow(states, words, symbols, contexts, tables)
     lanes = len(states)
     rows = max(_BLOCK // lanes, 1)
     position = 0
     wide = words.astype(np.uint32)
-    slot = np.empty(lanes, np.uint32)
-    packed = np.empty(lanes, np.uint32)
-    short = np.empty(lanes, bool)
+    x, s, p = states, np.empty(lanes, np.uint32), np.empty(lanes, np.uint32)
+    under = np.empty(lanes, bool)
     for start in range(0, len(symbols), rows * lanes):
         stop = min(start + rows * lanes, len(symbols))
         index = tables.rows[contexts[start:stop]]
         for a in range(0, stop - start, lanes):
-            b = min(a + lanes, stop - start)
-            x, s, p, under = (v[: b - a] for v in (states, slot, packed, short))
-            at = index[a:b]
-            np.bitwise_and(x, np.uint32(SCALE - 1), out=s)
-            np.add(at, s, out=at)
+            at = index[a : a + lanes]
+            if len(at) < lanes:
+                x, s, p, under = (v[: len(at)] for v in (x, s, p, under))
+            np.bitwise_and(x, _SLOT_MASK, s)
+            np.add(at, s, at)
             tables.look_up(at, p)
-            np.right_shift(x, np.uint32(SCALE_BITS), out=x)
-            np.right_shift(p, np.uint32(16), out=s)
-            np.multiply(x, s, out=x)
-            np.bitwise_and(p, np.uint32(0xFFFF), out=p)
-            np.add(x, p, out=x)
-            np.less(x, np.uint32(_LOW), out=under)
-            lane = np.flatnonzero(under)
+            np.right_shift(x, _SLOT_SHIFT, x)
+            np.right_shift(p, _WORD_SHIFT, s)
+            np.multiply(x, s, x)
+            np.bitwise_and(p, _WORD_MASK, p)
+            np.add(x, p, x)
+            np.less(x, _LEAST, under)
+            (lane,) = under.nonzero()
             k = len(lane)
             if k:
                 if position + k > len(wide):
                     raise CodecError("symbols are truncated")
-                x[lane] = (x[lane] << np.uint32(16)) | wide[position : position + k]
+                x[lane] = (x[lane] << _WORD_SHIFT) | wide[position : position + k]
                 position += k
         np.take(tables.values, index, out=symbols[start:stop], mode="wrap")
+    return position
+
+
+def _pull_narrow(
+    states: States,
+    words: Words,
+    symbols: Symbols,
+    contexts: Array,
+    tables: _DecoderTables,
+) -> int:
+    """Do what `_pull` does, element by element: rows too short to work on as arrays."""
+    lanes, count = len(states), len(words)
+    position = 0
+    x = states.tolist()
+    word, step = words.data, tables.steps.data
+    index = tables.rows[contexts]
+    entry = index.data
+    for i in range(len(symbols)):
+        lane = i % lanes
+        state = x[lane]
+        entry[i] = at = entry[i] + state % SCALE
+        packed = step[at]
+        state = (packed >> 16) * (state >> SCALE_BITS) + (packed & 0xFFFF)
+        if state < _LOW:
+            if position == count:
+                raise CodecError("symbols are truncated")
+            state = state << 16 | word[position]
+            position += 1
+        x[lane] = state
+    states[:] = x
+    np.take(tables.values, index, out=symbols, mode="wrap")
     return position

@@ -117,7 +117,10 @@ def check_round_trip(codec: Codec, arrays: Arrays) -> None:
 
 
 def check_purity(codec: Codec, rounds: Sequence[Arrays]) -> None:
-    """Check that equal calls give equal results and nothing given is changed."""
+    """Check that equal calls give equal results and nothing given is changed.
+
+    `Codec.encode_decoded` is `encode` and then `decode`.
+    """
     state = receiver = None
     for arrays in rounds:
         model = {name: _frozen(array) for name, array in arrays.items()}
@@ -125,7 +128,9 @@ def check_purity(codec: Codec, rounds: Sequence[Arrays]) -> None:
         frame, after = codec.encode(model, state)
         again, _ = codec.encode(model, state)
         assert frame == again, "encoding twice must give the same frame"
+        told = codec.encode_decoded(model, state)
         decoded, decoder_after = codec.decode(frame, receiver)
+        _check_told(told, frame, decoded)
         first = {name: _bytes(array) for name, array in decoded.items()}
         for array in decoded.values():
             array[...] = 0
@@ -138,6 +143,19 @@ def check_purity(codec: Codec, rounds: Sequence[Arrays]) -> None:
         for name, array in arrays.items():
             assert _bytes(array) == _bytes(model[name]), f"{name!r} was changed"
         state, receiver = after, decoder_after
+
+
+def _check_told(
+    told: tuple[bytes, Arrays, CodecState], frame: bytes, decoded: Arrays
+) -> None:
+    known, arrays, _ = told
+    assert known == frame, "encode_decoded must write the frame that encode does"
+    assert list(arrays) == list(decoded), "encode_decoded must keep names and order"
+    for name, array in decoded.items():
+        own = arrays[name]
+        assert (own.dtype, own.shape) == (array.dtype, array.shape), f"{name!r}"
+        same = _bytes(own) == _bytes(array)
+        assert same, f"{name!r} decodes to other values than encode_decoded told"
 
 
 def check_lock_step(codec: Codec, rounds: Sequence[Arrays]) -> None:

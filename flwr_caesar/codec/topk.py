@@ -12,11 +12,16 @@ from .base import Codec
 from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
-from .layout import Array, Arrays, Layout
-from .positions import decode_positions, encode_positions, max_positions_bytes
+from .layout import Array, Arrays, Layout, TensorSpec
+from .positions import (
+    Positions,
+    decode_positions,
+    encode_positions,
+    max_positions_bytes,
+)
 from .select import count_kept, require_density, top_k_mask
 from .state import CodecState
-from .vector import gather, in_layout_order, scatter, slices
+from .vector import Vector, gather, in_layout_order, scatter, slices
 
 _VALUE_DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
@@ -67,20 +72,29 @@ class TopK(Codec):
         exact, lossy = split_exact(layout, self.exact_below)
         sections = pack_exact(arrays, exact)
         if lossy:
-            vector = gather(arrays, lossy)
-            kept = np.empty(len(vector), bool)
-            for part in slices(lossy):
-                x = vector[part]
-                kept[part] = top_k_mask(x, count_kept(len(x), self.density))
+            positions, kept = self._largest(arrays, lossy)
             with np.errstate(over="ignore"):
-                values = vector[kept].astype(_VALUE_DTYPES[self.values])
+                values = kept.astype(_VALUE_DTYPES[self.values])
             if not np.isfinite(values).all():
                 raise CodecError("topk: an element exceeds the range of float16")
+            n = sum(spec.size for spec in lossy)
             sections += [
-                Section("POS", encode_positions(np.flatnonzero(kept), len(vector))),
+                Section("POS", encode_positions(positions, n)),
                 Section("VAL", values.tobytes()),
             ]
         return sections, {}
+
+    def _largest(
+        self, arrays: Arrays, lossy: Sequence[TensorSpec]
+    ) -> tuple[Positions, Vector]:
+        """Return where in all tensors the kept elements are, and what they are."""
+        vector = gather(arrays, lossy)
+        mask = np.empty(len(vector), bool)
+        for part in slices(lossy):
+            x = vector[part]
+            mask[part] = top_k_mask(x, count_kept(len(x), self.density))
+        positions = np.flatnonzero(mask)
+        return positions, vector[positions]
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None

@@ -294,11 +294,12 @@ def commit_update(
     if not state.pending and state.codec_arrays:
         last = CodecState(expected, state.codec_version, state.codec_arrays)
         memory = last if last.digest == header.memory else memory
-    raw, _ = codec.encode(total, memory)
-    frame = stamp(raw, lineage=state.lineage, base_version=state.version)
     sent: Mapping[str, Array] = {}
     if want_sent or (error_feedback and not is_model):
-        sent, _ = codec.decode(frame, memory)
+        raw, sent, _ = codec.encode_decoded(total, memory)
+    else:
+        raw, _ = codec.encode(total, memory)
+    frame = stamp(raw, lineage=state.lineage, base_version=state.version)
     if error_feedback and not is_model:
         residual = {
             spec.name: np.asarray(total[spec.name] - sent[spec.name])

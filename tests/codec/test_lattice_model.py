@@ -162,6 +162,20 @@ def test_a_wrong_base_is_refused():
         decode_model(encode_model(a), expected=Layout.of({"x": w["scalar"]}))
 
 
+def test_a_base_is_believed_to_be_what_its_digest_says_but_the_result_is_not():
+    rng = np.random.default_rng(1)
+    w = network(rng)
+    a = publish_model(w, None, -8)
+    b = publish_model(moved(w, rng, 0.1), a, -8)
+    frame = encode_model(b, a)
+    decoded = decode_model(frame, a.arrays(), base_digest=a.digest)
+    assert model_digest(decoded) == b.digest
+    with pytest.raises(StateMismatchError):
+        decode_model(frame, a.arrays(), base_digest=b.digest)
+    with pytest.raises(CodecError, match="differs from its digest"):
+        decode_model(frame, b.arrays(), base_digest=a.digest)
+
+
 def test_what_cannot_be_published_is_refused_by_name():
     good = {"w": np.ones(3, np.float32)}
     point = publish_model(good, None, -8)

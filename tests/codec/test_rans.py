@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_caesar.codec import CodecError
+from flwr_caesar.codec import CodecError, rans
 from flwr_caesar.codec.integers import (
     MAX_MAGNITUDE,
     decode_integers,
@@ -50,6 +50,26 @@ def test_symbols_round_trip(n, scale, contexts, seed):
     symbols, context = laplace_symbols(n, scale, contexts, seed)
     data = encode_symbols(symbols, context, contexts)
     assert (decode_symbols(data, context, contexts) == symbols).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(0, 30_000),
+    scale=st.floats(0.01, 10),
+    contexts=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+)
+def test_short_rows_are_coded_as_long_ones_are(n, scale, contexts, seed):
+    """Element by element or as arrays: the same bytes, and the same symbols of them."""
+    symbols, context = laplace_symbols(n, scale, contexts, seed)
+    found = []
+    for narrow in (0, 1 << 16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rans, "_NARROW_LANES", narrow)
+            found.append(encode_symbols(symbols, context, contexts))
+            decoded = decode_symbols(found[0], context, contexts)
+        assert (decoded == symbols).all()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("n", [40_000, 300_000])
