@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from flwr_caesar.records import RoundRecord
+from flwr_caesar.tasks.errors import ConfigError
 
 EVENTS = "events.jsonl"
 SUMMARY = "summary.json"
@@ -27,6 +28,23 @@ CONFIG = "config.yaml"
 LOG = "flower.log"
 CHECKPOINT = "checkpoint"
 _PACKAGES = ("flwr-caesar", "flwr", "numpy", "torch", "ray")
+
+
+def require_new(path: Path, spec: Mapping[str, Any]) -> None:
+    """Require that a run that is not resumed has a folder of its own.
+
+    Raises
+    ------
+    ConfigError
+        If the folder has the configuration of another run: its checkpoint would be gone
+        on from under these settings.
+    """
+    if not spec.get("resume") and (path / CONFIG).exists():
+        raise ConfigError(
+            "hydra.run.dir",
+            f"{path} has a run already: go on with it by resume={path}, or choose "
+            "another folder",
+        )
 
 
 class RunFolder:
@@ -44,11 +62,17 @@ class RunFolder:
     ----------
     checkpoint : Path
         Where the strategy keeps what a resumed run needs.
+
+    Raises
+    ------
+    ConfigError
+        If another run has the folder and is not resumed.
     """
 
     def __init__(self, path: Path, spec: Mapping[str, Any]) -> None:
         from omegaconf import OmegaConf
 
+        require_new(path, spec)
         self.path = path
         self._spec = spec
         self._rounds: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flwr_caesar.runner.folder import EVENTS, LOG, SUMMARY
+from flwr_caesar.runner.folder import EVENTS, LOG, SUMMARY, require_new
 from flwr_caesar.runner.progress import Progress, Tail
 from flwr_caesar.runner.superlink import (
     CONNECTION,
@@ -64,10 +64,13 @@ def run(
 
     Raises
     ------
+    ConfigError
+        If another run has the folder and is not resumed.
     RunFailedError
         With the reason and the place of the log.
     """
     folder = folder.resolve()
+    require_new(folder, spec)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (SUMMARY, EVENTS):  # of a run that is resumed
         (folder / name).unlink(missing_ok=True)

@@ -15,6 +15,8 @@ from flwr_caesar.runner.config import compose
 from flwr_caesar.runner.folder import RunFolder
 from flwr_caesar.runner.progress import Progress, Tail
 from flwr_caesar.runner.report import Outcome
+from flwr_caesar.runner.run import run
+from flwr_caesar.tasks.errors import ConfigError
 
 
 def a_round(number: int) -> list[RoundRecord]:
@@ -131,6 +133,17 @@ def test_the_configuration_composes_again(tmp_path: Path) -> None:
     assert OmegaConf.load(tmp_path / "config.yaml") == compose(["rounds=3"])
 
 
+def test_a_run_does_not_go_on_with_the_folder_of_another(tmp_path: Path) -> None:
+    spec = compose([])
+    RunFolder(tmp_path, spec)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match="resume="):
+        RunFolder(tmp_path, spec)
+    with pytest.raises(ConfigError, match="another folder"):
+        run(spec, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 @pytest.mark.parametrize("killed_in", ["config.yaml", "rounds.csv", "devices.csv"])
 def test_a_run_killed_while_it_writes_can_be_resumed(
     killed_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -172,8 +185,8 @@ def test_a_run_killed_while_it_writes_can_be_resumed(
 def test_a_run_without_summary_failed(tmp_path: Path) -> None:
     RunFolder(tmp_path, compose([])).on_evaluation(0, accuracy=0.1, loss=2.3)
     assert Outcome.read(tmp_path).summary is None
-    a_run(tmp_path)
-    assert len(Outcome.read(tmp_path).rounds) == 4
+    a_run(tmp_path / "whole")
+    assert len(Outcome.read(tmp_path / "whole").rounds) == 4
 
 
 def test_progress_is_a_line_for_each_round(tmp_path: Path) -> None:
