@@ -59,6 +59,10 @@ class FaultReport:
         Replies refused, by reason.
     violations : tuple of str
         Of the law, in the order found.
+    strategy : str
+        What ran; empty for the sessions alone.
+    resets : int
+        Control epochs begun anew.
     """
 
     seed: int
@@ -73,6 +77,8 @@ class FaultReport:
     forfeited: int
     refusals: dict[str, int]
     violations: tuple[str, ...]
+    strategy: str = ""
+    resets: int = 0
 
     @property
     def injected(self) -> int:

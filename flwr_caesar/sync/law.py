@@ -9,7 +9,7 @@ law can be stated for each history, and histories that fork may not both be appl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,10 +50,20 @@ class Holder:
 
 
 class Law:
-    """Keeper of the truth, and of the violations found."""
+    """Keeper of the truth, and of the violations found.
 
-    def __init__(self, shapes: dict[str, int]) -> None:
+    Parameters
+    ----------
+    shapes : mapping of str to int
+        Number of elements of each tensor.
+    tolerance : float
+        Largest difference of two values that are called equal, as a fraction of the
+        largest element if that is above 1. 0, the default: equal to the last bit.
+    """
+
+    def __init__(self, shapes: Mapping[str, int], *, tolerance: float = 0.0) -> None:
         self._shapes = shapes
+        self._tolerance = tolerance
         self._size = sum(shapes.values())
         self.mass: dict[tuple[str, int], Vector] = {}
         self._knew: dict[tuple[str, int], frozenset[int]] = {}
@@ -76,6 +86,14 @@ class Law:
             return self.zeros()
         parts = [arrays[n].ravel() for n in self._shapes]
         return np.concatenate(parts).astype(np.float64)
+
+    def same(self, left: Vector, right: Vector) -> bool:
+        """Whether two values are equal, to the tolerance."""
+        if not self._tolerance:
+            return np.array_equal(left, right)
+        largest = max(1.0, float(np.abs(left).max()), float(np.abs(right).max()))
+        # Written so that NaN is not the same as anything.
+        return bool(np.abs(left - right).max() <= self._tolerance * largest)
 
     def made(
         self, state: DeviceState, ghost: Ghost, upload_id: int, values: Vector
@@ -100,7 +118,7 @@ class Law:
                 self._report(f"upload {upload_id:x} of {device} is applied twice")
             if not truth <= self._knew[key]:
                 self._report(f"a fork of {device} is applied beside it")
-            if not np.array_equal(values, self.mass[key]):
+            if not self.same(values, self.mass[key]):
                 self._report(f"upload {upload_id:x} is applied with other content")
             truth.add(upload_id)
             self._ever.add(key)
@@ -112,7 +130,7 @@ class Law:
         return {device: set(ids) for device, ids in self.truth.items()}
 
     def restored(
-        self, truth: dict[str, set[int]], holders: list[Holder], phase: int
+        self, truth: dict[str, set[int]], holders: Iterable[Holder], phase: int
     ) -> None:
         """Take note that the server went back to a backup."""
         self.truth = {device: set(ids) for device, ids in truth.items()}
@@ -148,7 +166,7 @@ class Law:
             if truth <= known and not stale and not self.server_restored:
                 self._report(f"{device} gives up without need")
             lost = ghost.spent_sum + gone + self.vector(received.forfeited)
-            if not np.array_equal(lost, ghost.computed):
+            if not self.same(lost, ghost.computed):
                 self._report(f"{device} gives up another amount than it had")
             self.forfeited += 1
             return Ghost(self.zeros(), self.zeros())
@@ -174,7 +192,7 @@ class Law:
         residual = self.vector(state.residual)
         waiting = {p.upload_id: self.mass[device, p.upload_id] for p in state.pending}
         kept = ghost.spent_sum + residual + sum(waiting.values(), self.zeros())
-        if not np.array_equal(kept, ghost.computed):
+        if not self.same(kept, ghost.computed):
             self._report(
                 f"{device}: applied + waiting + residual is not what it computed"
             )
@@ -191,18 +209,18 @@ class Law:
         for upload_id, values in waiting.items():
             if upload_id not in truth:
                 total = total + values
-        if not np.array_equal(total, ghost.computed):
+        if not self.same(total, ghost.computed):
             self._report(f"{device}: applied + residual is not what it computed")
 
     def check_model(self, model: Vector) -> None:
         """Check that the server's model is the sum of what it applied."""
-        if not np.array_equal(model, self.total):
+        if not self.same(model, self.total):
             self._report("the model is not the sum of the uploads applied")
 
     def _report(self, what: str) -> None:
         self.violations.append(f"{self.where}: {what}")
 
 
-def count_tokens(holders: list[Holder]) -> Counter[bytes]:
+def count_tokens(holders: Iterable[Holder]) -> Counter[bytes]:
     """Return how many devices hold a state with each token."""
     return Counter(h.state.token for h in holders if h.state is not None)
