@@ -238,12 +238,11 @@ class FaultRun:
         if not train or not uploads:
             self._server.close_phase()
             return
-        model = {n: a.copy() for n, a in self._ledger.checkpoint.model.items()}
-        offset = 0
         total = sum((values for _, _, values in uploads), self.law.zeros())
-        for name, size in SHAPES.items():
-            model[name] += total[offset : offset + size]
-            offset += size
+        model = {
+            name: self._ledger.checkpoint.model[name] + change
+            for name, change in self.law.arrays(total).items()
+        }
         number = self._server.head.version[0] + 1
         self._remember(self._server.head.version, self._ledger.checkpoint)
         published = self._publish(model)

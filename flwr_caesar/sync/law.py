@@ -87,6 +87,11 @@ class Law:
         parts = [arrays[n].ravel() for n in self._shapes]
         return np.concatenate(parts).astype(np.float64)
 
+    def arrays(self, vector: Vector) -> dict[str, Vector]:
+        """Return a vector as flat arrays by name."""
+        ends = np.cumsum(list(self._shapes.values()))[:-1]
+        return dict(zip(self._shapes, np.split(vector, ends), strict=True))
+
     def same(self, left: Vector, right: Vector) -> bool:
         """Whether two values are equal, to the tolerance."""
         if not self._tolerance:
@@ -115,11 +120,11 @@ class Law:
             key = device, upload_id
             truth = self.truth.setdefault(device, set())
             if upload_id in truth:
-                self._report(f"upload {upload_id:x} of {device} is applied twice")
+                self.report(f"upload {upload_id:x} of {device} is applied twice")
             if not truth <= self._knew[key]:
-                self._report(f"a fork of {device} is applied beside it")
+                self.report(f"a fork of {device} is applied beside it")
             if not self.same(values, self.mass[key]):
-                self._report(f"upload {upload_id:x} is applied with other content")
+                self.report(f"upload {upload_id:x} is applied with other content")
             truth.add(upload_id)
             self._ever.add(key)
             self._sums[device] = self._sums.get(device, self.zeros()) + values
@@ -164,19 +169,19 @@ class Law:
         if received.state.token != before.token:
             known = {p.upload_id for p in before.pending} | set(before.settled)
             if truth <= known and not stale and not self.server_restored:
-                self._report(f"{device} gives up without need")
+                self.report(f"{device} gives up without need")
             lost = ghost.spent_sum + gone + self.vector(received.forfeited)
             if not self.same(lost, ghost.computed):
-                self._report(f"{device} gives up another amount than it had")
+                self.report(f"{device} gives up another amount than it had")
             self.forfeited += 1
             return Ghost(self.zeros(), self.zeros())
         if not stale and holder.excused_at < 0:
             if not truth.issuperset(received.applied):
-                self._report(f"{device} takes an upload for applied that was not")
+                self.report(f"{device} takes an upload for applied that was not")
             if not truth.isdisjoint(received.returned):
-                self._report(f"{device} takes back an upload that was applied")
+                self.report(f"{device} takes back an upload that was applied")
         if not self._ever.issuperset((device, i) for i in received.applied):
-            self._report(f"{device} takes an upload for applied that never was")
+            self.report(f"{device} takes an upload for applied that never was")
         return replace(
             ghost,
             spent=ghost.spent.union(received.applied),
@@ -193,31 +198,32 @@ class Law:
         waiting = {p.upload_id: self.mass[device, p.upload_id] for p in state.pending}
         kept = ghost.spent_sum + residual + sum(waiting.values(), self.zeros())
         if not self.same(kept, ghost.computed):
-            self._report(
+            self.report(
                 f"{device}: applied + waiting + residual is not what it computed"
             )
         if self.doubtful(holder):
             if holder.excused_at < 0:
-                self._report(f"{device} does not know what the server applied of it")
+                self.report(f"{device} does not know what the server applied of it")
             return
         truth = self.truth.get(device, set())
         rolled_back = ghost.spent - truth
         if rolled_back and not self.server_restored:
-            self._report(f"{device} believes applied what the server does not have")
+            self.report(f"{device} believes applied what the server does not have")
         total = self._sums.get(device, self.zeros()) + residual
         total = total + sum((self.mass[device, i] for i in rolled_back), self.zeros())
         for upload_id, values in waiting.items():
             if upload_id not in truth:
                 total = total + values
         if not self.same(total, ghost.computed):
-            self._report(f"{device}: applied + residual is not what it computed")
+            self.report(f"{device}: applied + residual is not what it computed")
 
     def check_model(self, model: Vector) -> None:
         """Check that the server's model is the sum of what it applied."""
         if not self.same(model, self.total):
-            self._report("the model is not the sum of the uploads applied")
+            self.report("the model is not the sum of the uploads applied")
 
-    def _report(self, what: str) -> None:
+    def report(self, what: str) -> None:
+        """Take note of a violation."""
         self.violations.append(f"{self.where}: {what}")
 
 
