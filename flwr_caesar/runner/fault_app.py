@@ -16,7 +16,7 @@ from flwr_caesar.transport import CONTROL_KEY, arrays_to_record, record_to_array
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 # Weights enough for every codec to be lossy, and a tensor that some send exactly.
-SHAPES = {"weight": (48, 40), "bias": (40,)}
+SHAPES = {"weight": (34, 32), "bias": (32,)}
 SIZES = {name: math.prod(shape) for name, shape in SHAPES.items()}
 LR = 0.05
 _LABELS = 4

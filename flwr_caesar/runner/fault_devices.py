@@ -182,6 +182,7 @@ class FaultDevices:
             request.intact
             and request.phase == self.operator.phase
             and holder.excused_at < 0
+            and self._app.worked is not None  # else it repeats itself, without metrics
             and answer is not None
             and answer.status == UPDATE
         )

@@ -46,7 +46,7 @@ from .upload_law import Given, UploadLaw, Vector, parsed
 
 _TOLERANCE = 1e-4
 # Some rounds go well, some less so, in some everything fails at once.
-_SEVERITIES = (0.0, 0.2, 1.0)
+_SEVERITIES = (0.0, 0.5, 1.0, 1.0)
 _FRACTION_EVALUATED = 0.1
 _CHANCE_OF_BACKUP = 0.4
 _MOST_BACKUPS = 4
@@ -300,10 +300,10 @@ class StrategyFaultRun:
         self.number += 1
         self.law.where = f"round {self.number}"
         if self._on_round:
-            self._on_round(self.number, self)
+            self._on_round(self.number - 1, self)
+        self._chance.scale = 1.0
+        self._devices.tamper()
         self._chance.scale = self._chance.random.choice(_SEVERITIES)
-        if not self._chance.quiet:
-            self._devices.tamper()
         self._grid.choose(self._participation)
         self._model = self.law.vector(record_to_arrays(arrays))
         if self._durable is None:
