@@ -37,18 +37,21 @@ class FaultApp:
     ----------
     client : ClientApp
         With the compression mod.
-    worked : tuple of two mappings of str to ndarray, optional
-        Model received and model returned by whoever trained last.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._noise = np.random.default_rng([seed, 1])
-        self.worked: tuple[Arrays, Arrays] | None = None
+        self._worked: tuple[Arrays, Arrays] | None = None
         mod = CompressionMod(initial=initial_model(), labels=_labels)
         self.client = ClientApp(mods=[mod])
         self.client.train()(self._train)
         self.client.evaluate()(_evaluate)
+
+    def take_work(self) -> tuple[Arrays, Arrays] | None:
+        """Return the models received and returned, if a device trained since asked."""
+        worked, self._worked = self._worked, None
+        return worked
 
     def _train(self, msg: Message, context: Context) -> Message:
         received = record_to_arrays(msg.content.array_records["arrays"])
@@ -67,7 +70,7 @@ class FaultApp:
                 noise = self._noise.normal(size=before.shape)
                 after = before + 0.4 * (target - before) + 0.1 * noise
             trained[name] = after.astype(np.float32)
-        self.worked = received, trained
+        self._worked = received, trained
         metrics = MetricRecord({"num-examples": 10 + number % 3, "loss": 1.0})
         arrays = arrays_to_record(trained)
         content = RecordDict({"arrays": arrays, "metrics": metrics})

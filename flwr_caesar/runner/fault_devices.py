@@ -19,7 +19,7 @@ from flwr_caesar.transport import require_record
 from .control_law import ControlLaw
 from .fault_app import FaultApp
 from .inline import through_the_wire
-from .upload_law import UploadLaw, parsed
+from .upload_law import Arrays, UploadLaw, parsed
 
 _RUN_ID = 1
 
@@ -158,7 +158,7 @@ class FaultDevices:
             return None
         if fault == "device-disk-full":
             return Answer(request, None, "the device's state could not be kept")
-        self._app.worked = None
+        self._app.take_work()
         context = self._context(holder)
         message = request.message()
         try:
@@ -174,7 +174,8 @@ class FaultDevices:
         if after is None:
             self._law.report("a device answers without having kept a state")
             return None
-        self._judge(holder, request, header, after)
+        worked = self._app.take_work()
+        self._judge(holder, request, header, after, worked)
         if fault == "device-crash-after-write":
             return None
         answer = parsed(require_record(reply.content))
@@ -182,7 +183,7 @@ class FaultDevices:
             request.intact
             and request.phase == self.operator.phase
             and holder.excused_at < 0
-            and self._app.worked is not None  # else it repeats itself, without metrics
+            and worked is not None  # else it repeats itself, without metrics
             and answer is not None
             and answer.status == UPDATE
         )
@@ -194,14 +195,13 @@ class FaultDevices:
         request: Request,
         header: DownloadHeader,
         after: DeviceState,
+        worked: tuple[Arrays, Arrays] | None,
     ) -> None:
         operator, before = self.operator, holder.state
         stale = request.epoch != operator.epoch
         if stale:
             holder.excused_at = max(holder.excused_at, operator.phase)
-        ghost = self._uploads.answered(
-            holder, after, header, self._app.worked, stale=stale
-        )
+        ghost = self._uploads.answered(holder, after, header, worked, stale=stale)
         if before is not None and before.token != after.token:
             self._control.lost(before, None)
         self.events += 1

@@ -145,7 +145,8 @@ class FaultGrid(InlineGrid):
         if self._chance.strikes("server-crash-open", SERVER_FAULTS):
             raise ServerKilledError
         wanted = set(message_ids)
-        answers, left = [], []
+        answers: list[Answer] = []
+        left: list[Answer] = []
         for answer in self._arrived:
             fits = answer.request.message_id in wanted
             (answers if fits else left).append(answer)

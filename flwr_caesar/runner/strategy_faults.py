@@ -20,7 +20,8 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_caesar.codec import Layout
+from flwr_caesar.codec import Layout, inspect_frame
+from flwr_caesar.codec.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies.framed import FramedStrategy
 from flwr_caesar.sync.chance import Chance
@@ -130,7 +131,7 @@ class StrategyFaultRun:
         self._grid = FaultGrid(self._app, self._devices, self._chance, self._opened)
         self.refusals: Counter[str] = Counter()
         self.number = 0
-        self._commits = self._applied = self._resets = 0
+        self._commits = self._applied = self._predicted = self._resets = 0
         self._resets_seen: int | None = None
         self._heard: frozenset[int] = frozenset()
         self._backups: list[_Backup] = []
@@ -177,6 +178,8 @@ class StrategyFaultRun:
             refusals=dict(self.refusals.most_common()),
             violations=tuple(self.law.violations),
             strategy=self._name,
+            predicted=self._predicted,
+            moved=self._control.moved,
             resets=self._resets,
         )
 
@@ -369,6 +372,7 @@ class StrategyFaultRun:
             weight = metrics["num-examples"]
             assert isinstance(weight, int)
             frame = record_to_frame(record)
+            self._predicted += inspect_frame(frame).state_digest != NO_DIGEST
             uploads.append(Given(node, header, frame, float(weight)))
         self._uploads.applied(uploads, self._given, uniform=self._case.uniform)
         self._commits += 1

@@ -61,8 +61,11 @@ class FaultReport:
         Of the law, in the order found.
     strategy : str
         What ran; empty for the sessions alone.
-    resets : int
-        Control epochs begun anew.
+    predicted : int
+        Uploads committed that were predicted from earlier ones.
+    moved, resets : int
+        Phases after which control variates were not zero, and control epochs begun
+        anew.
     """
 
     seed: int
@@ -78,6 +81,8 @@ class FaultReport:
     refusals: dict[str, int]
     violations: tuple[str, ...]
     strategy: str = ""
+    predicted: int = 0
+    moved: int = 0
     resets: int = 0
 
     @property
