@@ -14,21 +14,22 @@ from flwr_caesar.sync.chance import Chance
 
 
 class Clock:
-    """A clock that an operator can set back.
+    """A clock that can be wrong.
 
     Attributes
     ----------
-    now : int
-        Nanoseconds.
+    is_back : bool
+        Whether it says that it is 1970.
     """
 
     def __init__(self) -> None:
-        self.now = 1_000_000
+        self.is_back = False
+        self._now = 1_000_000
 
     def __call__(self) -> int:
-        """Return the time, which goes on with every look."""
-        self.now += 1_000
-        return self.now
+        """Return nanoseconds, which go on with every look."""
+        self._now += 1_000
+        return 0 if self.is_back else self._now
 
 
 @contextmanager

@@ -168,8 +168,8 @@ def _text(report: FaultReport, seconds: float) -> str:
         f"{report.applied} uploads applied, {report.changes} models sent as changes "
         f"of older ones, {report.resyncs} resyncs, "
         f"{report.forfeited} states given up as copies or old backups"
-        + f", {report.resets} control epochs begun anew"
-        * bool(report.resets),
+        + f", {report.predicted} uploads predicted" * bool(report.predicted)
+        + f", {report.resets} control epochs begun anew" * bool(report.resets),
         f"{report.injected} faults injected:",
         *(f"  {count:>8}  {kind}" for kind, count in report.faults.items()),
         f"{sum(report.refusals.values())} replies refused:",

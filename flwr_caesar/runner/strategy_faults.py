@@ -136,6 +136,7 @@ class StrategyFaultRun:
         self._heard: frozenset[int] = frozenset()
         self._backups: list[_Backup] = []
         self._restore: _Backup | None = None
+        self._set_back = False
         # Of the phase: the inner strategy's model, what it was given, what it made.
         self._model: Vector = self.law.zeros()
         self._given: dict[int, Vector] | Vector | None = None
@@ -185,6 +186,7 @@ class StrategyFaultRun:
 
     def _quiet_rounds(self) -> None:
         self._chance.quiet = True
+        self._set_back = False
         self._grid.clear()
         self._serve(QUIET_ROUNDS)
         self.law.where = "after the quiet rounds"
@@ -203,6 +205,7 @@ class StrategyFaultRun:
     def _serve(self, rounds: int) -> None:
         """Let a server live for some rounds, or until it is killed."""
         self._back_up_or_restore()
+        self._clock.is_back, self._set_back = self._set_back, False
         self._resets_seen = None
         every = not self._case.has_control and self._chance.random.random() < 0.5
         self._strategy = self._built(self._inner(every=every))
@@ -350,7 +353,7 @@ class StrategyFaultRun:
                 self.refusals[_kind(reason)] += 1
         self._kill("server-crash-after-commit")
         if self._chance.strikes("server-clock-back", SERVER_FAULTS):
-            self._clock.now = 0
+            self._set_back = True
             self._devices.operator.epoch += 1
             self._devices.operator.excuse_all()
             raise ServerKilledError

@@ -32,6 +32,8 @@ def test_the_laws_hold(name):
     assert report.violations == ()
     assert report.injected > 30
     assert report.applied > 30
+    assert bool(report.predicted) == CASES[name].remembers
+    assert bool(report.moved) == CASES[name].has_control
 
 
 @pytest.mark.parametrize("name", ["fedcomloc", "correlation_aware"])
