@@ -183,7 +183,6 @@ class FaultDevices:
             request.intact
             and request.phase == self.operator.phase
             and holder.excused_at < 0
-            and worked is not None  # else it repeats itself, without metrics
             and answer is not None
             and answer.status == UPDATE
         )
