@@ -10,6 +10,7 @@ import pytest
 
 from flwr_caesar.cli import main
 from flwr_caesar.clients import mod
+from flwr_caesar.clients.retelling import Told
 from flwr_caesar.codec import CodecState, Layout, update_layout
 from flwr_caesar.runner.fault_cases import CASES
 from flwr_caesar.runner.strategy_faults import run_strategy_faults
@@ -104,6 +105,13 @@ def test_a_device_that_replies_before_it_saves_is_found(monkeypatch):
     assert found("topk")
 
 
+def test_a_device_that_cannot_tell_its_metrics_again_is_found(monkeypatch):
+    monkeypatch.setitem(fault_plan.DEVICE_FAULTS, "device-crash-after-write", 0.4)
+    monkeypatch.setitem(fault_plan.MESSAGE_FAULTS, "duplicate", 0.3)
+    monkeypatch.setattr(Told, "beside", classmethod(lambda cls, state, upload: cls()))
+    assert "an honest reply is refused" in found("topk")
+
+
 # --- broken servers --------------------------------------------------------------
 
 
@@ -151,7 +159,7 @@ def test_a_server_that_acknowledges_before_it_commits_is_found(monkeypatch):
         return verdict
 
     monkeypatch.setattr(ServerSession, "accept", hasty)
-    monkeypatch.setitem(fault_plan.SERVER_FAULTS, "server-crash-before-commit", 0.2)
+    monkeypatch.setitem(fault_plan.SERVER_FAULTS, "server-crash-before-commit", 0.4)
     assert "takes an upload for applied that was not" in found("topk")
 
 
