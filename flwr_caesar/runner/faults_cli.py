@@ -18,7 +18,7 @@ from .fault_cases import CASES
 from .strategy_faults import run_strategy_faults
 
 _ALL = "all"
-_SIZES = {"sessions": (200, 1000), "strategy": (40, 200)}
+_SIZES = {"sessions": (200, 1000), "strategy": (30, 120)}
 _SECONDS_BETWEEN = 10
 
 
@@ -87,7 +87,7 @@ violation can be looked at in a debugger.""",
 examples:
   flwr-caesar faults                              the rules alone, about 2 minutes
   flwr-caesar faults --strategy topk --rounds 50  one strategy, some seconds
-  flwr-caesar faults --strategy all --seed 7      every strategy, some minutes each
+  flwr-caesar faults --strategy all --seed 7      every strategy, about 10 minutes
 
 docs/sync.md says what the laws are.""",
     )
@@ -100,10 +100,10 @@ docs/sync.md says what the laws are.""",
     )
     parser.add_argument("--seed", type=int, default=0, help="names the run (0)")
     parser.add_argument(
-        "--devices", type=_positive, help="how many (200; 40 with --strategy)"
+        "--devices", type=_positive, help="how many (200; 30 with --strategy)"
     )
     parser.add_argument(
-        "--rounds", type=_positive, help="how many (1000; 200 with --strategy)"
+        "--rounds", type=_positive, help="how many (1000; 120 with --strategy)"
     )
     parser.add_argument(
         "--participation",

@@ -28,6 +28,7 @@ from flwr_caesar.sync.chance import Chance
 from flwr_caesar.sync.fault_plan import SERVER_FAULTS, FaultReport
 from flwr_caesar.sync.faults import QUIET_ROUNDS
 from flwr_caesar.sync.law import Law
+from flwr_caesar.sync.protocol import UploadHeader, device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
     TRAIN,
@@ -40,7 +41,7 @@ from flwr_caesar.transport import (
 from .control_law import ControlLaw
 from .fault_app import SIZES, FaultApp, initial_model
 from .fault_cases import CASES, FaultCase
-from .fault_devices import FaultDevices
+from .fault_devices import Answer, FaultDevices
 from .fault_grid import FaultGrid, ServerKilledError
 from .fault_world import Clock, seeded_world
 from .upload_law import Given, UploadLaw, Vector, parsed
@@ -344,7 +345,7 @@ class StrategyFaultRun:
         if record.phase == TRAIN:
             self._heard = frozenset(used)
             for node, answer in self._grid.first.items():
-                if answer.honest and dropped.get(node):
+                if dropped.get(node) and self._should_count(answer):
                     self.law.report(f"an honest reply is refused: {dropped[node]}")
             if self._given is not None:
                 self._committed(record.server_round, used)
@@ -360,6 +361,18 @@ class StrategyFaultRun:
         if self._backups and self._chance.strikes("server-restored", SERVER_FAULTS):
             self._restore = self._chance.random.choice(self._backups)
             raise ServerKilledError
+
+    def _should_count(self, answer: Answer) -> bool:
+        """Whether an answer is honest, and the server can tell who gave it.
+
+        One that went back further than a device remembers its uploads cannot
+        (docs/sync.md, Limits).
+        """
+        if not answer.honest or answer.content is None:
+            return False
+        header = UploadHeader.from_dict(require_record(answer.content))
+        applied = self.law.truth.get(device_id(header.token), set())
+        return not applied or not applied.isdisjoint(header.known)
 
     def _committed(self, server_round: int, used: list[int]) -> None:
         assert self._given is not None
@@ -398,7 +411,8 @@ class StrategyFaultRun:
 
 def _kind(reason: str) -> str:
     """Return a reason without what is different each time."""
-    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", reason.partition(":")[0])[:70]
+    kind = ": ".join(reason.split(": ")[:2])
+    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", kind)[:70]
 
 
 def run_strategy_faults(

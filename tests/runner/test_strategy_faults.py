@@ -198,6 +198,7 @@ def test_a_server_that_does_not_wait_for_devices_to_settle_is_found(monkeypatch)
             patch.setattr(FedComLoc, "_reset", lambda self, reason: None)
             settle_all(self, server_round)
 
+    monkeypatch.setitem(fault_plan.DEVICE_FAULTS, "device-crash-before-write", 0.3)
     monkeypatch.setattr(FedComLoc, "_settle", trusting)
     assert "do not sum to zero" in found("fedcomloc")
 
