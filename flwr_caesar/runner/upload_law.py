@@ -178,8 +178,8 @@ class UploadLaw:
     def decoded(self, frame: bytes, state: DeviceState | None) -> Vector:
         """Decode an upload as whoever sent it believes that the server does."""
         memory = CodecState(self._layout)
-        if state is not None:
-            memory = replace_memory(memory, state)
+        if state is not None and state.codec_arrays:
+            memory = CodecState(self._layout, state.codec_version, state.codec_arrays)
         codec = get_codec(inspect_frame(frame).config)
         return self._law.vector(codec.decode(frame, memory)[0])
 
@@ -215,13 +215,6 @@ class UploadLaw:
         off = np.abs(meant - sent) > _LOSS * np.abs(meant).max()
         if np.any(off & (sent != 0)):
             self._law.report(f"{device_id(state.token)} sends what it did not compute")
-
-
-def replace_memory(fresh: CodecState, state: DeviceState) -> CodecState:
-    """Return what a device's codec remembers after its last settled upload."""
-    if not state.codec_arrays:
-        return fresh
-    return CodecState(fresh.layout, state.codec_version, state.codec_arrays)
 
 
 def parsed(fields: Mapping[str, Any]) -> UploadHeader | None:
