@@ -38,6 +38,7 @@ from flwr_caesar.transport import (
 )
 
 from .parts import get_part
+from .retelling import Told
 from .start import start_state
 from .store import open_store
 
@@ -114,13 +115,15 @@ class CompressionMod:
                 log(INFO, "flwr-caesar: %s", note)
             if received.model is None:
                 store.save(received.state)
-                return _answer(msg, plan, received.reply, received.frame)
+                return _answer(
+                    msg, plan, received.reply, received.frame, received.state
+                )
             after, content = part.before(received, _plain(msg, plan, received.model))
             watch.decoded()
             if not plan.call_app:
                 store.save(after)
                 report = watch.report(part=part.report(after))
-                return _answer(msg, plan, evaluated(after, header), None, report)
+                return _answer(msg, plan, evaluated(after, header), report=report)
             msg.content = content
             reply = call_next(msg, context)
             watch.trained()
@@ -128,6 +131,7 @@ class CompressionMod:
                 return reply
             content = RecordDict(dict(reply.content.items()))
             measured: Mapping[str, Any] = {}
+            labels = self.labels(context) if self.labels and plan.ask_labels else ()
             if not plan.upload:
                 upload = evaluated(after, header)
             else:
@@ -148,12 +152,11 @@ class CompressionMod:
                 after = part.after(committed.state, arrays, committed.sent)
                 upload = committed.reply
                 content[key] = frame_to_record(committed.frame)
+                told = Told.of(content, {**part.report(after), **measured}, labels)
+                after = told.into(after)
             store.save(after)
         report = watch.report(
-            part={**part.report(after), **measured},
-            labels=tuple(self.labels(context))
-            if self.labels and plan.ask_labels
-            else (),
+            part={**part.report(after), **measured}, labels=tuple(labels)
         )
         content[RECORD_KEY] = report.to_record(upload)
         reply.content = content
@@ -276,13 +279,17 @@ def _answer(
     msg: Message,
     plan: Plan,
     header: UploadHeader | None,
-    frame: bytes | None,
+    frame: bytes | None = None,
+    state: DeviceState | None = None,
+    *,
     report: DeviceReport | None = None,
 ) -> Message:
-    """Return a reply that the app had no part in."""
+    """Return a reply that the app had no part in, or not this time."""
     if header is None:
         raise CodecError("the request has nothing to work on")
-    content = RecordDict({RECORD_KEY: (report or DeviceReport()).to_record(header)})
+    told = Told.beside(state, header.upload_id) if state else Told()
+    content = RecordDict(dict(told.records()))
+    content[RECORD_KEY] = (report or told.report()).to_record(header)
     if frame is not None:
         content[plan.record] = frame_to_record(frame)
     return Message(content, reply_to=msg)

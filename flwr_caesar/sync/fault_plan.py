@@ -59,6 +59,13 @@ class FaultReport:
         Replies refused, by reason.
     violations : tuple of str
         Of the law, in the order found.
+    strategy : str
+        What ran; empty for the sessions alone.
+    predicted : int
+        Uploads committed that were predicted from earlier ones.
+    moved, resets : int
+        Phases after which control variates were not zero, and control epochs begun
+        anew.
     """
 
     seed: int
@@ -73,6 +80,10 @@ class FaultReport:
     forfeited: int
     refusals: dict[str, int]
     violations: tuple[str, ...]
+    strategy: str = ""
+    predicted: int = 0
+    moved: int = 0
+    resets: int = 0
 
     @property
     def injected(self) -> int:

@@ -6,7 +6,6 @@ that the law holds to the last bit. One seed decides everything that happens.
 
 from __future__ import annotations
 
-import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,8 @@ from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect
 from flwr_caesar.codec.layout import Array, Arrays
 
 from . import device as device_side
+from .chance import Chance
+from .fault_operator import Operator
 from .fault_plan import (
     DEADLINE,
     DEVICE_EVENTS,
@@ -28,7 +29,8 @@ from .fault_plan import (
     SERVER_FAULTS,
     FaultReport,
 )
-from .law import Ghost, Holder, Law, count_tokens
+from .forgery import forge
+from .law import Holder, Law
 from .ledger_api import Version
 from .memory import MemoryLedger
 from .protocol import (
@@ -89,22 +91,22 @@ class FaultRun:
     """One simulated training, see `run_faults`."""
 
     def __init__(self, seed: int, devices: int, participation: float) -> None:
-        self._random = random.Random(seed)
+        self._chance = Chance(seed)
+        self._random = self._chance.random
         self._participation = participation
         self._codec = get_codec({"id": "topk", "density": 0.25, "exact_below": 8})
         self._dense = get_codec("dense")
         self.law = Law(SHAPES)
-        self.holders = [Holder(n, self._new_id()) for n in range(devices)]
+        self.holders = [Holder(n, self._chance.new_id()) for n in range(devices)]
+        self._operator = Operator(self._chance, self.holders, self.law)
         self._wire: deque[_Message] = deque()
         self._late: list[_Message] = []
         self._seen: deque[UploadHeader] = deque(maxlen=200)
         self._frames: deque[bytes] = deque(maxlen=200)
-        self.faults: Counter[str] = Counter()
+        self.faults = self._chance.faults
         self.refusals: Counter[str] = Counter()
         self.events = self.applied = self.resyncs = self.changes = 0
-        self._epoch = self._phase = 0
         self._clock = 1_000_000
-        self._quiet = False
         self._sums: dict[int, tuple[str, int, dict[str, Any]]] = {}
         self._last_applied = 0
         self._bases: dict[Version, _Published] = {}
@@ -117,7 +119,7 @@ class FaultRun:
     def round(self, number: int) -> None:
         """Run one round with its faults, and check every device after it."""
         self.law.where = f"round {number}"
-        self._operator()
+        self._tamper_with_machines()
         self._run_phase(train=True)
         if number % 5 == 4:
             self._run_phase(train=False)
@@ -127,7 +129,7 @@ class FaultRun:
 
     def quiet_rounds(self) -> None:
         """End with rounds without faults, after which all is well again."""
-        self._quiet = True
+        self._chance.quiet = True
         self._wire.clear()
         self._late.clear()
         self._start_server()
@@ -155,21 +157,21 @@ class FaultRun:
         self._server = ServerSession(
             self._ledger,
             now=self._clock if now is None else now,
-            new_id=self._new_id,
+            new_id=self._chance.new_id,
             initial=initial,
         )
         self._server.refusals = self.refusals
         self._sums = {}
 
     def _run_phase(self, *, train: bool) -> None:
-        self._phase += 1
+        self._operator.phase += 1
         count = len(self.holders)
         asked = self.holders
-        if not self._quiet:
+        if not self._chance.quiet:
             count = max(1, round(self._participation * count))
             asked = self._random.sample(self.holders, count)
         node_ids = [h.node_id for h in asked]
-        if not self._quiet:
+        if not self._chance.quiet:
             node_ids += _HOSTILE_NODES
         headers = self._server.open_phase(
             node_ids, train=train, changes_from=self._bases
@@ -178,7 +180,12 @@ class FaultRun:
             sent = self._frame_for(header)
             self._send(
                 _Message(
-                    node_id, header.to_dict(), sent, self._epoch, self._phase, train
+                    node_id,
+                    header.to_dict(),
+                    sent,
+                    self._operator.epoch,
+                    self._operator.phase,
+                    train,
                 )
             )
         for _ in range(
@@ -186,17 +193,17 @@ class FaultRun:
         ):
             self._wire.append(self._late.pop(self._random.randrange(len(self._late))))
         self._deliver_all()
-        if self._server_fault("server-crash-before-commit"):
+        if self._chance.strikes("server-crash-before-commit", SERVER_FAULTS):
             self._start_server()
             return
-        if self._server_fault("server-crash-open"):
+        if self._chance.strikes("server-crash-open", SERVER_FAULTS):
             self._start_server()
         self._close(train=train)
-        if self._server_fault("server-crash-after-commit"):
+        if self._chance.strikes("server-crash-after-commit", SERVER_FAULTS):
             self._start_server()
-        if self._server_fault("server-clock-back"):
-            self._epoch += 1
-            self._excuse_all()
+        if self._chance.strikes("server-clock-back", SERVER_FAULTS):
+            self._operator.epoch += 1
+            self._operator.excuse_all()
             self._start_server(now=0)
 
     def _frame_for(self, header: DownloadHeader) -> bytes | None:
@@ -231,12 +238,11 @@ class FaultRun:
         if not train or not uploads:
             self._server.close_phase()
             return
-        model = {n: a.copy() for n, a in self._ledger.checkpoint.model.items()}
-        offset = 0
         total = sum((values for _, _, values in uploads), self.law.zeros())
-        for name, size in SHAPES.items():
-            model[name] += total[offset : offset + size]
-            offset += size
+        model = {
+            name: self._ledger.checkpoint.model[name] + change
+            for name, change in self.law.arrays(total).items()
+        }
         number = self._server.head.version[0] + 1
         self._remember(self._server.head.version, self._ledger.checkpoint)
         published = self._publish(model)
@@ -275,7 +281,7 @@ class FaultRun:
     # the network
 
     def _send(self, message: _Message) -> None:
-        fault = self._pick(MESSAGE_FAULTS)
+        fault = self._chance.pick(MESSAGE_FAULTS)
         if fault == "drop":
             return
         if fault == "delay":
@@ -286,18 +292,21 @@ class FaultRun:
             copies = self._wire if self._random.random() < 0.7 else self._late
             copies.append(message)
         if fault == "corrupt-frame":
-            message = replace(message, frame=self._flip(message.frame or b""))
+            message = replace(message, frame=self._chance.flip(message.frame or b""))
         if fault == "corrupt-header":
             name = self._random.choice(sorted(message.fields))
             message = replace(
                 message,
-                fields={**message.fields, name: self._tamper(message.fields[name])},
+                fields={
+                    **message.fields,
+                    name: self._chance.tamper(message.fields[name]),
+                },
             )
         self._wire.append(message)
 
     def _deliver_all(self) -> None:
         at_node = {holder.node_id: holder for holder in self.holders}
-        deadline = not self._quiet and self._random.random() < DEADLINE
+        deadline = not self._chance.quiet and self._random.random() < DEADLINE
         left = self._random.randrange(1 + 2 * len(self._wire)) if deadline else -1
         while self._wire:
             if left == 0:
@@ -308,7 +317,7 @@ class FaultRun:
                 return
             left -= 1
             if (
-                not self._quiet
+                not self._chance.quiet
                 and len(self._wire) > 1
                 and self._random.random() < REORDER
             ):
@@ -324,19 +333,6 @@ class FaultRun:
                 holder = at_node.get(message.node_id)
                 if holder is not None:
                     self._ask(holder, message)
-
-    def _flip(self, data: bytes) -> bytes:
-        if not data:
-            return b"\0"
-        flipped = bytearray(data)
-        flipped[self._random.randrange(len(data))] ^= 1 << self._random.randrange(8)
-        return bytes(flipped)
-
-    def _tamper(self, value: bytes | str) -> Any:
-        odd = [None, -1, 1.5, True, [1, 2], "ü", b"", "x" * 100, bytes(4096)]
-        if isinstance(value, bytes) and self._random.random() < 0.6:
-            return self._flip(value)
-        return self._random.choice([o for o in odd if o != value])
 
     # the devices
 
@@ -354,12 +350,12 @@ class FaultRun:
             decode_model=_decode_model,
         )
         before = holder.state or replace(received.state, pending=(), settled=())
-        stale = message.epoch != self._epoch
-        fault = self._pick(DEVICE_FAULTS)
+        stale = message.epoch != self._operator.epoch
+        fault = self._chance.pick(DEVICE_FAULTS)
         if fault in ("device-crash-before-write", "device-disk-full"):
             return
         if stale:
-            holder.excused_at = max(holder.excused_at, self._phase)
+            holder.excused_at = max(holder.excused_at, self._operator.phase)
         ghost = self.law.settled(holder, before, received, stale=stale)
         state, reply, frame = received.state, received.reply, received.frame
         if reply is None and message.train:
@@ -368,7 +364,7 @@ class FaultRun:
                 for n, s in SHAPES.items()
             }
             done = device_side.commit_update(
-                state, header, update, codec=self._codec, new_id=self._new_id
+                state, header, update, codec=self._codec, new_id=self._chance.new_id
             )
             state, reply, frame = done.state, done.reply, done.frame
             ghost = replace(ghost, computed=ghost.computed + self.law.vector(update))
@@ -378,8 +374,9 @@ class FaultRun:
             self.law.made(state, ghost, reply.upload_id, values)
         elif reply is None:
             reply = device_side.evaluated(state, header)
-        self._save(holder, state, ghost)
-        self._calm(holder, header, message)
+        self.events += 1
+        self._operator.saved(holder, state, ghost)
+        self._operator.calm(holder, header, epoch=message.epoch, phase=message.phase)
         self.law.check(holder)
         if fault != "device-crash-after-write":
             if frame is not None:
@@ -388,58 +385,13 @@ class FaultRun:
                 replace(message, fields=reply.to_dict(), frame=frame, is_reply=True)
             )
 
-    def _save(self, holder: Holder, state: Any, ghost: Ghost) -> None:
-        self.events += 1
-        if holder.state is not None and state.token != holder.state.token:
-            holder.excused_at = -1
-        holder.state, holder.ghost = state, ghost
-        if self._random.random() < 0.05:
-            holder.backups = [*holder.backups[-2:], (state, ghost)]
-
-    def _calm(self, holder: Holder, header: DownloadHeader, message: _Message) -> None:
-        """Hold a device to the law again, once an operator's act is behind it."""
-        if holder.state is None or holder.excused_at < 0:
-            return
-        if (
-            message.epoch == self._epoch
-            and message.phase > holder.excused_at
-            and header.device == device_id(holder.state.token)
-            and not self.law.doubtful(holder)
-            and count_tokens(self.holders)[holder.state.token] == 1
-        ):
-            holder.excused_at = -1
-
     def _hostile(self, message: _Message) -> None:
         try:
             header = DownloadHeader.from_dict(message.fields)
         except CodecError:
             return
         self.faults["hostile-reply"] += 1
-        token = self._random.randbytes(16)
-        honest = UploadHeader(
-            header.lineage,
-            header.order,
-            header.nonce,
-            token,
-            UPDATE,
-            header.target,
-            header.target,
-            self._new_id(),
-        )
-        seen = self._random.choice(self._seen) if self._seen else honest
-        forged = self._random.choice(
-            [
-                seen,
-                replace(seen, nonce=header.nonce),
-                replace(seen, token=token, nonce=header.nonce, order=header.order),
-                replace(honest, upload_id=seen.upload_id or 1, known=seen.known),
-                replace(honest, lineage=self._new_id()),
-                replace(honest, order=((1 << 63) - 1, (1 << 63) - 1)),
-                replace(honest, base=((1 << 63) - 1, bytes(8))),
-                replace(honest, nonce=self._new_id()),
-                honest,
-            ]
-        )
+        forged, seen = forge(self._chance, header, self._seen)
         frame = self._random.choice(self._frames) if self._frames else b""
         node_id = message.node_id
         if self._random.random() < 0.3:
@@ -457,82 +409,21 @@ class FaultRun:
 
     # whoever has the keys to the machines
 
-    def _operator(self) -> None:
-        if self._quiet:
+    def _tamper_with_machines(self) -> None:
+        if self._chance.quiet:
             return
         for holder in self.holders:
-            kind = self._pick(DEVICE_EVENTS, count=False)
-            if kind and self._device_event(kind, holder):
+            kind = self._chance.pick(DEVICE_EVENTS, count=False)
+            if kind and self._operator.act(kind, holder):
                 self.faults[kind] += 1
                 self.events += 1
-        if self._server_fault("server-restored"):
+        if self._chance.strikes("server-restored", SERVER_FAULTS):
             ledger, truth = self._random.choice(self._backups)
             self._ledger = ledger.copy()
-            self._epoch += 1
-            self.law.restored(truth, self.holders, self._phase)
+            self._operator.epoch += 1
+            self.law.restored(truth, self.holders, self._operator.phase)
             self._start_server()
             self.events += 1
-
-    def _device_event(self, kind: str, holder: Holder) -> bool:
-        if kind == "device-new-node":
-            holder.node_id = self._new_id()
-            return True
-        if holder.state is None:
-            return False
-        self._excuse(holder.state.token)
-        if kind == "device-deleted":
-            holder.state = holder.ghost = None
-            holder.excused_at = -1
-        elif kind == "device-restored":
-            if not holder.backups:
-                return False
-            holder.state, holder.ghost = self._random.choice(holder.backups)
-            holder.excused_at = self._phase
-            self._excuse(holder.state.token)
-        else:
-            other = self._random.choice(self.holders)
-            if other is holder:
-                return False
-            if other.state is not None:
-                self._excuse(other.state.token)
-            other.state, other.ghost = holder.state, holder.ghost
-            other.excused_at = holder.excused_at = self._phase
-        return True
-
-    def _excuse(self, token: bytes) -> None:
-        """Excuse every device that shares a state with one that was tampered with."""
-        sharing = [h for h in self.holders if h.state and h.state.token == token]
-        if len(sharing) > 1:
-            for holder in sharing:
-                holder.excused_at = self._phase
-
-    def _excuse_all(self) -> None:
-        for holder in self.holders:
-            if holder.state is not None:
-                holder.excused_at = self._phase
-
-    # chance
-
-    def _new_id(self) -> int:
-        return self._random.randrange(1, 1 << 64)
-
-    def _pick(self, chances: dict[str, float], *, count: bool = True) -> str:
-        if self._quiet:
-            return ""
-        left = self._random.random()
-        for kind, chance in chances.items():
-            left -= chance
-            if left < 0:
-                if count:
-                    self.faults[kind] += 1
-                return kind
-        return ""
-
-    def _server_fault(self, kind: str) -> bool:
-        hit = not self._quiet and self._random.random() < SERVER_FAULTS[kind]
-        if hit:
-            self.faults[kind] += 1
-        return hit
 
 
 def run_faults(

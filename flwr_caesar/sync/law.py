@@ -9,7 +9,7 @@ law can be stated for each history, and histories that fork may not both be appl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,10 +50,20 @@ class Holder:
 
 
 class Law:
-    """Keeper of the truth, and of the violations found."""
+    """Keeper of the truth, and of the violations found.
 
-    def __init__(self, shapes: dict[str, int]) -> None:
+    Parameters
+    ----------
+    shapes : mapping of str to int
+        Number of elements of each tensor.
+    tolerance : float
+        Largest difference of two values that are called equal, as a fraction of the
+        largest element if that is above 1. 0, the default: equal to the last bit.
+    """
+
+    def __init__(self, shapes: Mapping[str, int], *, tolerance: float = 0.0) -> None:
         self._shapes = shapes
+        self._tolerance = tolerance
         self._size = sum(shapes.values())
         self.mass: dict[tuple[str, int], Vector] = {}
         self._knew: dict[tuple[str, int], frozenset[int]] = {}
@@ -77,6 +87,19 @@ class Law:
         parts = [arrays[n].ravel() for n in self._shapes]
         return np.concatenate(parts).astype(np.float64)
 
+    def arrays(self, vector: Vector) -> dict[str, Vector]:
+        """Return a vector as flat arrays by name."""
+        ends = np.cumsum(list(self._shapes.values()))[:-1]
+        return dict(zip(self._shapes, np.split(vector, ends), strict=True))
+
+    def same(self, left: Vector, right: Vector) -> bool:
+        """Whether two values are equal, to the tolerance."""
+        if not self._tolerance:
+            return np.array_equal(left, right)
+        largest = max(1.0, float(np.abs(left).max()), float(np.abs(right).max()))
+        # Written so that NaN is not the same as anything.
+        return bool(np.abs(left - right).max() <= self._tolerance * largest)
+
     def made(
         self, state: DeviceState, ghost: Ghost, upload_id: int, values: Vector
     ) -> None:
@@ -97,11 +120,11 @@ class Law:
             key = device, upload_id
             truth = self.truth.setdefault(device, set())
             if upload_id in truth:
-                self._report(f"upload {upload_id:x} of {device} is applied twice")
+                self.report(f"upload {upload_id:x} of {device} is applied twice")
             if not truth <= self._knew[key]:
-                self._report(f"a fork of {device} is applied beside it")
-            if not np.array_equal(values, self.mass[key]):
-                self._report(f"upload {upload_id:x} is applied with other content")
+                self.report(f"a fork of {device} is applied beside it")
+            if not self.same(values, self.mass[key]):
+                self.report(f"upload {upload_id:x} is applied with other content")
             truth.add(upload_id)
             self._ever.add(key)
             self._sums[device] = self._sums.get(device, self.zeros()) + values
@@ -112,7 +135,7 @@ class Law:
         return {device: set(ids) for device, ids in self.truth.items()}
 
     def restored(
-        self, truth: dict[str, set[int]], holders: list[Holder], phase: int
+        self, truth: dict[str, set[int]], holders: Iterable[Holder], phase: int
     ) -> None:
         """Take note that the server went back to a backup."""
         self.truth = {device: set(ids) for device, ids in truth.items()}
@@ -146,19 +169,19 @@ class Law:
         if received.state.token != before.token:
             known = {p.upload_id for p in before.pending} | set(before.settled)
             if truth <= known and not stale and not self.server_restored:
-                self._report(f"{device} gives up without need")
+                self.report(f"{device} gives up without need")
             lost = ghost.spent_sum + gone + self.vector(received.forfeited)
-            if not np.array_equal(lost, ghost.computed):
-                self._report(f"{device} gives up another amount than it had")
+            if not self.same(lost, ghost.computed):
+                self.report(f"{device} gives up another amount than it had")
             self.forfeited += 1
             return Ghost(self.zeros(), self.zeros())
         if not stale and holder.excused_at < 0:
             if not truth.issuperset(received.applied):
-                self._report(f"{device} takes an upload for applied that was not")
+                self.report(f"{device} takes an upload for applied that was not")
             if not truth.isdisjoint(received.returned):
-                self._report(f"{device} takes back an upload that was applied")
+                self.report(f"{device} takes back an upload that was applied")
         if not self._ever.issuperset((device, i) for i in received.applied):
-            self._report(f"{device} takes an upload for applied that never was")
+            self.report(f"{device} takes an upload for applied that never was")
         return replace(
             ghost,
             spent=ghost.spent.union(received.applied),
@@ -174,35 +197,36 @@ class Law:
         residual = self.vector(state.residual)
         waiting = {p.upload_id: self.mass[device, p.upload_id] for p in state.pending}
         kept = ghost.spent_sum + residual + sum(waiting.values(), self.zeros())
-        if not np.array_equal(kept, ghost.computed):
-            self._report(
+        if not self.same(kept, ghost.computed):
+            self.report(
                 f"{device}: applied + waiting + residual is not what it computed"
             )
         if self.doubtful(holder):
             if holder.excused_at < 0:
-                self._report(f"{device} does not know what the server applied of it")
+                self.report(f"{device} does not know what the server applied of it")
             return
         truth = self.truth.get(device, set())
         rolled_back = ghost.spent - truth
         if rolled_back and not self.server_restored:
-            self._report(f"{device} believes applied what the server does not have")
+            self.report(f"{device} believes applied what the server does not have")
         total = self._sums.get(device, self.zeros()) + residual
         total = total + sum((self.mass[device, i] for i in rolled_back), self.zeros())
         for upload_id, values in waiting.items():
             if upload_id not in truth:
                 total = total + values
-        if not np.array_equal(total, ghost.computed):
-            self._report(f"{device}: applied + residual is not what it computed")
+        if not self.same(total, ghost.computed):
+            self.report(f"{device}: applied + residual is not what it computed")
 
     def check_model(self, model: Vector) -> None:
         """Check that the server's model is the sum of what it applied."""
-        if not np.array_equal(model, self.total):
-            self._report("the model is not the sum of the uploads applied")
+        if not self.same(model, self.total):
+            self.report("the model is not the sum of the uploads applied")
 
-    def _report(self, what: str) -> None:
+    def report(self, what: str) -> None:
+        """Take note of a violation."""
         self.violations.append(f"{self.where}: {what}")
 
 
-def count_tokens(holders: list[Holder]) -> Counter[bytes]:
+def count_tokens(holders: Iterable[Holder]) -> Counter[bytes]:
     """Return how many devices hold a state with each token."""
     return Counter(h.state.token for h in holders if h.state is not None)

@@ -56,7 +56,7 @@ def describe(state: DeviceState) -> dict[str, Any]:
         "order": list(state.order),
         "version": state.version,
         "digest": state.digest.hex(),
-        "pending": [[p.upload_id, *p.order, p.payload] for p in state.pending],
+        "pending": [[p.upload_id, *p.order, p.payload, p.told] for p in state.pending],
         "settled": list(state.settled),
         "codec_version": state.codec_version,
     }
@@ -96,8 +96,9 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
                 (_int(incarnation), _int(phase)),
                 frame.tobytes(),
                 _PAYLOADS[_PAYLOADS.index(payload)],
+                _told(*told),
             )
-            for (upload, incarnation, phase, payload), frame in zip(
+            for (upload, incarnation, phase, payload, *told), frame in zip(
                 manifest["pending"],
                 (frames[str(index)] for index in range(len(frames))),
                 strict=True,
@@ -120,6 +121,13 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
         )
     except (KeyError, TypeError, ValueError) as err:
         raise DamagedStateError(f"its parts do not fit: {err!r}") from err
+
+
+def _told(text: Any = "") -> str:
+    """Return what was told; nothing in states written before it was kept."""
+    if not isinstance(text, str) or (text and type(json.loads(text)) is not dict):
+        raise TypeError(f"{text!r:.40} is not what a reply told")
+    return text
 
 
 def _int(value: Any) -> int:

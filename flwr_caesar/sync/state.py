@@ -34,12 +34,15 @@ class Pending:
     payload : str
         `UPDATE_PAYLOAD`, or `MODEL_PAYLOAD` for a whole model, which is superseded by
         the next one and never goes back into a residual.
+    told : str
+        JSON of what the reply said beside it, to answer the same request again.
     """
 
     upload_id: int
     order: Order
     frame: bytes
     payload: str = UPDATE_PAYLOAD
+    told: str = ""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def sample(seed: int, *, lineage: int = 2**64 - 1, version: int = 3) -> DeviceSt
         residual={"w": rng.standard_normal(50).astype(np.float32), "a/b": np.ones(2)},
         pending=(
             Pending(2**64 - 2, (1, 1), b""),
-            Pending(9, (2, 2), rng.bytes(1000), MODEL_PAYLOAD),
+            Pending(9, (2, 2), rng.bytes(1000), MODEL_PAYLOAD, '{"part": {"x": 1}}'),
         ),
         settled=(1, 2**64 - 1),
         codec_version=4,

@@ -42,6 +42,14 @@ def test_a_state_survives_flowers_own_serialisation() -> None:
     assert image(ContextStore(records).load(LINEAGE)) == image(sample(1))
 
 
+def test_states_of_before_replies_were_kept_whole_are_read() -> None:
+    records = kept()
+    _change(pending=[[1, 1, 1, "update"], [2, 1, 1, "model"]])(records)
+    state = ContextStore(records).load(LINEAGE)
+    assert state
+    assert [pending.told for pending in state.pending] == ["", ""]
+
+
 def test_arrays_that_were_loaded_can_be_changed() -> None:
     state = ContextStore(kept()).load(LINEAGE)
     assert state
@@ -91,6 +99,8 @@ def _change(**changes: object) -> Callable[[RecordDict], None]:
         _change(lineage=5),
         _change(model=None),
         _change(order=None),
+        _change(pending=[[1, 1, 1, "update", "["], [2, 1, 1, "update", ""]]),
+        _change(pending=[[1, 1, 1, "update", 7], [2, 1, 1, "update", ""]]),
     ],
 )
 def test_damage_is_logged_and_the_state_is_gone(

@@ -1,0 +1,110 @@
+"""Which strategies the fault harness can run, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp.strategy import Strategy
+
+from flwr_caesar.records import RoundRecord
+from flwr_caesar.strategies.framed import FramedStrategy
+
+from .fault_app import LR, SIZES
+from .registry import STRATEGIES
+
+_PARAMETERS = sum(SIZES.values())
+# Of most devices, so that some are forgotten and send without prediction.
+_MEMORY_BYTES = 6 * _PARAMETERS
+_CONTROL = {"lr": LR, "p": 0.25, "density": 0.3, "exact_below": 64}
+
+
+@dataclass(frozen=True)
+class FaultCase:
+    """A strategy as the harness runs it.
+
+    Parameters
+    ----------
+    strategy : str
+        Name in `flwr_caesar.runner.registry.STRATEGIES`.
+    settings : mapping
+        Keyword arguments of its class, suited to a small model.
+    uniform : bool
+        Whether it gives every reply the same weight.
+    remembers : bool
+        Whether its upload codec has a memory on both sides.
+    republishes : bool
+        Whether the model it goes on with is not quite the inner strategy's.
+    """
+
+    strategy: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    uniform: bool = False
+    remembers: bool = False
+    republishes: bool = False
+
+    @property
+    def has_control(self) -> bool:
+        """Whether devices keep control variates."""
+        return self.strategy == "fedcomloc"
+
+    def build(
+        self,
+        inner: Strategy,
+        *,
+        devices: int,
+        checkpoint: Path,
+        on_record: Callable[[RoundRecord], None],
+    ) -> FramedStrategy:
+        """Build the strategy, as a server does that starts.
+
+        Parameters
+        ----------
+        inner : Strategy
+            Flower's.
+        devices : int
+            How many there are; the server remembers the uploads of most of them.
+        checkpoint : Path
+            The server's durable folder.
+        on_record : callable
+            Called after each phase.
+        """
+        factory = getattr(
+            import_module("flwr_caesar.strategies"), STRATEGIES[self.strategy]
+        )
+        settings = dict(self.settings)
+        if self.remembers:
+            settings["upload_memory"] = _MEMORY_BYTES * devices
+        strategy = factory(
+            inner, checkpoint=checkpoint, on_record=on_record, **settings
+        )
+        assert isinstance(strategy, FramedStrategy)
+        return strategy
+
+
+CASES = {
+    "caesar": FaultCase("caesar", {"first_bits": 0, "shared_start": True}),
+    "caesar_paper": FaultCase(
+        "caesar_paper", {"codec": "paper", "exact_below": 64}, uniform=True
+    ),
+    "fedcomloc": FaultCase("fedcomloc", _CONTROL, uniform=True),
+    "fedcomloc_global": FaultCase(
+        "fedcomloc", {**_CONTROL, "variant": "global"}, uniform=True, republishes=True
+    ),
+    "pruning": FaultCase("pruning", {"prune_rate": 0.5}, republishes=True),
+    "error_bounded": FaultCase(
+        "error_bounded", {"rel": 0.01, "exact_below": 64}, remembers=True
+    ),
+    "error_bounded_feedback": FaultCase(
+        "error_bounded",
+        {"rel": 0.05, "exact_below": 64, "error_feedback": True},
+        remembers=True,
+    ),
+    "correlation_aware": FaultCase(
+        "correlation_aware", {"density": 0.05, "history": True}, remembers=True
+    ),
+    "topk": FaultCase("topk", {"density": 0.1}),
+}

@@ -1,0 +1,447 @@
+"""A whole strategy under everything that can go wrong, against its laws.
+
+The real `Strategy.start`, the real mod, a ledger on disk, and a small model; only the
+network, the disks of the devices and the life of the server are played. What the laws
+are is said in docs/sync.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp.strategy import FedAvg
+
+from flwr_caesar.codec import Layout, inspect_frame
+from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.records import RoundRecord
+from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.sync.chance import Chance
+from flwr_caesar.sync.fault_plan import SERVER_FAULTS, FaultReport
+from flwr_caesar.sync.faults import QUIET_ROUNDS
+from flwr_caesar.sync.law import Law
+from flwr_caesar.sync.protocol import UploadHeader, device_id
+from flwr_caesar.sync.state import MODEL_PAYLOAD
+from flwr_caesar.transport import (
+    TRAIN,
+    Plan,
+    record_to_arrays,
+    record_to_frame,
+    require_record,
+)
+
+from .control_law import ControlLaw
+from .fault_app import SIZES, FaultApp, initial_model
+from .fault_cases import CASES, FaultCase
+from .fault_devices import Answer, FaultDevices
+from .fault_grid import FaultGrid, ServerKilledError
+from .fault_world import Clock, seeded_world
+from .upload_law import Given, UploadLaw, Vector, parsed
+
+_TOLERANCE = 1e-4
+# Some rounds go well, some less so, in some everything fails at once.
+_SEVERITIES = (0.0, 0.5, 1.0, 1.0)
+_FRACTION_EVALUATED = 0.1
+_CHANCE_OF_BACKUP = 0.4
+_MOST_BACKUPS = 4
+
+
+@dataclass(frozen=True)
+class _Backup:
+    folder: Path
+    truth: dict[str, set[int]]
+    round: int
+    model: Vector | None
+
+
+class _TakesEveryReply(FedAvg):
+    """FedAvg that is given each update, as robust strategies are, not their mean."""
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """See `FedAvg.aggregate_train`."""
+        return super().aggregate_train(server_round, replies)
+
+
+class StrategyFaultRun:
+    """One training of one strategy, see `run_strategy_faults`.
+
+    Parameters
+    ----------
+    name : str
+        One of `CASES`.
+    seed : int
+        Decides everything.
+    devices : int
+        How many there are.
+    participation : float
+        Fraction of them asked in a round.
+    folder : Path
+        For the server's durable folder and backups of it.
+    on_round : callable, optional
+        Called with the number of each round and this run, when it begins.
+
+    Attributes
+    ----------
+    law : Law
+        With the violations found so far.
+    number : int
+        Rounds begun.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        devices: int,
+        participation: float,
+        folder: Path,
+        on_round: Callable[[int, StrategyFaultRun], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._case: FaultCase = CASES[name]
+        self._chance = Chance(seed)
+        self._clock = Clock()
+        self._participation = participation
+        self._count = devices
+        self._folder = folder
+        self._on_round = on_round
+        self._app = FaultApp(seed)
+        self.law = Law(SIZES, tolerance=_TOLERANCE)
+        self._control = ControlLaw(self.law)
+        self._strategy = self._built(self._inner(every=False))
+        self._is_model = self._strategy.payload == MODEL_PAYLOAD
+        self._uploads = UploadLaw(
+            self.law,
+            Layout.of(record_to_arrays(initial_model())),
+            error_feedback=self._strategy.error_feedback,
+            payload=self._strategy.payload,
+        )
+        self._devices = FaultDevices(
+            devices, self._app, self._chance, self.law, self._uploads, self._control
+        )
+        self._grid = FaultGrid(self._app, self._devices, self._chance, self._opened)
+        self.refusals: Counter[str] = Counter()
+        self.number = 0
+        self._commits = self._applied = self._predicted = self._resets = 0
+        self._resets_seen: int | None = None
+        self._heard: frozenset[int] = frozenset()
+        self._backups: list[_Backup] = []
+        self._restore: _Backup | None = None
+        self._set_back = False
+        # Of the phase: the inner strategy's model, what it was given, what it made.
+        self._model: Vector = self.law.zeros()
+        self._given: dict[int, Vector] | Vector | None = None
+        self._made: Vector | None = None
+        # Durable on the server: the last round, and the model after it if it is known.
+        self._round = 0
+        self._durable: Vector | None = None
+
+    @property
+    def events(self) -> int:
+        """Messages carried, durable writes, commits, and acts of the operator."""
+        return self._grid.events + self._devices.events + self._commits
+
+    @property
+    def faults(self) -> Counter[str]:
+        """What was injected, by kind."""
+        return self._chance.faults
+
+    def run(self, rounds: int) -> None:
+        """Run so many rounds with faults, then some without; stop at a violation."""
+        with seeded_world(self._chance, self._clock):
+            while self.number < rounds and not self.law.violations:
+                self._serve(rounds - self.number)
+            if not self.law.violations:
+                self._quiet_rounds()
+
+    def report(self, *, seed: int, rounds: int, participation: float) -> FaultReport:
+        """Return what happened."""
+        return FaultReport(
+            seed=seed,
+            devices=len(self._devices.holders),
+            rounds=rounds,
+            participation=participation,
+            events=self.events,
+            faults=dict(sorted(self.faults.items())),
+            applied=self._applied,
+            changes=self._grid.changes,
+            resyncs=self._grid.resyncs,
+            forfeited=self.law.forfeited,
+            refusals=dict(self.refusals.most_common()),
+            violations=tuple(self.law.violations),
+            strategy=self._name,
+            predicted=self._predicted,
+            moved=self._control.moved,
+            resets=self._resets,
+        )
+
+    def _quiet_rounds(self) -> None:
+        self._chance.quiet = True
+        self._set_back = False
+        self._grid.clear()
+        self._serve(QUIET_ROUNDS)
+        self.law.where = "after the quiet rounds"
+        for holder in self._devices.holders:
+            state = holder.state
+            if holder.node_id not in self._heard:
+                self.law.report(f"device {holder.number} is not heard again")
+            if state is None or (state.version, state.digest) != self._grid.target:
+                self.law.report(f"device {holder.number} is left behind")
+        states = [holder.state for holder in self._devices.holders]
+        if not self._control.sum_is_zero(states, excuse=False):
+            self.law.report("the control variates do not sum to zero again")
+
+    # the server's life
+
+    def _serve(self, rounds: int) -> None:
+        """Let a server live for some rounds, or until it is killed."""
+        self._back_up_or_restore()
+        self._clock.is_back, self._set_back = self._set_back, False
+        self._resets_seen = None
+        every = not self._case.has_control and self._chance.random.random() < 0.5
+        self._strategy = self._built(self._inner(every=every))
+        try:
+            self._strategy.start(
+                self._grid,
+                initial_model(),
+                num_rounds=self._round + rounds,
+                timeout=0.0,
+            )
+            self._phase_ended()
+        except ServerKilledError:
+            pass
+        except Exception as err:
+            self.law.report(f"the server fails: {type(err).__name__}: {err}")
+        self._resets += getattr(self._strategy, "resets", 0)
+
+    def _built(self, inner: FedAvg) -> FramedStrategy:
+        return self._case.build(
+            inner,
+            devices=self._count,
+            checkpoint=self._folder / "server",
+            on_record=self._recorded,
+        )
+
+    def _back_up_or_restore(self) -> None:
+        live = self._folder / "server"
+        if self._restore is not None:
+            backup, self._restore = self._restore, None
+            shutil.rmtree(live)
+            shutil.copytree(backup.folder, live)
+            self._round, self._durable = backup.round, backup.model
+            self._devices.operator.epoch += 1
+            operator = self._devices.operator
+            self.law.restored(backup.truth, self._devices.holders, operator.phase)
+            self._control.server_restored()
+        elif self._round and self._chance.random.random() < _CHANCE_OF_BACKUP:
+            folder = self._folder / f"backup-{self._devices.operator.phase}"
+            shutil.copytree(live, folder, dirs_exist_ok=True)
+            self._backups.append(
+                _Backup(folder, self.law.snapshot(), self._round, self._durable)
+            )
+            for old in self._backups[:-_MOST_BACKUPS]:
+                shutil.rmtree(old.folder)
+            del self._backups[:-_MOST_BACKUPS]
+
+    def _kill(self, kind: str) -> None:
+        if self._chance.strikes(kind, SERVER_FAULTS):
+            raise ServerKilledError
+
+    # what the inner strategy sees
+
+    def _inner(self, *, every: bool) -> FedAvg:
+        """Return a FedAvg whose calls are listened to.
+
+        On the object, not by a subclass: whether a strategy takes a mean is told by
+        its class.
+        """
+        inner = (_TakesEveryReply if every else FedAvg)(
+            min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1
+        )
+        train, evaluate = inner.configure_train, inner.configure_evaluate
+        aggregate_train = inner.aggregate_train
+        aggregate_evaluate = inner.aggregate_evaluate
+
+        def configure_train(number: int, arrays: ArrayRecord, *rest: Any) -> Any:
+            self._round_begins(arrays)
+            return train(number, arrays, *rest)
+
+        def configure_evaluate(number: int, arrays: ArrayRecord, *rest: Any) -> Any:
+            self._phase_ended()
+            self._grid.choose(_FRACTION_EVALUATED)
+            return evaluate(number, arrays, *rest)
+
+        def aggregate(number: int, replies: Sequence[Message]) -> Any:
+            self._take_given(replies, every=every)
+            arrays, metrics = aggregate_train(number, replies)
+            if arrays is not None:
+                self._made = self.law.vector(record_to_arrays(arrays))
+            self._kill("server-crash-before-commit")
+            return arrays, metrics
+
+        def aggregate_metrics(number: int, replies: Sequence[Message]) -> Any:
+            self._kill("server-crash-before-commit")
+            return aggregate_evaluate(number, replies)
+
+        for name, heard in {
+            "configure_train": configure_train,
+            "configure_evaluate": configure_evaluate,
+            "aggregate_train": aggregate,
+            "aggregate_evaluate": aggregate_metrics,
+        }.items():
+            setattr(inner, name, heard)
+        return inner
+
+    def _round_begins(self, arrays: ArrayRecord) -> None:
+        self._phase_ended()
+        self.number += 1
+        self.law.where = f"round {self.number}"
+        if self._on_round:
+            self._on_round(self.number - 1, self)
+        self._chance.scale = 1.0
+        self._devices.tamper()
+        self._chance.scale = self._chance.random.choice(_SEVERITIES)
+        self._grid.choose(self._participation)
+        self._model = self.law.vector(record_to_arrays(arrays))
+        if self._durable is None:
+            self._durable = self._model
+        if not np.array_equal(self._model, self._durable):
+            self.law.report("the round begins with another model than the last made")
+
+    def _take_given(self, replies: Sequence[Message], *, every: bool) -> None:
+        base = self.law.zeros() if self._is_model else self._model
+        given = {
+            reply.metadata.src_node_id: self.law.vector(
+                record_to_arrays(reply.content.array_records["arrays"])
+            )
+            - base
+            for reply in replies
+        }
+        self._given = given if every else next(iter(given.values()))
+
+    # what the server says of a phase
+
+    def _opened(self, plan: Plan) -> None:
+        self._given = self._made = None
+        epoch = plan.settings.get("epoch")
+        if isinstance(epoch, int):
+            states = [holder.state for holder in self._devices.holders]
+            self._control.opened(epoch, states)
+            self._resets_seen = getattr(self._strategy, "resets", 0)
+
+    def _recorded(self, record: RoundRecord) -> None:
+        dropped = {device.node_id: device.dropped for device in record.devices}
+        used = [node for node, reason in dropped.items() if not reason]
+        if record.phase == TRAIN:
+            self._heard = frozenset(used)
+            for node, answer in self._grid.first.items():
+                if dropped.get(node) and self._should_count(answer):
+                    self.law.report(f"an honest reply is refused: {dropped[node]}")
+            if self._given is not None:
+                self._committed(record.server_round, used)
+        for reason in dropped.values():
+            if reason:
+                self.refusals[_kind(reason)] += 1
+        self._kill("server-crash-after-commit")
+        if self._chance.strikes("server-clock-back", SERVER_FAULTS):
+            self._set_back = True
+            self._devices.operator.epoch += 1
+            self._devices.operator.excuse_all()
+            raise ServerKilledError
+        if self._backups and self._chance.strikes("server-restored", SERVER_FAULTS):
+            self._restore = self._chance.random.choice(self._backups)
+            raise ServerKilledError
+
+    def _should_count(self, answer: Answer) -> bool:
+        """Whether an answer is honest, and the server can tell who gave it.
+
+        One that went back further than a device remembers its uploads cannot
+        (docs/sync.md, Limits).
+        """
+        if not answer.honest or answer.content is None:
+            return False
+        header = UploadHeader.from_dict(require_record(answer.content))
+        applied = self.law.truth.get(device_id(header.token), set())
+        return not applied or not applied.isdisjoint(header.known)
+
+    def _committed(self, server_round: int, used: list[int]) -> None:
+        assert self._given is not None
+        uploads = []
+        for node in used:
+            content = self._grid.first[node].content
+            header = None if content is None else parsed(require_record(content))
+            if content is None or header is None:
+                self.law.report("a reply that cannot be read is used")
+                return
+            (record,) = content.array_records.values()
+            (metrics,) = content.metric_records.values()
+            weight = metrics["num-examples"]
+            assert isinstance(weight, int)
+            frame = record_to_frame(record)
+            self._predicted += inspect_frame(frame).state_digest != NO_DIGEST
+            uploads.append(Given(node, header, frame, float(weight)))
+        self._uploads.applied(uploads, self._given, uniform=self._case.uniform)
+        self._commits += 1
+        self._applied += len(uploads)
+        self._round = server_round
+        self._durable = None if self._case.republishes else self._made
+
+    def _phase_ended(self) -> None:
+        """Check every law that holds between two phases."""
+        for holder in self._devices.holders:
+            self.law.check(holder)
+        # After a reset no device is in the server's epoch, until it is asked.
+        if self._resets_seen == getattr(self._strategy, "resets", None):
+            states = [holder.state for holder in self._devices.holders]
+            if not self._control.sum_is_zero(states):
+                self.law.report("the control variates do not sum to zero")
+        if self.law.violations:
+            raise ServerKilledError
+
+
+def _kind(reason: str) -> str:
+    """Return a reason without what is different each time."""
+    kind = ": ".join(reason.split(": ")[:2])
+    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", kind)[:70]
+
+
+def run_strategy_faults(
+    name: str,
+    *,
+    seed: int,
+    devices: int,
+    rounds: int,
+    participation: float = 0.5,
+    on_round: Callable[[int, StrategyFaultRun], None] | None = None,
+) -> FaultReport:
+    """Train with faults, and check the laws after every message and round.
+
+    Parameters
+    ----------
+    name : str
+        One of `flwr_caesar.runner.fault_cases.CASES`.
+    seed : int
+        Decides everything: the same arguments give the same report.
+    devices, rounds : int
+        Size of the run; a few rounds without faults follow.
+    participation : float
+        Fraction of the devices asked in a round.
+    on_round : callable, optional
+        Called with the number of each round and the run, when it begins.
+    """
+    with tempfile.TemporaryDirectory(prefix="flwr-caesar-faults-") as folder:
+        run = StrategyFaultRun(
+            name, seed, devices, participation, Path(folder), on_round
+        )
+        run.run(rounds)
+    return run.report(seed=seed, rounds=rounds, participation=participation)

@@ -1,0 +1,236 @@
+"""The harness finds nothing in the strategies, and finds it when one is broken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flwr_caesar.cli import main
+from flwr_caesar.clients import mod
+from flwr_caesar.clients.retelling import Told
+from flwr_caesar.codec import CodecState, Layout, update_layout
+from flwr_caesar.runner.fault_cases import CASES
+from flwr_caesar.runner.strategy_faults import run_strategy_faults
+from flwr_caesar.strategies.fedcomloc import FedComLoc
+from flwr_caesar.strategies.mean import RunningMean
+from flwr_caesar.strategies.uplink_memory import UplinkMemory
+from flwr_caesar.strategies.wrapper import StrategyWrapper
+from flwr_caesar.sync import device, fault_plan, settle
+from flwr_caesar.sync.context_store import ContextStore
+from flwr_caesar.sync.ledger import SqliteLedger
+from flwr_caesar.sync.server import ServerSession
+
+SIZE = {"devices": 8, "rounds": 10}
+SEED = 4  # in which much happens
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_laws_hold(name):
+    report = run_strategy_faults(name, seed=SEED, **SIZE)
+    assert report.violations == ()
+    assert report.injected > 30
+    assert report.applied > 30
+    assert bool(report.predicted) == CASES[name].remembers
+    assert bool(report.moved) == CASES[name].has_control
+
+
+@pytest.mark.parametrize("name", ["fedcomloc", "correlation_aware"])
+def test_a_seed_replays(name):
+    first, again = (run_strategy_faults(name, seed=2, **SIZE) for _ in range(2))
+    assert first == again
+
+
+def found(name: str, *, seeds: range = range(6), **size: int) -> str:
+    """Return the first violation that one of some seeds finds."""
+    for seed in seeds:
+        report = run_strategy_faults(name, seed=seed, **{**SIZE, **size})
+        if report.violations:
+            return report.violations[0]
+    return ""
+
+
+# --- broken devices --------------------------------------------------------------
+
+
+def _forgetting(state, header, new_token):
+    judged = settle.settle(state, header, new_token)
+    return replace(judged, state=replace(judged.state, residual=state.residual))
+
+
+def _restoring_all(state, header, new_token):
+    judged = settle.settle(state, header, new_token)
+    residual = judged.state.residual
+    for pending in state.pending:
+        if pending.upload_id in judged.applied:
+            residual = settle.add_floats(residual, settle._decode(state, pending)[0])
+    return replace(judged, state=replace(judged.state, residual=residual))
+
+
+def _deaf(state, header, new_token):
+    return settle.settle(state, replace(header, applied=()), new_token)
+
+
+@pytest.mark.parametrize("name", ["topk", "correlation_aware", "error_bounded"])
+@pytest.mark.parametrize("broken", [_forgetting, _restoring_all, _deaf])
+def test_a_device_that_misjudges_its_uploads_is_found(monkeypatch, broken, name):
+    monkeypatch.setattr(device, "settle", broken)
+    assert found(name)
+
+
+def test_a_device_that_predicts_from_what_the_server_lacks_is_found(monkeypatch):
+    def keeping(state, header, new_token):
+        return settle.settle(state, replace(header, memory=bytes(7) + b"1"), new_token)
+
+    def trusting(state, header, update, **rest):
+        layout = update_layout(Layout.of(state.model))
+        last = CodecState(layout, state.codec_version, state.codec_arrays)
+        header = replace(header, memory=last.digest)
+        return device.commit_update(state, header, update, **rest)
+
+    monkeypatch.setattr(device, "settle", keeping)
+    monkeypatch.setattr(mod, "commit_update", trusting)
+    assert "an honest reply is refused" in found("error_bounded")
+
+
+def test_a_device_that_replies_before_it_saves_is_found(monkeypatch):
+    save = ContextStore.save
+
+    def too_early(self, state):
+        save(self, replace(state, pending=state.pending[:-1]))
+
+    monkeypatch.setattr(ContextStore, "save", too_early)
+    assert found("topk")
+
+
+def test_a_device_that_cannot_tell_its_metrics_again_is_found(monkeypatch):
+    monkeypatch.setitem(fault_plan.DEVICE_FAULTS, "device-crash-after-write", 0.4)
+    monkeypatch.setitem(fault_plan.MESSAGE_FAULTS, "duplicate", 0.3)
+    monkeypatch.setattr(Told, "beside", classmethod(lambda cls, state, upload: cls()))
+    assert "an honest reply is refused" in found("topk")
+
+
+# --- broken servers --------------------------------------------------------------
+
+
+def test_a_server_that_forgets_its_memory_of_uploads_is_found(monkeypatch):
+    monkeypatch.setattr(UplinkMemory, "get", lambda self, device, fresh: fresh)
+    assert "an honest reply is refused" in found("correlation_aware")
+
+
+def test_a_server_that_adds_an_update_twice_is_found(monkeypatch):
+    add = RunningMean.add
+
+    def twice(self, update, base, weight):
+        again = {name: array.copy() for name, array in update.items()}
+        add(self, update, base, weight)
+        if not self._bases[id(base)][1] > weight:
+            add(self, again, base, weight)
+
+    monkeypatch.setattr(RunningMean, "add", twice)
+    assert "the mean applied" in found("pruning")
+
+
+def test_a_server_that_goes_on_with_another_model_is_found(monkeypatch):
+    checkpoint = SqliteLedger.checkpoint
+
+    def off(self):
+        kept = checkpoint(self)
+        if kept is None:
+            return None
+        model = {name: array + np.float32(0.5) for name, array in kept.model.items()}
+        return replace(kept, model=model)
+
+    monkeypatch.setattr(SqliteLedger, "checkpoint", off)
+    assert "another model" in found("topk")
+
+
+def test_a_server_that_acknowledges_before_it_commits_is_found(monkeypatch):
+    accept = ServerSession.accept
+
+    def hasty(self, node_id, reply, info=None):
+        verdict = accept(self, node_id, reply, info)
+        if verdict.counts and reply.upload_id:
+            row = self.row(node_id)
+            row = replace(row, applied=(*row.applied, reply.upload_id))
+            self._store.commit(self._head, [row], {node_id: row.device})
+        return verdict
+
+    monkeypatch.setattr(ServerSession, "accept", hasty)
+    monkeypatch.setitem(fault_plan.SERVER_FAULTS, "server-crash-before-commit", 0.4)
+    assert "takes an upload for applied that was not" in found("topk")
+
+
+@pytest.mark.parametrize("rule", ["another copy", "another node"])
+def test_a_server_that_checks_less_is_found(monkeypatch, rule):
+    why_not = ServerSession._why_not
+
+    def lenient(self, *arguments):
+        reason = why_not(self, *arguments)
+        return "" if rule in reason else reason
+
+    monkeypatch.setitem(fault_plan.DEVICE_EVENTS, "device-copied", 0.05)
+    monkeypatch.setattr(ServerSession, "_why_not", lenient)
+    assert found("topk", seeds=range(10))
+
+
+def test_a_server_that_one_reply_can_stop_is_found(monkeypatch):
+    def stopping(self, devices, node_id, reason):
+        raise ValueError(reason)
+
+    monkeypatch.setattr(StrategyWrapper, "_drop", stopping)
+    assert "the server fails: ValueError" in found("topk")
+
+
+@pytest.mark.parametrize("name", ["fedcomloc", "fedcomloc_global"])
+def test_control_variates_that_not_all_have_moved_are_found(monkeypatch, name):
+    monkeypatch.setattr(FedComLoc, "_reset", lambda self, reason: None)
+    assert "do not sum to zero" in found(name)
+
+
+def test_a_server_that_does_not_wait_for_devices_to_settle_is_found(monkeypatch):
+    settle_all = FedComLoc._settle
+
+    def trusting(self, server_round):
+        with monkeypatch.context() as patch:
+            patch.setattr(FedComLoc, "_reset", lambda self, reason: None)
+            settle_all(self, server_round)
+
+    monkeypatch.setitem(fault_plan.DEVICE_FAULTS, "device-crash-before-write", 0.3)
+    monkeypatch.setattr(FedComLoc, "_settle", trusting)
+    assert "do not sum to zero" in found("fedcomloc")
+
+
+def test_control_variates_lost_with_a_device_are_found(monkeypatch):
+    monkeypatch.setitem(fault_plan.DEVICE_EVENTS, "device-deleted", 0.03)
+    monkeypatch.setattr(FedComLoc, "_why_broken", lambda self, node_id: "")
+    assert "do not sum to zero again" in found("fedcomloc", rounds=4, seeds=range(20))
+
+
+# --- the command -----------------------------------------------------------------
+
+
+def test_command_prints_a_report(capsys):
+    size = ["--devices", "5", "--rounds", "4"]
+    assert main(["faults", "--strategy", "topk", *size, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["strategy"] == "topk"
+    assert report["violations"] == []
+    assert report["injected"] == sum(report["faults"].values()) > 0
+
+
+def test_command_fails_on_a_violation_and_says_how_to_replay(capsys, monkeypatch):
+    monkeypatch.setattr(device, "settle", _deaf)
+    size = ["--devices", "8", "--rounds", "12"]
+    assert main(["faults", "--strategy", "topk", "--seed", "1", *size]) == 1
+    out = capsys.readouterr().out
+    assert "replay: flwr-caesar faults --strategy topk --seed 1 --devices 8" in out
+
+
+def test_command_names_the_strategies(capsys):
+    with pytest.raises(SystemExit):
+        main(["faults", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(name in out for name in CASES)
