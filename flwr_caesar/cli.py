@@ -11,7 +11,7 @@ from flwr_caesar import __version__
 # Name of a sub-command: the module whose `main(arguments)` runs it, and its help.
 COMMANDS = {
     "faults": (
-        "flwr_caesar.runner.faults_cli",
+        "flwr_caesar.faults.command",
         "check that no learning is lost or applied twice, whatever fails",
     ),
     "run": (

@@ -16,11 +16,22 @@ import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
 from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.sync import device as device_side
+from flwr_caesar.sync.ledger_api import Version
+from flwr_caesar.sync.memory import MemoryLedger
+from flwr_caesar.sync.protocol import (
+    UPDATE,
+    DownloadHeader,
+    UploadHeader,
+    device_id,
+    model_digest,
+)
+from flwr_caesar.sync.server import ServerSession
 
-from . import device as device_side
 from .chance import Chance
-from .fault_operator import Operator
-from .fault_plan import (
+from .forgery import forge
+from .law import Holder, Law
+from .plan import (
     DEADLINE,
     DEVICE_EVENTS,
     DEVICE_FAULTS,
@@ -29,18 +40,7 @@ from .fault_plan import (
     SERVER_FAULTS,
     FaultReport,
 )
-from .forgery import forge
-from .law import Holder, Law
-from .ledger_api import Version
-from .memory import MemoryLedger
-from .protocol import (
-    UPDATE,
-    DownloadHeader,
-    UploadHeader,
-    device_id,
-    model_digest,
-)
-from .server import ServerSession
+from .tampering import Operator
 
 SHAPES = {"weight": 16, "bias": 4}
 QUIET_ROUNDS = 3

@@ -12,13 +12,14 @@ from flwr_caesar.cli import main
 from flwr_caesar.clients import mod
 from flwr_caesar.clients.retelling import Told
 from flwr_caesar.codec import CodecState, Layout, update_layout
-from flwr_caesar.runner.fault_cases import CASES
-from flwr_caesar.runner.strategy_faults import run_strategy_faults
+from flwr_caesar.faults import plan
+from flwr_caesar.faults.cases import CASES
+from flwr_caesar.faults.strategies import run_strategy_faults
 from flwr_caesar.strategies.fedcomloc import FedComLoc
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 from flwr_caesar.strategies.wrapper import StrategyWrapper
-from flwr_caesar.sync import device, fault_plan, settle
+from flwr_caesar.sync import device, settle
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.server import ServerSession
@@ -106,8 +107,8 @@ def test_a_device_that_replies_before_it_saves_is_found(monkeypatch):
 
 
 def test_a_device_that_cannot_tell_its_metrics_again_is_found(monkeypatch):
-    monkeypatch.setitem(fault_plan.DEVICE_FAULTS, "device-crash-after-write", 0.4)
-    monkeypatch.setitem(fault_plan.MESSAGE_FAULTS, "duplicate", 0.3)
+    monkeypatch.setitem(plan.DEVICE_FAULTS, "device-crash-after-write", 0.4)
+    monkeypatch.setitem(plan.MESSAGE_FAULTS, "duplicate", 0.3)
     monkeypatch.setattr(Told, "beside", classmethod(lambda cls, state, upload: cls()))
     assert "an honest reply is refused" in found("topk")
 
@@ -159,7 +160,7 @@ def test_a_server_that_acknowledges_before_it_commits_is_found(monkeypatch):
         return verdict
 
     monkeypatch.setattr(ServerSession, "accept", hasty)
-    monkeypatch.setitem(fault_plan.SERVER_FAULTS, "server-crash-before-commit", 0.4)
+    monkeypatch.setitem(plan.SERVER_FAULTS, "server-crash-before-commit", 0.4)
     assert "takes an upload for applied that was not" in found("topk")
 
 
@@ -171,7 +172,7 @@ def test_a_server_that_checks_less_is_found(monkeypatch, rule):
         reason = why_not(self, *arguments)
         return "" if rule in reason else reason
 
-    monkeypatch.setitem(fault_plan.DEVICE_EVENTS, "device-copied", 0.05)
+    monkeypatch.setitem(plan.DEVICE_EVENTS, "device-copied", 0.05)
     monkeypatch.setattr(ServerSession, "_why_not", lenient)
     assert found("topk", seeds=range(10))
 
@@ -198,13 +199,13 @@ def test_a_server_that_does_not_wait_for_devices_to_settle_is_found(monkeypatch)
             patch.setattr(FedComLoc, "_reset", lambda self, reason: None)
             settle_all(self, server_round)
 
-    monkeypatch.setitem(fault_plan.DEVICE_FAULTS, "device-crash-before-write", 0.3)
+    monkeypatch.setitem(plan.DEVICE_FAULTS, "device-crash-before-write", 0.3)
     monkeypatch.setattr(FedComLoc, "_settle", trusting)
     assert "do not sum to zero" in found("fedcomloc")
 
 
 def test_control_variates_lost_with_a_device_are_found(monkeypatch):
-    monkeypatch.setitem(fault_plan.DEVICE_EVENTS, "device-deleted", 0.03)
+    monkeypatch.setitem(plan.DEVICE_EVENTS, "device-deleted", 0.03)
     monkeypatch.setattr(FedComLoc, "_why_broken", lambda self, node_id: "")
     assert "do not sum to zero again" in found("fedcomloc", rounds=4, seeds=range(20))
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from flwr_caesar.sync.fault_plan import FaultReport
-from flwr_caesar.sync.faults import run_faults
-
-from .fault_cases import CASES
-from .strategy_faults import run_strategy_faults
+from .cases import CASES
+from .plan import FaultReport
+from .sessions import run_faults
+from .strategies import run_strategy_faults
 
 _ALL = "all"
 _SIZES = {"sessions": (200, 1000), "strategy": (30, 120)}

@@ -24,10 +24,6 @@ from flwr_caesar.codec import Layout, inspect_frame
 from flwr_caesar.codec.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies.framed import FramedStrategy
-from flwr_caesar.sync.chance import Chance
-from flwr_caesar.sync.fault_plan import SERVER_FAULTS, FaultReport
-from flwr_caesar.sync.faults import QUIET_ROUNDS
-from flwr_caesar.sync.law import Law
 from flwr_caesar.sync.protocol import UploadHeader, device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
@@ -38,13 +34,17 @@ from flwr_caesar.transport import (
     require_record,
 )
 
+from .app import SIZES, FaultApp, initial_model
+from .cases import CASES, FaultCase
+from .chance import Chance
 from .control_law import ControlLaw
-from .fault_app import SIZES, FaultApp, initial_model
-from .fault_cases import CASES, FaultCase
-from .fault_devices import Answer, FaultDevices
-from .fault_grid import FaultGrid, ServerKilledError
-from .fault_world import Clock, seeded_world
+from .devices import Answer, FaultDevices
+from .grid import FaultGrid, ServerKilledError
+from .law import Law
+from .plan import SERVER_FAULTS, FaultReport
+from .sessions import QUIET_ROUNDS
 from .upload_law import Given, UploadLaw, Vector, parsed
+from .world import Clock, seeded_world
 
 _TOLERANCE = 1e-4
 # Some rounds go well, some less so, in some everything fails at once.
@@ -429,7 +429,7 @@ def run_strategy_faults(
     Parameters
     ----------
     name : str
-        One of `flwr_caesar.runner.fault_cases.CASES`.
+        One of `flwr_caesar.faults.cases.CASES`.
     seed : int
         Decides everything: the same arguments give the same report.
     devices, rounds : int

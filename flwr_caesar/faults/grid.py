@@ -11,9 +11,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.frame import stamp
-from flwr_caesar.sync.chance import Chance
-from flwr_caesar.sync.fault_plan import DEADLINE, MESSAGE_FAULTS, REORDER, SERVER_FAULTS
-from flwr_caesar.sync.forgery import forge
+from flwr_caesar.runner.inline import InlineGrid, through_the_wire
 from flwr_caesar.sync.protocol import NEED_WHOLE, DownloadHeader, UploadHeader
 from flwr_caesar.transport import (
     RECORD_KEY,
@@ -23,9 +21,11 @@ from flwr_caesar.transport import (
     require_record,
 )
 
-from .fault_app import FaultApp
-from .fault_devices import Answer, FaultDevices, Request
-from .inline import InlineGrid, through_the_wire
+from .app import FaultApp
+from .chance import Chance
+from .devices import Answer, FaultDevices, Request
+from .forgery import forge
+from .plan import DEADLINE, MESSAGE_FAULTS, REORDER, SERVER_FAULTS
 from .upload_law import parsed
 
 _APP_FAILED = 2

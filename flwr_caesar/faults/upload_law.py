@@ -23,9 +23,10 @@ from flwr_caesar.codec import (
     update_layout,
 )
 from flwr_caesar.sync.device import Received
-from flwr_caesar.sync.law import Ghost, Holder, Law
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader, device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState, Pending
+
+from .law import Ghost, Holder, Law
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Vector = np.ndarray[Any, np.dtype[np.float64]]

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from flwr.app import Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.sync.chance import Chance
+from flwr_caesar.runner.inline import through_the_wire
 from flwr_caesar.sync.context_store import ContextStore
-from flwr_caesar.sync.fault_operator import Operator
-from flwr_caesar.sync.fault_plan import DEVICE_EVENTS, DEVICE_FAULTS
-from flwr_caesar.sync.law import Holder, Law
 from flwr_caesar.sync.protocol import UPDATE, DownloadHeader
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import require_record
 
+from .app import FaultApp
+from .chance import Chance
 from .control_law import ControlLaw
-from .fault_app import FaultApp
-from .inline import through_the_wire
+from .law import Holder, Law
+from .plan import DEVICE_EVENTS, DEVICE_FAULTS
+from .tampering import Operator
 from .upload_law import Arrays, UploadLaw, parsed
 
 _RUN_ID = 1

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.sync.law import Law
 from flwr_caesar.sync.state import DeviceState
+
+from .law import Law
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 

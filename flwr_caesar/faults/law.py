@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec.layout import Arrays
-
-from .device import Received
-from .protocol import device_id
-from .state import DeviceState
+from flwr_caesar.sync.device import Received
+from flwr_caesar.sync.protocol import device_id
+from flwr_caesar.sync.state import DeviceState
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flwr_caesar.sync.protocol import TOKEN_BYTES, UPDATE, DownloadHeader, UploadHeader
+
 from .chance import Chance
-from .protocol import TOKEN_BYTES, UPDATE, DownloadHeader, UploadHeader
 
 
 def forge(

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from flwr_caesar.cli import main
-from flwr_caesar.sync import device, faults, settle
-from flwr_caesar.sync.faults import run_faults
+from flwr_caesar.faults import plan
+from flwr_caesar.faults.sessions import run_faults
+from flwr_caesar.sync import device, settle
 from flwr_caesar.sync.server import ServerSession
 
 
@@ -66,7 +67,7 @@ def test_a_server_that_checks_less_is_found(monkeypatch, rule):
         reason = why_not(self, *arguments)
         return "" if rule in reason else reason
 
-    monkeypatch.setitem(faults.DEVICE_EVENTS, "device-copied", 0.03)
+    monkeypatch.setitem(plan.DEVICE_EVENTS, "device-copied", 0.03)
     monkeypatch.setattr(ServerSession, "accept", credulous)
     monkeypatch.setattr(ServerSession, "_why_not", lenient)
     assert any(

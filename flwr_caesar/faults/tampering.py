@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flwr_caesar.sync.protocol import DownloadHeader, device_id
+from flwr_caesar.sync.state import DeviceState
+
 from .chance import Chance
 from .law import Ghost, Holder, Law, count_tokens
-from .protocol import DownloadHeader, device_id
-from .state import DeviceState
 
 _CHANCE_OF_BACKUP = 0.05
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from flwr_caesar.sync.chance import Chance
+from .chance import Chance
 
 
 class Clock:

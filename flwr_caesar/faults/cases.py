@@ -11,10 +11,10 @@ from typing import Any
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.records import RoundRecord
+from flwr_caesar.runner.registry import STRATEGIES
 from flwr_caesar.strategies.framed import FramedStrategy
 
-from .fault_app import LR, SIZES
-from .registry import STRATEGIES
+from .app import LR, SIZES
 
 _PARAMETERS = sum(SIZES.values())
 # Of most devices, so that some are forgotten and send without prediction.
