@@ -15,6 +15,7 @@ from flwr.supercore import log
 from flwr_caesar.codec.correlation import Correlation
 from flwr_caesar.codec.state import NO_DIGEST
 
+from .downlinks import get_downlink
 from .framed import DevicePlan, FramedStrategy
 from .wrapper import WrapperOptions
 
@@ -25,8 +26,7 @@ class CorrelationAware(FramedStrategy):
     Each tensor of 1,024 elements or more is sent as its largest elements, beside a
     low-rank part and, with `history`, a multiple of what the device sent last, where
     these leave less error in the same bytes. Tensors of larger values get more bits.
-    What is left out stays on the device and is added to its next update. The model goes
-    down exactly.
+    What is left out stays on the device and is added to its next update.
 
     Works around Flower's strategies for differential privacy; see
     docs/correlation-aware.md for the order and for what must be off.
@@ -58,6 +58,9 @@ class CorrelationAware(FramedStrategy):
         Most phases (a round is two, with evaluation) that a device may be away. One
         that was away longer starts anew: it gives up its residual, and its next
         update stands alone. 0: no limit.
+    downlink : {"whole", "lattice"}
+        How the model goes down: exactly, or rounded to published points, of which a
+        device gets the change since the one it holds, in a few bits an element.
     **options
         See `WrapperOptions`.
 
@@ -92,6 +95,7 @@ class CorrelationAware(FramedStrategy):
         upload_memory: int = 1 << 30,
         error_feedback: bool = True,
         max_gap: int = 0,
+        downlink: str = "whole",
         **options: Unpack[WrapperOptions],
     ) -> None:
         if max_gap < 0:
@@ -102,6 +106,7 @@ class CorrelationAware(FramedStrategy):
             options["max_residual_age"] = max_gap
         super().__init__(
             strategy,
+            downlink=get_downlink(downlink),
             upload=Correlation(
                 density=density,
                 bits=bits,

@@ -17,12 +17,13 @@ from flwr_caesar.codec.error_bounded import ErrorBounded as ErrorBoundedCodec
 from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.transport import DeviceReport
 
+from .downlinks import get_downlink
 from .framed import DevicePlan, FramedStrategy
 from .wrapper import WrapperOptions
 
 
 class ErrorBounded(FramedStrategy):
-    """Updates in which every element is within a bound; the model goes down exactly.
+    """Updates in which every element is within a bound of what was computed.
 
     Each device's update is predicted from its own earlier ones, as the server decoded
     them; both sides remember those, and a device that the server has forgotten sends
@@ -54,6 +55,9 @@ class ErrorBounded(FramedStrategy):
         For debugging: each device decodes its own upload and reports the largest error
         over the bound and a digest of the decoded values. A reply whose error is above
         its bound, or that decodes differently on the server, is not applied.
+    downlink : {"whole", "lattice"}
+        How the model goes down: exactly, or rounded to published points, of which a
+        device gets the change since the one it holds, in a few bits an element.
     **options
         See `WrapperOptions`.
 
@@ -92,6 +96,7 @@ class ErrorBounded(FramedStrategy):
         upload_memory: int = 1 << 30,
         error_feedback: bool = False,
         check_bound: bool = False,
+        downlink: str = "whole",
         **options: Unpack[WrapperOptions],
     ) -> None:
         self._codec = ErrorBoundedCodec(
@@ -99,6 +104,7 @@ class ErrorBounded(FramedStrategy):
         )
         super().__init__(
             strategy,
+            downlink=get_downlink(downlink),
             upload=self._codec,
             error_feedback=error_feedback,
             upload_memory=upload_memory if history else 0,

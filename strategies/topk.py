@@ -1,4 +1,4 @@
-"""Top-k updates with error feedback, and an exact model."""
+"""Top-k updates with error feedback."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import get_codec
 
+from .downlinks import get_downlink
 from .framed import FramedStrategy
 from .wrapper import WrapperOptions
 
@@ -15,7 +16,7 @@ from .wrapper import WrapperOptions
 class TopK(FramedStrategy):
     """Devices send the largest elements of their update and remember the rest.
 
-    The model goes down exactly (`dense` codec). Of each tensor of 1,024 elements or
+    Of each tensor of 1,024 elements or
     more a device sends the ``density`` largest; what it left out stays on the device
     and is added to its next update.
 
@@ -29,13 +30,18 @@ class TopK(FramedStrategy):
         Precision of the elements sent; the rounding error stays on the device too.
     error_feedback : bool (default: True)
         Whether the device remembers the rest. Without, it is lost.
+    downlink : {"whole", "lattice"}
+        How the model goes down: exactly, or rounded to published points, of which a
+        device gets the change since the one it holds, in a few bits an element.
     **options
         See `WrapperOptions`.
 
     Raises
     ------
     CodecError
-        If a parameter is out of range.
+        If a parameter of the codec is out of range.
+    ValueError
+        If another one is.
 
     Examples
     --------
@@ -54,10 +60,12 @@ class TopK(FramedStrategy):
         density: float = 0.1,
         values: str = "float16",
         error_feedback: bool = True,
+        downlink: str = "whole",
         **options: Unpack[WrapperOptions],
     ) -> None:
         super().__init__(
             strategy,
+            downlink=get_downlink(downlink),
             upload=get_codec({"id": "topk", "density": density, "values": values}),
             error_feedback=error_feedback,
             **options,

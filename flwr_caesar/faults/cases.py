@@ -107,4 +107,5 @@ CASES = {
         "correlation_aware", {"density": 0.05, "history": True}, remembers=True
     ),
     "topk": FaultCase("topk", {"density": 0.1}),
+    "topk_lattice": FaultCase("topk", {"density": 0.1, "downlink": "lattice"}),
 }

@@ -6,15 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy import FedAvg
 
+from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.lattice_model import decode_model
+from flwr_caesar.strategies import CorrelationAware, ErrorBounded, TopK
 from flwr_caesar.strategies.lattice_downlink import LatticeDownlink
 from flwr_caesar.strategies.recovery_downlink import RecoveryDownlink
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import record_to_frame
+
+from .apps import initial_model, numpy_app
+from .local_grid import LocalGrid
 
 HEADER = DownloadHeader(lineage=1, order=(1, 1), nonce=1, target=(0, bytes(8)))
 
@@ -105,3 +111,31 @@ def test_devices_of_one_ratio_share_a_frame() -> None:
     assert sizes[1] < sizes[2] < sizes[3]
     # A device that holds nothing is sent the whole model, whatever its ratio.
     assert downlink.frame(5, header(downlink, None)) is records[3]
+
+
+@pytest.mark.parametrize("method", [TopK, ErrorBounded, CorrelationAware])
+def test_a_method_may_send_published_points_down(method, tmp_path) -> None:
+    def run(downlink: str, rounds: int):
+        strategy = method(
+            FedAvg(fraction_evaluate=0),
+            downlink=downlink,
+            checkpoint=tmp_path / downlink,
+        )
+        result = strategy.start(grid, initial_model(), num_rounds=rounds)
+        assert not any(record.dropped for record in strategy.history)
+        return result.arrays["weight"].numpy(), strategy.history
+
+    models, down = {}, {}
+    for downlink in ("whole", "lattice"):
+        grid = LocalGrid(numpy_app(mods=[compression_mod]), 3)
+        _, history = run(downlink, 3)
+        models[downlink], more = run(downlink, 6)
+        down[downlink] = sum(record.bytes_down for record in [*history[1:], *more])
+    assert down["lattice"] < 0.4 * down["whole"]
+    moved = np.linalg.norm(models["whole"] - initial_model()["weight"].numpy())
+    assert np.linalg.norm(models["lattice"] - models["whole"]) < 0.25 * moved
+
+
+def test_a_downlink_of_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="lattice"):
+        TopK(FedAvg(), downlink="dense")
