@@ -10,8 +10,10 @@ import pytest
 from flwr_caesar.cli import main
 from flwr_caesar.faults import plan
 from flwr_caesar.faults.sessions import run_faults
-from flwr_caesar.sync import device, settle
+from flwr_caesar.sync import device
 from flwr_caesar.sync.server import ServerSession
+
+from .broken import MISJUDGING, forgetting
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -29,25 +31,7 @@ def test_a_seed_replays():
     )
 
 
-def _forgetting(state, header, new_token):
-    judged = settle.settle(state, header, new_token)
-    return replace(judged, state=replace(judged.state, residual=state.residual))
-
-
-def _restoring_all(state, header, new_token):
-    judged = settle.settle(state, header, new_token)
-    residual = judged.state.residual
-    for pending in state.pending:
-        if pending.upload_id in judged.applied:
-            residual = settle.add_floats(residual, settle._decode(state, pending)[0])
-    return replace(judged, state=replace(judged.state, residual=residual))
-
-
-def _deaf(state, header, new_token):
-    return settle.settle(state, replace(header, applied=()), new_token)
-
-
-@pytest.mark.parametrize("broken", [_forgetting, _restoring_all, _deaf])
+@pytest.mark.parametrize("broken", MISJUDGING)
 def test_a_broken_device_is_found(monkeypatch, broken):
     monkeypatch.setattr(device, "settle", broken)
     assert run_faults(seed=1, devices=20, rounds=30).violations
@@ -83,6 +67,6 @@ def test_command_prints_a_report(capsys):
 
 
 def test_command_fails_on_a_violation_and_says_how_to_replay(capsys, monkeypatch):
-    monkeypatch.setattr(device, "settle", _forgetting)
+    monkeypatch.setattr(device, "settle", forgetting)
     assert main(["faults", "--seed", "3", "--devices", "10", "--rounds", "30"]) == 1
     assert "replay: flwr-caesar faults --seed 3" in capsys.readouterr().out

@@ -24,6 +24,8 @@ from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.server import ServerSession
 
+from .broken import MISJUDGING, deaf
+
 SIZE = {"devices": 8, "rounds": 10}
 SEED = 4  # in which much happens
 
@@ -56,26 +58,8 @@ def found(name: str, *, seeds: range = range(6), **size: int) -> str:
 # --- broken devices --------------------------------------------------------------
 
 
-def _forgetting(state, header, new_token):
-    judged = settle.settle(state, header, new_token)
-    return replace(judged, state=replace(judged.state, residual=state.residual))
-
-
-def _restoring_all(state, header, new_token):
-    judged = settle.settle(state, header, new_token)
-    residual = judged.state.residual
-    for pending in state.pending:
-        if pending.upload_id in judged.applied:
-            residual = settle.add_floats(residual, settle._decode(state, pending)[0])
-    return replace(judged, state=replace(judged.state, residual=residual))
-
-
-def _deaf(state, header, new_token):
-    return settle.settle(state, replace(header, applied=()), new_token)
-
-
 @pytest.mark.parametrize("name", ["topk", "correlation_aware", "error_bounded"])
-@pytest.mark.parametrize("broken", [_forgetting, _restoring_all, _deaf])
+@pytest.mark.parametrize("broken", MISJUDGING)
 def test_a_device_that_misjudges_its_uploads_is_found(monkeypatch, broken, name):
     monkeypatch.setattr(device, "settle", broken)
     assert found(name)
@@ -223,7 +207,7 @@ def test_command_prints_a_report(capsys):
 
 
 def test_command_fails_on_a_violation_and_says_how_to_replay(capsys, monkeypatch):
-    monkeypatch.setattr(device, "settle", _deaf)
+    monkeypatch.setattr(device, "settle", deaf)
     size = ["--devices", "8", "--rounds", "12"]
     assert main(["faults", "--strategy", "topk", "--seed", "1", *size]) == 1
     out = capsys.readouterr().out
