@@ -82,7 +82,8 @@ class FedComLoc(FramedStrategy):
         unbiased. 32: do not.
     bucket : int, optional
         Consecutive elements of a tensor that share that norm, which costs 32 bits; 0:
-        all of a tensor, with which few bits diverge. By default `default_bucket`.
+        all of a tensor, with which few bits diverge. By default `default_bucket`, of
+        elements that are kept.
     values : {"float16", "float32"}
         Precision of the elements kept, without rounding to levels.
     exact_below : int
@@ -432,7 +433,7 @@ def model_codec(
     if not isinstance(bits, int) or not 1 <= bits <= 16:
         raise CodecError(f"bits must be 1 to 16, or 32 for none, not {bits}")
     if bucket is None:
-        bucket = default_bucket(bits)
+        bucket = round(default_bucket(bits) / density)
     levels = {"levels": 1 << bits, "norm": "l2", "bucket": bucket}
     return get_codec({"id": "qsgd", **levels, **both})
 
