@@ -406,7 +406,7 @@ def main() -> None:
     parser.add_argument("--mbit", type=float, nargs="+", default=MBITS)
     parser.add_argument("--rounds", type=int, default=5, help="of Caesar")
     parser.add_argument("--fedavg-rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=200, help="local steps")
+    parser.add_argument("--steps", type=int, default=800, help="local steps")
     parser.add_argument("--batch", type=int, default=128, help="largest batch size")
     parser.add_argument("--skip", type=int, default=2, help="rounds left out of means")
     parser.add_argument("--output", type=Path, default=TABLE)

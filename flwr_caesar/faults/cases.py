@@ -94,6 +94,9 @@ CASES = {
     "fedcomloc_global": FaultCase(
         "fedcomloc", {**_CONTROL, "variant": "global"}, uniform=True, republishes=True
     ),
+    "fedcomloc_local": FaultCase(
+        "fedcomloc", {**_CONTROL, "variant": "local"}, uniform=True
+    ),
     "pruning": FaultCase("pruning", {"prune_rate": 0.5}, republishes=True),
     "error_bounded": FaultCase(
         "error_bounded", {"rel": 0.01, "exact_below": 64}, remembers=True
