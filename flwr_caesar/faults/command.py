@@ -86,7 +86,7 @@ violation can be looked at in a debugger.""",
 examples:
   flwr-caesar faults                              the rules alone, about 2 minutes
   flwr-caesar faults --strategy topk --rounds 50  one strategy, some seconds
-  flwr-caesar faults --strategy all --seed 7      every strategy, about 10 minutes
+  flwr-caesar faults --strategy all --seed 7      every strategy, some minutes
 
 docs/sync.md says what the laws are.""",
     )
