@@ -272,6 +272,14 @@ def _check_strategy(spec: Mapping[str, Any]) -> None:
     from flwr_caesar.runner.registry import build_strategy, read_profile
 
     read_profile(spec)
+    strategy = spec["strategy"]
+    corrected = strategy.get("control") or strategy.get("variant") == "local"
+    if corrected and get(spec, "train.momentum"):
+        raise ConfigError(
+            "train.momentum",
+            f"must be 0 with strategy={strategy['name']}, whose steps are plain SGD, "
+            f"not {get(spec, 'train.momentum')}: add train.momentum=0",
+        )
     logging.disable(logging.WARNING)  # built only to be checked: no comments on it
     try:
         build_strategy(spec, on_record=lambda record: None)

@@ -185,6 +185,17 @@ def test_every_file_says_how_to_use_it() -> None:
         assert "flwr-caesar run" in head, file
 
 
+@pytest.mark.parametrize("method", ["strategy=fedcomloc", "strategy=scaffnew"])
+def test_momentum_is_refused_where_devices_would_refuse_it(method: str) -> None:
+    spec = config.compose([method, "experiment=mnist5k"])
+    assert spec["train"]["momentum"] > 0
+    with pytest.raises(ConfigError, match=r"add train\.momentum=0"):
+        config.validate(spec)
+    config.validate(config.compose([method, "experiment=mnist5k", "train.momentum=0"]))
+    sparse = config.compose(["strategy=sparse_fedavg", "experiment=mnist5k"])
+    config.validate(sparse)
+
+
 def test_an_experiment_leaves_the_strategy_to_the_command_line() -> None:
     for choice in choices("experiment"):
         spec = config.compose([f"experiment={choice}", "strategy=fedavg"])
