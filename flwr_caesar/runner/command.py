@@ -27,7 +27,7 @@ from flwr_caesar.runner.config import (
     validate,
 )
 from flwr_caesar.runner.folder import CONFIG
-from flwr_caesar.runner.report import Outcome, table
+from flwr_caesar.runner.report import Outcome, table, unused
 from flwr_caesar.runner.run import RunFailedError, run
 from flwr_caesar.tasks.errors import ConfigError
 
@@ -99,8 +99,15 @@ def _resume(arguments: Sequence[str]) -> int:
         print(f"flwr-caesar: the run failed: {error}", file=sys.stderr)
         return 1
     if summary is not None:
-        print(f"\n{table([Outcome.read(folder)])}\n\nresults: {folder}")
+        _tell(folder)
     return 0
+
+
+def _tell(folder: Path) -> None:
+    """Print what came out of a run."""
+    outcomes = [Outcome.read(folder)]
+    print("\n".join(["", table(outcomes), "", *unused(outcomes)]))
+    print(f"results: {folder}")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -206,7 +213,7 @@ def _job(config: DictConfig, jobs: int) -> float:
         if summary is None:
             return math.nan
         if alone:
-            print(f"\n{table([Outcome.read(folder)])}\n\nresults: {folder}")
+            _tell(folder)
         return float(summary["accuracy"])
     if alone:
         raise SystemExit(status)

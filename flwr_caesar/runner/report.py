@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from flwr_caesar.runner.progress import MB
 _HOUR = 3600.0
 _NONE = "–"
 _WIDE = 8.0
+_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,21 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
         "Device s: compressing and decompressing, summed over devices. Server s: "
         "planning, encoding, decoding, aggregating, without waiting for replies."
     )
+    return said
+
+
+def unused(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say how many replies of these runs were not used, and what is most often why."""
+    said = []
+    for name, cell in _named(gather(outcomes)):
+        rows = [row for run in cell.runs for row in run.devices]
+        reasons = Counter(row["dropped"] for row in rows if row.get("dropped"))
+        if reasons:
+            ((reason, _),) = reasons.most_common(1)
+            said.append(
+                f"{name}: {reasons.total()} of {len(rows)} replies were not used, most "
+                f"often because of: {reason[:_REASON]} (devices.csv has all)."
+            )
     return said
 
 

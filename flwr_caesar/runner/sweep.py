@@ -9,7 +9,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from flwr_caesar.runner.report import Outcome, fairness, notes, picture, table
+from flwr_caesar.runner.report import Outcome, fairness, notes, picture, table, unused
 
 
 class Comparison(Callback):
@@ -44,7 +44,7 @@ def read_sweep(folder: Path) -> list[Outcome]:
 
 def compare(outcomes: list[Outcome], folder: Path) -> None:
     """Print the tables, write them and the picture to `folder`, and say where."""
-    parts = [table(outcomes), "\n".join(notes(outcomes))]
+    parts = [table(outcomes), "\n".join([*notes(outcomes), *unused(outcomes)])]
     by_class = fairness(outcomes)
     if by_class is not None:
         parts.append(f"Accuracy that devices reported last, %:\n\n{by_class}")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flwr_caesar.runner.report import Outcome, fairness, gather, labels, picture, table
+from flwr_caesar.runner.report import (
+    Outcome,
+    fairness,
+    gather,
+    labels,
+    picture,
+    table,
+    unused,
+)
 from flwr_caesar.runner.sweep import compare, read_sweep
 
 
@@ -50,6 +59,15 @@ def test_a_table_of_a_sweep() -> None:
     assert plain == ["fedavg", "2", "91.25 %", "8.00", "5.00", "1.0", *times]
     assert compressed == ["topk", "2", "91.25 %", "0.50", "5.00", "16.0", *times]
     assert len({len(line) for line in text.splitlines()}) == 1
+
+
+def test_replies_that_were_not_used_are_told_with_their_reason() -> None:
+    rows = [{"dropped": reason} for reason in ["", "late", "late", "not finite"]]
+    run = replace(outcome("topk", 500_000), devices=tuple(rows))
+    (said,) = unused([outcome("fedavg", 8_000_000), run])
+    assert said.startswith("topk: 3 of 4 replies were not used")
+    assert "late" in said
+    assert "finite" not in said
 
 
 def test_without_a_plain_run_there_is_nothing_to_compare_with() -> None:
