@@ -12,22 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 from environment import describe
-from thin_links import (
-    SERVER,
-    UPLINK,
-    Federation,
-    Link,
-    Measured,
-    ip,
-    join,
-    measure,
-    namespace,
-)
+from thin_links import UPLINK, Link, Measured, ip, laid_out, measure
 
 from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.ledger import SqliteLedger
@@ -107,16 +95,8 @@ def main() -> None:
     ]
     prefix = f"fs{os.getpid()}"
     links = [Link(i, args.mbit, prefix) for i in range(3)]
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fs-")))
-        server = stack.enter_context(namespace(f"{prefix}-server"))
-        ip("ip", "-n", server, "addr", "add", f"{SERVER}/32", "dev", "lo")
-        for link in links:
-            stack.enter_context(namespace(link.namespace))
-            join(server, link)
+    with laid_out(links, prefix) as (federation, home):
         thin_out(links[THIN], args.uplink)
-        federation = Federation(server, links, home)
-        stack.callback(federation.stop)
         federation.start()
         for name, close in CLOSES.items():
             close = close.format(deadline=args.deadline)

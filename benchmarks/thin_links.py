@@ -400,6 +400,39 @@ def report(results: dict[str, Measured], links: list[Link], args: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
+@contextmanager
+def laid_out(links: list[Link], prefix: str) -> Iterator[tuple[Federation, Path]]:
+    """Make the namespaces and links of a federation, which is not started yet.
+
+    Parameters
+    ----------
+    links : list of Link
+        One for each device.
+    prefix : str
+        Of the names of namespaces.
+
+    Yields
+    ------
+    tuple of Federation and Path
+        The federation, and a folder for what it leaves; both are gone at the end.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        raise SystemExit("network namespaces and tc need Linux and root: run with sudo")
+    if not (shutil.which("ip") and shutil.which("tc")):
+        raise SystemExit("no ip or tc: install iproute2")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
+        server = stack.enter_context(namespace(f"{prefix}-server"))
+        ip("ip", "-n", server, "addr", "add", f"{SERVER}/32", "dev", "lo")
+        for link in links:
+            stack.enter_context(namespace(link.namespace))
+            join(server, link)
+        federation = Federation(server, links, home)
+        stack.callback(federation.stop)
+        yield federation, home
+
+
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -411,23 +444,10 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=2, help="rounds left out of means")
     parser.add_argument("--output", type=Path, default=TABLE)
     args = parser.parse_args()
-    if sys.platform != "linux" or os.geteuid() != 0:
-        raise SystemExit("network namespaces and tc need Linux and root: run with sudo")
-    if not (shutil.which("ip") and shutil.which("tc")):
-        raise SystemExit("no ip or tc: install iproute2")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     prefix = f"fc{os.getpid()}"
     links = [Link(i, mbit, prefix) for i, mbit in enumerate(args.mbit)]
     results = {}
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fc-")))
-        server = stack.enter_context(namespace(f"{prefix}-server"))
-        ip("ip", "-n", server, "addr", "add", f"{SERVER}/32", "dev", "lo")
-        for link in links:
-            stack.enter_context(namespace(link.namespace))
-            join(server, link)
-        federation = Federation(server, links, home)
-        stack.callback(federation.stop)
+    with laid_out(links, prefix) as (federation, home):
         federation.start()
         first = federation.counters()
         time.sleep(10)

@@ -152,12 +152,9 @@ class CompressionMod:
                 after = part.after(committed.state, arrays, committed.sent)
                 upload = committed.reply
                 content[key] = frame_to_record(committed.frame)
-                told = Told.of(content, {**part.report(after), **measured}, labels)
-                after = told.into(after)
-            store.save(after)
-        report = watch.report(
-            part={**part.report(after), **measured}, labels=tuple(labels)
-        )
+            told = Told.of(content, {**part.report(after), **measured}, labels)
+            store.save(told.into(after) if plan.upload else after)
+        report = watch.report(part=told.part, labels=told.labels)
         content[RECORD_KEY] = report.to_record(upload)
         reply.content = content
         return reply

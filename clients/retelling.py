@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,26 +28,29 @@ class Told:
         Of the app, by record name.
     part : mapping
         See `flwr_caesar.transport.DeviceReport`.
-    labels : sequence of int
+    labels : tuple of int
         Likewise.
     """
 
     metrics: _Metrics = field(default_factory=dict)
     part: Mapping[str, Any] = field(default_factory=dict)
-    labels: Sequence[int] = ()
+    labels: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, content: RecordDict, part: Mapping[str, Any], labels: Any) -> Told:
+    def of(
+        cls, content: RecordDict, part: Mapping[str, Any], labels: Iterable[int]
+    ) -> Told:
         """Take it from a reply."""
         metrics = {name: dict(m) for name, m in content.metric_records.items()}
-        return cls(metrics, dict(part), tuple(labels))
+        return cls(metrics, part, tuple(labels))
 
     @classmethod
     def beside(cls, state: DeviceState, upload_id: int) -> Told:
         """Return what was told with an upload that is kept; nothing if none was."""
         for pending in state.pending:
             if pending.upload_id == upload_id and pending.told:
-                return cls(**json.loads(pending.told))
+                told = json.loads(pending.told)
+                return cls(told["metrics"], told["part"], tuple(told["labels"]))
         return cls()
 
     def into(self, state: DeviceState) -> DeviceState:
@@ -60,7 +63,7 @@ class Told:
 
     def report(self) -> DeviceReport:
         """Return the report; its times are those of saying it again, none."""
-        return DeviceReport(labels=tuple(self.labels), part=self.part)
+        return DeviceReport(labels=self.labels, part=self.part)
 
     def records(self) -> dict[str, MetricRecord]:
         """Return the metrics as the app made them."""

@@ -155,9 +155,12 @@ class FedComLoc(FramedStrategy):
                 f"control variates need the mean of the models, and "
                 f"{type(strategy).__name__} takes none: set control to false"
             )
-        small = {"exact_below": exact_below}
         codec = model_codec(
-            density=density, bits=bits, bucket=bucket, values=values, **small
+            density=density,
+            bits=bits,
+            bucket=bucket,
+            values=values,
+            exact_below=exact_below,
         )
         self._compressed = CompressedDownlink(codec) if variant == "global" else None
         super().__init__(
@@ -169,7 +172,7 @@ class FedComLoc(FramedStrategy):
         )
         self._uniform_weights = True
         self._support_codec = model_codec(
-            density=density, bits=32, values="float32", **small
+            density=density, bits=32, values="float32", exact_below=exact_below
         )
         lossy = variant == "local" and codec.id != "dense"
         self._local = json.dumps(codec.config) if lossy else ""

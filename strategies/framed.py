@@ -45,7 +45,8 @@ from flwr_caesar.transport import (
     require_record,
 )
 
-from .downlink import Downlink, WholeDownlink
+from .downlink import Downlink
+from .downlinks import get_downlink
 from .privacy import (
     clip,
     clips_on_devices,
@@ -162,7 +163,7 @@ class FramedStrategy(StrategyWrapper):
             strategy, error_feedback=error_feedback, payload=payload
         )
         super().__init__(strategy, **options)
-        self.downlink = downlink or WholeDownlink(get_codec("dense"))
+        self.downlink = downlink or get_downlink("whole")
         self.upload = upload or get_codec("dense")
         self.error_feedback = error_feedback
         self.payload = payload

@@ -72,12 +72,11 @@ class Pulls:
             A reply, an error if its pull failed; `None` where one was left in transfer.
         """
         yield from self._came([], 0.0)
-        room = _HELD_BYTES // max(nbytes, 1)
-        batch = 1
-        if self._inline:
-            batch = room = min(max(room, 1), _MOST_INLINE)
-        else:
-            room = min(max(room, _LEAST_THREADS), _MOST_THREADS)
+        least, most = (
+            (1, _MOST_INLINE) if self._inline else (_LEAST_THREADS, _MOST_THREADS)
+        )
+        room = min(max(_HELD_BYTES // max(nbytes, 1), least), most)
+        batch = room if self._inline else 1
         patience = min(_PATIENCE + nbytes / _BYTES_PER_SECOND, _LONGEST_PATIENCE)
         asked = [each for each in message_ids if each not in self.under_way]
         for start in range(0, len(asked), batch):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flwr_caesar.clients.part import extras
 from flwr_caesar.sync.state import DeviceState
 
 from .law import Law
@@ -90,10 +91,4 @@ class ControlLaw:
         counts = None if state is None else state.extras.get(_COUNTS)
         if state is None or counts is None or int(counts[0]) != self._epoch:
             return self._law.zeros()
-        return self._law.vector(
-            {
-                name.removeprefix(_PREFIX): array
-                for name, array in state.extras.items()
-                if name.startswith(_PREFIX)
-            }
-        )
+        return self._law.vector(extras(state, _PREFIX))

@@ -55,7 +55,7 @@ class FaultGrid(InlineGrid):
     chance : Chance
         Decides what fails.
     on_open : callable
-        Called with the plan and header of a phase before its messages are carried.
+        Called with the plan of a phase before its messages are carried.
 
     Attributes
     ----------

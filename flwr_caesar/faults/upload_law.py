@@ -1,6 +1,6 @@
 """The law of uploads, seen from outside the mod and the strategy.
 
-`flwr_caesar.sync.law.Law` knows what every device's history computed and what the
+`flwr_caesar.faults.law.Law` knows what every device's history computed and what the
 server applied. Here it is told both by looking at what passes: the device's state
 before and after a message, what its app received and returned, and what the inner
 strategy was given.

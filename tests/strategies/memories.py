@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
+from flwr.app import Message
+
 from flwr_caesar.codec import Codec, CodecState, Layout, inspect_frame, update_layout
 from flwr_caesar.codec.state import NO_DIGEST
 from flwr_caesar.strategies.framed import FramedStrategy
@@ -10,7 +14,8 @@ from flwr_caesar.sync.protocol import device_id
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import record_to_frame
 
-from .local_grid import LocalGrid
+from .apps import initial_model
+from .local_grid import LocalGrid, Tamper
 
 
 def device_state(grid: LocalGrid, node: int) -> DeviceState:
@@ -61,3 +66,36 @@ def predicted(grid: LocalGrid) -> list[bool]:
 
 def dropped(strategy: FramedStrategy) -> list[dict[int, str]]:
     return [record.dropped for record in strategy.history]
+
+
+def losing(grid: LocalGrid) -> Tamper:
+    """Lose a third of the replies, and with some of them the device's state."""
+    chance = random.Random(7)
+
+    def lose(reply: Message, node: int) -> Message | None:
+        if chance.random() < 0.1:
+            state = grid.contexts[node].state
+            for key in list(state):
+                del state[key]
+            return None
+        return None if chance.random() < 0.25 else reply
+
+    return lose
+
+
+def run_in_lock_step(strategy: FramedStrategy, grid: LocalGrid, rounds: int) -> None:
+    """Lose replies and states; check after each round that memories are in step."""
+    seen: list[int] = []
+
+    def check(record) -> None:
+        seen.append(record.server_round)
+        assert_lock_step(strategy, grid)
+
+    grid.tamper = losing(grid)
+    strategy._on_record = check
+    strategy.start(grid, initial_model(), num_rounds=rounds, timeout=0.03)
+    assert seen == list(range(1, rounds + 1))
+    reasons = {reason for lost in dropped(strategy) for reason in lost.values()}
+    allowed = ("no reply", "whole model")
+    assert all(any(part in reason for part in allowed) for reason in reasons), reasons
+    assert any(predicted(grid))
