@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flwr_caesar.codec import Codec
+from flwr_caesar.codec import Codec, CodecError
 from flwr_caesar.codec.bounds import error_over_bound
 from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.methods.bounds import BoundReport
 
-from .part import DevicePart
-
-ERROR_OVER_BOUND = "error-over-bound"
-DECODED = "decoded"
+from .method import DeviceMethod
 
 
 @dataclass(frozen=True)
-class BoundCheck(DevicePart):
+class BoundCheck(DeviceMethod):
     """Decode each upload and report how near to its bound it came.
 
     The server has no originals. It compares the digest with what it decoded itself: if
@@ -27,7 +25,10 @@ class BoundCheck(DevicePart):
 
     def measure(self, codec: Codec, total: Arrays, sent: Arrays) -> Mapping[str, Any]:
         """Return the largest ``|error| / bound`` and the digest of what was decoded."""
-        return {
-            ERROR_OVER_BOUND: error_over_bound(codec, total, sent),
-            DECODED: model_digest(sent).hex(),
-        }
+        worst = error_over_bound(codec, total, sent)
+        if worst is None:
+            raise CodecError(f"codec {codec.id} states no bound that could be checked")
+        return BoundReport(
+            error_over_bound=worst,
+            decoded=model_digest(sent).hex(),
+        ).to_dict()

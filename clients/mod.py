@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import INFO
-from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.supercore import log
-from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
 
 from flwr_caesar.codec import CodecError, difference, get_codec
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
     commit_update,
     evaluated,
@@ -30,16 +27,15 @@ from flwr_caesar.transport import (
     RECORD_KEY,
     DeviceReport,
     Plan,
-    arrays_to_record,
     frame_to_record,
     record_to_arrays,
-    record_to_frame,
     require_record,
 )
 
-from .parts import get_part
+from .message import as_plain, frame_of, is_clipped, pack_others, trained_model
 from .retelling import Told
 from .start import start_state
+from .stopwatch import Stopwatch
 from .store import open_store
 
 
@@ -86,11 +82,11 @@ class CompressionMod:
         """
         if not msg.has_content() or RECORD_KEY not in msg.content:
             return call_next(msg, context)
-        watch = _Watch(start=_STARTUP.take())
+        watch = Stopwatch()
         plan = Plan.from_content(msg.content)
         header = DownloadHeader.from_dict(require_record(msg.content))
-        part = get_part(plan.part, plan.settings)
-        clipped = _is_clipped(msg.content, plan)
+        method = device_method(plan.part, plan.settings)
+        clipped = is_clipped(msg.content, plan)
         with open_store(context) as store:
             state = store.load(header.lineage)
             if state is not None:
@@ -105,10 +101,10 @@ class CompressionMod:
             received = receive(
                 state,
                 header,
-                _frame(msg.content, plan),
+                frame_of(msg.content, plan),
                 train=bool(plan.upload),
                 new_token=_new_token,
-                decode_model=lambda frame, base: part.decode(state, frame, base),
+                decode_model=lambda frame, base: method.decode(state, frame, base),
                 exact=plan.exact,
             )
             for note in received.notes:
@@ -118,11 +114,13 @@ class CompressionMod:
                 return _answer(
                     msg, plan, received.reply, received.frame, received.state
                 )
-            after, content = part.before(received, _plain(msg, plan, received.model))
+            after, content = method.before(
+                received, as_plain(msg.content, plan, received.model)
+            )
             watch.decoded()
             if not plan.call_app:
                 store.save(after)
-                report = watch.report(part=part.report(after))
+                report = watch.report(part=method.report(after))
                 return _answer(msg, plan, evaluated(after, header), report=report)
             msg.content = content
             reply = call_next(msg, context)
@@ -135,7 +133,7 @@ class CompressionMod:
             if not plan.upload:
                 upload = evaluated(after, header)
             else:
-                key, arrays = _returned(content, received.model)
+                key, arrays = trained_model(content, received.model, plan.record)
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 committed = commit_update(
@@ -148,11 +146,12 @@ class CompressionMod:
                     payload=plan.payload,
                     want_sent=bool(plan.part),
                 )
-                measured = part.measure(codec, committed.total, committed.sent)
-                after = part.after(committed.state, arrays, committed.sent)
+                measured = method.measure(codec, committed.total, committed.sent)
+                after = method.after(committed.state, arrays, committed.sent)
                 upload = committed.reply
                 content[key] = frame_to_record(committed.frame)
-            told = Told.of(content, {**part.report(after), **measured}, labels)
+                pack_others(content, key)
+            told = Told.of(content, {**method.report(after), **measured}, labels)
             store.save(told.into(after) if plan.upload else after)
         report = watch.report(part=told.part, labels=told.labels)
         content[RECORD_KEY] = report.to_record(upload)
@@ -180,96 +179,12 @@ compression_mod = CompressionMod()
 _CLIPPED = "what is left of earlier updates is given up, as this one is clipped"
 
 
-class _Startup:
-    """Seconds that this process took to start, told once.
-
-    Flower starts a process for each message and fetches the message meanwhile, before
-    it loads the app, and this module with it. So what came before counts in seconds of
-    the processor and, where Linux tells, of waiting for it: these do not pass while it
-    waits for the network. What came since counts by the clock.
-    """
-
-    def __init__(self) -> None:
-        self._before: float | None = time.process_time() + _seconds_queued()
-        self._loaded = time.monotonic()
-
-    def take(self) -> float:
-        before, self._before = self._before, None
-        return 0.0 if before is None else before + time.monotonic() - self._loaded
-
-
-def _seconds_queued() -> float:
-    try:
-        return int(Path("/proc/self/schedstat").read_text("ascii").split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-_STARTUP = _Startup()
-
-
-class _Watch:
-    def __init__(self, *, start: float) -> None:
-        self._start = start
-        self._times = [time.monotonic()] * 3
-
-    def decoded(self) -> None:
-        self._times[1:] = [time.monotonic()] * 2
-
-    def trained(self) -> None:
-        self._times[2] = time.monotonic()
-
-    def report(
-        self, *, part: Mapping[str, Any], labels: tuple[int, ...] = ()
-    ) -> DeviceReport:
-        start, decoded, trained = self._times
-        return DeviceReport(
-            train=trained - decoded,
-            encode=time.monotonic() - trained,
-            decode=decoded - start,
-            start=self._start,
-            labels=labels,
-            part=part,
-        )
-
-
 def _new_id() -> int:
     return secrets.randbits(64) or 1
 
 
 def _new_token() -> bytes:
     return secrets.token_bytes(TOKEN_BYTES)
-
-
-def _frame(content: RecordDict, plan: Plan) -> bytes | None:
-    record = content.get(plan.record)
-    return record_to_frame(record) if isinstance(record, ArrayRecord) else None
-
-
-def _is_clipped(content: RecordDict, plan: Plan) -> bool:
-    """Whether a mod behind this one is to clip the update.
-
-    Raises
-    ------
-    CodecError
-        If what is sent would then be something else than what was clipped.
-    """
-    if not any(KEY_CLIPPING_NORM in r for r in content.config_records.values()):
-        return False
-    if plan.error_feedback or plan.payload == MODEL_PAYLOAD:
-        raise CodecError(
-            "the server asks for a clipped update, and for a residual to be added to "
-            "it or a model to be sent instead, which may be longer than the clipping "
-            "norm: set error_feedback=False there, or clip on the server"
-        )
-    return bool(plan.upload)
-
-
-def _plain(msg: Message, plan: Plan, model: Arrays) -> RecordDict:
-    content = RecordDict(dict(msg.content.items()))
-    del content[RECORD_KEY]
-    content[plan.record] = arrays_to_record(model)
-    return content
 
 
 def _answer(
@@ -290,21 +205,3 @@ def _answer(
     if frame is not None:
         content[plan.record] = frame_to_record(frame)
     return Message(content, reply_to=msg)
-
-
-def _returned(content: RecordDict, model: Arrays) -> tuple[str, dict[str, Array]]:
-    """Return the name and the arrays of the app's model, in the order it was sent."""
-    if len(content.array_records) != 1:
-        raise CodecError(
-            f"the app returned {len(content.array_records)} ArrayRecords; compression "
-            "sends one, the trained model"
-        )
-    ((key, record),) = content.array_records.items()
-    arrays = record_to_arrays(record)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if shapes != {name: array.shape for name, array in model.items()}:
-        raise CodecError(
-            f"the app returned arrays {key!r} whose names or shapes differ from the "
-            "model it was given; compression sends the difference to that model"
-        )
-    return key, {name: arrays[name] for name in model}

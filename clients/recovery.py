@@ -11,13 +11,13 @@ from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.sync.device import decode_whole
 from flwr_caesar.sync.state import DeviceState
 
-from .part import DevicePart, extras
+from .method import DeviceMethod, extras
 
 _TRAINED = "trained/"
 
 
 @dataclass(frozen=True)
-class Recovery(DevicePart):
+class Recovery(DeviceMethod):
     """Recover a model that Caesar compressed, from the device's own last model.
 
     The model that the device trained last is kept; the next download is decoded with

@@ -5,6 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_REASON_CHARS = 300
+
+
+def as_reason(text: str) -> str:
+    """Return a text of unknown origin as one short line.
+
+    What a device says of an error ends in logs, histories and CSV files: it is cut to
+    300 characters, and whatever does not print is escaped, line breaks among it.
+    """
+    if len(text) > _REASON_CHARS:
+        text = text[: _REASON_CHARS - 1] + "…"
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
 
 @dataclass(frozen=True)
 class DeviceRecord:

@@ -8,7 +8,6 @@ tensors is one object on the wire instead of a hundred.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,20 +15,23 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from .codec import CodecError
-from .codec.layout import Arrays
+from .codec import CodecError, get_codec, inspect_frame
+from .codec.layout import Arrays, to_dtype
 from .sync.protocol import DownloadHeader, UploadHeader
 from .sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
 
 FRAME_STYPE = "flwr_caesar.frame"
 RECORD_KEY = "flwr-caesar"
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 # Phases of a round with control variates, and the records that these add to a message.
 TRAIN, SETTLE, EVALUATE = "train", "settle", "evaluate"
 CONTROL_KEY = "control"
 MEAN_KEY = "mean"
 _FRAME_KEY = "frame"
-_MAX_LABELS = 1 << 16
+# What a device may claim; see docs/trust.md.
+_MAX_LABELS = 1 << 12
+_MAX_PART_CHARS = 1 << 12
+_MAX_SECONDS = 1e7
 
 
 def frame_to_record(frame: bytes) -> ArrayRecord:
@@ -45,7 +47,7 @@ def record_to_frame(record: ArrayRecord) -> bytes:
     CodecError
         If the record is not exactly one frame.
     """
-    if list(record) != [_FRAME_KEY] or record[_FRAME_KEY].stype != FRAME_STYPE:
+    if not is_frame(record):
         raise CodecError(
             "reply holds plain arrays, not a frame: add compression_mod to the "
             "ClientApp, ClientApp(mods=[compression_mod])"
@@ -54,8 +56,25 @@ def record_to_frame(record: ArrayRecord) -> bytes:
 
 
 def record_to_arrays(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the arrays of a plain record by name."""
-    return {name: array.numpy() for name, array in record.items()}
+    """Return the arrays of a plain record by name.
+
+    Raises
+    ------
+    CodecError
+        If an array is malformed, with its name.
+    """
+    return {name: _to_numpy(name, array) for name, array in record.items()}
+
+
+def _to_numpy(name: str, array: Array) -> np.ndarray[Any, Any]:
+    try:
+        found = array.numpy()
+    except (TypeError, ValueError, EOFError, OSError, MemoryError) as err:
+        raise CodecError(f"array {name!r} cannot be read: {err}") from err
+    if found.dtype.kind == "V" and array.dtype == "bfloat16":
+        # Flower keeps such an array, but its file format forgets what it is.
+        return found.view(to_dtype("bfloat16"))
+    return found
 
 
 def arrays_to_record(arrays: Arrays) -> ArrayRecord:
@@ -71,6 +90,43 @@ def record_nbytes(record: ArrayRecord) -> int:
 def arrays_nbytes(content: RecordDict) -> int:
     """Bytes of all arrays of a message as Flower carries them."""
     return sum(record_nbytes(record) for record in content.array_records.values())
+
+
+def message_nbytes(content: RecordDict) -> int:
+    """Bytes of all arrays of a message, and of our record, as Flower carries them."""
+    ours = content.config_records.get(RECORD_KEY)
+    return arrays_nbytes(content) + (len(ours.deflate()) if ours is not None else 0)
+
+
+def exact_record(record: ArrayRecord) -> ArrayRecord:
+    """Return a record as one exact frame, where that is possible and shorter."""
+    if is_frame(record) or not len(record):
+        return record
+    try:
+        framed = frame_to_record(get_codec("dense").encode(record_to_arrays(record))[0])
+    except CodecError:
+        return record
+    return min(framed, record, key=record_nbytes)
+
+
+def plain_record(record: ArrayRecord) -> ArrayRecord:
+    """Return a record with plain arrays, of a frame that needs no state.
+
+    Raises
+    ------
+    CodecError
+        If the frame is damaged.
+    """
+    if not is_frame(record):
+        return record
+    frame = record_to_frame(record)
+    codec = get_codec(inspect_frame(frame).config)
+    return arrays_to_record(codec.decode(frame)[0])
+
+
+def is_frame(record: ArrayRecord) -> bool:
+    """Whether a record is one frame."""
+    return list(record) == [_FRAME_KEY] and record[_FRAME_KEY].stype == FRAME_STYPE
 
 
 @dataclass(frozen=True)
@@ -96,7 +152,7 @@ class Plan:
     call_app : bool
         Whether the app sees the message; False: the device only takes the model in.
     part : str
-        Which of `flwr_caesar.clients.parts` works around the app; empty for none.
+        Which of `flwr_caesar.methods` works around the app; empty for none.
     settings : mapping
         JSON-serialisable settings of that part.
     start : mapping
@@ -220,18 +276,13 @@ class DeviceReport:
 
     def to_record(self, header: UploadHeader) -> ConfigRecord:
         """Encode for the wire, together with the header of the upload."""
-        return ConfigRecord(
-            {
-                **header.to_dict(),
-                "protocol": PROTOCOL_VERSION,
-                "seconds-train": self.train,
-                "seconds-encode": self.encode,
-                "seconds-decode": self.decode,
-                "seconds-start": self.start,
-                "labels": list(self.labels),
-                "part": _packed(self.part),
-            }
-        )
+        told: dict[str, Any] = {
+            "seconds": [self.train, self.encode, self.decode, self.start],
+            "labels": list(self.labels),
+            "part": _packed(self.part),
+        }
+        told = {key: value for key, value in told.items() if value}
+        return ConfigRecord({**header.to_dict(), "protocol": PROTOCOL_VERSION, **told})
 
     @classmethod
     def from_content(cls, content: RecordDict) -> DeviceReport:
@@ -244,11 +295,7 @@ class DeviceReport:
             out of range.
         """
         record = require_record(content)
-        train, encode, decode = (
-            _seconds(record, f"seconds-{what}")
-            for what in ("train", "encode", "decode")
-        )
-        start = _seconds(record, "seconds-start", 0.0)
+        train, encode, decode, start = _seconds(record)
         given = record.get("labels", [])
         if not isinstance(given, list) or len(given) > _MAX_LABELS:
             raise CodecError("the device reports labels that are no short list")
@@ -256,16 +303,19 @@ class DeviceReport:
         if len(labels) != len(given):
             raise CodecError("the device reports labels that are no counts")
         part = record.get("part", "")
-        if not isinstance(part, str):
+        if not isinstance(part, str) or len(part) > _MAX_PART_CHARS:
             raise CodecError("the device's report is malformed: part")
         return cls(train, encode, decode, start, labels, _mapping("part", part))
 
 
-def _seconds(record: ConfigRecord, key: str, default: float | None = None) -> float:
-    value = record.get(key, default)
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise CodecError(f"the device reports {key} as {value!r:.40}")
-    return float(value)
+def _seconds(record: ConfigRecord) -> list[float]:
+    values = record.get("seconds")
+    if not isinstance(values, list) or len(values) != 4:
+        raise CodecError("the device does not report its seconds")
+    for value in values:
+        if not isinstance(value, (int, float)) or not 0 <= value <= _MAX_SECONDS:
+            raise CodecError(f"the device reports {value!r:.40} seconds")
+    return [float(value) for value in values]
 
 
 def require_record(content: RecordDict) -> ConfigRecord:
@@ -282,7 +332,7 @@ def require_record(content: RecordDict) -> ConfigRecord:
     version = record.get("protocol")
     if version != PROTOCOL_VERSION:
         raise CodecError(
-            f"message of protocol {version!r}, this side speaks {PROTOCOL_VERSION}: "
-            "install the same flwr-caesar on both sides"
+            f"message of protocol {version!r:.40}, this side speaks "
+            f"{PROTOCOL_VERSION}: install the same flwr-caesar on both sides"
         )
     return record

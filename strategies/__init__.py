@@ -1,22 +1,29 @@
 """Flower strategies that wrap another strategy and compress its traffic."""
 
 from .caesar import Caesar
+from .compressed import CompressedStrategy
 from .correlation_aware import CorrelationAware
 from .error_bounded import ErrorBounded
+from .errors import TrainingFailedError
 from .fedcomloc import FedComLoc
+from .guard import Guard
+from .method import ServerMethod
+from .options import WrapperOptions
 from .pruning import MagnitudePruning
 from .topk import TopK
 from .uncompressed import Uncompressed
-from .wrapper import StrategyWrapper, WrapperOptions
 
 __all__ = [
     "Caesar",
+    "CompressedStrategy",
     "CorrelationAware",
     "ErrorBounded",
     "FedComLoc",
+    "Guard",
     "MagnitudePruning",
-    "StrategyWrapper",
+    "ServerMethod",
     "TopK",
+    "TrainingFailedError",
     "Uncompressed",
     "WrapperOptions",
 ]

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Unpack
 
-import numpy as np
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec import Codec, get_codec
-from flwr_caesar.plan.batch import batch_sizes, communication_seconds
-from flwr_caesar.plan.clusters import cluster
-from flwr_caesar.plan.columns import Floats, Ints
-from flwr_caesar.plan.deadline import fit_deadline
-from flwr_caesar.plan.fleet import Fleet
-from flwr_caesar.plan.rates import rate_for
-from flwr_caesar.plan.staleness import download_ratio, staleness
-from flwr_caesar.records import DeviceRecord
-from flwr_caesar.sync.strategy_state import StrategyState
-from flwr_caesar.transport import record_nbytes
-
-from .framed import DevicePlan, FramedStrategy
+from .caesar_lattice import CaesarLattice
+from .caesar_paper import CaesarPaper
+from .caesar_plan import Importance, Workload
+from .compressed import CompressedStrategy
 from .lattice_downlink import LatticeDownlink
-from .recovery_downlink import RecoveryDownlink
-from .wrapper import WrapperOptions
+from .method import ServerMethod
+from .options import WrapperOptions
 
 CODECS = ("lattice", "paper")
-_HEADER_BYTES = 300
-# How long messages lie about in the mean: a SuperNode asks for one every 3 s, looks for
-# a new task every second and for its reply every 0.5 s; the ServerApp asks for replies
-# every 2 s at the latest.
-POLLING_SECONDS = 3.0
 
 
-class Caesar(FramedStrategy):
+class Caesar(CompressedStrategy):
     """Staleness sets the download, importance the upload, speed the batch size.
 
     After the inner strategy has sampled a round's devices, each gets a plan of its
@@ -88,7 +72,7 @@ class Caesar(FramedStrategy):
     Raises
     ------
     ValueError
-        If a parameter is out of range.
+        If a parameter is out of range, or has no effect with the chosen codec.
 
     Examples
     --------
@@ -128,260 +112,58 @@ class Caesar(FramedStrategy):
     ) -> None:
         if codec not in CODECS:
             raise ValueError(f"codec must be one of {', '.join(CODECS)}, not {codec!r}")
-        if not 1 <= min_batch <= max_batch:
-            raise ValueError(
-                f"min_batch must be 1 to max_batch, {max_batch}, not {min_batch}"
-            )
-        if local_steps is not None and local_steps < 1:
-            raise ValueError(f"local_steps must be at least 1, not {local_steps}")
-        if round_seconds and local_steps is None:
-            raise ValueError("round_seconds needs local_steps")
-        if not 0 <= theta_upload_min <= theta_upload_max < 1:
-            raise ValueError(
-                "theta_upload_min and theta_upload_max must be a range within [0, 1), "
-                f"not {theta_upload_min} to {theta_upload_max}"
-            )
-        self._is_paper = codec == "paper"
-        self._recovery: RecoveryDownlink | None = None
-        if exact_below is None:
-            exact_below = 1024 if self._is_paper else 0
-        self._exact_below = exact_below
-        if self._is_paper:
-            self._recovery = RecoveryDownlink(exact_below=exact_below)
-            super().__init__(strategy, downlink=self._recovery, **options)
-            self._uniform_weights = True
-        else:
-            lattice = LatticeDownlink(
-                step_sigmas=step_sigmas,
-                first_bits=first_bits,
-                shared_start=shared_start,
-                exact_below=exact_below,
-                max_versions=max_versions,
-            )
-            super().__init__(strategy, downlink=lattice, error_feedback=True, **options)
-        self._rate, self._spread = rate, rate_spread
-        self._theta_max = theta_max
-        self._theta_upload = theta_upload_min, theta_upload_max
-        self._clusters = clusters
-        self._staleness_aware = staleness_aware
-        self._importance_aware = importance_aware
-        self._batches = min_batch, max_batch
-        self._local_steps = local_steps
-        self._round_seconds = round_seconds
-        self._ask_labels = ask_labels
-        self._fleet = Fleet()
-        # Refuse what the plan's rules refuse now, not in the first round.
-        download_ratio([0], 1, theta_max=theta_max)
-        cluster([0.0], max_clusters=clusters)
-        self._upload_codecs(np.array([theta_upload_min, theta_upload_max]))
-        self.upload = self._upload_codecs(np.array([sum(self._theta_upload) / 2]))[0]
-
-    def _plan_phase(
-        self, server_round: int, node_ids: list[int], *, is_train: bool
-    ) -> dict[int, DevicePlan]:
-        assert self._session is not None
-        rows = [self._session.row(node_id) for node_id in node_ids]
-        devices = [row.device if row else "" for row in rows]
-        if self._recovery is not None:
-            holds = [self._headers[node_id].base is not None for node_id in node_ids]
-            ratios = self._download_ratios(server_round, devices, holds)
-            self._recovery.assign(dict(zip(node_ids, ratios.tolist(), strict=True)))
-        if not is_train:
-            return super()._plan_phase(server_round, node_ids, is_train=is_train)
-        slots = self._fleet.slots(devices)
-        theta = self._upload_ratios(slots)
-        batches: list[dict[str, Any]] = [{} for _ in node_ids]
-        rates = self._rates(theta)
-        if self._local_steps is not None:
-            sizes, rates = self._fit(self._local_steps, node_ids, slots, theta, rates)
-            batches = [
-                {"batch-size": size, "local-steps": self._local_steps}
-                for size in sizes.tolist()
-            ]
-        codecs = self._upload_codecs(theta, rates)
-        return {
-            node_id: DevicePlan(
-                upload,
-                config,
-                ask_labels=self._ask_labels and device not in self._fleet,
-            )
-            for node_id, upload, config, device in zip(
-                node_ids, codecs, batches, devices, strict=True
-            )
+        lattice: dict[str, Any] = {
+            "step_sigmas": step_sigmas,
+            "first_bits": first_bits,
+            "shared_start": shared_start,
+            "max_versions": max_versions,
         }
-
-    def _learn(self, server_round: int, devices: Mapping[int, DeviceRecord]) -> None:
-        session = self._session
-        if session is None or not self._is_train or not session.accepted:
-            return
-        nodes = sorted(session.accepted)
-        ids = [row.device for node in nodes if (row := session.row(node))]
-        records = [devices[node] for node in nodes]
-        slots = self._fleet.learn(
-            ids,
-            server_round,
-            volumes=[round(record.examples) for record in records],
-            labels=[self._reports[node].labels for node in nodes],
-        )
-        configs = [self._plans[node].config for node in nodes]
-        samples = [c.get("batch-size", 0) * c.get("local-steps", 0) for c in configs]
-        self._observe(slots, records, samples)
-        for node, device in zip(nodes, ids, strict=True):
-            session.note(node, self._fleet.pack(device))
-
-    def _observe(
-        self, slots: Ints, records: list[DeviceRecord], samples: list[int]
-    ) -> None:
-        estimates = self._fleet.estimates
-        down = [record.bytes_down for record in records]
-        up = [record.bytes_up for record in records]
-        virtual = all(record.virtual_train > 0 for record in records)
-        train = [r.virtual_train if virtual else r.seconds_train for r in records]
-        estimates.observe_training(slots, seconds=train, samples=samples)
-        if virtual:
-            estimates.observe_link(
-                slots,
-                bytes_down=down,
-                seconds_down=[record.virtual_download for record in records],
-                bytes_up=up,
-                seconds_up=[record.virtual_upload for record in records],
-            )
-        else:
-            estimates.observe_transfer(
-                slots,
-                bytes_down=down,
-                bytes_up=up,
-                seconds=[_beside_work(record) for record in records],
-                started=[record.seconds_start for record in records],
-                polling=POLLING_SECONDS,
-            )
-
-    def _restore(self, state: StrategyState) -> None:
-        super()._restore(state)
-        self._fleet.restore(self._ledger.facts())
-
-    def _download_ratios(
-        self, server_round: int, devices: list[str], holds: list[bool]
-    ) -> Floats:
-        delta = staleness(self._fleet.last_rounds(devices), server_round)
-        ratios = download_ratio(
-            delta, server_round, theta_max=self._theta_max, holds_model=holds
-        )
-        if not self._staleness_aware and any(holds):
-            ratios = np.where(holds, ratios[np.array(holds)].mean(), 0.0)
-        found = cluster(ratios, max_clusters=self._clusters).device_ratios
-        return np.round(found, 6)
-
-    def _upload_ratios(self, slots: Ints) -> Floats:
-        low, high = self._theta_upload
-        if not self._importance_aware:
-            return np.full(len(slots), (low + high) / 2)
-        return self._fleet.population.upload_ratio(slots, theta_min=low, theta_max=high)
-
-    def _rates(self, theta: Floats) -> Floats:
-        low, high = self._theta_upload
-        return rate_for(
-            theta,
-            base_rate=self._rate,
-            spread=self._spread if self._importance_aware else 1.0,
-            theta_min=low,
-            theta_max=high,
-        )
-
-    def _upload_codecs(self, theta: Floats, rates: Floats | None = None) -> list[Codec]:
-        if self._is_paper:
-            return [
-                get_codec(
-                    {
-                        "id": "topk",
-                        "density": round(1 - ratio, 6),
-                        "values": "float32",
-                        "exact_below": self._exact_below,
-                    }
-                )
-                for ratio in theta.tolist()
-            ]
-        chosen = self._rates(theta) if rates is None else rates
-        return [
-            get_codec(
-                {
-                    "id": "lattice",
-                    "rate": round(rate, 4),
-                    "exact_below": self._exact_below,
-                    "fine_below": 1024,
-                }
-            )
-            for rate in chosen.tolist()
-        ]
-
-    def _fit(
-        self,
-        local_steps: int,
-        node_ids: list[int],
-        slots: Ints,
-        theta: Floats,
-        rates: Floats,
-    ) -> tuple[Ints, Floats]:
-        """Return batch sizes and rates that suit the devices' links and compute."""
-        estimates = self._fleet.estimates
-        seconds = estimates.seconds_per_sample.predict(slots)
-        up = estimates.up_bytes_per_second.predict(slots)
-        down = np.array([self._download_bytes(node_id) for node_id in node_ids])
-        parameters = self._num_parameters()
-        low, high = self._batches
-        overhead = estimates.overhead_seconds.predict(slots)
-        links = {
-            "down_bytes_per_second": estimates.down_bytes_per_second.predict(slots),
-            "up_bytes_per_second": up,
+        rates = {"rate": rate, "rate_spread": rate_spread}
+        paper = {
+            "theta_max": theta_max,
+            "clusters": clusters,
+            "staleness_aware": staleness_aware,
         }
-        if self._round_seconds:
-            sent = _topk_bits(theta) * parameters / 8 if self._is_paper else 0.0
-            plan = fit_deadline(
-                self._round_seconds,
-                fixed_seconds=overhead
-                + communication_seconds(down, sent + _HEADER_BYTES, **links),
-                seconds_per_sample=seconds,
-                up_bytes_per_second=up,
-                parameters=parameters,
-                local_steps=local_steps,
-                max_batch=high,
-                min_batch=low,
-                max_rate=rates,
-                min_rate=min(0.05, float(rates.min())),
-                compute_weight=1.0 if self._is_paper else 0.5,
-            )
-            return plan.batch_sizes, plan.rates
-        bits = _topk_bits(theta) if self._is_paper else rates
-        sizes = batch_sizes(
-            seconds_per_sample=seconds,
-            comm_seconds=overhead
-            + communication_seconds(
-                down, bits * parameters / 8 + _HEADER_BYTES, **links
-            ),
+        is_paper = codec == "paper"
+        _refuse_changed({**lattice, **rates} if is_paper else paper, codec)
+        importance = Importance(
+            theta_min=theta_upload_min,
+            theta_max=theta_upload_max,
+            is_used=importance_aware,
+            ask_labels=ask_labels,
+        )
+        workload = Workload(
             local_steps=local_steps,
-            max_batch=high,
-            min_batch=low,
+            max_batch=max_batch,
+            min_batch=min_batch,
+            round_seconds=round_seconds,
         )
-        return sizes, rates
+        method: ServerMethod
+        if is_paper:
+            method = CaesarPaper(
+                importance,
+                workload,
+                theta_max=theta_max,
+                clusters=clusters,
+                staleness_aware=staleness_aware,
+                exact_below=1024 if exact_below is None else exact_below,
+            )
+        else:
+            small = exact_below or 0
+            method = CaesarLattice(
+                LatticeDownlink(exact_below=small, **lattice),
+                importance,
+                workload,
+                rate=rate,
+                rate_spread=rate_spread,
+                exact_below=small,
+            )
+        super().__init__(strategy, method, **options)
 
-    def _num_parameters(self) -> int:
-        tensors = self._layout.tensors if self._layout else ()
-        return max(sum(spec.size for spec in tensors), 1)
 
-    def _download_bytes(self, node_id: int) -> int:
-        header = self._headers[node_id]
-        if header.base == header.target:
-            return _HEADER_BYTES
-        return record_nbytes(self.downlink.frame(node_id, header)) + _HEADER_BYTES
-
-
-def _beside_work(record: DeviceRecord) -> float:
-    own = record.seconds_train + record.seconds_encode + record.seconds_decode
-    return record.seconds_round_trip - own
-
-
-def _topk_bits(theta: Floats) -> Floats:
-    """Return bits a parameter of the largest elements in float32, with positions."""
-    kept = np.clip(1 - theta, 1e-9, 1 - 1e-9)
-    entropy = -kept * np.log2(kept) - (1 - kept) * np.log2(1 - kept)
-    return np.asarray(32 * kept + entropy, np.float64)
+def _refuse_changed(others: dict[str, Any], codec: str) -> None:
+    """Refuse a setting of the other codec, if it is not its default."""
+    defaults = Caesar.__init__.__kwdefaults__ or {}
+    for name, value in others.items():
+        if value != defaults[name]:
+            raise ValueError(f"{name} has no effect with codec {codec!r}: leave it out")

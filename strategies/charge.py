@@ -61,8 +61,8 @@ class Work:
         return examples * max(self.epochs, 1)
 
 
-class Numbers:
-    """Numbers of nodes, from 0, in the order of their ids; later ones follow.
+class DeviceIndex:
+    """DeviceIndex of nodes, from 0, in the order of their ids; later ones follow.
 
     A simulation's devices are pretended ones by number.
     """
@@ -88,14 +88,18 @@ class Charger:
     ----------
     clock : VirtualClock
         Says how long things take.
-    numbers : Numbers
+    numbers : DeviceIndex
         Which of the clock's devices a node is.
     deadline : float, optional
         Virtual seconds at which a phase closes.
     """
 
     def __init__(
-        self, clock: VirtualClock, numbers: Numbers, *, deadline: float | None = None
+        self,
+        clock: VirtualClock,
+        numbers: DeviceIndex,
+        *,
+        deadline: float | None = None,
     ) -> None:
         self._clock = clock
         self._numbers = numbers

@@ -2,25 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from logging import INFO
 from typing import Unpack
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 
 from flwr_caesar.codec.correlation import Correlation
-from flwr_caesar.codec.state import NO_DIGEST
 
+from .compressed import CompressedStrategy
+from .downlink import Downlink
 from .downlinks import get_downlink
-from .framed import DevicePlan, FramedStrategy
-from .wrapper import WrapperOptions
+from .method import ServerMethod
+from .options import WrapperOptions
+from .phase import Device, DevicePlan, Phase
 
 
-class CorrelationAware(FramedStrategy):
+class CorrelationMethod(ServerMethod):
+    """The server's half: devices that were away too long start anew.
+
+    Parameters
+    ----------
+    codec : Correlation
+        Of the uploads.
+    downlink : Downlink
+        How the model goes down.
+    error_feedback : bool
+        Whether devices keep what they leave out.
+    upload_memory, max_gap : int
+        See `CorrelationAware`.
+    """
+
+    def __init__(
+        self,
+        codec: Correlation,
+        downlink: Downlink,
+        *,
+        error_feedback: bool,
+        upload_memory: int,
+        max_gap: int,
+    ) -> None:
+        super().__init__(
+            downlink=downlink,
+            upload=codec,
+            error_feedback=error_feedback,
+            upload_memory=upload_memory,
+        )
+        self._max_gap = max_gap
+
+    def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
+        """Let devices that were away too long send without prediction."""
+        away = {d.node_id for d in devices if self._max_gap and self._is_away(d)}
+        if away:
+            log(INFO, "%d devices were away too long and start anew", len(away))
+        return {
+            d.node_id: DevicePlan(self.upload, use_memory=d.node_id not in away)
+            for d in devices
+        }
+
+    def _is_away(self, device: Device) -> bool:
+        row = device.row
+        return row is not None and device.header.order[1] - row.last[1] > self._max_gap
+
+
+class CorrelationAware(CompressedStrategy):
     """Devices send what of their update correlation does not explain.
 
     Each tensor of 1,024 elements or more is sent as its largest elements, beside a
@@ -104,52 +150,18 @@ class CorrelationAware(FramedStrategy):
             raise ValueError("max_gap sets max_residual_age: pass one of them")
         if max_gap:
             options["max_residual_age"] = max_gap
-        super().__init__(
-            strategy,
-            downlink=get_downlink(downlink),
-            upload=Correlation(
-                density=density,
-                bits=bits,
-                budget=budget,
-                memory=history,
-                allocation=allocation,
-            ),
+        codec = Correlation(
+            density=density,
+            bits=bits,
+            budget=budget,
+            memory=history,
+            allocation=allocation,
+        )
+        method = CorrelationMethod(
+            codec,
+            get_downlink(downlink),
             error_feedback=error_feedback,
             upload_memory=upload_memory if history else 0,
-            **options,
+            max_gap=max_gap,
         )
-        self._max_gap = max_gap
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Let the inner strategy sample and configure, then pack its messages.
-
-        Raises
-        ------
-        ValueError
-            If this strategy is inside another one.
-        """
-        if self._layout is None:
-            raise ValueError(
-                "CorrelationAware must be the outermost strategy, so that what it "
-                "wraps sees plain arrays and what it publishes is the final model: "
-                "CorrelationAware(DifferentialPrivacy...(FedAvg(...)))"
-            )
-        return super().configure_train(server_round, arrays, config, grid)
-
-    def _plan_phase(
-        self, server_round: int, node_ids: list[int], *, is_train: bool
-    ) -> dict[int, DevicePlan]:
-        away = [node for node in node_ids if self._max_gap and self._is_away(node)]
-        for node in away:
-            self._memory.forget(self._headers[node].device)
-            self._headers[node] = replace(self._headers[node], memory=NO_DIGEST)
-        if away:
-            log(INFO, "%d devices were away too long and start anew", len(away))
-        return super()._plan_phase(server_round, node_ids, is_train=is_train)
-
-    def _is_away(self, node_id: int) -> bool:
-        row = self._session.row(node_id) if self._session else None
-        phase = self._headers[node_id].order[1]
-        return row is not None and phase - row.last[1] > self._max_gap
+        super().__init__(strategy, method, **options)

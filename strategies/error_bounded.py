@@ -2,27 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from logging import INFO
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 
-from flwr_caesar.clients.bound_check import DECODED, ERROR_OVER_BOUND
-from flwr_caesar.codec import CodecError
+from flwr_caesar.codec import CodecError, Layout
 from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.error_bounded import ErrorBounded as ErrorBoundedCodec
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.transport import DeviceReport
+from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.methods.bounds import BoundReport
 
+from .compressed import CompressedStrategy
+from .downlink import Downlink
 from .downlinks import get_downlink
-from .framed import DevicePlan, FramedStrategy
-from .wrapper import WrapperOptions
+from .method import ServerMethod
+from .options import WrapperOptions
+from .phase import Device, DevicePlan, Phase, Reply
 
 
-class ErrorBounded(FramedStrategy):
+class ErrorBoundedMethod(ServerMethod):
+    """The server's half: remember what devices sent, and check their bounds if asked.
+
+    Parameters
+    ----------
+    codec : ErrorBounded
+        Of the uploads.
+    downlink : Downlink
+        How the model goes down.
+    error_feedback, check_bound : bool
+        See `ErrorBounded`.
+    upload_memory : int
+        Likewise; 0 without history.
+
+    Attributes
+    ----------
+    error_over_bound : float
+        The largest error of an upload so far, over its bound; 0 without checks.
+    """
+
+    def __init__(
+        self,
+        codec: ErrorBoundedCodec,
+        downlink: Downlink,
+        *,
+        error_feedback: bool,
+        check_bound: bool,
+        upload_memory: int,
+    ) -> None:
+        super().__init__(
+            downlink=downlink,
+            upload=codec,
+            error_feedback=error_feedback,
+            upload_memory=upload_memory,
+        )
+        self.error_over_bound = 0.0
+        self._codec = codec
+        self._check_bound = check_bound
+
+    def summary(self, layout: Layout | None) -> Sequence[str]:
+        """Say what the memory of uploads takes, too."""
+        lines = super().summary(layout)
+        if layout is None or not self.upload_memory:
+            return lines
+        size = self._codec.memory_nbytes(layout)
+        return (
+            f"Upload memory: {size / 1e6:.1f} MB a device, room for "
+            f"{self.upload_memory // max(size, 1)} devices",
+            *lines,
+        )
+
+    def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
+        """Ask devices to check their uploads, if that is wanted."""
+        part = "bound_check" if self._check_bound and phase.is_train else ""
+        return {d.node_id: DevicePlan(self.upload, part=part) for d in devices}
+
+    def check(self, reply: Reply) -> None:
+        """Refuse an upload that is not within its bound."""
+        if self._check_bound:
+            worst = check_bound(reply.report.part, reply.update)
+            self.error_over_bound = max(self.error_over_bound, worst)
+
+
+class ErrorBounded(CompressedStrategy):
     """Updates in which every element is within a bound of what was computed.
 
     Each device's update is predicted from its own earlier ones, as the server decoded
@@ -99,53 +161,20 @@ class ErrorBounded(FramedStrategy):
         downlink: str = "whole",
         **options: Unpack[WrapperOptions],
     ) -> None:
-        self._codec = ErrorBoundedCodec(
-            rel=rel, abs_bound=abs_bound, exact_below=exact_below
-        )
-        super().__init__(
-            strategy,
-            downlink=get_downlink(downlink),
-            upload=self._codec,
+        method = ErrorBoundedMethod(
+            ErrorBoundedCodec(rel=rel, abs_bound=abs_bound, exact_below=exact_below),
+            get_downlink(downlink),
             error_feedback=error_feedback,
+            check_bound=check_bound,
             upload_memory=upload_memory if history else 0,
-            **options,
         )
-        self.error_over_bound = 0.0
-        self._history = upload_memory if history else 0
-        self._check_bound = check_bound
-        self._claims: dict[int, Mapping[str, Any]] = {}
+        super().__init__(strategy, method, **options)
+        self._method = method
 
-    def summary(self) -> None:
-        """Log the codecs, and what the memory of uploads takes."""
-        if self._layout is not None and self._history:
-            size = self._codec.memory_nbytes(self._layout)
-            log(
-                INFO,
-                "\t├──> Upload memory: %.1f MB a device, room for %d devices",
-                size / 1e6,
-                self._history // max(size, 1),
-            )
-        super().summary()
-
-    def _plan_phase(
-        self, server_round: int, node_ids: list[int], *, is_train: bool
-    ) -> dict[int, DevicePlan]:
-        part = "bound_check" if self._check_bound and is_train else ""
-        return {node_id: DevicePlan(self.upload, part=part) for node_id in node_ids}
-
-    def _accept(self, node_id: int, content: RecordDict) -> None:
-        super()._accept(node_id, content)
-        if self._check_bound and self._is_train:
-            self._claims[node_id] = DeviceReport.from_content(content).part
-
-    def _open_record(
-        self, node_id: int, record: ArrayRecord, base: Arrays
-    ) -> dict[str, Array]:
-        decoded = super()._open_record(node_id, record, base)
-        if self._check_bound:
-            worst = check_bound(self._claims.pop(node_id, {}), decoded)
-            self.error_over_bound = max(self.error_over_bound, worst)
-        return decoded
+    @property
+    def error_over_bound(self) -> float:
+        """The largest error of an upload so far, over its bound; 0 without checks."""
+        return self._method.error_over_bound
 
 
 def check_bound(claims: Mapping[str, Any], decoded: Arrays) -> float:
@@ -164,11 +193,15 @@ def check_bound(claims: Mapping[str, Any], decoded: Arrays) -> float:
         If there is no such report, the device decoded other values, or the error is
         above the bound.
     """
-    worst, digest = claims.get(ERROR_OVER_BOUND), claims.get(DECODED)
-    if not isinstance(worst, (int, float)) or not isinstance(digest, str):
-        raise CodecError("the device does not say how far its update is from its bound")
-    if digest != model_digest(decoded).hex():
+    try:
+        claim = BoundReport.of(claims)
+    except CodecError as err:
+        raise CodecError(
+            f"the device does not say how far its update is from its bound: {err}"
+        ) from err
+    if claim.decoded != model_digest(decoded).hex():
         raise CodecError("the update decodes differently here and on the device")
+    worst = claim.error_over_bound
     if not 0 <= worst <= 1:
         raise CodecError(f"the update errs by {worst:g} times its bound")
-    return float(worst)
+    return worst

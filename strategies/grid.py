@@ -111,7 +111,11 @@ class StreamingGrid(Grid):
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(  # type: ignore[override]
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        to_all: bool = False,
     ) -> Iterator[Arrival]:
         """Push messages and yield their replies as they arrive.
 
@@ -121,6 +125,8 @@ class StreamingGrid(Grid):
             Requests, at most one for each node.
         timeout : float, optional
             Seconds after which to stop waiting; `None` waits for every reply.
+        to_all : bool
+            Whether the quorum does not count.
 
         Yields
         ------
@@ -130,7 +136,7 @@ class StreamingGrid(Grid):
         """
         requests = list(messages)
         patience = min(math.inf if timeout is None else timeout, self._deadline)
-        enough = math.ceil(self._quorum * len(requests))
+        enough = math.ceil((1.0 if to_all else self._quorum) * len(requests))
         answered = 0
         # Until a reply was seen, suppose that it is as large as in the last phase, or
         # in the first as its request.

@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
-from flwr.serverapp.strategy import (
-    FedAdagrad,
-    FedAdam,
-    FedAvg,
-    FedAvgM,
-    FedYogi,
-    Strategy,
-)
 
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
-
-_MEAN_AGGREGATES = frozenset(
-    cls.aggregate_train for cls in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
-)
-
-
-def aggregates_a_mean(strategy: Strategy) -> bool:
-    """Whether a strategy's result depends on the weighted mean of replies only.
-
-    True for FedAvg, FedProx, FedAvgM, FedAdagrad, FedAdam, FedYogi and subclasses that
-    leave `aggregate_train` alone; any other strategy is given every update.
-    """
-    return type(strategy).aggregate_train in _MEAN_AGGREGATES
 
 
 class RunningMean:
     """Weighted mean of ``base + update`` over replies, without keeping them.
 
-    ``sum_i w_i (base_i + u_i) / sum_i w_i``, accumulated in float32 (float64 for
-    float64 tensors). Tensors that are not floating point in the base are averaged in
-    float64 and become float64, as in FedAvg.
+    ``sum_i w_i (base_i + u_i) / sum_i w_i``, in float32 (float64 for float64 tensors).
+    What is held is the mean so far, not a sum, so that finite updates have a finite
+    mean whatever their size and weights. Tensors that are not floating point in the
+    base are averaged in float64 and become float64, as in FedAvg.
+
+    Attributes
+    ----------
+    count : int
+        Replies added.
     """
 
     def __init__(self) -> None:
+        self.count = 0
         self._weight = 0.0
-        self._sums: dict[str, Array] = {}
+        self._mean: dict[str, Array] = {}
         self._bases: dict[int, tuple[Arrays, float]] = {}
 
     def add(self, update: Arrays, base: Arrays, weight: float) -> None:
@@ -51,17 +37,24 @@ class RunningMean:
         base : mapping of str to ndarray
             The model the update refers to; kept by reference.
         weight : float
-            Weight of the reply, positive.
+            Weight of the reply, at least 0; one of weight 0 changes nothing.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the mean
+        self.count += 1
+        if weight == 0:
+            return
+        self._weight += weight
+        share = weight / self._weight
+        with np.errstate(under="ignore"):
             for name, delta in update.items():
                 term = np.asarray(_term(delta, base[name]))
-                np.multiply(term, term.dtype.type(weight), out=term)
-                if name in self._sums:
-                    self._sums[name] += term
+                kind = term.dtype.type
+                if name in self._mean:
+                    mean = self._mean[name]
+                    np.multiply(mean, kind(1 - share), out=mean)
+                    np.multiply(term, kind(share), out=term)
+                    mean += term
                 else:
-                    self._sums[name] = term
-        self._weight += weight
+                    self._mean[name] = term
         _, so_far = self._bases.get(id(base), (base, 0.0))
         self._bases[id(base)] = (base, so_far + weight)
 
@@ -71,21 +64,22 @@ class RunningMean:
         return self._weight
 
     def result(self) -> dict[str, Array]:
-        """Return the mean model, in the dtypes of the base; at least one was added.
+        """Return the mean model, in the dtypes of the base; empty if it has no weight.
 
-        Finite updates may still have a mean that overflows.
+        The mean of finite updates is finite, but the model they lead to may overflow.
         """
-        mean: dict[str, Array] = {}
-        for name, total in self._sums.items():
-            value = np.asarray(total / total.dtype.type(self._weight))
+        model: dict[str, Array] = {}
+        for name, mean in self._mean.items():
+            value = mean.copy()
             for base, weight in self._bases.values():
                 if _is_float(base[name]):
                     share = value.dtype.type(weight / self._weight)
-                    value += base[name].astype(value.dtype) * share
-                    mean[name] = value.astype(base[name].dtype, copy=False)
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        value += base[name].astype(value.dtype) * share
+                        model[name] = value.astype(base[name].dtype, copy=False)
                 else:
-                    mean[name] = value
-        return mean
+                    model[name] = value
+        return model
 
 
 def _is_float(array: Array) -> bool:

@@ -10,24 +10,41 @@ from flwr.app import MetricRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
 
+from .guard import MAX_WEIGHT
+
 Signature = tuple[str, tuple[tuple[str, int], ...]]
 
 
-def read_weight(content: RecordDict, key: str) -> float:
+def read_weight(content: RecordDict, key: str, *, required: bool = True) -> float:
     """Return the weight of a reply.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Of the reply.
+    key : str
+        Metric that is the weight.
+    required : bool
+        Whether a reply must have one MetricRecord and a weight in it. If not, the
+        weight of one that has not is 0.
 
     Raises
     ------
     CodecError
-        If there is not exactly one MetricRecord, or its `key` is not a finite number
-        above zero.
+        If it has none though it must, or its weight is not a number from 0 to
+        `MAX_WEIGHT`.
     """
     records = list(content.metric_records.values())
+    if not required and (len(records) != 1 or key not in records[0]):
+        return 0.0
     if len(records) != 1:
         raise CodecError(f"reply has {len(records)} MetricRecords, expected one")
     weight = records[0].get(key)
-    if not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-        raise CodecError(f"reply's metric {key!r} is {weight!r}, not a positive number")
+    if not isinstance(weight, (int, float)) or not 0 <= weight <= MAX_WEIGHT:
+        raise CodecError(
+            f"reply's metric {key!r} is {weight!r:.40}, not a number from 0 to "
+            f"{MAX_WEIGHT:g}"
+        )
     return float(weight)
 
 
@@ -41,11 +58,12 @@ def read_accuracy(content: RecordDict) -> float | None:
 
 
 def signature(content: RecordDict) -> Signature:
-    """Return the name, keys and list lengths of a reply's only MetricRecord.
+    """Return the name, keys and list lengths of a reply's first MetricRecord.
 
-    Flower aggregates metrics of equal signature only, and stops the run otherwise.
+    Flower aggregates metrics of equal signature only, and stops the run otherwise. A
+    reply without one has the empty signature.
     """
-    name, record = next(iter(content.metric_records.items()))
+    name, record = next(iter(content.metric_records.items()), ("", MetricRecord()))
     return name, tuple(sorted((key, _length(record, key)) for key in record))
 
 

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec import Layout, get_codec
+from flwr_caesar.codec import Codec, get_codec
+from flwr_caesar.codec.layout import Arrays
 from flwr_caesar.codec.weights import FLOAT_BITS
 from flwr_caesar.sync.state import MODEL_PAYLOAD
-from flwr_caesar.transport import arrays_to_record, record_to_arrays
 
+from .compressed import CompressedStrategy
 from .downlink import WholeDownlink
-from .framed import FramedStrategy, cast_like
-from .wrapper import WrapperOptions
+from .method import ServerMethod
+from .options import WrapperOptions
 
 
-class MagnitudePruning(FramedStrategy):
+class PruningMethod(ServerMethod):
+    """The server's half: prune the mean of pruned models.
+
+    Parameters
+    ----------
+    device, server : Codec
+        Of what devices send, and of what the server makes of their mean.
+    """
+
+    def __init__(self, device: Codec, server: Codec) -> None:
+        super().__init__(
+            downlink=WholeDownlink(server), upload=device, payload=MODEL_PAYLOAD
+        )
+        self._server = server
+
+    def finish(self, made: Arrays) -> Arrays:
+        """Return the model as devices will decode it."""
+        return self._server.encode_decoded(made)[1]
+
+
+class MagnitudePruning(CompressedStrategy):
     """Whole models travel, without their smallest weights, averaged as ever.
 
     A device trains and sends its model, of which the ``prune_rate`` smallest
@@ -86,18 +106,7 @@ class MagnitudePruning(FramedStrategy):
             "bits": FLOAT_BITS if bits is None else bits,
             "levels": levels,
         }
-        self._server = get_codec({**device, "prune_rate": rate})
-        super().__init__(
-            strategy,
-            downlink=WholeDownlink(self._server),
-            upload=get_codec(device),
-            payload=MODEL_PAYLOAD,
-            **options,
+        method = PruningMethod(
+            get_codec(device), get_codec({**device, "prune_rate": rate})
         )
-
-    def _finished(self, arrays: ArrayRecord) -> ArrayRecord:
-        """Return the model as devices will decode it."""
-        model = record_to_arrays(arrays)
-        self._layout = self._layout or Layout.of(model)
-        frame, _ = self._server.encode(cast_like(self._layout, model))
-        return arrays_to_record(self._server.decode(frame)[0])
+        super().__init__(strategy, method, **options)

@@ -8,12 +8,13 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import get_codec
 
+from .compressed import CompressedStrategy
 from .downlinks import get_downlink
-from .framed import FramedStrategy
-from .wrapper import WrapperOptions
+from .method import ServerMethod
+from .options import WrapperOptions
 
 
-class TopK(FramedStrategy):
+class TopK(CompressedStrategy):
     """Devices send the largest elements of their update and remember the rest.
 
     Of each tensor of 1,024 elements or
@@ -63,10 +64,9 @@ class TopK(FramedStrategy):
         downlink: str = "whole",
         **options: Unpack[WrapperOptions],
     ) -> None:
-        super().__init__(
-            strategy,
+        method = ServerMethod(
             downlink=get_downlink(downlink),
             upload=get_codec({"id": "topk", "density": density, "values": values}),
             error_feedback=error_feedback,
-            **options,
         )
+        super().__init__(strategy, method, **options)

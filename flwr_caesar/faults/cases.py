@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.runner.registry import STRATEGIES
-from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.strategies import CompressedStrategy
 
 from .app import LR, SIZES
 
@@ -58,7 +58,7 @@ class FaultCase:
         devices: int,
         checkpoint: Path,
         on_record: Callable[[RoundRecord], None],
-    ) -> FramedStrategy:
+    ) -> CompressedStrategy:
         """Build the strategy, as a server does that starts.
 
         Parameters
@@ -81,7 +81,7 @@ class FaultCase:
         strategy = factory(
             inner, checkpoint=checkpoint, on_record=on_record, **settings
         )
-        assert isinstance(strategy, FramedStrategy)
+        assert isinstance(strategy, CompressedStrategy)
         return strategy
 
 

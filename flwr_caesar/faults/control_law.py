@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.clients.part import extras
+from flwr_caesar.clients.method import extras
 from flwr_caesar.sync.state import DeviceState
 
 from .law import Law

@@ -12,7 +12,12 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.frame import stamp
 from flwr_caesar.runner.inline import InlineGrid, through_the_wire
-from flwr_caesar.sync.protocol import NEED_WHOLE, DownloadHeader, UploadHeader
+from flwr_caesar.sync.protocol import (
+    HEADER_KEY,
+    NEED_WHOLE,
+    DownloadHeader,
+    UploadHeader,
+)
 from flwr_caesar.transport import (
     RECORD_KEY,
     Plan,
@@ -237,12 +242,9 @@ class FaultGrid(InlineGrid):
 
     def _damage_header(self, content: RecordDict) -> RecordDict:
         fields: dict[str, Any] = dict(require_record(content))
-        name = self._chance.random.choice(
-            sorted(field for field in fields if field.startswith("sync-"))
-        )
-        value = self._chance.tamper(fields.pop(name))
+        value = self._chance.tamper(fields.pop(HEADER_KEY))
         if value is not None:
-            fields[name] = value
+            fields[HEADER_KEY] = value
         changed = RecordDict(dict(content.items()))
         changed[RECORD_KEY] = ConfigRecord(fields)
         return changed

@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr_caesar.codec import Layout, inspect_frame
 from flwr_caesar.codec.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
-from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.strategies import CompressedStrategy
 from flwr_caesar.sync.protocol import UploadHeader, device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
@@ -119,12 +119,14 @@ class StrategyFaultRun:
         self.law = Law(SIZES, tolerance=_TOLERANCE)
         self._control = ControlLaw(self.law)
         self._strategy = self._built(self._inner(every=False))
-        self._is_model = self._strategy.payload == MODEL_PAYLOAD
+        method = self._strategy.method
+        assert method is not None
+        self._is_model = method.payload == MODEL_PAYLOAD
         self._uploads = UploadLaw(
             self.law,
             Layout.of(record_to_arrays(initial_model())),
-            error_feedback=self._strategy.error_feedback,
-            payload=self._strategy.payload,
+            error_feedback=method.error_feedback,
+            payload=method.payload,
         )
         self._devices = FaultDevices(
             devices, self._app, self._chance, self.law, self._uploads, self._control
@@ -224,7 +226,7 @@ class StrategyFaultRun:
             self.law.report(f"the server fails: {type(err).__name__}: {err}")
         self._resets += getattr(self._strategy, "resets", 0)
 
-    def _built(self, inner: FedAvg) -> FramedStrategy:
+    def _built(self, inner: FedAvg) -> CompressedStrategy:
         return self._case.build(
             inner,
             devices=self._count,

@@ -1,9 +1,9 @@
 """What server and device say to each other beside the frames.
 
-Each header is a flat mapping of the kinds of values that Flower's ConfigRecord takes.
-Unsigned 64-bit numbers travel as big-endian bytes, as ConfigRecord's integers are
-signed. A checksum over the fields finds accidental damage; against an ill-meaning
-sender each side checks what the fields say.
+Each header is one short string of bytes, under the key ``"header"`` of a ConfigRecord,
+whose own names and tags would cost more than what they name. All numbers are
+big-endian; a checksum finds accidental damage; against an ill-meaning sender each side
+checks what the fields say. The layouts are in docs/wire-format.md.
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ NEED_WHOLE = "need-whole"
 UNSETTLED = "unsettled"
 STALE = "stale"
 STATUSES = frozenset({UPDATE, EVALUATED, NEED_WHOLE, UNSETTLED, STALE})
+NOT_NOW = frozenset({NEED_WHOLE, UNSETTLED, STALE})
+"""Statuses of replies that are in order and carry nothing to use."""
 
 MAX_PENDING = 4
 TOKEN_BYTES = 16
-_PREFIX = "sync-"
+HEADER_KEY = "header"
 _DEVICE_CHARS = 32
-_PAIR = struct.Struct(">QQ")
+_STATUS_CODES = {UPDATE: 1, EVALUATED: 2, NEED_WHOLE: 3, UNSETTLED: 4, STALE: 5}
+_STATUS_NAMES = {code: name for name, code in _STATUS_CODES.items()}
+_REQUEST = struct.Struct(">QQQQ")
+_CHECK = struct.Struct(">I")
 _VERSION = struct.Struct(">Q8s")
 _ID = struct.Struct(">Q")
 _MAX_KNOWN = MAX_APPLIED + MAX_PENDING
@@ -78,19 +83,17 @@ class DownloadHeader:
     applied: tuple[int, ...] = ()
     memory: bytes = NO_DIGEST
 
-    def to_dict(self) -> dict[str, bytes | str]:
+    def to_dict(self) -> dict[str, bytes]:
         """Encode for a ConfigRecord."""
-        return _seal(
-            {
-                "lineage": _ID.pack(self.lineage),
-                "order": _PAIR.pack(*self.order),
-                "nonce": _ID.pack(self.nonce),
-                "target": _VERSION.pack(*self.target),
-                "base": _pack_version(self.base),
-                "device": self.device,
-                "applied": _pack_ids(self.applied),
-                "memory": self.memory,
-            }
+        return _sealed(
+            [
+                _REQUEST.pack(self.lineage, *self.order, self.nonce),
+                _VERSION.pack(*self.target),
+                _pack_optional(self.base),
+                bytes([bool(self.device)]) + bytes.fromhex(self.device),
+                self.memory,
+                _pack_ids(self.applied),
+            ]
         )
 
     @classmethod
@@ -100,20 +103,21 @@ class DownloadHeader:
         Raises
         ------
         CodecError
-            If a field is missing, damaged or out of range.
+            If the header is missing, damaged, or a field is out of range.
         """
-        fields = _Fields(values)
+        reader = _Reader(values)
+        lineage, order, nonce = reader.request()
         header = cls(
-            lineage=fields.u64("lineage", least=1),
-            order=fields.order(),
-            nonce=fields.u64("nonce"),
-            target=fields.version("target"),
-            base=fields.optional_version("base"),
-            device=fields.device("device"),
-            applied=fields.ids("applied", MAX_APPLIED),
-            memory=fields.sized("memory", len(NO_DIGEST)),
+            lineage=lineage,
+            order=order,
+            nonce=nonce,
+            target=reader.version(),
+            base=reader.optional_version(),
+            device=reader.take(_DEVICE_CHARS // 2).hex() if reader.flag() else "",
+            memory=reader.take(len(NO_DIGEST)),
+            applied=reader.ids(MAX_APPLIED),
         )
-        fields.require_seal()
+        reader.require_end()
         return header
 
 
@@ -151,20 +155,18 @@ class UploadHeader:
     upload_id: int = 0
     known: tuple[int, ...] = ()
 
-    def to_dict(self) -> dict[str, bytes | str]:
+    def to_dict(self) -> dict[str, bytes]:
         """Encode for a ConfigRecord."""
-        return _seal(
-            {
-                "lineage": _ID.pack(self.lineage),
-                "order": _PAIR.pack(*self.order),
-                "nonce": _ID.pack(self.nonce),
-                "token": self.token,
-                "status": self.status,
-                "held": _pack_version(self.held),
-                "base": _pack_version(self.base),
-                "upload-id": _ID.pack(self.upload_id),
-                "known": _pack_ids(self.known),
-            }
+        return _sealed(
+            [
+                _REQUEST.pack(self.lineage, *self.order, self.nonce),
+                self.token,
+                bytes([_STATUS_CODES[self.status]]),
+                _pack_optional(self.held),
+                _pack_optional(self.base),
+                _ID.pack(self.upload_id),
+                _pack_ids(self.known),
+            ]
         )
 
     @classmethod
@@ -174,117 +176,99 @@ class UploadHeader:
         Raises
         ------
         CodecError
-            If a field is missing, damaged or out of range.
+            If the header is missing, damaged, or a field is out of range.
         """
-        fields = _Fields(values)
+        reader = _Reader(values)
+        lineage, order, nonce = reader.request()
         header = cls(
-            lineage=fields.u64("lineage", least=1),
-            order=fields.order(),
-            nonce=fields.u64("nonce"),
-            token=fields.sized("token", TOKEN_BYTES),
-            status=fields.text("status"),
-            held=fields.optional_version("held"),
-            base=fields.optional_version("base"),
-            upload_id=fields.u64("upload-id"),
-            known=fields.ids("known", _MAX_KNOWN),
+            lineage=lineage,
+            order=order,
+            nonce=nonce,
+            token=reader.take(TOKEN_BYTES),
+            status=reader.status(),
+            held=reader.optional_version(),
+            base=reader.optional_version(),
+            upload_id=reader.u64(),
+            known=reader.ids(_MAX_KNOWN),
         )
-        fields.require_seal()
-        if header.status not in STATUSES:
-            raise CodecError(f"header has status {header.status!r:.40}")
+        reader.require_end()
         if (header.status == UPDATE) != bool(header.upload_id):
             raise CodecError("an upload id belongs to an update, and an update has one")
         return header
 
 
-def _pack_version(version: Version | None) -> bytes:
-    return b"" if version is None else _VERSION.pack(*version)
+def _pack_optional(version: Version | None) -> bytes:
+    return b"\0" if version is None else b"\1" + _VERSION.pack(*version)
 
 
 def _pack_ids(ids: tuple[int, ...]) -> bytes:
-    return struct.pack(f">{len(ids)}Q", *ids)
+    return struct.pack(f">B{len(ids)}Q", len(ids), *ids)
 
 
-def _checksum(values: Mapping[str, bytes | str]) -> bytes:
-    crc = 0
-    for name, value in values.items():
-        data = value.encode() if isinstance(value, str) else value
-        crc = zlib.crc32(b"%s=%d:" % (name.encode(), len(data)) + data, crc)
-    return struct.pack(">I", crc)
+def _sealed(parts: list[bytes]) -> dict[str, bytes]:
+    data = b"".join(parts)
+    return {HEADER_KEY: data + _CHECK.pack(zlib.crc32(data))}
 
 
-def _seal(values: dict[str, bytes | str]) -> dict[str, bytes | str]:
-    sealed = {_PREFIX + name: value for name, value in values.items()}
-    sealed[_PREFIX + "check"] = _checksum(values)
-    return sealed
-
-
-class _Fields:
-    """Strict access to the fields of a header that somebody sent."""
+class _Reader:
+    """Strict access to the fields of a header that somebody sent, in their order."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-        self._read: dict[str, bytes | str] = {}
+        data = values.get(HEADER_KEY)
+        if not isinstance(data, bytes):
+            raise CodecError("the message's record has no header")
+        self._data, self._at = data[: -_CHECK.size], 0
+        seal = data[-_CHECK.size :]
+        if seal != _CHECK.pack(zlib.crc32(self._data)):
+            raise CodecError("header is damaged: its checksum differs")
 
-    def text(self, name: str) -> str:
-        value = self._values.get(_PREFIX + name)
-        if not isinstance(value, str) or not value.isascii() or len(value) > 64:
-            raise CodecError(f"header field {name!r} is missing or no short text")
-        self._read[name] = value
+    def take(self, size: int) -> bytes:
+        taken = self._data[self._at : self._at + size]
+        if len(taken) != size:
+            raise CodecError("header is truncated")
+        self._at += size
+        return taken
+
+    def flag(self) -> bool:
+        (value,) = self.take(1)
+        if value > 1:
+            raise CodecError(f"header has the flag {value}")
+        return bool(value)
+
+    def u64(self) -> int:
+        value: int = _ID.unpack(self.take(_ID.size))[0]
         return value
 
-    def data(self, name: str) -> bytes:
-        value = self._values.get(_PREFIX + name)
-        if not isinstance(value, bytes):
-            raise CodecError(f"header field {name!r} is missing or not bytes")
-        self._read[name] = value
-        return value
+    def request(self) -> tuple[int, Order, int]:
+        lineage, incarnation, phase, nonce = _REQUEST.unpack(self.take(_REQUEST.size))
+        if not lineage or max(incarnation, phase) >= 1 << 63:
+            raise CodecError(f"header has order {(incarnation, phase)} of {lineage}")
+        return lineage, (incarnation, phase), nonce
 
-    def sized(self, name: str, size: int) -> bytes:
-        value = self.data(name)
-        if len(value) != size:
-            raise CodecError(f"header field {name!r} has {len(value)} bytes")
-        return value
-
-    def u64(self, name: str, *, least: int = 0) -> int:
-        value: int = _ID.unpack(self.sized(name, _ID.size))[0]
-        if value < least:
-            raise CodecError(f"header field {name!r} is {value}")
-        return value
-
-    def order(self) -> Order:
-        incarnation, phase = _PAIR.unpack(self.sized("order", _PAIR.size))
-        if max(incarnation, phase) >= 1 << 63:
-            raise CodecError(f"header has order {(incarnation, phase)}")
-        return incarnation, phase
-
-    def version(self, name: str) -> Version:
-        number, digest = _VERSION.unpack(self.sized(name, _VERSION.size))
+    def version(self) -> Version:
+        number, digest = _VERSION.unpack(self.take(_VERSION.size))
         if number >= 1 << 63:
-            raise CodecError(f"header field {name!r} names version {number}")
+            raise CodecError(f"header names version {number}")
         return number, digest
 
-    def optional_version(self, name: str) -> Version | None:
-        return self.version(name) if self.data(name) else None
+    def optional_version(self) -> Version | None:
+        return self.version() if self.flag() else None
 
-    def device(self, name: str) -> str:
-        value = self.text(name)
-        if value and (
-            len(value) != _DEVICE_CHARS or set(value) - set("0123456789abcdef")
-        ):
-            raise CodecError(f"header field {name!r} is no device id")
-        return value
+    def status(self) -> str:
+        (code,) = self.take(1)
+        if code not in _STATUS_NAMES:
+            raise CodecError(f"header has status {code}")
+        return _STATUS_NAMES[code]
 
-    def ids(self, name: str, most: int) -> tuple[int, ...]:
-        value = self.data(name)
-        if len(value) % _ID.size or len(value) > most * _ID.size:
-            raise CodecError(f"header field {name!r} has {len(value)} bytes")
-        ids = struct.unpack(f">{len(value) // _ID.size}Q", value)
+    def ids(self, most: int) -> tuple[int, ...]:
+        (count,) = self.take(1)
+        if count > most:
+            raise CodecError(f"header has {count} ids, at most {most} are expected")
+        ids = struct.unpack(f">{count}Q", self.take(count * _ID.size))
         if 0 in ids or len(set(ids)) != len(ids):
-            raise CodecError(f"header field {name!r} repeats an id or holds zero")
+            raise CodecError("header repeats an id or holds zero")
         return ids
 
-    def require_seal(self) -> None:
-        if self.data("check") != _checksum(
-            {name: value for name, value in self._read.items() if name != "check"}
-        ):
-            raise CodecError("header is damaged: its checksum differs")
+    def require_end(self) -> None:
+        if self._at != len(self._data):
+            raise CodecError("header has bytes after its end")

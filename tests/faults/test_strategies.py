@@ -15,10 +15,10 @@ from flwr_caesar.codec import CodecState, Layout, update_layout
 from flwr_caesar.faults import plan
 from flwr_caesar.faults.cases import CASES
 from flwr_caesar.faults.strategies import run_strategy_faults
-from flwr_caesar.strategies.fedcomloc import FedComLoc
+from flwr_caesar.strategies import CompressedStrategy
+from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
-from flwr_caesar.strategies.wrapper import StrategyWrapper
 from flwr_caesar.sync import device, settle
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.ledger import SqliteLedger
@@ -162,35 +162,35 @@ def test_a_server_that_checks_less_is_found(monkeypatch, rule):
 
 
 def test_a_server_that_one_reply_can_stop_is_found(monkeypatch):
-    def stopping(self, devices, node_id, reason):
+    def stopping(self, phase, node_id, reason, **kwargs):
         raise ValueError(reason)
 
-    monkeypatch.setattr(StrategyWrapper, "_drop", stopping)
+    monkeypatch.setattr(CompressedStrategy, "_refuse", stopping)
     assert "the server fails: ValueError" in found("topk")
 
 
 @pytest.mark.parametrize("name", ["fedcomloc", "fedcomloc_global"])
 def test_control_variates_that_not_all_have_moved_are_found(monkeypatch, name):
-    monkeypatch.setattr(FedComLoc, "_reset", lambda self, reason: None)
+    monkeypatch.setattr(FedComLocMethod, "_reset", lambda self, reason: None)
     assert "do not sum to zero" in found(name)
 
 
 def test_a_server_that_does_not_wait_for_devices_to_settle_is_found(monkeypatch):
-    settle_all = FedComLoc._settle
+    go_on = FedComLocMethod._go_on_settling
 
-    def trusting(self, server_round):
+    def trusting(self, *arguments):
         with monkeypatch.context() as patch:
-            patch.setattr(FedComLoc, "_reset", lambda self, reason: None)
-            settle_all(self, server_round)
+            patch.setattr(FedComLocMethod, "_reset", lambda self, reason: None)
+            return go_on(self, *arguments)
 
     monkeypatch.setitem(plan.DEVICE_FAULTS, "device-crash-before-write", 0.3)
-    monkeypatch.setattr(FedComLoc, "_settle", trusting)
+    monkeypatch.setattr(FedComLocMethod, "_go_on_settling", trusting)
     assert "do not sum to zero" in found("fedcomloc")
 
 
 def test_control_variates_lost_with_a_device_are_found(monkeypatch):
     monkeypatch.setitem(plan.DEVICE_EVENTS, "device-deleted", 0.03)
-    monkeypatch.setattr(FedComLoc, "_why_broken", lambda self, node_id: "")
+    monkeypatch.setattr(FedComLocMethod, "_why_broken", lambda *_: "")
     assert "do not sum to zero again" in found("fedcomloc", rounds=4, seeds=range(20))
 
 

@@ -8,7 +8,7 @@ from flwr.app import Message
 
 from flwr_caesar.codec import Codec, CodecState, Layout, inspect_frame, update_layout
 from flwr_caesar.codec.state import NO_DIGEST
-from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.strategies import CompressedStrategy
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import device_id
 from flwr_caesar.sync.state import DeviceState
@@ -40,7 +40,7 @@ def digest_when_settled(
 
 
 def assert_lock_step(
-    strategy: FramedStrategy, grid: LocalGrid, *, forgotten: int = 0
+    strategy: CompressedStrategy, grid: LocalGrid, *, forgotten: int = 0
 ) -> None:
     """What the server remembers of a device is what that will predict from."""
     missing = 0
@@ -49,13 +49,13 @@ def assert_lock_step(
             continue
         state = device_state(grid, node)
         device = device_id(state.token)
-        row = strategy._ledger.devices([device]).get(device)
-        meant = digest_when_settled(strategy.upload, state, row.applied if row else ())
-        held = strategy._memory.digest(device)
+        row = strategy._exchange.ledger.devices([device]).get(device)
+        meant = digest_when_settled(strategy.method.upload, state, row.applied if row else ())
+        held = strategy._exchange.memory.digest(device)
         missing += held != meant
         assert held in (meant, NO_DIGEST), node
     assert missing == forgotten
-    strategy._memory.forget_phase()
+    strategy._exchange.memory.forget_phase()
 
 
 def predicted(grid: LocalGrid) -> list[bool]:
@@ -64,7 +64,7 @@ def predicted(grid: LocalGrid) -> list[bool]:
     return [inspect_frame(frame).state_digest != NO_DIGEST for frame in frames]
 
 
-def dropped(strategy: FramedStrategy) -> list[dict[int, str]]:
+def dropped(strategy: CompressedStrategy) -> list[dict[int, str]]:
     return [record.dropped for record in strategy.history]
 
 
@@ -83,7 +83,9 @@ def losing(grid: LocalGrid) -> Tamper:
     return lose
 
 
-def run_in_lock_step(strategy: FramedStrategy, grid: LocalGrid, rounds: int) -> None:
+def run_in_lock_step(
+    strategy: CompressedStrategy, grid: LocalGrid, rounds: int
+) -> None:
     """Lose replies and states; check after each round that memories are in step."""
     seen: list[int] = []
 
@@ -92,7 +94,7 @@ def run_in_lock_step(strategy: FramedStrategy, grid: LocalGrid, rounds: int) -> 
         assert_lock_step(strategy, grid)
 
     grid.tamper = losing(grid)
-    strategy._on_record = check
+    strategy._recorder._on_record = check
     strategy.start(grid, initial_model(), num_rounds=rounds, timeout=0.03)
     assert seen == list(range(1, rounds + 1))
     reasons = {reason for lost in dropped(strategy) for reason in lost.values()}

@@ -165,7 +165,7 @@ def test_measured_times_of_real_devices_make_them_finish_together(
             batch, down = sent[node]
             train = batch * steps * per_sample
             link = (down + arrays_nbytes(content)) / rates[node]
-            told = {**content[RECORD_KEY], "seconds-train": train, "seconds-start": 5.0}
+            told = {**content[RECORD_KEY], "seconds": [train, 0.0, 0.0, 5.0]}
             content[RECORD_KEY] = ConfigRecord(told)
             yield Arrival(node, arrival.message, train + link + 8.0)
 

@@ -16,8 +16,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.strategies import TopK
-from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.strategies import CompressedStrategy, TopK
 from flwr_caesar.sync.folder import MANIFEST
 from flwr_caesar.sync.packing import seal
 from tests.sync.faults import logged
@@ -193,7 +192,7 @@ def test_on_a_disk_that_cannot_be_written_nothing_is_sent_and_nothing_lost(
     grid = LocalGrid(numpy_app(mods=[compression_mod], step=step), 1, tamper=mend)
     grid.contexts[1].node_config["state-dir"] = str(tmp_path)
     inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
-    strategy = FramedStrategy(inner)
+    strategy = CompressedStrategy(inner)
     strategy.start(grid, initial_model(), num_rounds=3)
     first, second, third = (record.dropped for record in strategy.history)
     assert (first, third) == ({}, {})

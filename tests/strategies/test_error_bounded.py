@@ -103,7 +103,7 @@ def test_history_predicts_from_the_second_upload_on_and_saves_bytes() -> None:
         kept = device_state(grid, 1)
         assert bool(kept.codec_arrays) == history
         if not history:
-            assert strategy._memory.nbytes == 0
+            assert strategy._exchange.memory.nbytes == 0
     assert sizes[True] < 0.95 * sizes[False]
 
 
@@ -144,7 +144,7 @@ def test_the_server_remembers_within_its_cap_and_who_is_forgotten_sends_whole() 
     strategy = strategy_of(5, upload_memory=3 * size + size // 2)
     strategy.start(grid, initial_model(), num_rounds=5)
     assert not any(dropped(strategy))
-    assert strategy._memory.nbytes == 3 * size
+    assert strategy._exchange.memory.nbytes == 3 * size
     by_round = [sum(predicted(grid)[5 * r : 5 * r + 5]) for r in range(5)]
     assert by_round == [0, 3, 3, 3, 3]
     assert_lock_step(strategy, grid, forgotten=2)
@@ -194,7 +194,7 @@ def test_a_frame_that_expects_another_state_is_refused_and_the_next_is_whole() -
         nonlocal count
         count += 1
         if count == 4:  # between request and reply
-            strategy._memory = UplinkMemory(1 << 20)
+            strategy._exchange.memory = UplinkMemory(1 << 20)
         return reply
 
     grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 1, tamper=forget)

@@ -23,10 +23,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.clients.part import extras
+from flwr_caesar.clients.method import extras
 from flwr_caesar.codec import get_codec
 from flwr_caesar.strategies import FedComLoc
-from flwr_caesar.strategies.fedcomloc import model_codec
+from flwr_caesar.strategies.fedcomloc_codec import model_codec
 from flwr_caesar.sync.context_store import ContextStore
 
 from .local_grid import LocalGrid
@@ -98,11 +98,11 @@ def quadratic_app(*, mod: bool = True) -> ClientApp:
 
 def control_of(context: Context, strategy: FedComLoc) -> dict[str, np.ndarray]:
     """Return what a device would train with if it were asked now."""
-    assert strategy._session is not None
-    state = ContextStore(context.state).load(strategy._session.head.lineage)
+    assert strategy._exchange.session is not None
+    state = ContextStore(context.state).load(strategy._exchange.session.head.lineage)
     if state is None or "control-counts" not in state.extras:
         return {}
-    if int(state.extras["control-counts"][0]) != strategy._epoch:
+    if int(state.extras["control-counts"][0]) != strategy.method.epoch:
         return {}
     return extras(state, "control/")
 
@@ -316,12 +316,12 @@ def test_a_state_lost_between_two_rounds_is_found_when_the_device_is_asked() -> 
     epochs = []
 
     def wipe(record: Any) -> None:
-        epochs.append(strategy._epoch)
+        epochs.append(strategy.method.epoch)
         if record.server_round == 3 and record.phase == "settle":
             for key in list(grid.contexts[4].state):
                 del grid.contexts[4].state[key]
 
-    strategy._on_record = wipe
+    strategy._recorder._on_record = wipe
     strategy.start(grid, start_model(), num_rounds=5, timeout=0.01)
     assert strategy.resets == 1
     assert len(set(epochs[:6])) == 1
@@ -471,9 +471,9 @@ def test_global_publishes_what_it_compressed_and_owes_the_rest(settings) -> None
     if "density" in settings:
         assert kept <= np.ceil(settings["density"] * published.size)
     for context in grid.contexts.values():
-        state = ContextStore(context.state).load(strategy._session.head.lineage)
+        state = ContextStore(context.state).load(strategy._exchange.session.head.lineage)
         np.testing.assert_array_equal(state.model["weight"], published)
-    error = strategy._compressed.error["weight"]
+    error = strategy.method.compressed.error["weight"]
     assert np.abs(error).max() > 0
     dense, _, _ = run(3, 1)
     train = [r for r in strategy.history if r.phase == "train"]

@@ -25,9 +25,8 @@ from flwr.serverapp.strategy import (
 )
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.strategies import TopK, Uncompressed
-from flwr_caesar.strategies.framed import FramedStrategy
-from flwr_caesar.strategies.mean import aggregates_a_mean
+from flwr_caesar.strategies import CompressedStrategy, TopK, Uncompressed
+from flwr_caesar.strategies.inner import aggregates_a_mean
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -66,7 +65,7 @@ def assert_same_model(a: ArrayRecord, b: ArrayRecord) -> None:
 @pytest.mark.parametrize("name", INNER)
 def test_a_lossless_wire_gives_the_same_model_as_without_us(name: str) -> None:
     plain = run(INNER[name]())
-    framed = run(FramedStrategy(INNER[name]()), mods=[compression_mod])
+    framed = run(CompressedStrategy(INNER[name]()), mods=[compression_mod])
     measured = run(Uncompressed(INNER[name]()))
     for ours in (framed, measured):
         assert_same_model(plain.arrays, ours.arrays)
@@ -105,7 +104,7 @@ def test_a_subclass_with_its_own_aggregation_sees_every_update() -> None:
             seen.append(len(replies))
             return super().aggregate_train(server_round, replies)
 
-    run(FramedStrategy(Mine()), mods=[compression_mod], rounds=2)
+    run(CompressedStrategy(Mine()), mods=[compression_mod], rounds=2)
     assert seen == [7, 7]
 
 
@@ -117,7 +116,7 @@ def test_a_custom_metrics_function_sees_every_device() -> None:
         return contents[0]["metrics"]
 
     run(
-        FramedStrategy(FedAvg(train_metrics_aggr_fn=collect)),
+        CompressedStrategy(FedAvg(train_metrics_aggr_fn=collect)),
         mods=[compression_mod],
         rounds=1,
     )

@@ -12,11 +12,10 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.run import RunNotRunningException
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.strategies import FedComLoc, TopK
-from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.strategies import CompressedStrategy, ServerMethod, FedComLoc, TopK
 from flwr_caesar.strategies.grid import StreamingGrid
 from flwr_caesar.strategies.pulls import Pulls
-from flwr_caesar.strategies.wrapper import NOT_ANSWERED
+from flwr_caesar.strategies.recorder import NOT_ANSWERED
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -104,13 +103,13 @@ def test_others_come_first_and_it_comes_when_it_is_uploaded(grid) -> None:
 
 def test_a_late_reply_never_reaches_the_next_round(grid) -> None:
     strategy = TopK(inner(), deadline=1.0)
-    learn = strategy._learn
+    after = strategy.method.after
 
-    def learn_then_upload(server_round, devices):
-        learn(server_round, devices)
+    def learn_then_upload(phase, present):
         grid.uploaded.set()
+        return after(phase, present)
 
-    strategy._learn = learn_then_upload
+    strategy.method.after = learn_then_upload
     strategy.start(grid, initial_model(), num_rounds=2)
     first, second = strategy.history
     assert first.dropped == {SLOW: NOT_ANSWERED}
@@ -125,14 +124,16 @@ def test_what_a_late_device_sent_stays_on_it(grid) -> None:
         return {k: np.asarray(v + np.ones_like(v)) for k, v in arrays.items()}
 
     grid.app = numpy_app(mods=[compression_mod], step=step)
-    strategy = FramedStrategy(inner(), deadline=1.0, error_feedback=True)
-    learn = strategy._learn
+    strategy = CompressedStrategy(
+        inner(), ServerMethod(error_feedback=True), deadline=1.0
+    )
+    after = strategy.method.after
 
-    def learn_then_upload(server_round, devices):
-        learn(server_round, devices)
+    def learn_then_upload(phase, present):
         grid.uploaded.set()
+        return after(phase, present)
 
-    strategy._learn = learn_then_upload
+    strategy.method.after = learn_then_upload
     result = strategy.start(grid, initial_model(), num_rounds=3)
     assert [bool(record.dropped) for record in strategy.history] == [True, False, False]
     moved = result.arrays["bias"].numpy() - initial_model()["bias"].numpy()

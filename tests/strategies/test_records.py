@@ -74,19 +74,6 @@ def test_a_process_tells_once_how_long_it_took_to_start(monkeypatch) -> None:
     assert second == [0, 0]
 
 
-def test_a_device_need_not_tell_of_its_start() -> None:
-    def silent(reply: Message, node_id: int) -> Message:
-        told = dict(reply.content[RECORD_KEY].items())
-        del told["seconds-start"]
-        reply.content[RECORD_KEY] = ConfigRecord(told)
-        return reply
-
-    strategy = TopK(FedAvg(fraction_evaluate=0.0))
-    grid = LocalGrid(numpy_app(mods=[compression_mod]), 2, tamper=silent)
-    strategy.start(grid, initial_model(), num_rounds=1)
-    assert not strategy.history[0].dropped
-
-
 def test_one_frame_is_one_array_shared_by_all_devices() -> None:
     strategy = TopK(FedAvg())
     grid = LocalGrid(numpy_app(mods=[compression_mod]), 4)

@@ -22,8 +22,7 @@ from flwr_caesar.codec import (
     update_layout,
 )
 from flwr_caesar.codec.frame import stamp
-from flwr_caesar.strategies import TopK
-from flwr_caesar.strategies.framed import FramedStrategy
+from flwr_caesar.strategies import CompressedStrategy, TopK
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.ledger import SqliteLedger
@@ -341,7 +340,7 @@ def test_a_replayed_upload_is_refused() -> None:
             reply.content = content
         return reply
 
-    strategy = FramedStrategy(FedAvg(fraction_evaluate=0.0))
+    strategy = CompressedStrategy(FedAvg(fraction_evaluate=0.0))
     grid = LocalGrid(numpy_app(mods=[compression_mod], step=drift), 3, tamper=replay)
     strategy.start(grid, initial_model(), num_rounds=2)
     assert not strategy.history[0].dropped

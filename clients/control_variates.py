@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.sync.device import Received, decode_whole
+from flwr_caesar.methods.control import ControlReport, ControlSettings
+from flwr_caesar.methods.settings import Settings
+from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import (
     CONTROL_KEY,
@@ -20,16 +21,15 @@ from flwr_caesar.transport import (
     SETTLE,
     TRAIN,
     arrays_to_record,
-    record_to_frame,
+    record_to_arrays,
 )
 
 from .control import next_control
-from .part import DevicePart, extras
+from .method import DeviceMethod, extras
 
 _CONTROL = "control/"
 _SENT = "sent/"
 _COUNTS = "control-counts"
-_MAX_ID = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class _Memory:
 
 
 @dataclass(frozen=True)
-class ControlVariates(DevicePart):
+class ControlVariates(DeviceMethod):
     """Keep ``h``, hand it to the app, and move it once a round's mean is known.
 
     A training message adds the record ``"control"`` to what the app sees. What the
@@ -84,30 +84,28 @@ class ControlVariates(DevicePart):
     applied; whatever else comes first lets the sent model be forgotten. A message of
     another epoch sets ``h`` to 0 before anything else.
 
-    Settings: ``phase`` (one of ``"train"``, ``"settle"``, ``"evaluate"``), ``epoch``,
-    and to settle ``p``, ``lr`` and ``support``: whether ``h`` moves only where the
-    model is not 0, as the mean is not known elsewhere.
+    Parameters
+    ----------
+    settings : ControlSettings
+        From the server's plan.
 
     References
     ----------
     Yi et al. (2024), arXiv:2403.09904; see docs/fedcomloc.md.
     """
 
-    def __post_init__(self) -> None:
-        epoch = self.settings.get("epoch")
-        if not isinstance(epoch, int) or not 0 < epoch < _MAX_ID:
-            raise CodecError(f"the server's plan has the control epoch {epoch!r:.40}")
+    settings: ControlSettings
+
+    settings_type: ClassVar[type[Settings]] = ControlSettings
 
     def before(
         self, received: Received, content: RecordDict
     ) -> tuple[DeviceState, RecordDict]:
         """Move or reset ``h``; hand it to the app that is to train."""
         memory = _Memory.of(received.state)
-        if memory.epoch != self.settings["epoch"]:
-            memory = replace(
-                memory, control={}, epoch=self.settings["epoch"], settled=0
-            )
-        phase = self.settings.get("phase")
+        if memory.epoch != self.settings.epoch:
+            memory = replace(memory, control={}, epoch=self.settings.epoch, settled=0)
+        phase = self.settings.phase
         if phase == SETTLE and memory.sent and memory.upload_id in received.applied:
             memory = replace(
                 memory,
@@ -128,7 +126,7 @@ class ControlVariates(DevicePart):
     def report(self, state: DeviceState) -> Mapping[str, Any]:
         """Return the epoch, and how often ``h`` was moved in it."""
         memory = _Memory.of(state)
-        return {"epoch": memory.epoch, "settled": memory.settled}
+        return ControlReport(epoch=memory.epoch, settled=memory.settled).to_dict()
 
     def _moved(
         self, memory: _Memory, received: Received, content: RecordDict
@@ -137,12 +135,14 @@ class ControlVariates(DevicePart):
         mean, sent = received.model, memory.sent
         record = content.get(MEAN_KEY)
         if isinstance(record, ArrayRecord):
-            mean = decode_whole(record_to_frame(record), None)
+            mean = record_to_arrays(record)
         if mean.keys() != sent.keys() or received.model.keys() != sent.keys():
             raise CodecError("the mean has other tensors than the model that was sent")
-        lr, p = self._number("lr"), self._number("p")
+        lr, p = self.settings.lr, self.settings.p
+        if not lr > 0:
+            raise CodecError("the server's plan has no step size to settle with")
         try:
-            if self.settings.get("support"):
+            if self.settings.support:
                 sent = {
                     name: np.where(received.model[name] != 0, own, mean[name])
                     for name, own in sent.items()
@@ -150,9 +150,3 @@ class ControlVariates(DevicePart):
             return next_control(memory.control, mean, sent, lr=lr, p=p)
         except ValueError as err:
             raise CodecError(f"the control variates cannot be moved: {err}") from err
-
-    def _number(self, key: str) -> float:
-        value = self.settings.get(key)
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise CodecError(f"the server's plan has {key} {value!r:.40}")
-        return value

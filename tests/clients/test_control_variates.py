@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from flwr_caesar.clients.parts import get_part
 from flwr_caesar.codec import CodecError, get_codec
+from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.state import DeviceState, Pending
 from flwr_caesar.transport import frame_to_record, record_to_arrays
@@ -20,7 +20,7 @@ SETTLE = {"phase": "settle", "epoch": 7, "p": 0.5, "lr": 0.25}
 
 
 def part(**settings: object):
-    return get_part("control_variates", settings)
+    return device_method("control_variates", settings)
 
 
 def trained(epoch: int = 7) -> DeviceState:

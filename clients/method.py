@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from flwr.app import RecordDict
 
@@ -12,24 +12,32 @@ from flwr_caesar.codec import Codec, inspect_frame
 from flwr_caesar.codec.lattice_model import ID as LATTICE_MODEL
 from flwr_caesar.codec.lattice_model import decode_model
 from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received, decode_whole
 from flwr_caesar.sync.state import DeviceState
 
 
 @dataclass(frozen=True)
-class DevicePart:
+class DeviceMethod:
     """The device's half of a method; this one adds nothing.
 
-    What a part keeps between messages it puts into `DeviceState.extras`, which is
-    saved together with the residual.
+    One object lives for one message. What a method keeps between messages it puts into
+    `DeviceState.extras`, which is saved together with the residual.
 
     Parameters
     ----------
-    settings : mapping
-        From the server's plan; check before use.
+    settings : Settings
+        From the server's plan, checked.
+
+    Attributes
+    ----------
+    settings_type : type
+        What the settings of this method are.
     """
 
-    settings: Mapping[str, Any]
+    settings: Settings = field(default_factory=Settings)
+
+    settings_type: ClassVar[type[Settings]] = Settings
 
     def decode(
         self, state: DeviceState | None, frame: bytes, base: Arrays | None
@@ -88,7 +96,7 @@ class DevicePart:
 
 
 def extras(state: DeviceState | None, prefix: str) -> dict[str, Array]:
-    """Return what a part keeps under names that begin with a prefix, without it."""
+    """Return what a method keeps under names that begin with a prefix, without it."""
     kept = state.extras if state else {}
     return {
         name.removeprefix(prefix): array

@@ -1,0 +1,141 @@
+"""What a message holds for the app, and what the app's reply holds for the server."""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
+
+from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.sync.state import MODEL_PAYLOAD
+from flwr_caesar.transport import (
+    RECORD_KEY,
+    Plan,
+    arrays_to_record,
+    exact_record,
+    plain_record,
+    record_to_arrays,
+    record_to_frame,
+)
+
+
+def frame_of(content: RecordDict, plan: Plan) -> bytes | None:
+    """Return the frame of the model in a message; `None` if it has none.
+
+    Raises
+    ------
+    CodecError
+        If there is something else in its place.
+    """
+    record = content.get(plan.record)
+    return record_to_frame(record) if isinstance(record, ArrayRecord) else None
+
+
+def is_clipped(content: RecordDict, plan: Plan) -> bool:
+    """Whether a mod behind this one is to clip the update.
+
+    Raises
+    ------
+    CodecError
+        If what is sent would then be something else than what was clipped.
+    """
+    if not any(KEY_CLIPPING_NORM in r for r in content.config_records.values()):
+        return False
+    if plan.error_feedback or plan.payload == MODEL_PAYLOAD:
+        raise CodecError(
+            "the server asks for a clipped update, and for a residual to be added to "
+            "it or a model to be sent instead, which may be longer than the clipping "
+            "norm: set error_feedback=False there, or clip on the server"
+        )
+    return bool(plan.upload)
+
+
+def as_plain(content: RecordDict, plan: Plan, model: Arrays) -> RecordDict:
+    """Return what the app is to see of a message.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Of the message; not changed.
+    plan : Plan
+        That came with it.
+    model : mapping of str to ndarray
+        The model that it means.
+    """
+    # The order that the inner strategy gave the records is kept, where the model is
+    # among them: an app may take the first.
+    plain = RecordDict()
+    if plan.record not in content:
+        plain[plan.record] = arrays_to_record(model)
+    for name, record in content.items():
+        if name == RECORD_KEY:
+            continue
+        if name == plan.record:
+            plain[name] = arrays_to_record(model)
+        else:
+            plain[name] = (
+                plain_record(record) if isinstance(record, ArrayRecord) else record
+            )
+    return plain
+
+
+def trained_model(
+    content: RecordDict, model: Arrays, sent_as: str
+) -> tuple[str, dict[str, Array]]:
+    """Return the name and the arrays of the app's model, in the order it was sent.
+
+    A tensor that is floating point on both sides has the dtype of the model.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Of the app's reply.
+    model : mapping of str to ndarray
+        What the app was given.
+    sent_as : str
+        Under which name.
+
+    Raises
+    ------
+    CodecError
+        If the reply has no such model, or its tensors differ, with the first of them.
+    """
+    names = list(content.array_records)
+    if not names:
+        raise CodecError("the app returned no ArrayRecord; compression sends the model")
+    if len(names) > 1 and sent_as not in names:
+        raise CodecError(
+            f"the app returned the ArrayRecords {', '.join(sorted(names))}, and none "
+            f"is named {sent_as!r} as the model it was given"
+        )
+    key = names[0] if len(names) == 1 else sent_as
+    arrays = record_to_arrays(content.array_records[key])
+    for name in [*model, *arrays]:
+        found = arrays[name].shape if name in arrays else None
+        expected = model[name].shape if name in model else None
+        if found != expected:
+            raise CodecError(
+                f"the app returned other tensors than it was given: {name!r} is "
+                f"{_shape(found)} and was {_shape(expected)}"
+            )
+    return key, {name: _as(arrays[name], model[name]) for name in model}
+
+
+def pack_others(content: RecordDict, key: str) -> None:
+    """Make exact frames of the reply's ArrayRecords but one, in place."""
+    for name, record in list(content.array_records.items()):
+        if name != key:
+            content[name] = exact_record(record)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "not there" if shape is None else f"of shape {shape}"
+
+
+def _as(array: Array, model: Array) -> Array:
+    both_float = {array.dtype.name, model.dtype.name} <= FLOAT_DTYPES
+    if array.dtype == model.dtype or not both_float:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(model.dtype)

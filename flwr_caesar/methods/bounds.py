@@ -1,0 +1,23 @@
+"""What a device says of the error of its upload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class BoundReport(Settings):
+    """How far an upload is from its bound, as the device decoded it.
+
+    Parameters
+    ----------
+    error_over_bound : float
+        The largest ``|error| / bound``.
+    decoded : str
+        `model_digest` of what was decoded, in hex.
+    """
+
+    error_over_bound: float
+    decoded: str

@@ -1,0 +1,141 @@
+"""Methods by name: ours, and third parties' through an entry-point group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from flwr_caesar.codec import CodecError
+
+if TYPE_CHECKING:
+    from flwr_caesar.clients.method import DeviceMethod
+
+ENTRY_POINT_GROUP = "flwr_caesar.methods"
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """Where the halves of a method are, and how the fault harness runs it.
+
+    Objects are named as ``"module:attribute"``, so that finding a method imports
+    neither half: a server may have no torch, and a device pays for each import.
+
+    Parameters
+    ----------
+    strategy : str
+        A constructor that takes an inner strategy, keyword settings and
+        `WrapperOptions`, and returns a `CompressedStrategy`.
+    settings : mapping
+        Keyword settings that the name stands for, if it is a variant of a method.
+    device : str
+        A subclass of `flwr_caesar.clients.method.DeviceMethod`; empty if devices need
+        nothing besides the codecs. Plans name it by the method's name.
+    conf : str
+        A package with Hydra groups, such as ``strategy/NAME.yaml``; empty for none.
+    cases : mapping of str to mapping
+        Keyword settings by case name with which ``flwr-caesar faults`` runs it on a
+        model of about a thousand weights.
+    """
+
+    strategy: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    device: str = ""
+    conf: str = ""
+    cases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def load_strategy(self) -> Any:
+        """Import and return the strategy's constructor."""
+        return _load(self.strategy)
+
+
+_STRATEGIES = "flwr_caesar.strategies:"
+_OURS = {
+    "fedavg": MethodSpec(_STRATEGIES + "Uncompressed"),
+    "topk": MethodSpec(_STRATEGIES + "TopK"),
+    "fedcomloc": MethodSpec(_STRATEGIES + "FedComLoc"),
+    "scaffnew": MethodSpec(_STRATEGIES + "FedComLoc"),
+    "sparse_fedavg": MethodSpec(_STRATEGIES + "FedComLoc"),
+    "caesar": MethodSpec(_STRATEGIES + "Caesar"),
+    "caesar_paper": MethodSpec(_STRATEGIES + "Caesar"),
+    "caesar_whole": MethodSpec(_STRATEGIES + "Caesar"),
+    "uniform": MethodSpec(_STRATEGIES + "Caesar"),
+    "pruning": MethodSpec(_STRATEGIES + "MagnitudePruning"),
+    "error_bounded": MethodSpec(_STRATEGIES + "ErrorBounded"),
+    "correlation_aware": MethodSpec(_STRATEGIES + "CorrelationAware"),
+}
+# Names in plans, which are part of the wire format.
+_DEVICE_HALVES = {
+    "": "flwr_caesar.clients.method:DeviceMethod",
+    "bound_check": "flwr_caesar.clients.bound_check:BoundCheck",
+    "recovery": "flwr_caesar.clients.recovery:Recovery",
+    "control_variates": "flwr_caesar.clients.control_variates:ControlVariates",
+}
+
+
+def list_methods() -> list[str]:
+    """Return the names of all installed methods, ours first."""
+    theirs = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return [*_OURS, *sorted(theirs - _OURS.keys())]
+
+
+def get_method(name: str) -> MethodSpec:
+    """Return the method of a name.
+
+    Raises
+    ------
+    LookupError
+        If there is none, or it does not load.
+    """
+    if name in _OURS:
+        return _OURS[name]
+    points = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    if not points:
+        raise LookupError(
+            f"no strategy {name!r}; there are: {', '.join(list_methods())}"
+        )
+    try:
+        spec = next(iter(points)).load()
+    except (ImportError, AttributeError) as err:
+        raise LookupError(f"strategy {name!r} does not load: {err}") from err
+    if not isinstance(spec, MethodSpec):
+        raise LookupError(f"the entry point of strategy {name!r} is no MethodSpec")
+    return spec
+
+
+def device_method(name: str, settings: Mapping[str, Any]) -> DeviceMethod:
+    """Return the device's half that a plan names.
+
+    Parameters
+    ----------
+    name : str
+        From the plan; empty for devices that need nothing besides the codecs.
+    settings : mapping
+        Likewise, from whoever sent it.
+
+    Raises
+    ------
+    CodecError
+        If there is none of that name here, or it refuses its settings.
+    """
+    path = _DEVICE_HALVES.get(name)
+    if path is None:
+        try:
+            path = get_method(name).device
+        except LookupError:
+            path = ""
+    if not path:
+        raise CodecError(
+            f"the server asks for {name!r:.40}, which this device does not have: "
+            "install the same flwr-caesar on both sides"
+        )
+    half = _load(path)
+    method: DeviceMethod = half(half.settings_type.of(settings))
+    return method
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,239 @@
+"""From the replies of a round to a model that was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from logging import WARNING
+
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
+
+from flwr_caesar.codec import CodecError, apply
+from flwr_caesar.codec.layout import Array
+from flwr_caesar.transport import arrays_to_record
+
+from .guard import Guard, remember
+from .inner import aggregates_a_mean, looks_at_contents, snapshot, standing_in
+from .mean import RunningMean
+from .metrics import common_signature, signature
+from .nested import weight_key
+from .phase import Phase, Reply
+
+Made = tuple[ArrayRecord | None, MetricRecord | None]
+_NOTHING: Made = (None, None)
+
+
+class Aggregator:
+    """Let the inner strategy aggregate, as often as it takes to get a usable model.
+
+    The inner strategy's result, and what is published of it, are validated before
+    anything is committed. If a model is not usable, the inner strategy is put back as
+    it was, the reply that contributes most is refused, and the rest is aggregated
+    again. If nothing is left, the model stays as it was.
+
+    Parameters
+    ----------
+    inner : Strategy
+        The user's strategy.
+    guard : Guard, optional
+        Limits on one device; `None` for none.
+    uniform : bool
+        Whether all replies weigh the same.
+
+    Attributes
+    ----------
+    recent : tuple of float
+        Lengths of the newest updates that were used.
+    """
+
+    def __init__(self, inner: Strategy, guard: Guard | None, *, uniform: bool) -> None:
+        self.recent: tuple[float, ...] = ()
+        self._inner = inner
+        self._guard = guard
+        self._uniform = uniform
+        self._takes_mean = aggregates_a_mean(inner)
+        self._keeps_arrays = not self._takes_mean or looks_at_contents(inner)
+        self._key = weight_key(inner)
+
+    def run(
+        self,
+        phase: Phase,
+        replies: Iterable[Reply],
+        *,
+        decode_again: Callable[[Reply], dict[str, Array]],
+        refuse: Callable[[int, str], None],
+        publish: Callable[[ArrayRecord], ArrayRecord],
+    ) -> Made:
+        """Aggregate the replies of a training phase.
+
+        Parameters
+        ----------
+        phase : Phase
+            Whose `replies` are those that count; `mean` is set on it.
+        replies : iterable of Reply
+            As they arrive; each is in ``phase.replies`` by then.
+        decode_again : callable
+            Returns the update of a reply whose `source` is kept.
+        refuse : callable
+            Called with a node and a reason; takes the reply out of the phase.
+        publish : callable
+            Called with what the inner strategy made; returns the model to go on with,
+            or raises CodecError if it cannot be used.
+
+        Returns
+        -------
+        tuple of ArrayRecord and MetricRecord
+            The model and the metrics; None of each if the model stays.
+        """
+        mean = RunningMean()
+        for reply in replies:
+            if self._keeps_arrays:
+                trained = apply(reply.base, reply.update)
+                reply.content[reply.key] = arrays_to_record(trained)
+            if self._takes_mean:
+                mean.add(reply.update, reply.base, self._weight(reply))
+                reply.update = {}
+        if self._drop_too_long(phase, refuse):
+            mean = RunningMean()
+        while phase.replies:
+            if self._takes_mean:
+                rebuilt = self._with_limits(phase, mean, decode_again)
+                if rebuilt is None:
+                    break
+                mean = rebuilt
+            put_back = snapshot(self._inner)
+            try:
+                made, metrics = self._aggregate(phase, mean, refuse)
+                if made is None:
+                    return made, metrics
+                model = publish(made)
+            except CodecError as err:
+                put_back()
+                self._drop_largest(phase, refuse, str(err))
+                mean = RunningMean()
+                continue
+            lengths = {n: reply.length for n, reply in phase.replies.items()}
+            self.recent = remember(self.recent, lengths)
+            return model, metrics
+        return _NOTHING
+
+    def _weight(self, reply: Reply) -> float:
+        return 1.0 if self._uniform else reply.weight
+
+    def _drop_too_long(self, phase: Phase, refuse: Callable[[int, str], None]) -> bool:
+        if self._guard is None:
+            return False
+        lengths = {node_id: reply.length for node_id, reply in phase.replies.items()}
+        found = self._guard.too_long(lengths, self.recent)
+        for node_id, factor in found.items():
+            refuse(
+                node_id,
+                f"its update is {factor:.3g} times as long as the median one, and at "
+                f"most {self._guard.max_norm:g} times is believed (guards)",
+            )
+        return bool(found)
+
+    def _with_limits(
+        self,
+        phase: Phase,
+        mean: RunningMean,
+        decode_again: Callable[[Reply], dict[str, Array]],
+    ) -> RunningMean | None:
+        """Return the mean of the phase's replies at limited weights.
+
+        That is `mean`, if it is of these already; `None` if it cannot be made.
+        """
+        weights = {n: self._weight(reply) for n, reply in phase.replies.items()}
+        limited = self._guard.limited_weights(weights) if self._guard else weights
+        if mean.count == len(weights) and limited == weights:
+            return mean
+        if any(reply.source is None for reply in phase.replies.values()):
+            self._log_largest(phase)
+            return None
+        for node_id, weight in limited.items():
+            if weight != weights[node_id]:
+                log(
+                    WARNING,
+                    "Node %d claims the weight %.6g; it counts as %.6g (guards)",
+                    node_id,
+                    weights[node_id],
+                    weight,
+                )
+        mean = RunningMean()
+        for node_id, reply in phase.replies.items():
+            mean.add(decode_again(reply), reply.base, limited[node_id])
+        return mean
+
+    def _aggregate(
+        self, phase: Phase, mean: RunningMean, refuse: Callable[[int, str], None]
+    ) -> Made:
+        if not self._takes_mean:
+            messages = self._agreeing(phase, refuse)
+            if not messages:
+                return _NOTHING
+            return self._inner.aggregate_train(phase.server_round, messages)
+        if not mean.weight > 0:
+            log(WARNING, "All replies have the weight 0: the model is kept")
+            return _NOTHING
+        phase.mean = mean.result()
+        contents = [reply.content for reply in phase.replies.values()]
+        signatures = [signature(content) for content in contents]
+        common = common_signature(signatures)
+        agreeing = [
+            content
+            for content, own in zip(contents, signatures, strict=True)
+            if own == common
+        ]
+        newest = next(reversed(phase.replies.values()))
+        message = newest.message
+        message.content = RecordDict(
+            {
+                newest.key: arrays_to_record(phase.mean),
+                "metrics": MetricRecord({self._key: mean.weight}),
+            }
+        )
+        aggregate = getattr(self._inner, "train_metrics_aggr_fn")  # noqa: B009
+        one_reply = standing_in(
+            self._inner,
+            {"train_metrics_aggr_fn": lambda _, key: aggregate(agreeing, key)},
+        )
+        return one_reply.aggregate_train(phase.server_round, [message])
+
+    def _agreeing(
+        self, phase: Phase, refuse: Callable[[int, str], None]
+    ) -> list[Message]:
+        signatures = {n: signature(r.content) for n, r in phase.replies.items()}
+        common = common_signature(list(signatures.values()))
+        for node_id, own in signatures.items():
+            if own != common:
+                refuse(node_id, f"metrics {own} differ from the others' {common}")
+        messages = []
+        for reply in phase.replies.values():
+            reply.message.content = RecordDict(dict(reply.content.items()))
+            messages.append(reply.message)
+        return messages
+
+    def _drop_largest(
+        self, phase: Phase, refuse: Callable[[int, str], None], why: str
+    ) -> None:
+        self._log_largest(phase)
+        largest = max(phase.replies.values(), key=self._contribution)
+        refuse(
+            largest.node_id,
+            f"with its update, which contributes most, the model is not usable: {why}",
+        )
+
+    def _log_largest(self, phase: Phase) -> None:
+        ranked = sorted(phase.replies.values(), key=self._contribution, reverse=True)
+        log(
+            WARNING,
+            "The new model is not usable. Largest contributions (weight x length): %s",
+            ", ".join(
+                f"node {r.node_id}: {self._weight(r):.3g} x {r.length:.3g}"
+                for r in ranked[:3]
+            ),
+        )
+
+    def _contribution(self, reply: Reply) -> float:
+        return self._weight(reply) * reply.length

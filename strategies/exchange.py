@@ -1,0 +1,275 @@
+"""How messages and replies travel: what both kinds of exchange have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from flwr_caesar.codec import CodecError, Layout
+from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays, to_dtype
+from flwr_caesar.sync.ledger_api import LedgerStore
+from flwr_caesar.sync.strategy_state import StrategyState
+
+from .inner import needs_weights
+from .metrics import read_weight
+from .nested import nested, weight_key
+from .phase import Device, Outcome, Phase, Reply
+
+
+class NotNowError(CodecError):
+    """A reply that is in order and carries nothing to use, such as a resync."""
+
+
+class Exchange(ABC):
+    """Turns plans into messages, and messages into replies or refusals.
+
+    It lives as long as the strategy. What belongs to a phase is in the `Phase`.
+
+    Parameters
+    ----------
+    inner : Strategy
+        The user's strategy.
+
+    Attributes
+    ----------
+    layout : Layout, optional
+        Tensors of the model; `None` before the first.
+    model_key : str
+        Name that the inner strategy gives the model.
+    """
+
+    def __init__(self, inner: Strategy) -> None:
+        self.layout: Layout | None = None
+        self._weight_key = weight_key(inner)
+        self._weighed = {
+            kind: needs_weights(inner, f"aggregate_{kind}")
+            for kind in ("train", "evaluate")
+        }
+        keys = (getattr(each, "arrayrecord_key", "") for each in nested(inner))
+        self.model_key = next(filter(None, keys), "arrays")
+
+    @abstractmethod
+    def attach(self, ledger: LedgerStore) -> None:
+        """Begin with a ledger, before anything else."""
+
+    def begin(self, model: Arrays) -> Arrays:
+        """Return the model to start a history from, near to the one given."""
+        return model
+
+    @abstractmethod
+    def open(self, phase: Phase, messages: Sequence[Message]) -> Sequence[Message]:
+        """Pack the messages of a phase, and put their requests into it.
+
+        Raises
+        ------
+        ValueError
+            If they are not such as can be packed, with what to do instead.
+        """
+
+    @abstractmethod
+    def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
+        """Check and decode a reply.
+
+        Raises
+        ------
+        CodecError
+            If it cannot be used.
+        """
+
+    @abstractmethod
+    def decode_again(self, phase: Phase, reply: Reply) -> dict[str, Array]:
+        """Return the update of a reply whose `source` is kept, once more."""
+
+    @abstractmethod
+    def publish(self, made: ArrayRecord) -> ArrayRecord:
+        """Take the model that a round ends with; return it as the rounds go on.
+
+        Raises
+        ------
+        CodecError
+            If devices cannot be sent it; then nothing is changed.
+        """
+
+    @abstractmethod
+    def close(
+        self,
+        phase: Phase,
+        model: ArrayRecord | None,
+        *,
+        inner: StrategyState,
+        wrapper: StrategyState,
+    ) -> None:
+        """Commit a phase, after which the model is `model`; `None`: as before."""
+
+    def withdraw(self, node_id: int, reason: str) -> None:  # noqa: B027
+        """Learn that a reply, read or not, is not used."""
+
+    def present(self, phase: Phase) -> Collection[Device]:
+        """Return the devices that are at the nodes asked, by what they said."""
+        return ()
+
+    def note(self, outcome: Outcome) -> None:  # noqa: B027
+        """Take what the ledger is to remember with the next commit."""
+
+    def state(self) -> StrategyState:
+        """Return what a restarted server needs."""
+        return StrategyState()
+
+    def restore(self, state: StrategyState, ledger: LedgerStore) -> None:  # noqa: B027
+        """Go on from what `state` returned."""
+
+    def weight_of(self, phase: Phase, content: RecordDict) -> float:
+        """Return the weight of a reply; see `read_weight`."""
+        if phase.is_extra:
+            return 0.0
+        return read_weight(
+            content, self._weight_key, required=self._weighed[phase.kind]
+        )
+
+    def model_record(self, content: RecordDict) -> str:
+        """Return which ArrayRecord of a message is the model.
+
+        Raises
+        ------
+        ValueError
+            If that cannot be told.
+        """
+        names = list(content.array_records)
+        if len(names) == 1:
+            return names[0]
+        if self.model_key in names:
+            return self.model_key
+        if not names:
+            raise ValueError(
+                "the inner strategy sends a message without an ArrayRecord; "
+                "compression sends the model in each"
+            )
+        raise ValueError(
+            f"the inner strategy sends the ArrayRecords {', '.join(sorted(names))}, "
+            f"and none is named {self.model_key!r} (its arrayrecord_key): "
+            "give the model that name"
+        )
+
+
+def require_one_message_each(messages: Sequence[Message], inner: str) -> None:
+    """Refuse two messages to one node in a phase.
+
+    Raises
+    ------
+    ValueError
+        If there are two.
+    """
+    seen: set[int] = set()
+    for message in messages:
+        node_id = message.metadata.dst_node_id
+        if node_id in seen:
+            raise ValueError(
+                f"{inner} sends two messages to node {node_id} in one phase; one is "
+                "supported"
+            )
+        seen.add(node_id)
+
+
+def same_model(records: Sequence[ArrayRecord]) -> ArrayRecord:
+    """Return the model that all messages carry, be it built anew for each.
+
+    Raises
+    ------
+    ValueError
+        If they carry different ones.
+    """
+    first = records[0]
+    for record in {id(record): record for record in records}.values():
+        if record is not first and not _equal(first, record):
+            raise ValueError(
+                "the inner strategy sends different models to different devices in one "
+                "phase; compression sends one. Send what differs in an ArrayRecord of "
+                "another name, or run it without compression"
+            )
+    return first
+
+
+def _equal(a: ArrayRecord, b: ArrayRecord) -> bool:
+    return list(a) == list(b) and all(
+        (x.dtype, tuple(x.shape), x.stype, x.data)
+        == (y.dtype, tuple(y.shape), y.stype, y.data)
+        for x, y in zip(a.values(), b.values(), strict=True)
+    )
+
+
+def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
+    """Return arrays in the dtypes of the first model; integers are rounded.
+
+    FedAvg makes float64 of integer counters, and adaptive optimisers of float16. On the
+    wire a model keeps the tensors it began with, so that every version and every
+    update of a history has one layout.
+
+    Raises
+    ------
+    ValueError
+        If the tensors differ in name or shape.
+    """
+    if not layout.same_shapes(Layout.of(arrays)):
+        raise ValueError(
+            "the aggregated model has other tensors than the initial one "
+            f"({first_difference(layout, Layout.of(arrays))}); it must keep their "
+            "names, order and shapes"
+        )
+    cast = {}
+    for spec in layout.tensors:
+        array, dtype = arrays[spec.name], to_dtype(spec.dtype)
+        if array.dtype != dtype:
+            if not spec.is_float:
+                array = np.rint(array)
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = np.asarray(array).astype(dtype)
+        cast[spec.name] = array
+    return cast
+
+
+def first_difference(expected: Layout, found: Layout) -> str:
+    """Return in words the first tensor in which two layouts differ."""
+    pairs = zip(expected.tensors, found.tensors, strict=False)
+    for want, got in pairs:
+        if (want.name, want.shape) != (got.name, got.shape):
+            return (
+                f"expected {want.name!r} of shape {want.shape}, found {got.name!r} of "
+                f"shape {got.shape}"
+            )
+    longer, what = max(
+        (expected.tensors, "is missing"),
+        (found.tensors, "is not in the model"),
+        key=lambda side: len(side[0]),
+    )
+    common = min(len(expected.tensors), len(found.tensors))
+    if len(longer) == common:
+        return "only their types differ"
+    return f"{longer[common].name!r} {what}"
+
+
+def require_usable(model: Arrays, sent: Mapping[str, Array]) -> None:
+    """Require that a model has no non-finite element that it had not before.
+
+    Raises
+    ------
+    CodecError
+        If it has one, with the tensor's name.
+    """
+    for name, array in model.items():
+        if array.dtype.name not in FLOAT_DTYPES or np.isfinite(array).all():
+            continue
+        before = sent.get(name)
+        if before is not None and before.shape == array.shape:
+            new = ~np.isfinite(array) & np.isfinite(before)
+            if not new.any():
+                continue
+        raise CodecError(f"tensor {name!r} of the new model holds NaN or infinity")
+
+
+def others(content: RecordDict, key: str) -> dict[str, ArrayRecord]:
+    """Return the ArrayRecords of a content but one."""
+    return {n: r for n, r in content.array_records.items() if n != key}

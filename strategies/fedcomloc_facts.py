@@ -1,0 +1,55 @@
+"""What the server knows of each device's control variates."""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from dataclasses import dataclass
+
+_FACTS = struct.Struct("<QI?")
+
+
+@dataclass(frozen=True)
+class ControlFacts:
+    """What the server knows of a device's control variates.
+
+    Parameters
+    ----------
+    epoch : int
+        In which it knows it.
+    settled : int
+        How often they were moved.
+    owes : bool
+        Whether a model of the device was used and it has not settled since.
+    """
+
+    epoch: int = 0
+    settled: int = 0
+    owes: bool = False
+
+    @classmethod
+    def of(cls, data: bytes) -> ControlFacts:
+        """Read what `pack` wrote; nothing is known of a device without facts."""
+        return cls(*_FACTS.unpack(data)) if len(data) == _FACTS.size else cls()
+
+    def pack(self) -> bytes:
+        """Return the facts as the ledger keeps them."""
+        return _FACTS.pack(self.epoch, self.settled, self.owes)
+
+    def in_epoch(self, epoch: int) -> ControlFacts:
+        """Return what is known in an epoch: nothing, if it is not that of the facts."""
+        return self if self.epoch == epoch else ControlFacts(epoch)
+
+    def paid(self) -> ControlFacts:
+        """Return the facts after the device has settled."""
+        return ControlFacts(self.epoch, self.settled + self.owes)
+
+    @property
+    def report(self) -> dict[str, int]:
+        """What such a device reports."""
+        return {"epoch": self.epoch, "settled": self.settled}
+
+
+def new_epoch() -> int:
+    """Return a random name for the time since all control variates were 0."""
+    return secrets.randbits(62) | 1

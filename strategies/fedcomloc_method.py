@@ -1,0 +1,295 @@
+"""The server's half of FedComLoc: phases, control epochs, and who settles when."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from logging import WARNING
+
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
+
+from flwr_caesar.codec import CodecError, Layout, get_codec
+from flwr_caesar.codec.layout import FLOAT_DTYPES, Arrays
+from flwr_caesar.methods.control import ControlSettings
+from flwr_caesar.sync.errors import DamagedStateError
+from flwr_caesar.sync.state import MODEL_PAYLOAD
+from flwr_caesar.sync.strategy_state import StrategyState
+from flwr_caesar.transport import MEAN_KEY, SETTLE, frame_to_record
+
+from .compressed_downlink import CompressedDownlink
+from .exchange import cast_like
+from .fedcomloc_codec import model_codec
+from .fedcomloc_facts import ControlFacts, new_epoch
+from .inner import aggregates_a_mean
+from .method import ServerMethod
+from .phase import Device, DevicePlan, ExtraPhase, Outcome, Phase, Reply
+
+VARIANTS = ("com", "local", "global")
+STEPS = ("geometric", "fixed")
+PART = "control_variates"
+_SETTLE_ATTEMPTS = 2
+_MOST_RESETS = 3
+
+
+class FedComLocMethod(ServerMethod):
+    """Devices of a round train as many steps, send models, and settle.
+
+    A round is a training phase and, with control variates, a phase in which the devices
+    whose models were used are told the mean. What was used is noted as owed with the
+    commit of the training phase, and as paid when the device reports that it moved its
+    ``h``; a device that is not as it was noted breaks the sum, and all begin anew.
+
+    Parameters
+    ----------
+    lr, variant, density, bits, bucket, values, exact_below, p, steps, control, seed
+        See `flwr_caesar.strategies.FedComLoc`.
+
+    Attributes
+    ----------
+    epoch : int
+        Name of the time since all devices had ``h = 0``.
+    resets : int
+        Control epochs that this server had to begin anew.
+    compressed : CompressedDownlink or None
+        The download of ``variant="global"``.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float,
+        variant: str,
+        density: float,
+        bits: int,
+        bucket: int | None,
+        values: str,
+        exact_below: int,
+        p: float,
+        steps: str,
+        control: bool,
+        seed: int,
+    ) -> None:
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}")
+        if steps not in STEPS:
+            raise ValueError(f"steps must be one of {', '.join(STEPS)}")
+        if not lr > 0:
+            raise ValueError(f"lr must be above 0, not {lr}")
+        if not 0 < p <= 1:
+            raise ValueError(f"p must be in (0, 1], not {p}")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, not {seed}")
+        codec = model_codec(
+            density=density,
+            bits=bits,
+            bucket=bucket,
+            values=values,
+            exact_below=exact_below,
+        )
+        self.compressed = CompressedDownlink(codec) if variant == "global" else None
+        super().__init__(
+            downlink=self.compressed,
+            upload=codec if variant == "com" else None,
+            payload=MODEL_PAYLOAD,
+            uniform_weights=True,
+        )
+        self._support_codec = model_codec(
+            density=density, bits=32, values="float32", exact_below=exact_below
+        )
+        lossy = variant == "local" and codec.id != "dense"
+        self._local = json.dumps(codec.config) if lossy else ""
+        self._lr, self._p, self._steps, self._seed = lr, p, steps, seed
+        self._control = control
+        self._caused: Counter[int] = Counter()
+        self.epoch = new_epoch()
+        self.resets = 0
+
+    def require(self, inner: Strategy) -> None:
+        """Control variates need a strategy that takes a mean."""
+        if self._control and not aggregates_a_mean(inner):
+            raise ValueError(
+                f"control variates need the mean of the models, and "
+                f"{type(inner).__name__} takes none: set control to false"
+            )
+
+    def local_steps(self, server_round: int) -> int:
+        """Return the local steps of all devices in a round."""
+        if self._steps == "fixed":
+            return round(1 / self._p)
+        rng = np.random.default_rng([self._seed, server_round])
+        return int(rng.geometric(self._p))
+
+    def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
+        """Return the same for all: steps to train, or how to settle."""
+        config: dict[str, int | float | str] = {}
+        if phase.is_train:
+            config = {
+                "local-steps": self.local_steps(phase.server_round),
+                "lr": self._lr,
+            }
+            if self._local:
+                config["compress"] = self._local
+        settings = {}
+        if self._control:
+            settles = phase.kind == SETTLE
+            settings = ControlSettings(
+                epoch=self.epoch,
+                phase=phase.kind,
+                p=self._p if settles else 0.0,
+                lr=self._lr if settles else 0.0,
+                support=settles and self.compressed is not None,
+            ).to_dict()
+        plan = DevicePlan(
+            self.upload,
+            config,
+            settings,
+            part=PART if self._control else "",
+            call_app=phase.kind != SETTLE,
+        )
+        return {device.node_id: plan for device in devices}
+
+    def check(self, reply: Reply) -> None:
+        """Refuse who made all others start again too often."""
+        if self._caused[reply.node_id] >= _MOST_RESETS:
+            raise CodecError(
+                "this node has changed its control variates behind the server's back "
+                f"{self._caused[reply.node_id]} times: its models are not used any more"
+            )
+
+    def finish(self, made: Arrays) -> Arrays:
+        """Return the model as devices will hold it."""
+        return made if self.compressed is None else self.compressed.compress(made)
+
+    def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
+        """Find who broke the sum, note who owes a settlement or paid it."""
+        if not self._control:
+            return Outcome()
+        facts: dict[int, bytes] = {}
+        before = self.epoch
+        broken = {
+            d.node_id: why for d in present if (why := self._why_broken(phase, d))
+        }
+        for node_id in broken:  # so that a server that is restarted now resets too
+            facts[node_id] = ControlFacts(before, owes=True).pack()
+            self._caused[node_id] += 1
+        if broken:
+            self._reset(next(iter(broken.values())))
+        known = {d.node_id: self._known(d) for d in present if d.node_id not in facts}
+        if phase.is_train:
+            return self._begin_settling(phase, known, facts)
+        if phase.kind == SETTLE:
+            return self._go_on_settling(phase, known, facts, before)
+        return Outcome(facts)
+
+    def state(self) -> StrategyState:
+        """See `ServerMethod.state`."""
+        state = super().state()
+        return StrategyState({**state.tree, "epoch": self.epoch}, state.arrays)
+
+    def restore(self, state: StrategyState, facts: Mapping[str, bytes]) -> None:
+        """See `ServerMethod.restore`."""
+        super().restore(state, facts)
+        epoch = state.tree.get("epoch")
+        if not isinstance(epoch, int):
+            raise DamagedStateError("the checkpoint is not FedComLoc's: no epoch")
+        self.epoch = epoch
+        known = [ControlFacts.of(data) for data in facts.values()]
+        if any(each.owes and each.epoch == epoch for each in known):
+            self._reset("the server was stopped before all devices had settled")
+
+    def _begin_settling(
+        self, phase: Phase, known: Mapping[int, ControlFacts], facts: dict[int, bytes]
+    ) -> Outcome:
+        if not phase.model:
+            return Outcome(facts)
+        owing = sorted(phase.replies)
+        for node_id in owing:
+            own = known.get(node_id, ControlFacts(self.epoch))
+            facts[node_id] = replace(own, owes=True).pack()
+        if not owing:
+            return Outcome(facts)
+        record = self._mean_apart(phase)
+        records = {MEAN_KEY: record} if record is not None else {}
+        return Outcome(facts, ExtraPhase(SETTLE, tuple(owing), records))
+
+    def _go_on_settling(
+        self,
+        phase: Phase,
+        known: Mapping[int, ControlFacts],
+        facts: dict[int, bytes],
+        epoch: int,
+    ) -> Outcome:
+        owing = set(phase.requests)
+        if self.epoch == epoch:
+            for node_id, reply in phase.replies.items():
+                paid = known[node_id].paid()
+                if known[node_id].owes and reply.report.part == paid.report:
+                    facts[node_id] = paid.pack()
+                    owing.remove(node_id)
+        if not owing or self.epoch != epoch:
+            return Outcome(facts)
+        if phase.attempt >= _SETTLE_ATTEMPTS:
+            self._reset(f"{len(owing)} devices could not be reached to settle")
+            return Outcome(facts)
+        first = next(iter(phase.requests.values()))
+        records = {name: r for name, r in first.others.items() if name == MEAN_KEY}
+        again = ExtraPhase(SETTLE, tuple(sorted(owing)), records, phase.attempt + 1)
+        return Outcome(facts, again)
+
+    def _known(self, device: Device) -> ControlFacts:
+        """Return what a device should have in this epoch."""
+        return ControlFacts.of(device.facts).in_epoch(self.epoch)
+
+    def _why_broken(self, phase: Phase, device: Device) -> str:
+        if device.row is None:
+            return ""
+        expected = device.header.device
+        if expected and device.row.device != expected:
+            lost = self._before(phase, device.node_id)
+            if lost.epoch == self.epoch and (lost.settled or lost.owes):
+                return (
+                    f"the device at node {device.node_id} has lost its control variates"
+                )
+        reply = phase.replies.get(device.node_id)
+        facts = self._known(device)
+        allowed = [facts.report]
+        if phase.kind == SETTLE:
+            allowed.append(facts.paid().report)
+        if reply is None or reply.report.part in allowed:
+            return ""
+        return f"the device at node {device.node_id} has changed its control variates"
+
+    def _before(self, phase: Phase, node_id: int) -> ControlFacts:
+        """Return what was known of the device that was believed to be at a node."""
+        device = phase.requests[node_id].device
+        return ControlFacts.of(device.facts) if device else ControlFacts()
+
+    def _reset(self, reason: str) -> None:
+        log(WARNING, "All control variates start from 0 again: %s", reason)
+        self.epoch = new_epoch()
+        self.resets += 1
+
+    def _mean_apart(self, phase: Phase) -> ArrayRecord | None:
+        """Return the mean for devices that cannot tell it from the model they get."""
+        layout = phase.layout or Layout.of(phase.mean)
+        mean, model = cast_like(layout, phase.mean), phase.model
+        if self.compressed is None:
+            floats = [n for n, a in mean.items() if a.dtype.name in FLOAT_DTYPES]
+            if all(np.array_equal(mean[name], model[name]) for name in floats):
+                return None
+            return frame_to_record(get_codec("dense").encode(mean)[0])
+        known = {
+            name: np.where(model[name] != 0, array, np.zeros_like(array))
+            for name, array in mean.items()
+        }
+        return frame_to_record(self._support_codec.encode(known)[0])

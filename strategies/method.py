@@ -1,0 +1,147 @@
+"""The server's half of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from flwr.serverapp.strategy import Strategy
+
+from flwr_caesar.codec import Codec, Layout, get_codec
+from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.sync.state import UPDATE_PAYLOAD
+from flwr_caesar.sync.strategy_state import StrategyState
+
+from .downlink import Downlink
+from .downlinks import get_downlink
+from .phase import Device, DevicePlan, Outcome, Phase, Reply
+
+
+class ServerMethod:
+    """How models go down, how uploads come up, and who is asked for what.
+
+    This one asks all devices for the same; a method of one's own overrides what it
+    decides otherwise. A method is handed what it needs and returns what it decided:
+    it changes no argument, and what it learns of a device it returns as facts, which
+    the ledger keeps with the device. See docs/extending.md.
+
+    Parameters
+    ----------
+    downlink : Downlink, optional
+        How the model goes down; by default the whole of it, exactly.
+    upload : Codec, optional
+        Codec of the uploads; exact by default.
+    error_feedback : bool
+        Whether devices keep what the codec leaves out.
+    payload : {"update", "model"}
+        Whether devices encode their update or their model.
+    uniform_weights : bool
+        Whether all replies weigh the same.
+    upload_memory : int
+        Most bytes that the server spends on what an upload codec remembers of devices.
+        A device that it has forgotten sends its next update without prediction.
+    """
+
+    def __init__(
+        self,
+        *,
+        downlink: Downlink | None = None,
+        upload: Codec | None = None,
+        error_feedback: bool = False,
+        payload: str = UPDATE_PAYLOAD,
+        uniform_weights: bool = False,
+        upload_memory: int = 0,
+    ) -> None:
+        self.downlink = downlink or get_downlink("whole")
+        self.upload = upload or get_codec("dense")
+        self.error_feedback = error_feedback
+        self.payload = payload
+        self.uniform_weights = uniform_weights
+        self.upload_memory = upload_memory
+
+    def require(self, inner: Strategy) -> None:
+        """Refuse an inner strategy that this method cannot work around.
+
+        Raises
+        ------
+        ValueError
+            With what to do instead.
+        """
+
+    def summary(self, layout: Layout | None) -> Sequence[str]:
+        """Return lines for the log that say what the method does.
+
+        Parameters
+        ----------
+        layout : Layout, optional
+            Tensors of the model; `None` if it is not known yet.
+        """
+        feedback = " with error feedback" if self.error_feedback else ""
+        return (
+            f"Download: {self.downlink}",
+            f"Upload: {self.upload.config}{feedback}",
+        )
+
+    def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
+        """Return what each device is to do, by node id.
+
+        Parameters
+        ----------
+        phase : Phase
+            That is being opened; it has no requests yet.
+        devices : sequence of Device
+            Whom the inner strategy, or an extra phase, chose.
+        """
+        return {device.node_id: DevicePlan(self.upload) for device in devices}
+
+    def check(self, reply: Reply) -> None:
+        """Refuse a reply whose update is decoded but must not be used.
+
+        Raises
+        ------
+        CodecError
+            With the reason.
+        """
+
+    def finish(self, made: Arrays) -> Arrays:
+        """Return the model that the next round starts from.
+
+        Parameters
+        ----------
+        made : mapping of str to ndarray
+            What the inner strategy made of the replies, in the dtypes of the model.
+        """
+        return made
+
+    def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
+        """Learn from a phase, before it is committed.
+
+        Parameters
+        ----------
+        phase : Phase
+            With its replies, records, mean and model.
+        present : collection of Device
+            The devices that are at the nodes asked, by what they said: their rows are
+            those after this phase, their headers those of the requests.
+        """
+        return Outcome()
+
+    def state(self) -> StrategyState:
+        """Return what a restarted server needs of this method and its downlink."""
+        return self.downlink.state()
+
+    def restore(self, state: StrategyState, facts: Mapping[str, bytes]) -> None:
+        """Go on from what `state` returned.
+
+        Parameters
+        ----------
+        state : StrategyState
+            What `state` returned.
+        facts : mapping of str to bytes
+            What the ledger has, by device.
+
+        Raises
+        ------
+        DamagedStateError
+            If it is not such a state.
+        """
+        self.downlink.restore(state)

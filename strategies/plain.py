@@ -1,0 +1,139 @@
+"""Plain arrays both ways: the inner strategy's own traffic, checked and measured."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from flwr_caesar.codec import CodecError, Layout, difference
+from flwr_caesar.codec.digest import model_digest
+from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.sync.ledger import Checkpoint
+from flwr_caesar.sync.ledger_api import Head, LedgerStore
+from flwr_caesar.sync.memory import MemoryLedger
+from flwr_caesar.sync.strategy_state import StrategyState
+from flwr_caesar.transport import message_nbytes, record_to_arrays
+
+from .charge import Work
+from .exchange import Exchange, others, require_usable, same_model
+from .guard import length
+from .phase import Phase, Reply, Request
+
+_NPY_HEADER_MAX = 4096
+
+
+class PlainExchange(Exchange):
+    """Send what the inner strategy sends, and check what comes back.
+
+    Devices need no mod. With a ledger, the model and the inner strategy's state are
+    kept in it after each round; devices have no part in that.
+
+    Parameters
+    ----------
+    inner : Strategy
+        The user's strategy.
+    """
+
+    def __init__(self, inner: Strategy) -> None:
+        super().__init__(inner)
+        self._ledger: LedgerStore = MemoryLedger()
+        self._head: Head | None = None
+        self._arrays: Arrays = {}
+
+    def attach(self, ledger: LedgerStore) -> None:
+        """See `Exchange.attach`."""
+        self._ledger, self._head = ledger, ledger.head()
+
+    def begin(self, model: Arrays) -> Arrays:
+        """See `Exchange.begin`."""
+        self.layout = Layout.of(model)
+        return model
+
+    def open(self, phase: Phase, messages: Sequence[Message]) -> Sequence[Message]:
+        """See `Exchange.open`."""
+        if not messages:
+            return messages
+        keys = [self.model_record(message.content) for message in messages]
+        models = [
+            m.content.array_records[k] for m, k in zip(messages, keys, strict=True)
+        ]
+        self._arrays = record_to_arrays(same_model(models))
+        phase.layout = self.layout
+        for message, key in zip(messages, keys, strict=True):
+            node_id = message.metadata.dst_node_id
+            phase.requests[node_id] = Request(
+                node_id,
+                key,
+                self._arrays,
+                others(message.content, key),
+                message_nbytes(message.content),
+                Work.of(message.content),
+            )
+        return messages
+
+    def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
+        """See `Exchange.read`."""
+        request = phase.requests[node_id]
+        content = RecordDict(dict(message.content.items()))
+        weight = self.weight_of(phase, content)
+        reply = Reply(node_id, message, content, weight=weight, source=message.content)
+        if phase.is_train:
+            names = list(content.array_records)
+            if not names:
+                raise CodecError("reply has no ArrayRecord")
+            if len(names) > 1 and request.key not in names:
+                raise CodecError(f"none of the ArrayRecords is named {request.key!r}")
+            reply.key = names[0] if len(names) == 1 else request.key
+            reply.base = request.sent
+            reply.update = self.decode_again(phase, reply)
+            reply.length = length(reply.update)
+            del content[reply.key]
+        return reply
+
+    def decode_again(self, phase: Phase, reply: Reply) -> dict[str, Array]:
+        """See `Exchange.decode_again`."""
+        assert reply.source is not None
+        sent = phase.requests[reply.node_id].sent
+        arrays = {}
+        for name, array in reply.source.array_records[reply.key].items():
+            if name not in sent:
+                raise CodecError(f"reply has a tensor {name!r} that was not sent")
+            if len(array.data) > 2 * sent[name].nbytes + _NPY_HEADER_MAX:
+                raise CodecError(f"tensor {name!r} is larger than the model's")
+            arrays[name] = record_to_arrays(ArrayRecord({name: array}))[name]
+        require_usable(arrays, sent)
+        with np.errstate(invalid="ignore"):
+            update = difference(arrays, sent)
+        return update
+
+    def publish(self, made: ArrayRecord) -> ArrayRecord:
+        """See `Exchange.publish`."""
+        require_usable(record_to_arrays(made), self._arrays)
+        return made
+
+    def close(
+        self,
+        phase: Phase,
+        model: ArrayRecord | None,
+        *,
+        inner: StrategyState,
+        wrapper: StrategyState,
+    ) -> None:
+        """See `Exchange.close`."""
+        if model is None:
+            return
+        arrays = record_to_arrays(model)
+        version = phase.server_round, model_digest(arrays)
+        if self._head is None:
+            self._head = Head(secrets.randbits(64) or 1, time.time_ns(), 0, version)
+        self._head = replace(self._head, phase=self._head.phase + 1, version=version)
+        self._ledger.commit(
+            self._head,
+            checkpoint=Checkpoint(phase.server_round, arrays, inner, wrapper),
+        )

@@ -1,0 +1,157 @@
+"""What each phase cost, as it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from logging import INFO, WARNING
+
+from flwr.supercore import log
+
+from flwr_caesar.records import DeviceRecord, RoundRecord, as_reason
+
+from .charge import LATE, Charger
+from .metrics import read_accuracy
+from .phase import Phase, Reply
+
+NOT_ANSWERED = "no reply before the round closed"
+
+
+class Recorder:
+    """Writes down what each device of a phase cost, and why it was not used.
+
+    Parameters
+    ----------
+    on_record : callable, optional
+        Called with the record of each phase.
+    charger : Charger, optional
+        Charges the devices by a virtual clock.
+
+    Attributes
+    ----------
+    history : list of RoundRecord
+        Every phase so far.
+    """
+
+    def __init__(
+        self,
+        on_record: Callable[[RoundRecord], None] | None,
+        charger: Charger | None,
+    ) -> None:
+        self.history: list[RoundRecord] = []
+        self._on_record = on_record
+        self._charger = charger
+
+    def opened(self, phase: Phase) -> None:
+        """Begin with nobody having answered."""
+        phase.records = {
+            node_id: DeviceRecord(
+                node_id,
+                request.bytes_down,
+                batch_size=request.work.batch_size,
+                local_steps=request.work.local_steps,
+                dropped=NOT_ANSWERED,
+            )
+            for node_id, request in phase.requests.items()
+        }
+
+    def is_expected(self, phase: Phase, node_id: int) -> bool:
+        """Whether a node was asked and has not answered yet."""
+        record = phase.records.get(node_id)
+        return record is not None and record.dropped == NOT_ANSWERED
+
+    def arrived(
+        self, phase: Phase, node_id: int, *, seconds: float, bytes_up: int
+    ) -> None:
+        """Write down when a reply came, and how large it is."""
+        record = replace(
+            phase.records[node_id], seconds_round_trip=seconds, bytes_up=bytes_up
+        )
+        phase.records[node_id] = self._charged(phase, record, 0.0)
+
+    def read(self, phase: Phase, reply: Reply) -> bool:
+        """Write down what a usable reply says; return False if it is virtually late."""
+        request = phase.requests[reply.node_id]
+        samples = request.work.samples(reply.weight, is_train=phase.is_train)
+        record = self._charged(phase, phase.records[reply.node_id], samples)
+        report = reply.report
+        phase.records[reply.node_id] = record = replace(
+            record,
+            dropped="",
+            raw_bytes_up=request.raw_bytes if phase.is_train else 0,
+            examples=reply.weight,
+            accuracy=read_accuracy(reply.content),
+            seconds_train=report.train,
+            seconds_encode=report.encode,
+            seconds_decode=report.decode,
+            seconds_start=report.start,
+        )
+        if self._charger and self._charger.is_late(record):
+            self.refused(phase, reply.node_id, LATE)
+            return False
+        return True
+
+    def processed(self, phase: Phase, node_id: int, seconds: float) -> None:
+        """Write down what a reply cost the server."""
+        phase.records[node_id] = replace(phase.records[node_id], seconds_server=seconds)
+
+    def refused(self, phase: Phase, node_id: int, reason: str) -> str:
+        """Write down that a reply is not used, and why; return the reason as kept."""
+        kept = as_reason(reason)
+        log(WARNING, "Dropped the reply of node %d: %s", node_id, kept)
+        phase.records[node_id] = replace(
+            phase.records[node_id], dropped=kept, examples=0.0
+        )
+        return kept
+
+    def timed(self, phase: Phase) -> float | None:
+        """Set how long each device waits for the end; return it if it is virtual."""
+        records = phase.records
+        ended = {n: d for n, d in records.items() if d.seconds_round_trip > 0}
+        if self._charger:
+            ends = {n: d.virtual_seconds for n, d in ended.items()}
+            end = self._charger.end(ended.values())
+        else:
+            ends = {n: d.seconds_round_trip for n, d in ended.items()}
+            end = max(ends.values(), default=0.0)
+        for node_id, own in ends.items():
+            records[node_id] = replace(records[node_id], waiting=max(end - own, 0.0))
+        return end if self._charger else None
+
+    def closed(
+        self, phase: Phase, *, virtual_seconds: float | None, seconds_busy: float
+    ) -> None:
+        """Add the phase to the history."""
+        if not phase.records:
+            return
+        for device in phase.records.values():
+            if device.dropped == NOT_ANSWERED:
+                log(WARNING, "Node %d: %s", device.node_id, NOT_ANSWERED)
+        record = RoundRecord(
+            phase.server_round,
+            phase.kind,
+            time.monotonic() - phase.started,
+            tuple(phase.records.values()),
+            virtual_seconds,
+            phase.seconds_packing + seconds_busy,
+        )
+        log(
+            INFO,
+            "%s: used %d of %d replies, %.2f MB down, %.2f MB up",
+            phase.kind,
+            len(record.devices) - len(record.dropped),
+            len(record.devices),
+            record.bytes_down / 1e6,
+            record.bytes_up / 1e6,
+        )
+        self.history.append(record)
+        if self._on_record:
+            self._on_record(record)
+
+    def _charged(
+        self, phase: Phase, record: DeviceRecord, samples: float
+    ) -> DeviceRecord:
+        if self._charger is None:
+            return record
+        return self._charger.charge(phase.server_round, record, samples)
