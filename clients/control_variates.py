@@ -140,7 +140,7 @@ class ControlVariates(DeviceMethod):
             raise CodecError("the mean has other tensors than the model that was sent")
         lr, p = self.settings.lr, self.settings.p
         if not lr > 0:
-            raise CodecError("the server's plan has no step size to settle with")
+            raise CodecError(f"the server's plan has lr {lr} to settle with")
         try:
             if self.settings.support:
                 sent = {

@@ -267,7 +267,9 @@ def require_usable(model: Arrays, sent: Mapping[str, Array]) -> None:
             new = ~np.isfinite(array) & np.isfinite(before)
             if not new.any():
                 continue
-        raise CodecError(f"tensor {name!r} of the new model holds NaN or infinity")
+        raise CodecError(
+            f"tensor {name!r} holds NaN or infinity that it had not before"
+        )
 
 
 def others(content: RecordDict, key: str) -> dict[str, ArrayRecord]:

@@ -51,5 +51,8 @@ class ControlFacts:
 
 
 def new_epoch() -> int:
-    """Return a random name for the time since all control variates were 0."""
-    return secrets.randbits(62) | 1
+    """Return a random name for the time since all control variates were 0.
+
+    All have 19 digits, so that plans of one kind have one length.
+    """
+    return (1 << 61) + secrets.randbits(61)

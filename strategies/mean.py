@@ -13,7 +13,7 @@ class RunningMean:
     ``sum_i w_i (base_i + u_i) / sum_i w_i``, in float32 (float64 for float64 tensors).
     What is held is the mean so far, not a sum, so that finite updates have a finite
     mean whatever their size and weights. Tensors that are not floating point in the
-    base are averaged in float64 and become float64, as in FedAvg.
+    base are added up in float64 and become float64, as in FedAvg.
 
     Attributes
     ----------
@@ -48,7 +48,10 @@ class RunningMean:
             for name, delta in update.items():
                 term = np.asarray(_term(delta, base[name]))
                 kind = term.dtype.type
-                if name in self._mean:
+                if not _is_float(base[name]):
+                    term *= weight
+                    self._mean[name] = self._mean.get(name, 0.0) + term
+                elif name in self._mean:
                     mean = self._mean[name]
                     np.multiply(mean, kind(1 - share), out=mean)
                     np.multiply(term, kind(share), out=term)
@@ -70,7 +73,8 @@ class RunningMean:
         """
         model: dict[str, Array] = {}
         for name, mean in self._mean.items():
-            value = mean.copy()
+            is_float = all(_is_float(base[name]) for base, _ in self._bases.values())
+            value = mean.copy() if is_float else np.asarray(mean / self._weight)
             for base, weight in self._bases.values():
                 if _is_float(base[name]):
                     share = value.dtype.type(weight / self._weight)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from flwr_caesar.codec import CodecError, get_codec
+from flwr_caesar.codec import CodecError
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.state import DeviceState, Pending
-from flwr_caesar.transport import frame_to_record, record_to_arrays
+from flwr_caesar.transport import arrays_to_record, record_to_arrays
 
 MODEL = {"w": np.array([1, 0, 3], np.float32), "n": np.array(4, np.int64)}
 SENT = {"w": np.array([2, 2, 2], np.float32), "n": np.array(5, np.int64)}
@@ -90,8 +90,7 @@ def test_a_new_epoch_starts_from_zero_and_then_moves() -> None:
 
 
 def mean_record(**arrays: np.ndarray) -> RecordDict:
-    frame = get_codec("dense").encode({**MODEL, **arrays})[0]
-    return RecordDict({"mean": frame_to_record(frame)})
+    return RecordDict({"mean": arrays_to_record({**MODEL, **arrays})})
 
 
 def test_a_mean_beside_the_model_counts_in_its_place() -> None:
@@ -117,13 +116,7 @@ def test_a_plan_out_of_range_is_refused(bad) -> None:
 
 
 def test_a_mean_of_other_tensors_is_refused() -> None:
-    other = RecordDict(
-        {
-            "mean": frame_to_record(
-                get_codec("dense").encode({"w": np.zeros(3, np.float32)})[0]
-            )
-        }
-    )
+    other = RecordDict({"mean": arrays_to_record({"w": np.zeros(3, np.float32)})})
     with pytest.raises(CodecError, match="tensors"):
         settled(trained(), content=other)
     with pytest.raises(CodecError, match="shape"):

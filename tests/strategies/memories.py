@@ -50,7 +50,9 @@ def assert_lock_step(
         state = device_state(grid, node)
         device = device_id(state.token)
         row = strategy._exchange.ledger.devices([device]).get(device)
-        meant = digest_when_settled(strategy.method.upload, state, row.applied if row else ())
+        meant = digest_when_settled(
+            strategy.method.upload, state, row.applied if row else ()
+        )
         held = strategy._exchange.memory.digest(device)
         missing += held != meant
         assert held in (meant, NO_DIGEST), node

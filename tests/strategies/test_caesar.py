@@ -63,7 +63,7 @@ def test_a_device_is_sent_what_changed_since_its_own_version() -> None:
     ]
     assert down[3][2] > down[3][1]  # three versions behind, and one
     assert down[4][3] > 2 * down[4][1]  # a newcomer gets the whole model
-    assert down[4][1] == down[4][2]
+    assert 0 <= down[4][1] - down[4][2] < 64  # one frame; more uploads acknowledged
 
 
 def test_a_newcomer_with_a_shared_start_downloads_changes_only() -> None:
@@ -76,7 +76,7 @@ def test_a_newcomer_with_a_shared_start_downloads_changes_only() -> None:
 
     shared = run(True, initial=lambda context: initial_model())
     assert not any(record.dropped for record in shared)
-    assert shared[0].bytes_down == 0
+    assert shared[0].bytes_down < 3 * 500  # our record, and no frame
     alone = run(False)
     assert alone[0].bytes_down > 3000
     other = run(True, initial=lambda context: initial_model(seed=1))

@@ -84,7 +84,8 @@ def test_a_test_is_charged_as_a_forward_pass() -> None:
     for device in record.devices:
         mu = {"fast": FAST, "slow": SLOW}[device.device_class]
         assert device.virtual_train == pytest.approx(mu * device.node_id / 3)
-        assert device.virtual_upload == 0
+        assert device.virtual_upload == pytest.approx(device.bytes_up / UP)
+        assert device.bytes_up < 200
 
 
 def test_nodes_are_numbered_by_the_order_of_their_ids() -> None:

@@ -233,7 +233,8 @@ def lengths_on_the_wire(strategy, grid: LocalGrid) -> list[float]:
     layout = update_layout(Layout.of(record_to_arrays(floats())))
     frames = [record_to_frame(content["arrays"]) for _, content in grid.received]
     return [
-        length(strategy.upload.decode(frame, CodecState(layout))[0]) for frame in frames
+        length(strategy.method.upload.decode(frame, CodecState(layout))[0])
+        for frame in frames
     ]
 
 

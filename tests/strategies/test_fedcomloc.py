@@ -471,7 +471,9 @@ def test_global_publishes_what_it_compressed_and_owes_the_rest(settings) -> None
     if "density" in settings:
         assert kept <= np.ceil(settings["density"] * published.size)
     for context in grid.contexts.values():
-        state = ContextStore(context.state).load(strategy._exchange.session.head.lineage)
+        state = ContextStore(context.state).load(
+            strategy._exchange.session.head.lineage
+        )
         np.testing.assert_array_equal(state.model["weight"], published)
     error = strategy.method.compressed.error["weight"]
     assert np.abs(error).max() > 0

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from flwr.app import ConfigRecord, Message
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_caesar.clients import compression_mod, mod
+from flwr_caesar.clients import compression_mod, stopwatch
 from flwr_caesar.strategies import TopK, Uncompressed
-from flwr_caesar.transport import RECORD_KEY, arrays_nbytes
+from flwr_caesar.transport import message_nbytes
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -36,10 +35,10 @@ def test_bytes_are_those_of_the_messages(make) -> None:
     assert records == strategy.history
     trained = [r for r in records if r.phase == "train"]
     assert sum(r.bytes_down for r in trained) == sum(
-        arrays_nbytes(content) for content in of_training(grid.sent)
+        message_nbytes(content) for content in of_training(grid.sent)
     )
     assert sum(r.bytes_up for r in trained) == sum(
-        arrays_nbytes(content) for content in of_training(grid.received)
+        message_nbytes(content) for content in of_training(grid.received)
     )
 
 
@@ -62,7 +61,7 @@ def test_a_device_is_described_whole() -> None:
 
 
 def test_a_process_tells_once_how_long_it_took_to_start(monkeypatch) -> None:
-    monkeypatch.setattr(mod, "_STARTUP", mod._Startup())
+    monkeypatch.setattr(stopwatch, "_STARTUP", stopwatch._Startup())
     strategy = TopK(FedAvg(fraction_evaluate=0.0))
     grid = LocalGrid(numpy_app(mods=[compression_mod]), 2)
     strategy.start(grid, initial_model(), num_rounds=2)
