@@ -82,6 +82,20 @@ def arrays_to_record(arrays: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
 
 
+def widened_record(arrays: Arrays) -> ArrayRecord:
+    """Return a plain record that Flower's strategies can compute with.
+
+    They know float16, float32 and float64; tensors in bfloat16 become float32, which
+    holds the same values.
+    """
+    return arrays_to_record(
+        {
+            name: a.astype(np.float32) if a.dtype.name == "bfloat16" else a
+            for name, a in arrays.items()
+        }
+    )
+
+
 def record_nbytes(record: ArrayRecord) -> int:
     """Bytes of a record's arrays as Flower carries them."""
     return sum(len(array.data) for array in record.values())

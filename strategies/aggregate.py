@@ -11,7 +11,7 @@ from flwr.supercore import log
 
 from flwr_caesar.codec import CodecError, apply
 from flwr_caesar.codec.layout import Array
-from flwr_caesar.transport import arrays_to_record
+from flwr_caesar.transport import widened_record
 
 from .guard import Guard, remember
 from .inner import aggregates_a_mean, looks_at_contents, snapshot, standing_in
@@ -90,7 +90,7 @@ class Aggregator:
         for reply in replies:
             if self._keeps_arrays:
                 trained = apply(reply.base, reply.update)
-                reply.content[reply.key] = arrays_to_record(trained)
+                reply.content[reply.key] = widened_record(trained)
             if self._takes_mean:
                 mean.add(reply.update, reply.base, self._weight(reply))
                 reply.update = {}
@@ -189,7 +189,7 @@ class Aggregator:
         message = newest.message
         message.content = RecordDict(
             {
-                newest.key: arrays_to_record(phase.mean),
+                newest.key: widened_record(phase.mean),
                 "metrics": MetricRecord({self._key: mean.weight}),
             }
         )

@@ -17,7 +17,7 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
-from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
@@ -30,9 +30,9 @@ from flwr_caesar.transport import (
     EVALUATE,
     FRAME_STYPE,
     TRAIN,
-    arrays_to_record,
     message_nbytes,
     record_to_arrays,
+    widened_record,
 )
 
 from .aggregate import Aggregator
@@ -52,6 +52,13 @@ from .privacy import require_clipped_uploads, require_no_accountant
 from .recorder import Recorder
 
 _KEPT_BYTES = 256 << 20
+_NOT_OF_THE_DEVICE = frozenset(
+    {
+        ErrorCode.MESSAGE_UNAVAILABLE,
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+        ErrorCode.NODE_UNAVAILABLE,
+    }
+)
 
 
 class CompressedStrategy(Strategy):
@@ -205,15 +212,20 @@ class CompressedStrategy(Strategy):
             self._timeout = timeout
             self._failed_rounds = 0
             try:
+                given = {
+                    "timeout": None if timeout == 3600 else timeout,
+                    "train_config": train_config,
+                    "evaluate_config": evaluate_config,
+                    "evaluate_fn": evaluate_fn
+                    and (lambda done, arrays: evaluate_fn(before + done, arrays)),
+                    **more,
+                }
                 result = self._leader()(
                     self._grid,
                     first,
                     max(num_rounds - before, 0),
-                    timeout,
-                    train_config,
-                    evaluate_config,
-                    evaluate_fn and (lambda done, a: evaluate_fn(before + done, a)),
-                    **more,
+                    # A loop of the inner strategy's own may take less.
+                    **{name: v for name, v in given.items() if v is not None},
                 )
             finally:
                 self._grid = None
@@ -299,12 +311,12 @@ class CompressedStrategy(Strategy):
         begun = exchange.begin(record_to_arrays(initial))
         folder = self._options.checkpoint
         if folder is None:
-            return arrays_to_record(begun)
+            return widened_record(begun)
         ledger = stack.enter_context(SqliteLedger(folder))
         exchange.attach(ledger)
         checkpoint = ledger.checkpoint()
         if checkpoint is None:
-            return arrays_to_record(begun)
+            return widened_record(begun)
         require_no_accountant(self.strategy)
         self._rounds_before = checkpoint.round
         if checkpoint.strategy is not None:
@@ -312,7 +324,7 @@ class CompressedStrategy(Strategy):
         if checkpoint.wrapper is not None:
             exchange.restore(checkpoint.wrapper, ledger)
         log(INFO, "Resumed after round %d", checkpoint.round)
-        return arrays_to_record(checkpoint.model)
+        return widened_record(checkpoint.model)
 
     def _require_outermost(self) -> None:
         if self._grid is None:
@@ -477,8 +489,7 @@ class CompressedStrategy(Strategy):
             self._failed_rounds = 0 if phase.replies else self._failed_rounds
             return
         self._failed_rounds += 1
-        is_first = phase.server_round == self._rounds_before + 1
-        if not is_first and self._failed_rounds < most:
+        if phase.server_round > 1 and self._failed_rounds < most:
             return
         ((reason, _),) = Counter(phase.faults.values()).most_common(1)
         count = self._failed_rounds
@@ -509,7 +520,7 @@ def _error(message: Message) -> CodecError:
     """Return what an error reply says; without blame if the SuperLink wrote it."""
     error = message.error
     text = f"error {error.code}: {error.reason}"
-    if message.metadata.src_node_id == SUPERLINK_NODE_ID:
+    if error.code in _NOT_OF_THE_DEVICE:
         return NotNowError(text)
     if FRAME_STYPE in str(error.reason):
         return CodecError(f"{NO_MOD} ({text})")

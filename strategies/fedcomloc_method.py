@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from logging import WARNING
@@ -33,7 +32,8 @@ VARIANTS = ("com", "local", "global")
 STEPS = ("geometric", "fixed")
 PART = "control_variates"
 _SETTLE_ATTEMPTS = 2
-_MOST_RESETS = 3
+_MOST_RESETS, _WINDOW = 3, 20
+OFTEN_CHANGED = "this node changes its control variates behind the server's back"
 
 
 class FedComLocMethod(ServerMethod):
@@ -110,7 +110,7 @@ class FedComLocMethod(ServerMethod):
         self._local = json.dumps(codec.config) if lossy else ""
         self._lr, self._p, self._steps, self._seed = lr, p, steps, seed
         self._control = control
-        self._caused: Counter[int] = Counter()
+        self._caused: dict[int, list[int]] = {}
         self.epoch = new_epoch()
         self.resets = 0
 
@@ -132,6 +132,12 @@ class FedComLocMethod(ServerMethod):
     def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
         """Return the same for all: steps to train, or how to settle."""
         config: dict[str, int | float | str] = {}
+        since = phase.server_round - _WINDOW
+        self._caused = {
+            node_id: recent
+            for node_id, rounds in self._caused.items()
+            if (recent := [number for number in rounds if number > since])
+        }
         if phase.is_train:
             config = {
                 "local-steps": self.local_steps(phase.server_round),
@@ -160,10 +166,10 @@ class FedComLocMethod(ServerMethod):
 
     def check(self, reply: Reply) -> None:
         """Refuse who made all others start again too often."""
-        if self._caused[reply.node_id] >= _MOST_RESETS:
+        if len(self._caused.get(reply.node_id, ())) >= _MOST_RESETS:
             raise CodecError(
-                "this node has changed its control variates behind the server's back "
-                f"{self._caused[reply.node_id]} times: its models are not used any more"
+                f"{OFTEN_CHANGED}: in {_WINDOW} rounds at most {_MOST_RESETS} times may "
+                "all devices start again because of one"
             )
 
     def finish(self, made: Arrays) -> Arrays:
@@ -181,7 +187,7 @@ class FedComLocMethod(ServerMethod):
         }
         for node_id in broken:  # so that a server that is restarted now resets too
             facts[node_id] = ControlFacts(before, owes=True).pack()
-            self._caused[node_id] += 1
+            self._caused.setdefault(node_id, []).append(phase.server_round)
         if broken:
             self._reset(next(iter(broken.values())))
         known = {d.node_id: self._known(d) for d in present if d.node_id not in facts}
@@ -231,9 +237,9 @@ class FedComLocMethod(ServerMethod):
     ) -> Outcome:
         owing = set(phase.requests)
         if self.epoch == epoch:
-            for node_id, reply in phase.replies.items():
-                paid = known[node_id].paid()
-                if known[node_id].owes and reply.report.part == paid.report:
+            for node_id, own in known.items():
+                reply, paid = phase.replies.get(node_id), own.paid()
+                if reply and own.owes and reply.report.part == paid.report:
                     facts[node_id] = paid.pack()
                     owing.remove(node_id)
         if not owing or self.epoch != epoch:

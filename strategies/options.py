@@ -43,8 +43,8 @@ class WrapperOptions(TypedDict, total=False):
         phases (a round is two, with evaluation). 0, the default, keeps it for ever.
     max_failed_rounds : int
         End the run with `TrainingFailedError` after so many rounds in a row in which
-        devices replied and no reply could be used; the first round of a run always
-        ends it. 3 by default; 0: never.
+        devices replied and no reply could be used; in the first round of a history,
+        after one. 3 by default; 0: never.
     guards : bool or Guard
         What one device may do to the model. True, the default, is ``Guard()``; False
         lets every finite reply count as it is, for exact comparisons.

@@ -79,7 +79,11 @@ class FaultCase:
         if self.remembers:
             settings["upload_memory"] = _MEMORY_BYTES * devices
         strategy = factory(
-            inner, checkpoint=checkpoint, on_record=on_record, **settings
+            inner,
+            checkpoint=checkpoint,
+            on_record=on_record,
+            max_failed_rounds=0,
+            **settings,
         )
         assert isinstance(strategy, CompressedStrategy)
         return strategy

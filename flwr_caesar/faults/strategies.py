@@ -24,6 +24,7 @@ from flwr_caesar.codec import Layout, inspect_frame
 from flwr_caesar.codec.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import CompressedStrategy
+from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED
 from flwr_caesar.sync.protocol import UploadHeader, device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
@@ -347,8 +348,11 @@ class StrategyFaultRun:
         if record.phase == TRAIN:
             self._heard = frozenset(used)
             for node, answer in self._grid.first.items():
-                if dropped.get(node) and self._should_count(answer):
-                    self.law.report(f"an honest reply is refused: {dropped[node]}")
+                reason = dropped.get(node, "")
+                if reason.startswith(OFTEN_CHANGED):
+                    continue
+                if reason and self._should_count(answer):
+                    self.law.report(f"an honest reply is refused: {reason}")
             if self._given is not None:
                 self._committed(record.server_round, used)
         for reason in dropped.values():
