@@ -38,7 +38,13 @@ from flwr_caesar.transport import (
 from .aggregate import Aggregator
 from .charge import Charger, DeviceIndex
 from .errors import TrainingFailedError
-from .exchange import Exchange, NotNowError, require_one_message_each
+from .exchange import (
+    Exchange,
+    NotNowError,
+    most_frame_bytes,
+    require_one_message_each,
+    require_size,
+)
 from .framed import NO_MOD, FrameExchange
 from .grid import Arrival, StreamingGrid
 from .guard import Bench
@@ -356,6 +362,8 @@ class CompressedStrategy(Strategy):
             listed = [m for m, is_out in zip(listed, out, strict=True) if not is_out]
             log(WARNING, "Left out: %d nodes that were refused before", sum(out))
         listed = list(self._exchange.open(phase, listed))
+        if self._grid is not None and phase.layout is not None:
+            self._grid.expect(most_frame_bytes(phase.layout))
         self._recorder.opened(phase)
         phase.seconds_packing = time.monotonic() - phase.started
         return listed
@@ -377,6 +385,7 @@ class CompressedStrategy(Strategy):
             try:
                 if message.has_error():
                     raise _error(message)
+                require_size(phase.requests[node_id], nbytes)
                 reply = self._exchange.read(phase, node_id, message)
             except NotNowError as err:
                 self._refuse(phase, node_id, str(err), is_fault=False)

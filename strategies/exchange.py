@@ -13,11 +13,12 @@ from flwr_caesar.codec import CodecError, Layout
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays, to_dtype
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
+from flwr_caesar.transport import record_nbytes
 
 from .inner import needs_weights
 from .metrics import read_weight
 from .nested import nested, weight_key
-from .phase import Device, Outcome, Phase, Reply
+from .phase import Device, Outcome, Phase, Reply, Request
 
 
 class NotNowError(CodecError):
@@ -152,6 +153,31 @@ class Exchange(ABC):
             f"the inner strategy sends the ArrayRecords {', '.join(sorted(names))}, "
             f"and none is named {self.model_key!r} (its arrayrecord_key): "
             "give the model that name"
+        )
+
+
+def most_frame_bytes(layout: Layout) -> int:
+    """Return the most bytes that an upload of a model may have, whatever its codec."""
+    return 2 * layout.nbytes + (1 << 16)
+
+
+def require_size(request: Request, nbytes: int) -> None:
+    """Require that a reply is not much larger than what was sent, before it is read.
+
+    Beside the model it may hold whatever the app adds, within 16 MB or three times
+    what it was sent.
+
+    Raises
+    ------
+    CodecError
+        If it is.
+    """
+    sent = request.raw_bytes + sum(map(record_nbytes, request.others.values()))
+    most = 4 * sent + (16 << 20)
+    if nbytes > most:
+        raise CodecError(
+            f"the reply has {nbytes / 1e6:.0f} MB, at most {most / 1e6:.0f} are "
+            "expected of this model"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from logging import WARNING
 
@@ -168,8 +168,8 @@ class FedComLocMethod(ServerMethod):
         """Refuse who made all others start again too often."""
         if len(self._caused.get(reply.node_id, ())) >= _MOST_RESETS:
             raise CodecError(
-                f"{OFTEN_CHANGED}: in {_WINDOW} rounds at most {_MOST_RESETS} times may "
-                "all devices start again because of one"
+                f"{OFTEN_CHANGED}: all devices start again because of one of them at "
+                f"most {_MOST_RESETS} times in {_WINDOW} rounds"
             )
 
     def finish(self, made: Arrays) -> Arrays:
@@ -187,9 +187,8 @@ class FedComLocMethod(ServerMethod):
         }
         for node_id in broken:  # so that a server that is restarted now resets too
             facts[node_id] = ControlFacts(before, owes=True).pack()
-            self._caused.setdefault(node_id, []).append(phase.server_round)
         if broken:
-            self._reset(next(iter(broken.values())))
+            self._reset(next(iter(broken.values())), broken, phase.server_round)
         known = {d.node_id: self._known(d) for d in present if d.node_id not in facts}
         if phase.is_train:
             return self._begin_settling(phase, known, facts)
@@ -280,7 +279,11 @@ class FedComLocMethod(ServerMethod):
         device = phase.requests[node_id].device
         return ControlFacts.of(device.facts) if device else ControlFacts()
 
-    def _reset(self, reason: str) -> None:
+    def _reset(
+        self, reason: str, causes: Iterable[int] = (), server_round: int = 0
+    ) -> None:
+        for node_id in causes:
+            self._caused.setdefault(node_id, []).append(server_round)
         log(WARNING, "All control variates start from 0 again: %s", reason)
         self.epoch = new_epoch()
         self.resets += 1

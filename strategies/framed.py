@@ -36,6 +36,7 @@ from flwr_caesar.transport import (
     exact_record,
     message_nbytes,
     plain_record,
+    record_nbytes,
     record_to_arrays,
     record_to_frame,
     require_record,
@@ -46,6 +47,7 @@ from .exchange import (
     Exchange,
     NotNowError,
     cast_like,
+    most_frame_bytes,
     others,
     require_usable,
     same_model,
@@ -147,6 +149,8 @@ class FrameExchange(Exchange):
             raise CodecError(NO_MOD)
         header = UploadHeader.from_dict(require_record(content))
         key = self._upload_key(phase, request, content)
+        if key and self.layout:
+            self._require_frame_size(content.array_records[key], self.layout)
         info = (
             inspect_frame(record_to_frame(content.array_records[key])) if key else None
         )
@@ -346,6 +350,13 @@ class FrameExchange(Exchange):
                 f"{request.key!r} as the model was"
             )
         return request.key
+
+    def _require_frame_size(self, record: ArrayRecord, layout: Layout) -> None:
+        size, most = record_nbytes(record), most_frame_bytes(layout)
+        if size > most:
+            raise CodecError(
+                f"the upload has {size} bytes, {most} are the most of this model"
+            )
 
     def _decoded(self, phase: Phase, reply: Reply) -> tuple[Arrays, CodecState]:
         request = phase.requests[reply.node_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from logging import INFO
@@ -71,6 +72,12 @@ class StreamingGrid(Grid):
         self._deadline = math.inf if deadline is None else deadline
         self._quorum = 1.0 if quorum is None else quorum
         self._largest_reply = 0
+        self._most_bytes = math.inf
+        self._unfinished: Counter[int] = Counter()
+
+    def expect(self, most_bytes: int) -> None:
+        """Suppose from now on that no honest reply is larger than this."""
+        self._most_bytes = most_bytes
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -156,7 +163,10 @@ class StreamingGrid(Grid):
         while waiting:
             arrived = False
             start = time.monotonic()
-            for reply in pulls.sweep(list(waiting), nbytes=seen or supposed):
+            # Who did not finish an upload in earlier phases is asked after the others.
+            asked = sorted(waiting, key=lambda each: self._unfinished[waiting[each]])
+            nbytes = min(seen or supposed, self._most_bytes)
+            for reply in pulls.sweep(asked, nbytes=int(nbytes)):
                 if reply is None:
                     if answered >= enough or time.monotonic() >= until:
                         break
@@ -166,6 +176,7 @@ class StreamingGrid(Grid):
                     continue
                 arrived = True
                 answered += not reply.has_error()
+                self._unfinished.pop(node_id, None)
                 seen = max(seen, _nbytes(reply))
                 self._largest_reply = seen or self._largest_reply
                 yield Arrival(node_id, reply, time.monotonic() - sent)
@@ -178,6 +189,8 @@ class StreamingGrid(Grid):
                 if not arrived:  # asking takes half of the time at the most
                     pause = max(pause, now - start)
                 time.sleep(min(pause, until - now))
+        for message_id in pulls.under_way & waiting.keys():
+            self._unfinished[waiting[message_id]] += 1
         if pulls.under_way:
             log(INFO, "Not waited for: %d replies in transfer", len(pulls.under_way))
 

@@ -18,6 +18,7 @@ _MOST_INLINE = 64
 _MOST_THREADS = 256
 _LEAST_THREADS = 4
 _PATIENCE = 0.25
+_PATIENCES = 4
 _LONGEST_PATIENCE = 2.0
 _BYTES_PER_SECOND = 32e6
 
@@ -31,6 +32,11 @@ class Pulls:
     One that is there comes at once, and the next call is made when it has come. One
     that is still in transfer is left to its thread, and comes with a later sweep; if
     there is none, it is discarded. Threads are daemons and know this object only.
+
+    Replies in transfer take places, of which large replies leave few. One that takes
+    several times as long as a reply of its size should loses its place to others: a
+    device that announces a reply and never uploads it, or a byte at a time, keeps
+    nobody else from being asked.
 
     A Grid whose devices work when they are pulled, as in `InlineGrid`, has a true
     attribute `inline`: it is pulled in the caller's thread, in batches, in order.
@@ -48,6 +54,7 @@ class Pulls:
 
     def __init__(self, grid: Grid) -> None:
         self.under_way: set[str] = set()
+        self._begun: dict[str, float] = {}
         self._grid = grid
         self._inline: bool = getattr(grid, "inline", False)
         self._ended: SimpleQueue[tuple[list[str], list[Message] | BaseException]]
@@ -80,13 +87,20 @@ class Pulls:
         patience = min(_PATIENCE + nbytes / _BYTES_PER_SECOND, _LONGEST_PATIENCE)
         asked = [each for each in message_ids if each not in self.under_way]
         for start in range(0, len(asked), batch):
-            if len(self.under_way) >= room:
+            if self._taken(_PATIENCES * patience) >= room:
+                return
+            if len(self.under_way) >= _MOST_THREADS:
                 return
             ids = asked[start : start + batch]
             self._begin(ids)
             yield from self._came(ids, patience)
             if not self.under_way.isdisjoint(ids):
                 yield None
+
+    def _taken(self, seconds: float) -> int:
+        """Return how many replies have been in transfer for less than this."""
+        since = time.monotonic() - seconds
+        return sum(self._begun[each] > since for each in self.under_way)
 
     def _came(self, message_ids: list[str], seconds: float) -> Iterator[Message]:
         """Yield replies until these are pulled, or for some seconds."""
@@ -110,6 +124,7 @@ class Pulls:
 
     def _begin(self, message_ids: list[str]) -> None:
         self.under_way.update(message_ids)
+        self._begun.update(dict.fromkeys(message_ids, time.monotonic()))
         if self._inline:
             self._pull(message_ids)
         else:

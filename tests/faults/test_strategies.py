@@ -171,7 +171,7 @@ def test_a_server_that_one_reply_can_stop_is_found(monkeypatch):
 
 @pytest.mark.parametrize("name", ["fedcomloc", "fedcomloc_global"])
 def test_control_variates_that_not_all_have_moved_are_found(monkeypatch, name):
-    monkeypatch.setattr(FedComLocMethod, "_reset", lambda self, reason: None)
+    monkeypatch.setattr(FedComLocMethod, "_reset", lambda *_: None)
     assert "do not sum to zero" in found(name)
 
 
@@ -180,7 +180,7 @@ def test_a_server_that_does_not_wait_for_devices_to_settle_is_found(monkeypatch)
 
     def trusting(self, *arguments):
         with monkeypatch.context() as patch:
-            patch.setattr(FedComLocMethod, "_reset", lambda self, reason: None)
+            patch.setattr(FedComLocMethod, "_reset", lambda *_: None)
             return go_on(self, *arguments)
 
     monkeypatch.setitem(plan.DEVICE_FAULTS, "device-crash-before-write", 0.3)
