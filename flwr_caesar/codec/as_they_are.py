@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ _COUNT = struct.Struct("<I")
 
 
 def pack_as_they_are(
-    arrays: Arrays, specs: Sequence[TensorSpec], names: Sequence[str]
+    arrays: Arrays, specs: Sequence[TensorSpec], names: Collection[str]
 ) -> list[Section]:
     """Return a section that holds some of the tensors bit for bit, or no section.
 
@@ -26,7 +26,7 @@ def pack_as_they_are(
         The tensors.
     specs : sequence of TensorSpec
         All tensors of the frame, in order.
-    names : sequence of str
+    names : collection of str
         Which of them.
     """
     chosen = [i for i, spec in enumerate(specs) if spec.name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,10 +17,9 @@ from .quantise import quantise_dead_zone
 from .tensor_steps import (
     FINE_BITS,
     generous_rate,
-    octaves_below,
-    pooled,
     root_mean_square,
 )
+from .tensor_steps import offsets as unlike
 from .vector import Vector, slices
 
 MIN_EXPONENT, MAX_EXPONENT = -149, 100
@@ -29,6 +29,7 @@ _FINE_BAND = (1, 14)
 _PEAK_BITS = 29
 _MODERATE = 60
 _GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
+_T = TypeVar("_T")
 _LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
 
 
@@ -78,9 +79,8 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
     """Choose the steps of tensors and quantise them.
 
     The tensors that are not small set the step, or where all of these are 0, the small
-    ones. One whose root mean square is more than four times below that of all gets a
-    step that is finer by as much; so does a small one whose own scale its step would
-    exceed by more than a quarter.
+    ones; those of another scale get another step (`tensor_steps.offsets`). A small
+    tensor gets a finer one where its own would exceed half of its scale.
 
     Parameters
     ----------
@@ -98,43 +98,68 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
     planned = coarse or active
     if not planned:
         return Quantised(Step(4, 0), (0,) * len(specs), np.zeros(len(x), np.int32))
-    reference = pooled([scales[i] for i in planned], [specs[i].size for i in planned])
-    shift = round(math.log2(reference))
-    if target.step or abs(shift) < _MODERATE:
-        shift = 0
-    by_rate = not (target.step or target.nmse)
-    own = dict.fromkeys(planned, 0)
-    if by_rate:
-        own = {i: -octaves_below(scales[i], reference) for i in planned}
-    plan = _plan(
-        [_scaled(x[parts[i]], -shift - own[i]) for i in planned],
-        [specs[i] for i in planned],
-        target,
-    )
-    exponent = plan.step.exponent + shift
+    plan, own = _plan_steps(x, specs, scales, planned, target)
+    step = plan.step
     if not (coarse or target.step):
-        exponent += FINE_BITS
-    exponent = min(max(exponent, MIN_EXPONENT), MAX_EXPONENT)
-    step = Step(plan.step.multiple, exponent)
+        step = _coarser(step, FINE_BITS)
+    exponent = min(max(step.exponent, MIN_EXPONENT), MAX_EXPONENT)
+    step = replace(step, exponent=exponent)
     offsets, indices = [0] * len(specs), np.zeros(len(x), np.int32)
     for i in active:
         extra = extra_bits(specs[i], target.fine_below)
+        common = math.ldexp(step.value, -extra)
         offset = own.get(i, 0)
+        if i not in own and not target.step:
+            offset = _fine_offset(common / scales[i], by_rate=not target.nmse)
         peak = float(np.abs(x[parts[i]]).max())
-        common = replace(step, exponent=exponent - extra).value
-        if not target.step:
-            if i not in own:
-                offset = _fine_offset(common / scales[i], by_rate=by_rate)
-            elif not by_rate:
-                offset = -octaves_below(scales[i], reference)
         least = math.ceil(math.log2(peak / common)) - _PEAK_BITS
-        lowest = MIN_EXPONENT - exponent + extra
-        offset = max(offset, least, lowest, MIN_OFFSET)
-        offsets[i] = offset
+        lowest = MIN_EXPONENT - step.exponent + extra
+        offsets[i] = max(offset, least, lowest, MIN_OFFSET)
         indices[parts[i]] = _indices(
-            x[parts[i]], peak, step, offset - extra, plan.dead_zone
+            x[parts[i]], peak, _coarser(step, offsets[i] - extra), plan.dead_zone
         )
     return Quantised(step, tuple(offsets), indices)
+
+
+def _plan_steps(
+    x: Vector,
+    specs: Sequence[TensorSpec],
+    scales: Sequence[float],
+    planned: Sequence[int],
+    target: Target,
+) -> tuple[Plan, dict[int, int]]:
+    """Return the step of the tensors that set it, and the offsets of these.
+
+    For a rate, tensors are brought to one scale by powers of two before the search. An
+    error is that of all of them as they are, and offsets only make it smaller.
+    """
+    sizes = [specs[i].size for i in planned]
+    reference, off = unlike([scales[i] for i in planned], sizes)
+    lift = max(off)
+    if not (target.step or target.nmse):
+        # The offset of the largest scale, too, has to fit into a byte.
+        lift = max(lift - MAX_OFFSET // 2, 0)
+    shift = round(math.log2(reference)) + lift
+    off = [own - lift for own in off]
+    if target.step or abs(shift) < _MODERATE:
+        shift = 0
+    brought = [0] * len(off) if target.step or target.nmse else off
+    vectors = [
+        _scaled(x[part], -shift - own)
+        for part, own in zip(_those(slices(specs), planned), brought, strict=True)
+    ]
+    plan = _plan(vectors, _those(specs, planned), target)
+    offsets = [0] * len(off) if target.step else off
+    plan = replace(plan, step=_coarser(plan.step, shift))
+    return plan, dict(zip(planned, offsets, strict=True))
+
+
+def _those(items: Sequence[_T], chosen: Sequence[int]) -> list[_T]:
+    return [items[i] for i in chosen]
+
+
+def _coarser(step: Step, octaves: int) -> Step:
+    return replace(step, exponent=step.exponent + octaves)
 
 
 def _fine_offset(relative: float, *, by_rate: bool) -> int:
@@ -150,19 +175,13 @@ def _scaled(x: Vector, exponent: int) -> Vector:
     return np.ldexp(x, exponent) if exponent else x
 
 
-def _indices(
-    x: Vector, peak: float, step: Step, offset: int, dead_zone: float
-) -> Integers:
-    exponent = step.exponent + offset
-    if abs(exponent) > 2 * _MODERATE:  # the step itself is at the end of float32
-        x, exponent, peak = np.ldexp(x, -exponent), 0, math.ldexp(peak, -exponent)
-        limit = math.ldexp(_LARGEST, -step.exponent - offset)
-    else:
-        limit = _LARGEST
-    width = step.multiple * 2.0**exponent
-    indices = quantise_dead_zone(x, width, dead_zone)
-    if peak + width > limit:
-        most = int(limit / width)
+def _indices(x: Vector, peak: float, step: Step, dead_zone: float) -> Integers:
+    exponent = 0 if abs(step.exponent) > 2 * _MODERATE else step.exponent
+    if exponent != step.exponent:  # float32 does not hold the step well, or not at all
+        x = np.ldexp(x, -step.exponent)
+    indices = quantise_dead_zone(x, step.multiple * 2.0**exponent, dead_zone)
+    if peak + step.value > _LARGEST:
+        most = int(_LARGEST / step.value)
         indices = np.clip(indices, -most, most)
     return indices
 

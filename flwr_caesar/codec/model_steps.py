@@ -19,14 +19,13 @@ from .model_point import (
 from .tensor_steps import (
     FINE_BITS,
     generous_rate,
-    octaves_below,
-    pooled,
+    offsets,
     root_mean_square,
 )
 
 FIRST_BITS = 6
 _LOWEST, _HIGHEST, _OF_ZERO = -90, 50, -16
-_MOST_BITS = 14
+_LEAST_BITS, _MOST_BITS = 2, 14
 GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
 
 
@@ -68,10 +67,11 @@ def next_exponents(
     The step is the power of two nearest to `step_sigmas` deviations (root mean squares)
     of the model from the current point, over the tensors that are not small and have
     changed, or over the small ones if no other has. It is finer where few elements
-    changed (`tensor_steps.generous_rate`). A tensor of which the change is more than
-    four times below that of all has a step that is finer by as much. A small tensor is
-    64 times finer than the others, and at least 1,024 times finer than its largest
-    element as long as that is at most 65,536 times finer than the others.
+    changed (`tensor_steps.generous_rate`). Tensors of which the changes are of another
+    scale have another step (`tensor_steps.offsets`). A small tensor is 64 times finer
+    than the others, at most its own change divided by 4, and at least 1,024 times finer
+    than its largest element as long as that is at most 65,536 times finer than the
+    others.
 
     Parameters
     ----------
@@ -95,13 +95,14 @@ def next_exponents(
     if not planned:
         return None, list(now.exponents)
     sizes = [lossy[i].size for i in planned]
-    reference = pooled([gaps[i] for i in planned], sizes)
+    reference, found = offsets([gaps[i] for i in planned], sizes)
     exponent = log2(reference * step_sigmas) - _finer(step_sigmas, sum(sizes))
     if not coarse:
         exponent += FINE_BITS
+    off = dict(zip(planned, found, strict=True))
     exponents = list(now.exponents)
     for i in active:
-        own = exponent - octaves_below(gaps[i], reference)
+        own = exponent + off.get(i, 0)
         if lossy[i].size < now.grids.fine_below:
             own = _small_exponent(model[lossy[i].name], gaps[i], own)
         exponents[i] = own
@@ -119,14 +120,15 @@ def _gap(model: Arrays, now: ModelPoint, i: int, spec: TensorSpec) -> float:
 
 def _finer(step_sigmas: float, n: int) -> int:
     usual = GAUSSIAN_BITS - math.log2(step_sigmas)
-    return math.ceil(generous_rate(usual, n) - usual)
+    return round(generous_rate(usual, n) - usual)
 
 
 def _small_exponent(array: Array, gap: float, exponent: int) -> int:
     top = math.frexp(float(np.abs(array).max()))[1]
     own = max(top - FINE_RANGE_BITS, exponent - MOST_FINE_BITS)
-    least = math.floor(math.log2(gap)) - _MOST_BITS
-    return max(min(exponent - FINE_BITS, own), least)
+    own = min(exponent - FINE_BITS, own)
+    change = math.floor(math.log2(gap))
+    return min(max(own, change - _MOST_BITS), change - _LEAST_BITS)
 
 
 def log2(value: float) -> int:

@@ -27,26 +27,47 @@ def root_mean_square(x: Array) -> float:
         return math.sqrt(float(np.square(x, dtype=np.float64).mean()))
 
 
-def pooled(scales: Sequence[float], sizes: Sequence[int]) -> float:
-    """Return the root mean square of tensors together, of theirs."""
-    total = math.fsum(n * scale**2 for scale, n in zip(scales, sizes, strict=True))
-    return math.sqrt(total / max(sum(sizes), 1))
+def offsets(scales: Sequence[float], sizes: Sequence[int]) -> tuple[float, list[int]]:
+    """Return a scale for tensors, and by how many octaves each one's is off.
 
-
-def octaves_below(scale: float, reference: float) -> int:
-    """Return by how many octaves a tensor's step is finer than that of a reference.
-
-    None where its scale is at most four times below: one step for both is the better
-    bargain. All of them where it is further below.
+    Tensors whose scale is at least a quarter of that of all together (the root mean
+    square of all elements) are a group, of the others those at least a quarter of
+    theirs, and so on. The group of most elements has the offset 0.
 
     Parameters
     ----------
-    scale, reference : float
-        Root mean squares of the tensor and of all; 0 for the tensor gives 0.
+    scales : sequence of float
+        Root mean squares, positive.
+    sizes : sequence of int
+        Elements.
+
+    Returns
+    -------
+    tuple of float and list of int
+        The scale of the group with the offset 0, and for each tensor the power of two
+        nearest to the scale of its group over that.
     """
-    if not 0 < scale < reference / 4:
-        return 0
-    return round(math.log2(reference / scale))
+    rest = list(range(len(scales)))
+    groups: list[tuple[int, float, list[int]]] = []
+    while rest:
+        scale = _together(scales, sizes, rest)
+        members = [i for i in rest if 4 * scales[i] >= scale]
+        rest = [i for i in rest if 4 * scales[i] < scale]
+        own = _together(scales, sizes, members)
+        groups.append((sum(sizes[i] for i in members), own, members))
+    _, reference, _ = max(groups, key=lambda group: group[0])
+    found = [0] * len(scales)
+    for _, own, members in groups:
+        for i in members:
+            found[i] = round(math.log2(own / reference))
+    return reference, found
+
+
+def _together(
+    scales: Sequence[float], sizes: Sequence[int], members: Sequence[int]
+) -> float:
+    total = math.fsum(sizes[i] * scales[i] ** 2 for i in members)
+    return math.sqrt(total / sum(sizes[i] for i in members))
 
 
 def generous_rate(rate: float, n: int) -> float:

@@ -13,7 +13,7 @@ from flwr_caesar.codec import CodecState, ErrorFeedback, Layout, get_codec
 from flwr_caesar.codec.frame import inspect_frame
 from flwr_caesar.codec.lattice_model import decode_model, encode_model
 from flwr_caesar.codec.publication import PointHistory
-from flwr_caesar.codec.tensor_steps import generous_rate, octaves_below
+from flwr_caesar.codec.tensor_steps import generous_rate, offsets
 
 from .strategies import arrays, bits, models
 
@@ -223,11 +223,14 @@ def test_few_elements_get_more_bits_than_the_rate():
     assert generous_rate(12.0, 1) == 12.0
 
 
-def test_a_step_is_finer_only_where_a_scale_is_far_off():
-    assert octaves_below(1.0, 4.0) == octaves_below(9.0, 4.0) == 0
-    assert octaves_below(0.0, 4.0) == 0
-    assert octaves_below(1.0, 4.1) == 2
-    assert octaves_below(2.0**-20, 1.0) == 20
+def test_only_scales_that_are_far_off_have_an_offset():
+    assert offsets([1.0, 3.0, 2.0], [9000, 2000, 1000]) == (
+        pytest.approx((31_000 / 12_000) ** 0.5),
+        [0, 0, 0],
+    )
+    assert offsets([1.0, 2.0**-20], [100, 100])[1] == [0, -20]
+    assert offsets([1.0, 2.0**-20], [100, 101]) == (2.0**-20, [20, 0])
+    assert offsets([2.0**30, 1.0, 0.9, 2.0**-30], [5, 100, 90, 7])[1] == [30, 0, 0, -30]
 
 
 @pytest.mark.parametrize("n", [1, 2, 15, 31, 100, 1000, 4096])
