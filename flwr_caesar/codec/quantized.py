@@ -87,7 +87,7 @@ class Quantized(Codec):
             sizes, variances = [], []
             for part in slices(lossy):
                 x = vector[part]
-                kept[part] = top_k_mask(x, count_kept(len(x), self.density)) & (x != 0)
+                kept[part] = top_k_mask(x, count_kept(len(x), self.density))
                 sizes.append(int(np.count_nonzero(kept[part])))
                 variances.append(mean_square(x[kept[part]]))
             bits = allocate_bits(sizes, variances, int(self.bits * sum(sizes)))
