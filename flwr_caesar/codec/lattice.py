@@ -26,7 +26,12 @@ from .lattice_plan import (
 from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from .planner import Step
 from .quantise import lattice_values
-from .small_block import WORTH_LEAVING_OUT, decode_small_block, encode_shorter
+from .small_block import (
+    WORTH_LEAVING_OUT,
+    decode_small_block,
+    encode_shorter,
+    max_small_block_bytes,
+)
 from .state import CodecState
 from .vector import gather, in_layout_order, scatter, slices
 
@@ -168,7 +173,8 @@ def _unpack(reader: FrameReader, lossy: Sequence[TensorSpec]) -> Quantised:
     if "RICE" in reader:
         tag = "RICE"
     kept = [spec for spec, offset in zip(lossy, own, strict=True) if offset != _ABSENT]
-    data = reader.section(tag, max_size=_HEAD.size + max_block_bytes(kept))
+    most = max_small_block_bytes(kept) if tag == "RICE" else max_block_bytes(kept)
+    data = reader.section(tag, max_size=_HEAD.size + most)
     if len(data) < _HEAD.size:
         raise CodecError("lattice is truncated")
     exponent, multiple = _HEAD.unpack_from(data)

@@ -29,7 +29,12 @@ from .model_point import (
     ModelPoint,
     publish_model,
 )
-from .small_block import WORTH_LEAVING_OUT, decode_small_block, encode_shorter
+from .small_block import (
+    WORTH_LEAVING_OUT,
+    decode_small_block,
+    encode_shorter,
+    max_small_block_bytes,
+)
 from .state import NO_DIGEST
 from .vector import in_layout_order, slices
 
@@ -206,9 +211,12 @@ def _unpack_changes(
     if not all(unit == _SAME or _MIN_UNIT <= unit <= _MAX_UNIT for unit in units):
         raise CodecError("lattice model has a malformed unit")
     kept = [s for s, unit in zip(lossy, units, strict=True) if unit != _SAME]
-    is_small = "RICE" in reader
-    tag, decode = ("RICE", decode_small_block) if is_small else ("LATT", decode_block)
-    indices = decode(reader.section(tag, max_size=max_block_bytes(kept)), kept)
+    if "RICE" in reader:
+        data = reader.section("RICE", max_size=max_small_block_bytes(kept))
+        indices = decode_small_block(data, kept)
+    else:
+        data = reader.section("LATT", max_size=max_block_bytes(kept))
+        indices = decode_block(data, kept)
     arrays = dict(unpack_as_they_are(reader, lossy))
     present = iter(slices(kept))
     for spec, unit in zip(lossy, units, strict=True):

@@ -29,8 +29,6 @@ from .weights import (
     quantize_weights,
 )
 
-_ALIKE = 32.0
-
 
 @dataclass(frozen=True)
 class Prune(Codec):
@@ -38,9 +36,10 @@ class Prune(Codec):
 
     Over all prunable tensors together, the ``floor(prune_rate * n)`` smallest
     magnitudes become zero and the survivors stay as they are (float64 is rounded to
-    float32). Tensors of which the root mean squares are more than 32 times apart are
-    compared relative to these: a layer is not pruned away because it is small. On the wire: a mask, then the survivors, byte-shuffled and compressed
-    with zstd. About 14 bits a parameter at a rate of 0.5.
+    float32). A tensor far smaller than the others is compared relative to its scale
+    (`tensor_steps.offsets`): a layer is not pruned away because it is small. On the
+    wire: a mask, then the survivors, byte-shuffled and compressed with zstd. About 14
+    bits a parameter at a rate of 0.5.
 
     With `bits` from 1 to 8 the survivors of each tensor are on the levels of
     `weights`, the same on which quantisation-aware training evaluates a model, and
@@ -169,9 +168,7 @@ def _on_one_scale(vector: Vector, specs: Sequence[TensorSpec]) -> Vector:
     active = [i for i, scale in enumerate(scales) if scale]
     if not active:
         return vector
-    _, off = offsets(
-        [scales[i] for i in active], [specs[i].size for i in active], within=_ALIKE
-    )
+    _, off = offsets([scales[i] for i in active], [specs[i].size for i in active])
     if not any(off):
         return vector
     vector = vector.copy()

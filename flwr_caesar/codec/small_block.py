@@ -84,6 +84,11 @@ def encode_small_block(indices: Integers, specs: Sequence[TensorSpec]) -> bytes:
     return bytes(widths) + np.packbits(unary).tobytes() + tail.tobytes()
 
 
+def max_small_block_bytes(specs: Sequence[TensorSpec]) -> int:
+    """Return the most bytes that `encode_small_block` may write."""
+    return len(specs) + (34 * sum(spec.size for spec in specs) + 7) // 8 + 2
+
+
 def decode_small_block(data: bytes, specs: Sequence[TensorSpec]) -> Integers:
     """Decode what `encode_small_block` wrote for the same tensors.
 

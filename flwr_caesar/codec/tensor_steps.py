@@ -27,14 +27,12 @@ def root_mean_square(x: Array) -> float:
         return math.sqrt(float(np.square(x, dtype=np.float64).mean()))
 
 
-def offsets(
-    scales: Sequence[float], sizes: Sequence[int], *, within: float = 4.0
-) -> tuple[float, list[int]]:
+def offsets(scales: Sequence[float], sizes: Sequence[int]) -> tuple[float, list[int]]:
     """Return a scale for tensors, and by how many octaves each one's is off.
 
-    Tensors whose scale times `within` is at least that of all together (the root mean
-    square of all elements) are a group, of the others those that are so near to theirs,
-    and so on. The group of most elements has the offset 0.
+    Tensors whose scale is at least a quarter of that of all together (the root mean
+    square of all elements) are a group, of the others those at least a quarter of
+    theirs, and so on. The group of most elements has the offset 0.
 
     Parameters
     ----------
@@ -42,8 +40,6 @@ def offsets(
         Root mean squares, positive.
     sizes : sequence of int
         Elements.
-    within : float
-        How far below the others a scale may be to be one of them.
 
     Returns
     -------
@@ -55,8 +51,8 @@ def offsets(
     groups: list[tuple[int, float, list[int]]] = []
     while rest:
         scale = _together(scales, sizes, rest)
-        members = [i for i in rest if within * scales[i] >= scale]
-        rest = [i for i in rest if within * scales[i] < scale]
+        members = [i for i in rest if 4 * scales[i] >= scale]
+        rest = [i for i in rest if 4 * scales[i] < scale]
         own = _together(scales, sizes, members)
         groups.append((sum(sizes[i] for i in members), own, members))
     _, reference, _ = max(groups, key=lambda group: group[0])

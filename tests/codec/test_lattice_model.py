@@ -192,10 +192,12 @@ def test_hostile_frames_are_refused_or_harmless():
     old = publish_model(w, None, -9)
     new = publish_model(moved(w, rng, 0.01), old, -7)
     base, layout = old.arrays(), old.layout
-    frames = [encode_model(new), encode_model(new, old)]
-    for i in range(1500):
+    odd = {**w, "conv": np.full_like(w["conv"], np.inf)} if "conv" in w else w
+    special = publish_model(odd, old, -7)
+    frames = [encode_model(new), encode_model(new, old), encode_model(special, old)]
+    for i in range(2000):
         expected = layout if rng.random() < 0.8 else None
-        kind, hostile = mutate(frames[i % 2], rng)
+        kind, hostile = mutate(frames[i % 3], rng)
         try:
             found = decode_model(
                 hostile, base, expected=expected, max_bytes=2 * layout.nbytes

@@ -17,7 +17,7 @@ def test_the_share_is_exact_and_global(rate: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = {
         "a": rng.standard_normal((20, 10)).astype(np.float32),
-        "b": (10 * rng.standard_normal((20, 10))).astype(np.float32),
+        "b": (3 * rng.standard_normal((20, 10))).astype(np.float32),
     }
     codec = Prune(prune_rate=rate)
     decoded, _ = codec.decode(codec.encode(model)[0])
@@ -67,7 +67,7 @@ def test_the_cost_on_gaussian_weights(rate: float, bits: float) -> None:
     assert 8 * len(frame) / x.size < bits
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+@pytest.mark.parametrize("scale", [1e-6, 1e-1, 1e1, 1e6])
 def test_a_layer_is_not_pruned_for_its_scale(scale: float) -> None:
     rng = np.random.default_rng(0)
     model = {

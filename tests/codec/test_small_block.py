@@ -14,6 +14,7 @@ from flwr_caesar.codec.small_block import (
     decode_small_block,
     encode_shorter,
     encode_small_block,
+    max_small_block_bytes,
 )
 
 EXTREMES = [0, 1, -1, 31, -32, 2**31 - 1, 1 - 2**31]
@@ -36,6 +37,7 @@ def test_integers_round_trip(sizes: list[int], scale: float, seed: int) -> None:
         indices[rng.integers(len(indices))] = rng.choice(EXTREMES)
     data = encode_small_block(indices, specs)
     found = decode_small_block(data, specs)
+    assert len(data) <= max_small_block_bytes(specs)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, indices)
     for bad in (data[:-1], data + b"\0", b""):

@@ -17,8 +17,9 @@ import pytest
 from flwr_caesar.codec import CodecState, get_codec, inspect_frame, list_codecs
 from flwr_caesar.codec.lattice_model import decode_model
 from flwr_caesar.codec.lattice_point import decode_point
-from flwr_caesar.codec.layout import to_dtype
+from flwr_caesar.codec.layout import TensorSpec, to_dtype
 from flwr_caesar.codec.positions import decode_positions, encode_positions
+from flwr_caesar.codec.small_block import decode_small_block, encode_small_block
 from flwr_caesar.codec.topk import TopK
 from tests.vectors.make import (
     CASES,
@@ -283,3 +284,16 @@ def test_the_positions_in_the_document_are_what_we_write() -> None:
     assert encode_positions(np.array([3, 4, 17, 30]), 40) == data
     assert decode_positions(data, 40).tolist() == [3, 4, 17, 30]
     assert plain_reader.read_positions(data, 40) == [3, 4, 17, 30]
+
+
+def test_the_small_block_in_the_document_is_what_we_write() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found = re.search(r"are `((?:[0-9a-f]{2} )+[0-9a-f]{2})`: `b = 3`", text)
+    assert found is not None
+    data = bytes.fromhex(found[1])
+    specs = [TensorSpec("a", "float32", (3,)), TensorSpec("b", "float32", (2,))]
+    tensors = [plain_reader.Tensor(s.name, s.dtype, s.shape) for s in specs]
+    values = [1, -4, 12, 0, 0]
+    assert encode_small_block(np.array(values, np.int32), specs) == data
+    assert decode_small_block(data, specs).tolist() == values
+    assert plain_lattice.read_small_block(data, tensors) == values
