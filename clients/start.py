@@ -47,7 +47,11 @@ def start_state(
         return state
     try:
         grids = Grids(start["exact_below"], start["fine_below"])
-        model = initial_point(initial, int(start["exponent"]), grids).arrays()
+        if "bits" in start:
+            point = initial_point(initial, None, grids, int(start["bits"]))
+        else:  # a run that began with one first step for all tensors
+            point = initial_point(initial, int(start["exponent"]), grids)
+        model = point.arrays()
     except (CodecError, KeyError, TypeError, ValueError):
         return state
     number, digest = header.base

@@ -12,11 +12,8 @@ from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.lattice_model import Grids
 from flwr_caesar.codec.layout import Array
-from flwr_caesar.codec.publication import (
-    FIRST_BITS,
-    PointHistory,
-    first_exponent,
-)
+from flwr_caesar.codec.model_steps import FIRST_BITS
+from flwr_caesar.codec.publication import PointHistory
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -41,9 +38,9 @@ class LatticeDownlink(Downlink):
         Whether devices can make the first model of their app's own initial arrays
         (`flwr_caesar.clients.CompressionMod`).
     first_bits : int
-        The first step is the root mean square of the initial model divided by 2 to
-        the power of this. A random initial model may be as coarse as 0 bits, which
-        makes whole models cheap; a trained one wants 6 or more.
+        The first step of a tensor is its root mean square in the initial model divided
+        by 2 to the power of this. A random initial model may be as coarse as 0 bits,
+        which makes whole models cheap; a trained one wants 6 or more.
     exact_below : int
         Tensors of fewer elements are sent exactly.
     max_versions : int
@@ -76,7 +73,8 @@ class LatticeDownlink(Downlink):
         }
         self._history: PointHistory | None = None
         self._begun: PointHistory | None = None
-        self._number = self._first_number = self._first_exponent = 0
+        self._number = self._first_number = 0
+        self._first_step: dict[str, int] = {"bits": first_bits}
         self._records: dict[bytes | None, ArrayRecord] = {}
 
     def __str__(self) -> str:
@@ -106,18 +104,17 @@ class LatticeDownlink(Downlink):
         if self.newcomer is None:
             return {}
         return {
-            "exponent": self._first_exponent,
+            **self._first_step,
             "exact_below": self._grids.exact_below,
             "fine_below": self._grids.fine_below,
         }
 
     def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the first point, so that nothing of it is left to publish later."""
-        self._first_exponent = first_exponent(model, self._grids, self._first_bits)
         self._begun = PointHistory.start(
             model,
             shared=self._shared_start,
-            exponent=self._first_exponent,
+            bits=self._first_bits,
             grids=self._grids,
             **self._limits,
         )
@@ -150,23 +147,29 @@ class LatticeDownlink(Downlink):
         """See `Downlink.state`."""
         if self._history is None:
             return StrategyState()
-        numbers = [self._number, self._first_number, self._first_exponent]
-        return StrategyState({"lattice": numbers}, self._history.to_arrays())
+        numbers = [self._number, self._first_number]
+        tree = {"lattice": numbers, "first_step": self._first_step}
+        return StrategyState(tree, self._history.to_arrays())
 
     def restore(self, state: StrategyState) -> None:
         """See `Downlink.restore`."""
         if "lattice" not in state.tree:
             return
         try:
-            number, first_number, exponent = map(int, state.tree["lattice"])
+            number, first_number, *exponent = map(int, state.tree["lattice"])
+            if exponent:  # of releases that had one first step for all tensors
+                first_step = {"exponent": exponent[0]}
+            else:
+                ((name, value),) = state.tree["first_step"].items()
+                first_step = {str(name): int(value)}
             history = PointHistory.from_arrays(state.arrays, **self._limits)
-        except (CodecError, TypeError, ValueError) as err:
+        except (AttributeError, CodecError, KeyError, TypeError, ValueError) as err:
             raise DamagedStateError(
                 f"the published models are malformed: {err}"
             ) from err
         self._history = history
         self._number, self._first_number = number, first_number
-        self._first_exponent = exponent
+        self._first_step = first_step
         self._records = {}
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy as np
 
+from .as_they_are import pack_as_they_are, unpack_as_they_are
 from .errors import CodecError, StateMismatchError
-from .frame import FrameReader, Section, same_config, write_frame
+from .frame import (
+    AS_THEY_ARE,
+    RAISED,
+    FrameReader,
+    Section,
+    add_section,
+    same_config,
+    write_frame,
+)
 from .layout import Array, Arrays, Layout
+from .non_finite import is_finite, require_finite
+from .raised import pack_raised, raise_to, unpack_raised
 from .state import NO_DIGEST, CodecState
 
 TABLE_TAG = "TABL"
@@ -76,6 +87,20 @@ class Codec(ABC):
         """
         return *self._encode(arrays, layout, state), None
 
+    def _beyond(self, arrays: Arrays) -> frozenset[str]:
+        """Return which finite tensors the codec has no number for.
+
+        These are sent as they are; the codec sees zeros. By default those of float64
+        beyond the range of float32, in which all lossy codecs compute.
+        """
+        largest = np.finfo(np.float32).max
+        return frozenset(
+            name
+            for name, array in arrays.items()
+            if array.dtype.name == "float64"
+            and not bool((np.abs(array) <= largest).all())
+        )
+
     def error_bound(self, arrays: Arrays) -> Mapping[str, Array] | None:
         """Return the largest error promised for each element, if the codec has one.
 
@@ -88,7 +113,11 @@ class Codec(ABC):
         return None
 
     def encode(
-        self, arrays: Arrays, state: CodecState | None = None
+        self,
+        arrays: Arrays,
+        state: CodecState | None = None,
+        *,
+        finite: bool = True,
     ) -> tuple[bytes, CodecState]:
         """Encode named arrays into one frame.
 
@@ -100,6 +129,9 @@ class Codec(ABC):
             What the previous call returned, or ``CodecState(layout)`` for a decoder
             that knows the tensors. With `None`, or when the layout changes, the frame
             carries the tensor table and is decodable from nothing.
+        finite : bool
+            Whether to refuse NaN and infinity. A model may hold them, such as a mask
+            of minus infinity; its tensors that do are then sent as they are.
 
         Returns
         -------
@@ -111,11 +143,17 @@ class Codec(ABC):
         CodecError
             If a dtype is not supported, or an element is NaN or infinite.
         """
-        frame, after, _ = self._frame(arrays, state, self._encode)
+        frame, after, _ = self._frame(arrays, state, self._encode, finite=finite)
         return frame, after
 
     def encode_decoded(
-        self, arrays: Arrays, state: CodecState | None = None
+        self,
+        arrays: Arrays,
+        state: CodecState | None = None,
+        *,
+        finite: bool = True,
+        base: Arrays | None = None,
+        nonnegative: Collection[str] = (),
     ) -> tuple[bytes, dict[str, Array], CodecState]:
         """Encode, and tell what a decoder makes of the frame.
 
@@ -124,8 +162,14 @@ class Codec(ABC):
 
         Parameters
         ----------
-        arrays, state
+        arrays, state, finite
             See `encode`.
+        base : mapping of str to ndarray, optional
+            The model of which `arrays` are an update.
+        nonnegative : collection of str
+            Tensors of which the sum of base and update has no negative element, such as
+            variances. Where the codec's error would give it one, the frame says so, and
+            `decode` raises it to 0.
 
         Returns
         -------
@@ -137,13 +181,19 @@ class Codec(ABC):
         CodecError
             As `encode` does, or if the decoded arrays would hold NaN or infinity.
         """
-        frame, after, (decoded,) = self._frame(arrays, state, self._encode_decoded)
+        made = self._frame(arrays, state, self._encode_decoded, finite=finite)
+        frame, after, (decoded,) = made
         if decoded is None:
             known = state is not None and state.layout.digest == after.layout.digest
-            base = state if known else CodecState(after.layout)
-            decoded, _ = self.decode(frame, base)
-        else:
+            held = state if known else CodecState(after.layout)
+            decoded, _ = self.decode(frame, held, finite=finite)
+        elif finite:
             require_finite(decoded)
+        if base is not None and nonnegative:
+            raised = raise_to(decoded, base, nonnegative)
+            if raised:
+                decoded |= raised
+                frame = add_section(frame, pack_raised(after.layout, raised), RAISED)
         return frame, decoded, after
 
     def _frame(
@@ -151,24 +201,40 @@ class Codec(ABC):
         arrays: Arrays,
         state: CodecState | None,
         encode: Callable[..., tuple[Any, ...]],
+        *,
+        finite: bool,
     ) -> tuple[bytes, CodecState, tuple[Any, ...]]:
         """Return the frame of an `_encode`, the state after it, and the rest of it."""
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         layout = Layout.of(arrays)
-        require_finite(arrays)
+        if finite:
+            require_finite(arrays)
+        whole = self._as_they_are(arrays)
+        coded = {n: np.zeros_like(a) if n in whole else a for n, a in arrays.items()}
         known = state is not None and state.layout.digest == layout.digest
         previous = state if known else None
         remembered = previous if previous and previous.arrays else None
-        sections, memory, *rest = encode(arrays, layout, remembered)
+        sections, memory, *rest = encode(coded, layout, remembered)
         table = [] if known else [Section(TABLE_TAG, layout.to_bytes(), itemsize=1)]
         frame = write_frame(
             config=self.config,
             layout_digest=layout.digest,
-            sections=[*table, *sections],
+            sections=[
+                *table,
+                *sections,
+                *pack_as_they_are(arrays, layout.tensors, whole),
+            ],
             state_version=previous.version if previous else 0,
             state_digest=previous.digest if previous else NO_DIGEST,
+            flags=AS_THEY_ARE if whole else 0,
         )
+        if rest and rest[0] is not None:
+            rest[0] |= {name: np.array(arrays[name]) for name in whole}
         return frame, _advance(layout, previous, memory), tuple(rest)
+
+    def _as_they_are(self, arrays: Arrays) -> frozenset[str]:
+        odd = {name for name, array in arrays.items() if not is_finite(array)}
+        return self._beyond({n: a for n, a in arrays.items() if n not in odd}) | odd
 
     def decode(
         self,
@@ -176,6 +242,8 @@ class Codec(ABC):
         state: CodecState | None = None,
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        finite: bool = True,
+        base: Arrays | None = None,
     ) -> tuple[dict[str, Array], CodecState]:
         """Decode one frame.
 
@@ -189,6 +257,10 @@ class Codec(ABC):
             up to `max_bytes`.
         max_bytes : int
             Most bytes of decoded arrays to accept from a frame's own table.
+        finite : bool
+            Whether to refuse NaN and infinity; see `encode`.
+        base : mapping of str to ndarray, optional
+            The model of which the frame holds an update; see `encode_decoded`.
 
         Returns
         -------
@@ -214,7 +286,15 @@ class Codec(ABC):
         if known is None and state is not None and self.reads_private:
             known = CodecState(layout, private=state.private)
         arrays, memory = self._decode(reader, layout, known)
-        require_finite(arrays)
+        if info.flags & AS_THEY_ARE:
+            arrays |= unpack_as_they_are(reader, layout.tensors)
+        if finite:
+            require_finite(arrays)
+        if info.flags & RAISED:
+            if base is None:
+                raise CodecError("frame is the update of a model that is not at hand")
+            names = unpack_raised(reader, layout)
+            arrays |= raise_to(arrays, base, names)
         return arrays, _advance(layout, previous, memory)
 
 
@@ -283,19 +363,3 @@ def _require_state(
             f"({info.state_digest.hex()}), which this side does not hold"
         )
     return state
-
-
-def require_finite(arrays: Arrays) -> None:
-    """Refuse NaN and infinity.
-
-    Raises
-    ------
-    CodecError
-        With the name of the tensor that holds one.
-    """
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biu":
-            with np.errstate(invalid="ignore"):  # a signalling NaN
-                finite = np.isfinite(array).all()
-            if not finite:
-                raise CodecError(f"tensor {name!r} holds NaN or infinity")

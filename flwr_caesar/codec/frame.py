@@ -27,6 +27,8 @@ _ENTRY = struct.Struct("<4sBQQ")
 _LINEAGE_OFFSET = 24
 _CRC = struct.Struct("<I")
 _ZSTD_LEVEL = 3
+AS_THEY_ARE, RAISED = 2, 4
+"""Flags: some tensors are in a section of their own; some are raised to a base."""
 _RAW, _ZSTD = 0, 1
 _SHUFFLED = {2: 2, 3: 4, 4: 8}
 _SHUFFLE_CODE = {size: code for code, size in _SHUFFLED.items()}
@@ -71,6 +73,8 @@ class FrameInfo:
         Bytes of each section before compression.
     size : int
         Bytes of the whole frame.
+    flags : int
+        `AS_THEY_ARE`, `RAISED`, both or neither.
     """
 
     config: Mapping[str, Any]
@@ -81,6 +85,7 @@ class FrameInfo:
     base_version: int
     sections: Mapping[str, int]
     size: int
+    flags: int = 0
 
 
 def shuffle(data: bytes | memoryview, itemsize: int) -> bytes:
@@ -112,6 +117,7 @@ def write_frame(
     sections: Sequence[Section],
     state_version: int = 0,
     state_digest: bytes = NO_DIGEST,
+    flags: int = 0,
 ) -> bytes:
     """Assemble a frame.
 
@@ -125,6 +131,8 @@ def write_frame(
         Content, in order.
     state_version, state_digest : int, bytes
         State the decoder must hold.
+    flags : int
+        See `FrameInfo`.
     """
     config_bytes = json.dumps(
         config, sort_keys=True, separators=(",", ":"), allow_nan=False
@@ -142,7 +150,7 @@ def write_frame(
     preamble = _PREAMBLE.pack(
         MAGIC,
         FORMAT_VERSION,
-        0,
+        flags,
         len(sections),
         len(header),
         state_version,
@@ -152,6 +160,21 @@ def write_frame(
         layout_digest,
     )
     return _seal([preamble, header, *(data for _, data in stored)])
+
+
+def add_section(frame: bytes, section: Section, flag: int) -> bytes:
+    """Return `frame` with one more section, and a flag that says so."""
+    head = bytearray(frame[: _PREAMBLE.size])
+    count, size = struct.unpack_from("<HI", head, 6)
+    encoding, data = _store(section)
+    entry = _ENTRY.pack(
+        section.tag.encode().ljust(4, b"\0"), encoding, len(section.data), len(data)
+    )
+    grown = FORMAT_VERSION, frame[5] | flag, count + 1, size + len(entry)
+    struct.pack_into("<BBHI", head, 4, *grown)
+    end = _PREAMBLE.size + size
+    body = frame[_PREAMBLE.size : end], entry, frame[end : -_CRC.size], data
+    return _seal([bytes(head), *body])
 
 
 def _seal(parts: Sequence[bytes | memoryview]) -> bytes:
@@ -204,7 +227,7 @@ class FrameReader:
                 f"frame format {version}; this reader knows {FORMAT_VERSION}: "
                 "install the same flwr-caesar on both sides"
             )
-        if flags != 0:
+        if flags & ~(AS_THEY_ARE | RAISED):
             raise CodecError(f"frame has unknown flags {flags:#x}")
         if _CRC.unpack_from(view, size - 4)[0] != zlib.crc32(view[: size - 4]):
             raise CodecError("frame is truncated or corrupt: its checksum differs")
@@ -238,6 +261,7 @@ class FrameReader:
             base_version=base_version,
             sections={tag: raw for tag, (_, raw, _) in self._entries.items()},
             size=size,
+            flags=flags,
         )
 
     def __contains__(self, tag: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +10,33 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Codec
-from .contexts import as_channels, fit_scales, scale_classes
 from .errors import CodecError
 from .exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from .frame import FrameReader, Section
-from .integers import Integers
-from .lattice_block import decode_block, encode_block, max_block_bytes
+from .lattice_block import decode_block, max_block_bytes
+from .lattice_plan import (
+    MAX_EXPONENT,
+    MIN_EXPONENT,
+    MIN_OFFSET,
+    Quantised,
+    Target,
+    extra_bits,
+    quantise,
+)
 from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
-from .planner import DEFAULT_DEAD_ZONE, Plan, Planner, Step
-from .quantise import lattice_values, quantise_dead_zone
+from .planner import Step
+from .quantise import lattice_values
+from .small_block import (
+    WORTH_LEAVING_OUT,
+    decode_small_block,
+    encode_shorter,
+    max_small_block_bytes,
+)
 from .state import CodecState
-from .vector import Vector, gather, in_layout_order, scatter, slices
+from .vector import gather, in_layout_order, scatter, slices
 
-FINE_BITS = 6
 _HEAD = struct.Struct("<hB")
-_MIN_EXPONENT, _MAX_EXPONENT = -149, 100
-_FRAME_BITS, _BITS_PER_SCALE = 1600, 5
+_ABSENT = MIN_OFFSET - 1
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class Lattice(Codec):
         exact, lossy = split_exact(layout, self.exact_below)
         sections = pack_exact(arrays, exact)
         if lossy:
-            sections.append(_pack(*self._quantise(arrays, lossy), lossy))
+            sections += _pack(self._quantise(arrays, lossy), lossy)
         return sections, {}
 
     def _encode_decoded(
@@ -104,9 +114,9 @@ class Lattice(Codec):
         sections = pack_exact(arrays, exact)
         decoded = {s.name: np.array(arrays[s.name], to_dtype(s.dtype)) for s in exact}
         if lossy:
-            step, indices = self._quantise(arrays, lossy)
-            sections.append(_pack(step, indices, lossy))
-            decoded |= self._values(step, indices, lossy)
+            found = self._quantise(arrays, lossy)
+            sections += _pack(found, lossy)
+            decoded |= self._values(found, lossy)
         return sections, {}, in_layout_order(layout, decoded)
 
     def _decode(
@@ -115,74 +125,71 @@ class Lattice(Codec):
         exact, lossy = split_exact(layout, self.exact_below)
         arrays = unpack_exact(reader, exact)
         if lossy:
-            data = reader.section("LATT", max_size=_HEAD.size + max_block_bytes(lossy))
-            if len(data) < _HEAD.size:
-                raise CodecError("lattice is truncated")
-            exponent, multiple = _HEAD.unpack_from(data)
-            if not (_MIN_EXPONENT <= exponent <= _MAX_EXPONENT and 4 <= multiple <= 7):
-                raise CodecError("lattice has a malformed step")
-            indices = decode_block(data[_HEAD.size :], lossy)
-            arrays |= self._values(Step(multiple, exponent), indices, lossy)
+            arrays |= self._values(_unpack(reader, lossy), lossy)
         return in_layout_order(layout, arrays), {}
 
-    def _quantise(
-        self, arrays: Arrays, lossy: Sequence[TensorSpec]
-    ) -> tuple[Step, Integers]:
-        """Return the step and the indices of all tensors, one after another."""
-        coarse = [spec for spec in lossy if not self._is_fine(spec)] or lossy
-        plan = self._plan(gather(arrays, coarse), coarse)
-        indices = [
-            quantise_dead_zone(
-                gather(arrays, [spec]),
-                math.ldexp(plan.step.value, -self._extra_bits(spec)),
-                plan.dead_zone,
-            )
-            for spec in lossy
-        ]
-        return plan.step, np.concatenate(indices)
+    def _quantise(self, arrays: Arrays, lossy: Sequence[TensorSpec]) -> Quantised:
+        target = Target(self.rate, self.step, self.nmse, self.fine_below)
+        return quantise(gather(arrays, lossy), lossy, target)
 
     def _values(
-        self, step: Step, indices: Integers, lossy: Sequence[TensorSpec]
+        self, found: Quantised, lossy: Sequence[TensorSpec]
     ) -> dict[str, Array]:
         """Return the tensors that the indices stand for."""
-        values = np.empty(len(indices), np.float32)
+        values = np.empty(len(found.indices), np.float32)
+        parts = zip(lossy, slices(lossy), found.offsets, strict=True)
         with np.errstate(over="ignore"):
-            for spec, part in zip(lossy, slices(lossy), strict=True):
-                own = step.exponent - self._extra_bits(spec)
-                values[part] = lattice_values(indices[part], own)
-            values *= np.float32(step.multiple)
+            for spec, part, offset in parts:
+                own = found.step.exponent + offset - extra_bits(spec, self.fine_below)
+                values[part] = lattice_values(found.indices[part], own)
+            values *= np.float32(found.step.multiple)
             return scatter(values, lossy)
 
-    def _is_fine(self, spec: TensorSpec) -> bool:
-        return spec.size < self.fine_below
 
-    def _extra_bits(self, spec: TensorSpec) -> int:
-        return FINE_BITS if self._is_fine(spec) else 0
-
-    def _plan(self, vector: Vector, specs: Sequence[TensorSpec]) -> Plan:
-        if self.step:
-            return Plan(Step.near(self.step), DEFAULT_DEAD_ZONE)
-        scale = float(np.sqrt(np.square(vector, dtype=np.float64).mean()))
-        if scale < 2.0**-90:
-            return Plan(Step.near(2.0**-100), DEFAULT_DEAD_ZONE)
-        reference = Step.near(min(scale, 2.0**90))
-        classes = np.empty(len(vector), np.uint8)
-        start = num_scales = 0
-        for spec in specs:
-            shape = as_channels(spec.shape)
-            part = vector[start : start + spec.size].reshape(shape)
-            scales = fit_scales(part, np.float32(reference.value))
-            own = scale_classes(scales, shape)
-            classes[start : start + spec.size] = own.reshape(-1)
-            num_scales += len(scales)
-            start += spec.size
-        planner = Planner(vector, classes, reference)
-        if self.nmse:
-            return planner.for_error(self.nmse)
-        side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(vector)
-        return planner.for_rate(max(self.rate - side, self.rate / 4))
+def _pack(found: Quantised, lossy: Sequence[TensorSpec]) -> list[Section]:
+    """Return the sections of the integers, and of the steps where these differ."""
+    pieces = [found.indices[part] for part in slices(lossy)]
+    zero = [not piece.any() for piece in pieces]
+    absent = sum(len(p) for p, z in zip(pieces, zero, strict=True) if z)
+    indices, kept, steps = found.indices, lossy, []
+    if any(found.offsets) or absent >= WORTH_LEAVING_OUT:
+        own = np.where(zero, _ABSENT, found.offsets).astype(np.int8)
+        steps = [Section("STEP", own.tobytes(), itemsize=1)]
+        kept = [spec for spec, z in zip(lossy, zero, strict=True) if not z]
+        present = [p for p, z in zip(pieces, zero, strict=True) if not z]
+        indices = np.concatenate([np.empty(0, np.int32), *present])
+    is_small, block = encode_shorter(indices, kept)
+    tag = "RICE" if is_small else "LATS" if steps else "LATT"
+    head = _HEAD.pack(found.step.exponent, found.step.multiple)
+    return [*steps, Section(tag, head + block, itemsize=1)]
 
 
-def _pack(step: Step, indices: Integers, lossy: Sequence[TensorSpec]) -> Section:
-    head = _HEAD.pack(step.exponent, step.multiple)
-    return Section("LATT", head + encode_block(indices, lossy), itemsize=1)
+def _unpack(reader: FrameReader, lossy: Sequence[TensorSpec]) -> Quantised:
+    own = [0] * len(lossy)
+    tag = "LATT"
+    if "STEP" in reader:
+        data = reader.section("STEP", size=len(lossy))
+        own, tag = np.frombuffer(data, np.int8).tolist(), "LATS"
+    if "RICE" in reader:
+        tag = "RICE"
+    kept = [spec for spec, offset in zip(lossy, own, strict=True) if offset != _ABSENT]
+    most = max_small_block_bytes(kept) if tag == "RICE" else max_block_bytes(kept)
+    data = reader.section(tag, max_size=_HEAD.size + most)
+    if len(data) < _HEAD.size:
+        raise CodecError("lattice is truncated")
+    exponent, multiple = _HEAD.unpack_from(data)
+    if not (MIN_EXPONENT <= exponent <= MAX_EXPONENT and 4 <= multiple <= 7):
+        raise CodecError("lattice has a malformed step")
+    decode = decode_small_block if tag == "RICE" else decode_block
+    indices = decode(data[_HEAD.size :], kept)
+    if len(kept) < len(lossy):
+        present = iter(slices(kept))
+        pieces = [
+            np.zeros(spec.size, np.int32)
+            if offset == _ABSENT
+            else indices[next(present)]
+            for spec, offset in zip(lossy, own, strict=True)
+        ]
+        indices = np.concatenate(pieces)
+    offsets = tuple(0 if offset == _ABSENT else offset for offset in own)
+    return Quantised(Step(multiple, exponent), offsets, indices)

@@ -1,245 +1,56 @@
 """`lattice_model`: a published model, whole or as the exact change of another.
 
-Each floating-point tensor is a lattice point of its own (`lattice_point`), with an
-exponent that follows the model's: a finer one for small tensors, and never so fine that
-float32 could not hold the values. A receiver needs the model as plain arrays only:
-``new = old + d 2^unit`` in float64 is exact, so all of them hold one model to the bit.
+A receiver needs the model as plain arrays only: ``new = old + d 2^unit`` in float64 is
+exact, so all of them hold one model to the bit.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
-from .base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout, require_finite
+from .as_they_are import pack_as_they_are, unpack_as_they_are
+from .base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
 from .digest import model_digest
 from .errors import CodecError, StateMismatchError
-from .exact import pack_exact, require_exact_below, unpack_exact
+from .exact import pack_exact, unpack_exact
 from .frame import FrameReader, Section, same_config, write_frame
-from .lattice import FINE_BITS
-from .lattice_block import decode_block, encode_block, max_block_bytes
-from .lattice_point import MIN_EXPONENT, LatticePoint, difference, publish
+from .halves import decode_halves, encode_halves, is_half, max_halves_bytes
+from .integers import Integers
+from .lattice_block import decode_block, max_block_bytes
+from .lattice_point import LatticePoint, difference
 from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
+from .model_point import (
+    DEFAULT_GRIDS,
+    ID,
+    Grids,
+    ModelPoint,
+    publish_model,
+)
+from .small_block import (
+    WORTH_LEAVING_OUT,
+    decode_small_block,
+    encode_shorter,
+    max_small_block_bytes,
+)
 from .state import NO_DIGEST
 from .vector import in_layout_order, slices
 
-ID = "lattice_model"
-_DTYPES = frozenset({"float32", "float64"})
+__all__ = [
+    "DEFAULT_GRIDS",
+    "ID",
+    "Grids",
+    "ModelPoint",
+    "decode_model",
+    "encode_model",
+    "publish_model",
+]
+
 _HEAD = struct.Struct("<8s8s")
 _MIN_UNIT, _MAX_UNIT = -149, 90
-_EXACT_BITS = 24
-_LARGEST_BITS = 22
-_MOVE_BITS = 29
-_FINE_RANGE_BITS = 10
-_MOST_FINE_BITS = 16
-
-
-@dataclass(frozen=True)
-class Grids:
-    """Which tensors of a model are on the lattice, and which of them on a finer grid.
-
-    Tensors of ``float32`` and ``float64`` are on it; all others, 16-bit ones included,
-    are sent exactly.
-
-    Parameters
-    ----------
-    exact_below : int
-        Tensors of fewer elements are sent exactly, too.
-    fine_below : int
-        Tensors of fewer elements, such as biases and norms, get a step at least 64
-        times finer, and at least 1,024 times finer than their largest element (but at
-        most 65,536 times finer than the others' step).
-    """
-
-    exact_below: int = 0
-    fine_below: int = 1024
-
-    def __post_init__(self) -> None:
-        require_exact_below(ID, self.exact_below)
-
-    def split(self, layout: Layout) -> tuple[list[TensorSpec], list[TensorSpec]]:
-        """Return the exact tensors and those on the lattice, each in layout order."""
-        exact: list[TensorSpec] = []
-        lossy: list[TensorSpec] = []
-        for spec in layout.tensors:
-            on_lattice = spec.dtype in _DTYPES and spec.size >= max(self.exact_below, 1)
-            (lossy if on_lattice else exact).append(spec)
-        return exact, lossy
-
-    def exponent(self, spec: TensorSpec, largest: float, exponent: int) -> int:
-        """Return a tensor's own exponent.
-
-        Parameters
-        ----------
-        spec : TensorSpec
-            The tensor.
-        largest : float
-            Its largest magnitude.
-        exponent : int
-            That of the model's step.
-        """
-        top = math.frexp(largest)[1]
-        if spec.size < self.fine_below:
-            finest = exponent - _MOST_FINE_BITS
-            own = max(top - _FINE_RANGE_BITS, finest)
-            exponent = min(exponent - FINE_BITS, own)
-        return max(exponent, top - _LARGEST_BITS, MIN_EXPONENT)
-
-
-DEFAULT_GRIDS = Grids()
-
-
-@dataclass(frozen=True)
-class ModelPoint:
-    """A model as it was published.
-
-    Parameters
-    ----------
-    layout : Layout
-        All tensors.
-    points : tuple of LatticePoint
-        Those on the lattice, in layout order, indices of at most 2^24.
-    exact : mapping of str to ndarray
-        The others.
-    grids : Grids
-        Which are which.
-    """
-
-    layout: Layout
-    points: tuple[LatticePoint, ...]
-    exact: Arrays
-    grids: Grids = field(default=DEFAULT_GRIDS)
-
-    @cached_property
-    def digest(self) -> bytes:
-        """`model_digest` of the arrays."""
-        return model_digest(self.arrays())
-
-    @property
-    def exponents(self) -> tuple[int, ...]:
-        """Exponent of each tensor on the lattice."""
-        return tuple(point.exponent for point in self.points)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that the point takes."""
-        exact = sum(array.nbytes for array in self.exact.values())
-        return exact + sum(point.indices.nbytes for point in self.points)
-
-    def arrays(self) -> dict[str, Array]:
-        """Return the model as new arrays, in layout order."""
-        arrays = {name: array.copy() for name, array in self.exact.items()}
-        _, lossy = self.grids.split(self.layout)
-        for spec, point in zip(lossy, self.points, strict=True):
-            values = point.values().reshape(spec.shape)
-            arrays[spec.name] = values.astype(to_dtype(spec.dtype), copy=False)
-        return in_layout_order(self.layout, arrays)
-
-    @classmethod
-    def of(
-        cls, arrays: Arrays, exponents: Sequence[int], grids: Grids = DEFAULT_GRIDS
-    ) -> ModelPoint:
-        """Return the point that has these arrays, to the bit.
-
-        Parameters
-        ----------
-        arrays : mapping of str to ndarray
-            What `arrays` returned.
-        exponents : sequence of int
-            What `exponents` was.
-        grids : Grids
-            What `grids` was.
-
-        Raises
-        ------
-        CodecError
-            If the arrays are not on these grids.
-        """
-        layout = Layout.of(arrays)
-        exact, lossy = grids.split(layout)
-        if len(exponents) != len(lossy):
-            raise CodecError(f"{len(exponents)} exponents for {len(lossy)} tensors")
-        points = []
-        for spec, exponent in zip(lossy, exponents, strict=True):
-            flat = arrays[spec.name].reshape(-1).astype(np.float64)
-            scaled = np.ldexp(flat, -exponent)
-            limit = float(np.abs(scaled).max())
-            if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
-                raise CodecError(f"tensor {spec.name!r} is not on its grid")
-            points.append(LatticePoint(scaled.astype(np.int32), exponent))
-        copies = {spec.name: np.array(arrays[spec.name]) for spec in exact}
-        return cls(layout, tuple(points), copies, grids)
-
-
-def publish_model(
-    model: Arrays,
-    before: ModelPoint | None,
-    exponent: int,
-    grids: Grids = DEFAULT_GRIDS,
-) -> ModelPoint:
-    """Return the next published point of a model.
-
-    A tensor without negative elements is published without: a running variance stays
-    one.
-
-    Parameters
-    ----------
-    model : mapping of str to ndarray
-        The model to approach; no array is kept or changed.
-    before : ModelPoint or None
-        Published last; `None` for the first.
-    exponent : int
-        The step is ``2^exponent``, but for what `Grids` says.
-    grids : Grids
-        As for `before`.
-
-    Raises
-    ------
-    CodecError
-        If an element is NaN, infinite or beyond 2^82, or the model has other tensors
-        than `before`.
-    """
-    model = {name: np.asarray(array) for name, array in model.items()}
-    layout = Layout.of(model)
-    require_finite(model)
-    if before is not None and (before.layout, before.grids) != (layout, grids):
-        raise CodecError("the model has other tensors than the one published before")
-    exact, lossy = grids.split(layout)
-    points = []
-    for i, spec in enumerate(lossy):
-        w = model[spec.name].reshape(-1)
-        own = grids.exponent(spec, float(np.abs(w).max()), exponent)
-        points.append(_publish_tensor(w, before.points[i] if before else None, own))
-    copies = {s.name: np.array(model[s.name], to_dtype(s.dtype)) for s in exact}
-    return ModelPoint(layout, tuple(points), copies, grids)
-
-
-def _publish_tensor(
-    w: Array, before: LatticePoint | None, exponent: int
-) -> LatticePoint:
-    if before is not None and not _continues(w, before, exponent):
-        before = None
-    point = publish(w, before, exponent)
-    if int(point.indices.min()) < 0 <= float(w.min()):
-        return publish(w, None, exponent)
-    return point
-
-
-def _continues(w: Array, before: LatticePoint, exponent: int) -> bool:
-    """Whether float32 and 32-bit integers hold the next point on the grid so far."""
-    grid = min(exponent, before.exponent)
-    top = math.frexp(float(np.abs(w).max()))[1]
-    last = before.exponent + int(np.abs(before.indices).max()).bit_length()
-    return (
-        exponent - grid <= _LARGEST_BITS
-        and top - grid <= _EXACT_BITS - 1
-        and max(top, last) - exponent <= _MOVE_BITS
-    )
+_SAME = -(1 << 15)
 
 
 def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
@@ -260,26 +71,25 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
     Raises
     ------
     CodecError
-        If the two are of different layouts, or so far apart that the difference does
-        not fit in 32 bits: send the whole model.
+        If the two are of different layouts.
     """
     exact, lossy = new.grids.split(new.layout)
-    values, old = new.exact, _zeros(new)
+    values: Arrays = new.exact
+    halves: list[TensorSpec] = []
     if base is not None:
         if (base.layout, base.grids) != (new.layout, new.grids):
             raise CodecError("the base has other tensors than the model")
-        values, old = _xor(new.exact, base.exact), base.points
+        halves = [spec for spec in exact if is_half(spec)]
+        exact = [spec for spec in exact if not is_half(spec)]
+        values = _xor({spec.name: new.exact[spec.name] for spec in exact}, base.exact)
     sections = pack_exact(values, exact)
     held = base.digest if base is not None else NO_DIGEST
     sections.append(Section("HEAD", _HEAD.pack(held, new.digest)))
+    if base is not None and halves:
+        data = encode_halves(new.exact, base.exact, halves)
+        sections.append(Section("HALF", data, itemsize=1))
     if lossy:
-        changes = [difference(a, b) for a, b in zip(new.points, old, strict=True)]
-        indices = np.concatenate([indices for indices, _ in changes])
-        units = np.array([unit for _, unit in changes], "<i2")
-        sections += [
-            Section("UNIT", units.tobytes(), itemsize=2),
-            Section("LATT", encode_block(indices, lossy), itemsize=1),
-        ]
+        sections += _pack_changes(new, base, lossy)
     if base is None:
         sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
     return write_frame(
@@ -337,27 +147,92 @@ def decode_model(
         if layout.digest != reader.info.layout_digest:
             raise CodecError("frame is of another layout than the model it changes")
     exact, lossy = grids.split(layout)
-    arrays = unpack_exact(reader, exact)
+    halves = [spec for spec in exact if "HALF" in reader and is_half(spec)]
+    arrays = unpack_exact(reader, [spec for spec in exact if spec not in halves])
     if base is not None:
         arrays = _xor(arrays, base)
+    if halves:
+        if base is None:
+            raise CodecError("a whole model changes no 16-bit tensors")
+        data = reader.section("HALF", max_size=max_halves_bytes(halves))
+        arrays |= decode_halves(data, base, halves)
     if lossy:
-        units = np.frombuffer(reader.section("UNIT", size=2 * len(lossy)), "<i2")
-        if not (_MIN_UNIT <= int(units.min()) <= int(units.max()) <= _MAX_UNIT):
-            raise CodecError("lattice model has a malformed unit")
-        packed = reader.section("LATT", max_size=max_block_bytes(lossy))
-        indices = decode_block(packed, lossy)
-        parts = zip(lossy, slices(lossy), units.tolist(), strict=True)
-        for spec, part, unit in parts:
-            values = np.ldexp(indices[part].astype(np.float64), unit)
-            values = values.reshape(spec.shape)
-            if base is not None:
-                values += base[spec.name]
-            with np.errstate(over="ignore"):
-                arrays[spec.name] = values.astype(to_dtype(spec.dtype), copy=False)
+        arrays |= _unpack_changes(reader, base, lossy)
     arrays = in_layout_order(layout, arrays)
-    require_finite(arrays)
     if model_digest(arrays) != digest:
         raise CodecError("lattice model differs from its digest")
+    return arrays
+
+
+def _pack_changes(
+    new: ModelPoint, base: ModelPoint | None, lossy: Sequence[TensorSpec]
+) -> list[Section]:
+    """Return the sections of the tensors on the lattice."""
+    old = base.points if base is not None else _zeros(new)
+    changes: list[Integers | None] = []
+    units = []
+    as_they_are: dict[str, Array] = {}
+    for spec, a, b in zip(lossy, new.points, old, strict=True):
+        now = new.special.get(spec.name)
+        was = base.special.get(spec.name) if base is not None else None
+        change, unit = None, _SAME
+        if now is not None:
+            if was is None or now.tobytes() != was.tobytes():
+                as_they_are[spec.name] = now
+        elif was is not None:
+            as_they_are[spec.name] = new.tensor(spec, a)
+        else:
+            try:
+                change, unit = difference(a, b)
+            except CodecError:  # further apart than 32 bits reach
+                as_they_are[spec.name] = new.tensor(spec, a)
+        changes.append(change)
+        units.append(unit)
+    still = [i for i, c in enumerate(changes) if c is not None and not c.any()]
+    if _SAME in units or sum(lossy[i].size for i in still) >= WORTH_LEAVING_OUT:
+        for i in still:
+            changes[i], units[i] = None, _SAME
+    kept = [spec for spec, c in zip(lossy, changes, strict=True) if c is not None]
+    pieces = [c for c in changes if c is not None]
+    is_small, block = encode_shorter(
+        np.concatenate([np.empty(0, np.int32), *pieces]), kept
+    )
+    return [
+        *pack_as_they_are(as_they_are, lossy, list(as_they_are)),
+        Section("UNIT", np.array(units, "<i2").tobytes(), itemsize=2),
+        Section("RICE" if is_small else "LATT", block, itemsize=1),
+    ]
+
+
+def _unpack_changes(
+    reader: FrameReader, base: Arrays | None, lossy: Sequence[TensorSpec]
+) -> dict[str, Array]:
+    units = np.frombuffer(reader.section("UNIT", size=2 * len(lossy)), "<i2").tolist()
+    if not all(unit == _SAME or _MIN_UNIT <= unit <= _MAX_UNIT for unit in units):
+        raise CodecError("lattice model has a malformed unit")
+    kept = [s for s, unit in zip(lossy, units, strict=True) if unit != _SAME]
+    if "RICE" in reader:
+        data = reader.section("RICE", max_size=max_small_block_bytes(kept))
+        indices = decode_small_block(data, kept)
+    else:
+        data = reader.section("LATT", max_size=max_block_bytes(kept))
+        indices = decode_block(data, kept)
+    arrays = dict(unpack_as_they_are(reader, lossy))
+    present = iter(slices(kept))
+    for spec, unit in zip(lossy, units, strict=True):
+        dtype = to_dtype(spec.dtype)
+        part = next(present) if unit != _SAME else None
+        if spec.name in arrays:
+            continue
+        if part is None:
+            old = np.zeros(spec.shape, dtype) if base is None else base[spec.name]
+            arrays[spec.name] = np.array(old, dtype)
+            continue
+        values = np.ldexp(indices[part].astype(np.float64), unit).reshape(spec.shape)
+        if base is not None:
+            values += base[spec.name]
+        with np.errstate(over="ignore"):
+            arrays[spec.name] = values.astype(dtype, copy=False)
     return arrays
 
 

@@ -60,7 +60,7 @@ def encode_positions(positions: Positions, n: int) -> bytes:
         flags = _COMPLEMENT
     k = len(positions)
     gaps = np.diff(positions, prepend=positions.dtype.type(-1)) - 1
-    b, rice_bits = _best_rice(gaps)
+    b, rice_bits = best_rice(gaps)
     if rice_bits >= n:
         bitmap = np.zeros(n, np.uint8)
         bitmap[positions] = 1
@@ -75,7 +75,7 @@ def encode_positions(positions: Positions, n: int) -> bytes:
     return _HEAD.pack(flags | _RICE | b, k) + body + low
 
 
-def _best_rice(gaps: Positions) -> tuple[int, int]:
+def best_rice(gaps: Positions) -> tuple[int, int]:
     """Return the best `b` and its bits, which are convex in `b`: walk downhill."""
     if len(gaps) == 0:
         return 0, 0

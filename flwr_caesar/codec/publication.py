@@ -6,53 +6,33 @@ All of it is immutable: publishing returns another history.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from .errors import CodecError, StateMismatchError
-from .lattice_model import (
-    DEFAULT_GRIDS,
-    Grids,
-    ModelPoint,
-    decode_model,
-    encode_model,
-    publish_model,
+from .lattice_model import decode_model, encode_model
+from .layout import Array, Arrays, Layout
+from .model_point import DEFAULT_GRIDS, Grids, ModelPoint, publish_model
+from .model_steps import (
+    FIRST_BITS,
+    expected_bits,
+    first_exponents,
+    next_exponents,
 )
-from .layout import Array, Arrays, Layout, TensorSpec
+from .tensor_steps import root_mean_square
 
-FIRST_BITS = 6
-_LOWEST, _HIGHEST, _OF_ZERO = -90, 50, -16
-_GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
 _CURRENT, _FIRST, _OLDER = "current/", "first", "older/"
 _GRIDS, _EXPONENTS, _DIGEST = "grids", "exponents", "digest"
 
 
-def first_exponent(
-    model: Arrays, grids: Grids = DEFAULT_GRIDS, bits: int = FIRST_BITS
-) -> int:
-    """Return the exponent of a first point, by the root mean square of the model.
-
-    Parameters
-    ----------
-    model : mapping of str to ndarray
-        The initial model.
-    grids : Grids
-        What is on the lattice.
-    bits : int
-        The step is the power of two nearest to the root mean square, divided by 2 to
-        the power of `bits`. With 6 a whole model costs about 8 bits an element and has
-        a squared error of 2e-5 of its square; with 0 about 2 bits.
-    """
-    layout = Layout.of(model)
-    arrays = (model[spec.name] for spec in _coarse(layout, grids))
-    return _log2(_root_mean_square(arrays)) - bits
-
-
 def initial_point(
-    model: Arrays, exponent: int | None = None, grids: Grids = DEFAULT_GRIDS
+    model: Arrays,
+    exponent: int | None = None,
+    grids: Grids = DEFAULT_GRIDS,
+    bits: int = FIRST_BITS,
 ) -> ModelPoint:
     """Return the first point of a history that starts from a model.
 
@@ -65,12 +45,15 @@ def initial_point(
     model : mapping of str to ndarray
         The initial model.
     exponent : int, optional
-        As on the server; by default `first_exponent`.
+        One step for all tensors, as on the server; by default each has its own.
     grids : Grids
         As on the server.
+    bits : int
+        As on the server; see `model_steps.first_exponents`.
     """
-    chosen = first_exponent(model, grids) if exponent is None else exponent
-    return publish_model(model, None, chosen, grids)
+    if exponent is not None:
+        return publish_model(model, None, exponent, grids)
+    return publish_model(model, None, first_exponents(model, grids, bits), grids)
 
 
 @dataclass(frozen=True)
@@ -83,10 +66,7 @@ class _Older:
     @cached_property
     def back(self) -> bytes:
         """The frame that leads back from the next."""
-        try:
-            return encode_model(self.point, self.next)
-        except CodecError:
-            return encode_model(self.point)
+        return encode_model(self.point, self.next)
 
 
 @dataclass(frozen=True)
@@ -136,6 +116,7 @@ class PointHistory:
         shared: bool = False,
         exponent: int | None = None,
         grids: Grids = DEFAULT_GRIDS,
+        bits: int = FIRST_BITS,
         step_sigmas: float = 2.0,
         max_points: int = 30,
         max_bytes: int = 1 << 30,
@@ -149,11 +130,13 @@ class PointHistory:
         shared : bool
             Whether devices can rebuild it; its point is then remembered for ever.
         exponent : int, optional
-            Of the first step; by default `first_exponent`.
+            Of the first step of all tensors; by default each has its own.
         grids : Grids
             What is on the lattice.
+        bits : int
+            How fine the first point is; see `model_steps.first_exponents`.
         step_sigmas : float
-            See `step_exponent`.
+            See `model_steps.next_exponents`.
         max_points, max_bytes : int
             How much to remember: number of older points, and their memory.
 
@@ -164,36 +147,19 @@ class PointHistory:
         """
         if not 0 < step_sigmas < math.inf:
             raise CodecError(f"step_sigmas must be above 0, not {step_sigmas}")
-        if exponent is None:
-            exponent = first_exponent(model, grids)
-        point = publish_model(model, None, exponent, grids)
+        point = initial_point(model, exponent, grids, bits)
         whole = encode_model(point) if shared else b""
         return cls(
             point,
             point if shared else None,
             (),
-            exponent,
+            max(point.exponents, default=0) if exponent is None else exponent,
             step_sigmas,
             max_points,
             max_bytes,
             whole,
             {None: whole} if whole else {},
         )
-
-    def step_exponent(self, model: Arrays) -> int:
-        """Return the exponent of the step that suits a model.
-
-        The power of two nearest to `step_sigmas` deviations (root mean squares) of the
-        model from the current point, over the tensors that have no finer grid, or all
-        if all have. That of the last step if there is nothing to publish.
-        """
-        now = self.current.arrays()
-        specs = _coarse(self.current.layout, self.current.grids)
-        gap = _root_mean_square(
-            np.subtract(model[spec.name], now[spec.name], dtype=np.float64)
-            for spec in specs
-        )
-        return _log2(gap * self.step_sigmas) if gap else self.exponent
 
     def publish(self, model: Arrays, exponent: int | None = None) -> PointHistory:
         """Return the history after a model was published.
@@ -203,7 +169,8 @@ class PointHistory:
         model : mapping of str to ndarray
             The model, of the tensors published before.
         exponent : int, optional
-            The step is ``2^exponent``; by default `step_exponent`.
+            The step is ``2^exponent``; by default what suits the model
+            (`model_steps.next_exponents`), for each tensor.
 
         Raises
         ------
@@ -215,8 +182,13 @@ class PointHistory:
             raise CodecError(
                 "the model has other tensors than the one published before"
             )
-        chosen = self.step_exponent(model) if exponent is None else exponent
-        point = publish_model(model, now, chosen, now.grids)
+        steps: int | list[int]
+        if exponent is None:
+            found, steps = next_exponents(model, now, self.step_sigmas)
+            exponent = self.exponent if found is None else found
+        else:
+            steps = exponent
+        point = publish_model(model, now, steps, now.grids)
         older = (_Older(now, point), *self.older)[: self.max_points]
         room, kept = self.max_bytes, 0
         for entry in older:
@@ -225,7 +197,7 @@ class PointHistory:
                 break
             kept += 1
         return replace(
-            self, current=point, older=older[:kept], exponent=chosen, _frames={}
+            self, current=point, older=older[:kept], exponent=exponent, _frames={}
         )
 
     @cached_property
@@ -264,10 +236,7 @@ class PointHistory:
     def _encode(self, base: bytes | None) -> bytes:
         if base is None:
             return encode_model(self.current)
-        try:
-            change = encode_model(self.current, self.bases[base])
-        except CodecError:
-            return self.frame(None)
+        change = encode_model(self.current, self.bases[base])
         if len(change) < _expected_bytes(self.current) / 2:
             return change
         return min(change, self.frame(None), key=len)
@@ -368,30 +337,6 @@ def _unpack(name: str, state: Arrays, next_: ModelPoint) -> ModelPoint:
 
 def _expected_bytes(point: ModelPoint) -> float:
     """Return about how long a frame of the whole model is, without making it."""
-    bits = 0.0
-    for own in point.points:
-        size = _root_mean_square([own.indices])
-        bits += len(own.indices) * max(0.0, math.log2(size + 2.0**-9) + _GAUSSIAN_BITS)
-    return bits / 8
-
-
-def _coarse(layout: Layout, grids: Grids) -> list[TensorSpec]:
-    """Return the tensors on the model's own grid, or where none is, all on a grid."""
-    _, lossy = grids.split(layout)
-    return [spec for spec in lossy if spec.size >= grids.fine_below] or lossy
-
-
-def _root_mean_square(arrays: Iterable[Array]) -> float:
-    total, count = 0.0, 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for array in arrays:
-            total += float(np.square(array, dtype=np.float64).sum())
-            count += array.size
-    return math.sqrt(total / count) if count else 0.0
-
-
-def _log2(value: float) -> int:
-    """Return the nearest exponent, within what a step may be."""
-    if not 0 < value < math.inf:
-        return _HIGHEST if value else _OF_ZERO
-    return min(max(round(math.log2(value)), _LOWEST), _HIGHEST)
+    scales = [root_mean_square(own.indices) for own in point.points]
+    special = sum(array.nbytes for array in point.special.values())
+    return special + expected_bits(scales, [len(p.indices) for p in point.points]) / 8

@@ -21,6 +21,7 @@ from .positions import (
 )
 from .select import count_kept, require_density, top_k_mask
 from .state import CodecState
+from .values import from_half, half_exponents, to_half
 from .vector import Vector, gather, in_layout_order, scatter, slices
 
 _VALUE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -42,7 +43,9 @@ class TopK(Codec):
     density : float
         Fraction of elements kept, in ``(0, 1]``.
     values : {"float32", "float16"}
-        Precision of the kept values. Magnitudes above 65,504 are refused in float16.
+        Precision of the kept values. Where float16 does not reach, beyond 65,504 or
+        far below its smallest number, a tensor's values are sent with a power of two of
+        their own.
     exact_below : int
         Tensors with fewer elements are sent exactly.
 
@@ -73,16 +76,25 @@ class TopK(Codec):
         sections = pack_exact(arrays, exact)
         if lossy:
             positions, kept = self._largest(arrays, lossy)
-            with np.errstate(over="ignore"):
-                values = kept.astype(_VALUE_DTYPES[self.values])
-            if not np.isfinite(values).all():
-                raise CodecError("topk: an element exceeds the range of float16")
             n = sum(spec.size for spec in lossy)
-            sections += [
-                Section("POS", encode_positions(positions, n)),
-                Section("VAL", values.tobytes()),
-            ]
+            sections.append(Section("POS", encode_positions(positions, n)))
+            sections += self._pack(positions, kept, lossy)
         return sections, {}
+
+    def _pack(
+        self, positions: Positions, kept: Vector, lossy: Sequence[TensorSpec]
+    ) -> list[Section]:
+        """Return the sections of the kept values."""
+        exponents = np.zeros(len(lossy), np.int8)
+        owners = _owners(positions, lossy)
+        if self.values == "float16":
+            exponents = half_exponents(kept, owners, len(lossy))
+        if not exponents.any():
+            return [Section("VAL", kept.astype(_VALUE_DTYPES[self.values]).tobytes())]
+        return [
+            Section("EXP", exponents.tobytes(), itemsize=1),
+            Section("VALX", to_half(kept, exponents[owners]).tobytes()),
+        ]
 
     def _largest(
         self, arrays: Arrays, lossy: Sequence[TensorSpec]
@@ -92,7 +104,7 @@ class TopK(Codec):
         mask = np.empty(len(vector), bool)
         for part in slices(lossy):
             x = vector[part]
-            mask[part] = top_k_mask(x, count_kept(len(x), self.density))
+            mask[part] = top_k_mask(x, count_kept(len(x), self.density)) & (x != 0)
         positions = np.flatnonzero(mask)
         return positions, vector[positions]
 
@@ -105,8 +117,23 @@ class TopK(Codec):
             vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
             packed = reader.section("POS", max_size=max_positions_bytes(len(vector)))
             positions = decode_positions(packed, len(vector))
-            dtype = _VALUE_DTYPES[self.values]
-            data = reader.section("VAL", size=len(positions) * dtype.itemsize)
-            vector[positions] = np.frombuffer(data, dtype)
+            vector[positions] = self._unpack(reader, positions, lossy)
             arrays |= scatter(vector, lossy)
         return in_layout_order(layout, arrays), {}
+
+    def _unpack(
+        self, reader: FrameReader, positions: Positions, lossy: Sequence[TensorSpec]
+    ) -> Vector:
+        dtype = _VALUE_DTYPES[self.values]
+        size = len(positions) * dtype.itemsize
+        if self.values != "float16" or "VALX" not in reader:
+            return np.frombuffer(reader.section("VAL", size=size), dtype).astype("f4")
+        exponents = np.frombuffer(reader.section("EXP", size=len(lossy)), np.int8)
+        values = np.frombuffer(reader.section("VALX", size=size), dtype)
+        return from_half(values, exponents[_owners(positions, lossy)])
+
+
+def _owners(positions: Positions, lossy: Sequence[TensorSpec]) -> Positions:
+    """Return in which tensor each position lies."""
+    ends = [part.stop for part in slices(lossy)]
+    return np.searchsorted(ends, positions, side="right")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+import numpy as np
+
 from .errors import CodecError
 from .layout import FLOAT_DTYPES, Array, Arrays, Layout, TensorSpec, to_dtype
+from .non_finite import is_finite, require_none_new
 
 
 def update_layout(layout: Layout) -> Layout:
@@ -22,10 +27,15 @@ def update_layout(layout: Layout) -> Layout:
 def difference(new: Arrays, old: Arrays) -> dict[str, Array]:
     """Return ``new - old`` for floating-point tensors of `new`, else `new` itself.
 
+    The update is finite. It is 0 where an element of both is the same NaN or infinity,
+    and the new element itself, 0 replaced by the smallest normal number, where only the
+    old one is not finite. A difference beyond the range becomes the largest number.
+
     Raises
     ------
     CodecError
-        If the tensors differ in name or shape.
+        If the tensors differ in name or shape, or `new` has a NaN or infinity that
+        `old` has not.
     """
     _require_same_tensors(new, old)
     update = {}
@@ -33,7 +43,10 @@ def difference(new: Arrays, old: Arrays) -> dict[str, Array]:
         dtype = array.dtype.name
         if dtype in FLOAT_DTYPES:
             wide = to_dtype(_update_dtype(dtype))
-            update[name] = array.astype(wide) - old[name].astype(wide)
+            with np.errstate(over="ignore", invalid="ignore"):
+                a, b = array.astype(wide), old[name].astype(wide)
+                delta = np.asarray(a - b)
+            update[name] = delta if is_finite(delta) else _finite(name, a, b)
         else:
             update[name] = array
     return update
@@ -43,7 +56,8 @@ def apply(old: Arrays, update: Arrays) -> dict[str, Array]:
     """Return the model that `difference` was taken of, to float32 rounding.
 
     A tensor has the dtype of `old` if both it and the update are floating point,
-    else the dtype of the update.
+    else the dtype of the update. An element of `old` that is not finite stays where the
+    update is 0, and becomes the update elsewhere.
 
     Raises
     ------
@@ -55,12 +69,61 @@ def apply(old: Arrays, update: Arrays) -> dict[str, Array]:
     for name, delta in update.items():
         if delta.dtype.name in FLOAT_DTYPES:
             base = old[name]
-            total = base.astype(delta.dtype) + delta
+            with np.errstate(over="ignore", invalid="ignore"):
+                start = base.astype(delta.dtype)
+                total = np.asarray(start + delta)
+            if not is_finite(total):
+                odd = ~np.isfinite(start)
+                total[odd] = np.where(delta == 0, start, delta)[odd]
             keep = base.dtype.name in FLOAT_DTYPES
             model[name] = total.astype(base.dtype, copy=False) if keep else total
         else:
             model[name] = delta
     return model
+
+
+def nonnegative(model: Arrays) -> frozenset[str]:
+    """Return the names of floating-point tensors without negative elements.
+
+    Such as variances; a tensor without elements and one with NaN are not among them.
+    """
+    return frozenset(
+        name
+        for name, array in model.items()
+        if array.dtype.name in FLOAT_DTYPES and array.size and bool((array >= 0).all())
+    )
+
+
+def keep_sign(model: Arrays, names: Collection[str]) -> dict[str, Array]:
+    """Return a model in which the tensors of these names have no negative elements.
+
+    What is negative there becomes 0: it is the rounding of a mean or of a codec, or a
+    server optimiser's momentum, where every model that went into it had none.
+
+    Parameters
+    ----------
+    model : mapping of str to ndarray
+        Not changed.
+    names : collection of str
+        `nonnegative` of all models that were averaged.
+    """
+    return {
+        name: np.maximum(array, array.dtype.type(0))
+        if name in names and bool((array < 0).any())
+        else array
+        for name, array in model.items()
+    }
+
+
+def _finite(name: str, new: Array, old: Array) -> Array:
+    """Return a difference that is finite; see `difference`."""
+    require_none_new({name: new}, {name: old})
+    limits = np.finfo(new.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta = np.clip(new - old, limits.min, limits.max)
+    value = np.where(new == 0, limits.tiny, new)
+    delta = np.where(np.isfinite(old), delta, np.where(np.isfinite(new), value, 0))
+    return delta.astype(new.dtype, copy=False)
 
 
 def _update_dtype(dtype: str) -> str:

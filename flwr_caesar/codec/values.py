@@ -13,6 +13,8 @@ from .vector import Vector
 Half = np.ndarray[Any, np.dtype[np.float16]]
 Bits16 = np.ndarray[Any, np.dtype[np.uint16]]
 
+_LARGEST_HALF, _SMALL_HALF = 65504.0, 2.0**-10
+_ROOM = (2 - 2.0**-10) * 2.0**14  # the largest float16 below 2^15
 _EXPONENT = np.uint32(0x7F800000)
 
 
@@ -31,6 +33,47 @@ def to_float16(x: Vector) -> Half:
     if not np.isfinite(narrow).all():
         raise CodecError("an element exceeds the range of float16, 65504")
     return narrow
+
+
+def half_exponents(x: Vector, owners: Array, tensors: int) -> Array:
+    """Return the power of two with which each tensor's values fit into float16.
+
+    0 where the largest magnitude is from 2^-10 to 65,504, so that what is a sixteenth
+    of it has all the bits of a float16; elsewhere it is scaled to below 2^15.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (k,)
+        Values of all tensors.
+    owners : ndarray of int, shape (k,)
+        To which tensor each belongs.
+    tensors : int
+        How many there are.
+
+    Returns
+    -------
+    ndarray of int8, shape (tensors,)
+        From -127 to 127.
+    """
+    largest = np.zeros(tensors, np.float32)
+    np.maximum.at(largest, owners, np.abs(x))
+    far = (largest > _LARGEST_HALF) | ((largest < _SMALL_HALF) & (largest > 0))
+    exponents = np.clip(np.frexp(largest)[1] - 15, -127, 127)
+    return np.where(far, exponents, 0).astype(np.int8)
+
+
+def to_half(x: Vector, exponents: Array) -> Half:
+    """Return ``x / 2^exponent`` as float16, so that what comes back is finite."""
+    scaled = np.ldexp(x, -exponents.astype(np.int32))
+    half: Half = np.where(exponents == 0, scaled, np.clip(scaled, -_ROOM, _ROOM))
+    return half.astype("<f2")
+
+
+def from_half(values: Half, exponents: Array) -> Vector:
+    """Return ``value * 2^exponent`` as float32; infinite where it is out of range."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide: Vector = np.ldexp(values.astype(np.float32), exponents.astype(np.int32))
+    return wide
 
 
 def to_bfloat16(x: Vector) -> Bits16:

@@ -6,6 +6,7 @@ Written from docs/wire-format.md alone; see `plain_reader`.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from typing import Any
 
 from .plain_correlation import correlation, planes
 from .plain_error_bounded import Memory, error_bounded
+from .plain_lattice import lattice
 from .plain_reader import (
-    DTYPES,
     FLOATS,
+    Decoded,
     Frame,
     Sections,
     Table,
@@ -24,6 +26,9 @@ from .plain_reader import (
     bits,
     f32,
     floats,
+    layout_digest,
+    owners,
+    read_as_they_are,
     read_exact,
     read_frame,
     read_positions,
@@ -32,7 +37,6 @@ from .plain_reader import (
 )
 from .plain_symbols import read_block, read_symbols
 
-Decoded = list[tuple[Tensor, bytes]]
 MASK = (1 << 64) - 1
 BOOKS = {
     1: [0.7978845608],
@@ -64,28 +68,16 @@ class State:
         return struct.pack("<II", zlib.crc32(data), zlib.adler32(data))
 
 
-def table_bytes(table: Table) -> bytes:
-    """Write a tensor table."""
-    data = struct.pack("<I", len(table))
-    for tensor in table:
-        name = tensor.name.encode()
-        data += struct.pack("<H", len(name)) + name
-        data += bytes([DTYPES.index(tensor.dtype), len(tensor.shape)])
-        data += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
-    return data
-
-
-def layout_digest(table: Table) -> bytes:
-    """Return the digest of a tensor table."""
-    return hashlib.sha256(table_bytes(table)).digest()[:16]
-
-
 def decode(
-    data: bytes, state: State | None = None, stale: list[float] | None = None
+    data: bytes,
+    state: State | None = None,
+    stale: list[float] | None = None,
+    base: dict[str, list[float]] | None = None,
 ) -> tuple[Decoded, State]:
     """Return each tensor with its little-endian elements, and the new state.
 
-    `stale` is the lossy vector of the model that a reader of `caesar_model` holds.
+    `stale` is the lossy vector of the model that a reader of `caesar_model` holds,
+    `base` has the elements of the model of which the frame is an update.
     """
     frame = read_frame(data)
     if "TABL" in frame.sections:
@@ -111,6 +103,18 @@ def decode(
             part = vector[at : at + tensor.size]
             content[tensor.name] = b"".join(to_bytes(x, tensor.dtype) for x in part)
             at += tensor.size
+    if frame.flags & 2:
+        content |= read_as_they_are(frame.sections["ASIS"], table)
+    if frame.flags & 4:
+        assert base is not None, "the frame needs the model that it updates"
+        named = bits(frame.sections["RAIS"])
+        for tensor in [tensor for tensor in table if next(named)]:
+            form = {"float32": "f", "float64": "d"}[tensor.dtype]
+            update = struct.unpack(f"<{tensor.size}{form}", content[tensor.name])
+            content[tensor.name] = struct.pack(
+                f"<{tensor.size}{form}",
+                *(max(u, -b) for u, b in zip(update, base[tensor.name], strict=True)),
+            )
     decoded = [(tensor, content[tensor.name]) for tensor in table]
     return decoded, State(table, version + 1 if memory else 0, memory)
 
@@ -150,11 +154,6 @@ def read_vector(
     return read[frame.config["id"]](frame.config, lossy, frame.sections)
 
 
-def owners(lossy: Table) -> list[int]:
-    """Return the number of the tensor that each element lies in."""
-    return [i for i, tensor in enumerate(lossy) for _ in range(tensor.size)]
-
-
 def cast(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
     n = len(owners(lossy))
     if config["dtype"] == "float16":
@@ -184,9 +183,15 @@ def topk(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
     vector = [0.0] * len(owners(lossy))
     positions = read_positions(sections["POS"], len(vector))
     form = {"float32": "f", "float16": "e"}[config["values"]]
-    values = struct.unpack(f"<{len(positions)}{form}", sections["VAL"])
+    scaled = "VALX" in sections
+    values = struct.unpack(
+        f"<{len(positions)}{form}", sections["VALX" if scaled else "VAL"]
+    )
+    owner = owners(lossy)
+    exponents = struct.unpack(f"<{len(lossy)}b", sections["EXP"]) if scaled else ()
     for position, value in zip(positions, values, strict=True):
-        vector[position] = value
+        octaves = exponents[owner[position]] if scaled else 0
+        vector[position] = f32(math.ldexp(value, octaves))
     return vector
 
 
@@ -265,16 +270,6 @@ def qsgd(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
     return vector
 
 
-def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
-    exponent, multiple = struct.unpack_from("<hB", sections["LATT"])
-    indices = read_block(sections["LATT"][3:], lossy)
-    fine = [6 if t.size < config.get("fine_below", 0) else 0 for t in lossy]
-    return [
-        f32(f32(f32(q) * 2.0 ** (exponent - fine[i])) * multiple)
-        for q, i in zip(indices, owners(lossy), strict=True)
-    ]
-
-
 def quantized(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
     owner = owners(lossy)
     vector = [0.0] * len(owner)
@@ -295,67 +290,6 @@ def quantized(config: dict[str, Any], lossy: Table, sections: Sections) -> list[
                 value = f32(scales[i] * 2.0 ** (abs(level) - top))
                 vector[position] = -value if level < 0 else value
     return vector
-
-
-def lattice_point(
-    data: bytes, tensors: Table, base: tuple[int, list[int]] | None
-) -> tuple[int, list[int]]:
-    """Return exponent and indices of a point, given those of its base."""
-    grid, unit, held, digest = struct.unpack_from("<hh8s8s", data)
-    if held == bytes(8):
-        base = grid, [0] * len(owners(tensors))
-    assert base is not None, "the point needs another one"
-    exponent, indices = base
-    finest = min(grid, unit, exponent)
-    found = []
-    for index, d in zip(indices, read_block(data[20:], tensors), strict=True):
-        total = (index << (exponent - finest)) + (d << (unit - finest))
-        assert total % 2 ** (grid - finest) == 0
-        found.append(total >> (grid - finest))
-    body = struct.pack(f"<h{len(found)}i", grid, *found)
-    assert digest == struct.pack("<II", zlib.crc32(body), zlib.adler32(body))
-    return grid, found
-
-
-def model_digest(table: Table, content: dict[str, bytes]) -> bytes:
-    """Return the digest of a model."""
-    data = table_bytes(table) + b"".join(content[tensor.name] for tensor in table)
-    return struct.pack("<II", zlib.crc32(data), zlib.adler32(data))
-
-
-def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
-    """Return each tensor with its little-endian elements, given those of the base."""
-    frame = read_frame(data)
-    assert frame.config.keys() == {"id", "exact_below"}
-    held, digest = struct.unpack("<8s8s", frame.sections["HEAD"])
-    old: dict[str, bytes] = {}
-    if held == bytes(8):
-        table = read_table(frame.sections["TABL"])
-    else:
-        assert base is not None, "the frame needs a base"
-        table = [tensor for tensor, _ in base]
-        old = {tensor.name: content for tensor, content in base}
-        assert held == model_digest(table, old)
-    assert layout_digest(table) == frame.layout
-    least = max(frame.config["exact_below"], 1)
-    lossy = [t for t in table if t.dtype in ("float32", "float64") and t.size >= least]
-    content = read_exact([t for t in table if t not in lossy], frame.sections)
-    for name in content if old else ():
-        content[name] = bytes(
-            a ^ b for a, b in zip(content[name], old[name], strict=True)
-        )
-    if lossy:
-        units = struct.unpack(f"<{len(lossy)}h", frame.sections["UNIT"])
-        changes = iter(read_block(frame.sections["LATT"], lossy))
-        for tensor, unit in zip(lossy, units, strict=True):
-            form = f"<{tensor.size}" + {"float32": "f", "float64": "d"}[tensor.dtype]
-            zeros = bytes(tensor.size * tensor.itemsize)
-            start = struct.unpack(form, old.get(tensor.name, zeros))
-            content[tensor.name] = struct.pack(
-                form, *(value + next(changes) * 2.0**unit for value in start)
-            )
-    assert digest == model_digest(table, content)
-    return [(tensor, content[tensor.name]) for tensor in table]
 
 
 def blocks(n: int) -> Iterator[int]:

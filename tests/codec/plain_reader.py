@@ -8,6 +8,7 @@ is no example of the refusals that section 7 of that page asks for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -47,6 +48,7 @@ class Tensor:
 
 Table = list[Tensor]
 Sections = dict[str, bytes]
+Decoded = list[tuple[Tensor, bytes]]
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Frame:
     state: tuple[int, bytes]
     layout: bytes
     sections: Sections
+    flags: int = 0
 
 
 def read_frame(frame: bytes) -> Frame:
     """Take a frame apart."""
     magic, version, flags, count, header_size = struct.unpack_from("<4sBBHI", frame)
-    assert (magic, version, flags) == (b"CSAR", 1, 0)
+    assert (magic, version) == (b"CSAR", 1)
+    assert flags in (0, 2, 4, 6)
     assert zlib.crc32(frame[:-4]) == struct.unpack("<I", frame[-4:])[0]
     (config_size,) = struct.unpack_from("<H", frame, 56)
     assert header_size == 2 + config_size + 21 * count
@@ -78,7 +82,7 @@ def read_frame(frame: bytes) -> Frame:
         at += stored
     assert at == len(frame) - 4
     state = struct.unpack_from("<I8s", frame, 12)
-    return Frame(config, (state[0], state[1]), frame[40:56], sections)
+    return Frame(config, (state[0], state[1]), frame[40:56], sections, flags)
 
 
 def expand(encoding: int, size: int, data: bytes) -> bytes:
@@ -124,6 +128,41 @@ def read_exact(table: Table, sections: dict[str, bytes]) -> dict[str, bytes]:
                 at = end
         assert at == len(data)
     return content
+
+
+def table_bytes(table: Table) -> bytes:
+    """Write a tensor table."""
+    data = struct.pack("<I", len(table))
+    for tensor in table:
+        name = tensor.name.encode()
+        data += struct.pack("<H", len(name)) + name
+        data += bytes([DTYPES.index(tensor.dtype), len(tensor.shape)])
+        data += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
+    return data
+
+
+def layout_digest(table: Table) -> bytes:
+    """Return the digest of a tensor table."""
+    return hashlib.sha256(table_bytes(table)).digest()[:16]
+
+
+def read_as_they_are(data: bytes, table: Table) -> dict[str, bytes]:
+    """Cut the section ASIS into the tensors that it names."""
+    (count,) = struct.unpack_from("<I", data)
+    named = [table[i] for i in struct.unpack_from(f"<{count}I", data, 4)]
+    content = {}
+    at = 4 + 4 * count
+    for tensor in named:
+        end = at + tensor.size * tensor.itemsize
+        content[tensor.name] = data[at:end]
+        at = end
+    assert at == len(data)
+    return content
+
+
+def owners(lossy: Table) -> list[int]:
+    """Return the number of the tensor that each element lies in."""
+    return [i for i, tensor in enumerate(lossy) for _ in range(tensor.size)]
 
 
 def bits(data: bytes) -> Iterator[int]:

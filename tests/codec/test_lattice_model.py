@@ -172,18 +172,13 @@ def test_a_base_is_believed_to_be_what_its_digest_says_but_the_result_is_not():
     assert model_digest(decoded) == b.digest
     with pytest.raises(StateMismatchError):
         decode_model(frame, a.arrays(), base_digest=b.digest)
-    with pytest.raises(CodecError, match="differs from its digest"):
+    with pytest.raises(CodecError, match=r"from its digest|beyond its type"):
         decode_model(frame, b.arrays(), base_digest=a.digest)
 
 
 def test_what_cannot_be_published_is_refused_by_name():
     good = {"w": np.ones(3, np.float32)}
     point = publish_model(good, None, -8)
-    for value in (np.nan, np.inf):
-        with pytest.raises(CodecError, match="'w'"):
-            publish_model({"w": np.full(3, value, np.float32)}, point, -8)
-    with pytest.raises(CodecError, match="outside"):
-        publish_model({"w": np.full(3, 1e30, np.float32)}, point, -8)
     with pytest.raises(CodecError, match="other tensors"):
         publish_model({"v": good["w"]}, point, -8)
     with pytest.raises(CodecError, match="not on its grid"):
@@ -197,10 +192,12 @@ def test_hostile_frames_are_refused_or_harmless():
     old = publish_model(w, None, -9)
     new = publish_model(moved(w, rng, 0.01), old, -7)
     base, layout = old.arrays(), old.layout
-    frames = [encode_model(new), encode_model(new, old)]
-    for i in range(1500):
+    odd = {**w, "conv": np.full_like(w["conv"], np.inf)} if "conv" in w else w
+    special = publish_model(odd, old, -7)
+    frames = [encode_model(new), encode_model(new, old), encode_model(special, old)]
+    for i in range(2000):
         expected = layout if rng.random() < 0.8 else None
-        kind, hostile = mutate(frames[i % 2], rng)
+        kind, hostile = mutate(frames[i % 3], rng)
         try:
             found = decode_model(
                 hostile, base, expected=expected, max_bytes=2 * layout.nbytes

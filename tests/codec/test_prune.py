@@ -17,7 +17,7 @@ def test_the_share_is_exact_and_global(rate: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = {
         "a": rng.standard_normal((20, 10)).astype(np.float32),
-        "b": (10 * rng.standard_normal((20, 10))).astype(np.float32),
+        "b": (3 * rng.standard_normal((20, 10))).astype(np.float32),
     }
     codec = Prune(prune_rate=rate)
     decoded, _ = codec.decode(codec.encode(model)[0])
@@ -65,3 +65,18 @@ def test_the_cost_on_gaussian_weights(rate: float, bits: float) -> None:
     x = np.random.default_rng(0).standard_normal((1000, 500)).astype(np.float32)
     frame, _ = Prune(prune_rate=rate).encode({"x": x})
     assert 8 * len(frame) / x.size < bits
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-1, 1e1, 1e6])
+def test_a_layer_is_not_pruned_for_its_scale(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    model = {
+        "a": (scale * rng.standard_normal((40, 50))).astype(np.float32),
+        "b": rng.standard_normal((60, 50)).astype(np.float32),
+        "zero": np.zeros((5, 5), np.float32),
+    }
+    codec = Prune(prune_rate=0.5)
+    decoded, _ = codec.decode(codec.encode(model)[0])
+    assert sum(int((x == 0).sum()) for x in decoded.values()) == int(0.5 * 5025)
+    for name in ("a", "b"):
+        assert 0.4 < (decoded[name] == 0).mean() < 0.6

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flwr_caesar.codec import CodecError, StateMismatchError
 from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.lattice_model import Grids, decode_model
-from flwr_caesar.codec.publication import PointHistory, first_exponent, initial_point
+from flwr_caesar.codec.publication import PointHistory, initial_point
 
 from .test_lattice_model import moved, network, same
 
@@ -138,7 +138,8 @@ def test_a_change_larger_than_the_model_is_sent_whole():
     base = history.current.digest
     history = history.publish({"w": np.zeros(N, np.float32)}, exponent=-4)
     assert history.frame(base) is not None
-    history = history.publish({"w": np.full(N, 2.0**20, np.float32)}, exponent=-4)
+    far = rng.normal(0, 2.0**20, N).astype(np.float32)
+    history = history.publish({"w": far}, exponent=-4)
     assert history.frame(base) is history.frame(None)
 
 
@@ -185,7 +186,6 @@ def test_odd_models(model):
     assert same(decode_model(frame, base.arrays()), history.current.arrays())
     again = PointHistory.from_arrays(history.to_arrays())
     assert again.current.digest == history.current.digest
-    assert isinstance(first_exponent(model), int)
 
 
 def test_damaged_states_and_senseless_models_are_refused():
@@ -205,8 +205,6 @@ def test_damaged_states_and_senseless_models_are_refused():
     for name in ("grids", "exponents", "first.exponents"):
         with pytest.raises(CodecError, match="no state"):
             PointHistory.from_arrays({k: v for k, v in state.items() if k != name})
-    with pytest.raises(CodecError, match="'w'"):
-        history.publish({"w": np.full(N, np.nan, np.float32)})
     with pytest.raises(CodecError, match="other tensors"):
         history.publish({"v": models[0]["w"]})
     with pytest.raises(CodecError, match="step_sigmas"):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_caesar.codec import CodecError
+from flwr_caesar.codec import CodecError, ErrorFeedback, inspect_frame
 from flwr_caesar.codec.layout import FLOAT_DTYPES
 from flwr_caesar.codec.topk import TopK
 
@@ -62,12 +62,45 @@ def test_half_precision_values_are_rounded_to_nearest() -> None:
     np.testing.assert_array_equal(decoded["x"], x.astype(np.float16))
 
 
-@pytest.mark.parametrize("value", [65520, -1e30])
-def test_values_beyond_half_precision_are_refused(value: float) -> None:
-    x = np.full(2000, value, np.float32)
-    with pytest.raises(CodecError, match="range of float16"):
-        TopK(values="float16").encode({"x": x})
-    TopK(values="float32").encode({"x": x})
+@pytest.mark.parametrize("scale", [1e-38, 1e-9, 1e-4, 65520, 70_000, 1e30, 3.4e38])
+def test_half_precision_reaches_every_scale(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    x = {
+        "far": (scale * rng.uniform(0.1, 1, 2000)).astype(np.float32),
+        "usual": rng.normal(size=2000).astype(np.float32),
+    }
+    codec = TopK(density=0.1, values="float16")
+    frame, told, _ = codec.encode_decoded(x)
+    decoded, _ = codec.decode(frame)
+    for name, array in x.items():
+        assert bits(told[name]) == bits(decoded[name])
+        kept = decoded[name] != 0
+        assert np.count_nonzero(kept) == 200
+        error = np.abs(decoded[name][kept] / array[kept] - 1)
+        assert error.max() <= 2.0**-10
+    usual, _ = codec.decode(codec.encode({"usual": x["usual"]})[0])
+    assert bits(usual["usual"]) == bits(decoded["usual"])
+
+
+def test_usual_scales_are_sent_as_ever_and_zeros_not_at_all() -> None:
+    x = {"w": np.full(2000, 0.01, np.float32), "frozen": np.zeros(5000, np.float32)}
+    sections = inspect_frame(TopK(values="float16").encode(x)[0]).sections
+    assert set(sections) == {"TABL", "POS", "VAL"}
+    assert sections["VAL"] == 2 * 20
+
+
+def test_what_float16_cannot_hold_arrives_under_error_feedback() -> None:
+    """Two devices count, one of them up to more than 65,504 a round."""
+    codec = ErrorFeedback(TopK(density=0.05, values="float16"))
+    for step in (70_000.0, 1e-12):
+        total, state = 0.0, None
+        for _ in range(4):
+            x = np.zeros((64, 32), np.float32)
+            x[0, 1] = step
+            frame, after = codec.encode({"x": x}, state)
+            total += float(codec.decode(frame, state)[0]["x"][0, 1])
+            state = after
+        assert total == pytest.approx(4 * step, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,25 @@ import pytest
 from flwr_caesar.codec import CodecState, get_codec, inspect_frame, list_codecs
 from flwr_caesar.codec.lattice_model import decode_model
 from flwr_caesar.codec.lattice_point import decode_point
-from flwr_caesar.codec.layout import to_dtype
+from flwr_caesar.codec.layout import TensorSpec, to_dtype
 from flwr_caesar.codec.positions import decode_positions, encode_positions
+from flwr_caesar.codec.small_block import decode_small_block, encode_small_block
 from flwr_caesar.codec.topk import TopK
-from tests.vectors.make import CASES, MODELS, POINT_LAYOUT, POINTS, describe
+from tests.vectors.make import (
+    CASES,
+    FLAGS,
+    MODELS,
+    POINT_LAYOUT,
+    POINTS,
+    STEPS,
+    describe,
+)
 
 from . import (
     plain_codecs,
     plain_correlation,
     plain_error_bounded,
+    plain_lattice,
     plain_reader,
     plain_symbols,
 )
@@ -85,7 +95,7 @@ def test_a_reader_made_from_the_document_agrees(folder: Path) -> None:
         assert_same(folder, describe_plain(decoded), expected)
 
 
-def describe_plain(decoded: plain_codecs.Decoded) -> list[dict[str, Any]]:
+def describe_plain(decoded: plain_reader.Decoded) -> list[dict[str, Any]]:
     return [
         {
             "name": tensor.name,
@@ -97,15 +107,60 @@ def describe_plain(decoded: plain_codecs.Decoded) -> list[dict[str, Any]]:
     ]
 
 
-def test_golden_published_models_decode() -> None:
+@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4)])
+def test_golden_published_models_decode(folder: Path, count: int) -> None:
     model: dict[str, np.ndarray[Any, Any]] | None = None
-    theirs: plain_codecs.Decoded | None = None
-    found = rounds(MODELS)
-    assert len(found) == 3
+    theirs: plain_reader.Decoded | None = None
+    found = rounds(folder)
+    assert len(found) == count
     for frame, expected in found:
         model = decode_model(frame, model)
-        theirs = plain_codecs.lattice_model(frame, theirs)
+        theirs = plain_lattice.lattice_model(frame, theirs)
         assert describe(model) == describe_plain(theirs) == expected
+
+
+@pytest.mark.parametrize("name", ["as-they-are", "raised"])
+def test_golden_frames_with_flags_decode(name: str) -> None:
+    frame = (FLAGS / f"{name}.bin").read_bytes()
+    expected, held = (
+        json.loads((FLAGS / f"{case}.json").read_text(encoding="utf-8"))
+        for case in (name, "base")
+    )
+    base = {
+        tensor["name"]: np.frombuffer(
+            bytes.fromhex(tensor["hex"]), to_dtype(tensor["dtype"])
+        ).reshape(tensor["shape"])
+        for tensor in held
+    }
+    info = inspect_frame(frame)
+    assert info.flags == {"as-they-are": 2, "raised": 4}[name]
+    decoded, _ = get_codec(info.config).decode(frame, finite=False, base=base)
+    assert describe(decoded) == expected
+    numbers = {name: array.reshape(-1).tolist() for name, array in base.items()}
+    theirs, _ = plain_codecs.decode(frame, base=numbers)
+    assert describe_plain(theirs) == expected
+
+
+def test_the_vectors_use_every_form_of_a_lattice() -> None:
+    updates = [
+        plain_reader.read_frame(frame).sections
+        for folder in FOLDERS
+        if folder.parent.name == "lattice"
+        for frame, _ in rounds(folder)
+    ]
+    forms = {
+        tuple(sorted(s.keys() & {"LATT", "LATS", "RICE", "STEP"})) for s in updates
+    }
+    assert forms == {("LATT",), ("RICE",), ("LATS", "STEP"), ("RICE", "STEP")}
+    models = [
+        plain_reader.read_frame(frame).sections
+        for folder in (MODELS, STEPS)
+        for frame, _ in rounds(folder)
+    ]
+    used = set().union(*models)
+    assert used >= {"LATT", "RICE", "HALF", "ASIS"}
+    units = [struct.unpack(f"<{len(s['UNIT']) // 2}h", s["UNIT"]) for s in models]
+    assert any(-(1 << 15) in own for own in units)
 
 
 def test_golden_lattice_points_decode() -> None:
@@ -118,7 +173,7 @@ def test_golden_lattice_points_decode() -> None:
         name = path.stem.replace("point", "expected")
         expected = json.loads((POINTS / f"{name}.json").read_text())
         point = decode_point(data, point, POINT_SPECS)
-        theirs = plain_codecs.lattice_point(data, tensors, theirs)
+        theirs = plain_lattice.lattice_point(data, tensors, theirs)
         for exponent, indices in ((point.exponent, point.indices.tolist()), theirs):
             assert {"exponent": exponent, "indices": indices} == expected
 
@@ -128,6 +183,7 @@ READER = (
     plain_symbols,
     plain_error_bounded,
     plain_correlation,
+    plain_lattice,
     plain_codecs,
 )
 
@@ -228,3 +284,16 @@ def test_the_positions_in_the_document_are_what_we_write() -> None:
     assert encode_positions(np.array([3, 4, 17, 30]), 40) == data
     assert decode_positions(data, 40).tolist() == [3, 4, 17, 30]
     assert plain_reader.read_positions(data, 40) == [3, 4, 17, 30]
+
+
+def test_the_small_block_in_the_document_is_what_we_write() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found = re.search(r"are `((?:[0-9a-f]{2} )+[0-9a-f]{2})`: `b = 3`", text)
+    assert found is not None
+    data = bytes.fromhex(found[1])
+    specs = [TensorSpec("a", "float32", (3,)), TensorSpec("b", "float32", (2,))]
+    tensors = [plain_reader.Tensor(s.name, s.dtype, s.shape) for s in specs]
+    values = [1, -4, 12, 0, 0]
+    assert encode_small_block(np.array(values, np.int32), specs) == data
+    assert decode_small_block(data, specs).tolist() == values
+    assert plain_lattice.read_small_block(data, tensors) == values

@@ -4,7 +4,8 @@ A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
 elements, in layout order). Rounds are decoded in turn, each from the state after the
 last. Published points (`lattice_point`) are no frames, published models
-(`lattice_model`) no codec's frames; both have files of their own.
+(`lattice_model`, `lattice_model_steps`) no codec's frames, and frames with flags
+(`flags`) need more than a state; they have files of their own.
 
     python -m tests.vectors.make
 """
@@ -28,6 +29,7 @@ from flwr_caesar.codec.lattice_model import (
 )
 from flwr_caesar.codec.lattice_point import LatticePoint, encode_point, publish
 from flwr_caesar.codec.layout import DTYPE_CODES, to_dtype
+from flwr_caesar.codec.model_steps import first_exponents, next_exponents
 
 HERE = Path(__file__).parent
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -112,6 +114,26 @@ def persistent(rng: np.random.Generator) -> Arrays:
     """Return elements whose magnitudes last, with signs that do not."""
     size = np.exp(np.random.default_rng(98).normal(0, 1.2, (40, 50)))
     return {"w": (size * rng.normal(0, 1, size.shape)).astype(np.float32)}
+
+
+def unlike(rng: np.random.Generator) -> Arrays:
+    """Return layers of scales far from each other, frozen ones among them."""
+    rows = np.exp(rng.normal(0, 2.5, (40, 1)))
+    arrays = {
+        "weight": rows * rng.laplace(0, 1e-3, (40, 90)),
+        "frozen": np.zeros((30, 40)),
+        "tiny": rng.laplace(0, 1e-12, (40, 45)),
+        "huge": rng.normal(0, 1e9, 250),
+        "bias": rng.normal(0, 1e-9, 40),
+        "still": np.zeros(7),
+    }
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def adapter(rng: np.random.Generator) -> Arrays:
+    """Return a few small tensors beside frozen ones."""
+    arrays = unlike(rng)
+    return {n: arrays[n][:9] if n in ("weight", "tiny") else arrays[n] for n in arrays}
 
 
 def related(step: int) -> Sample:
@@ -201,6 +223,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
         {"id": "topk", "density": 0.1, "values": "float16", **_KERNELS},
         [network],
     ),
+    "topk/scaled-float16": (
+        {"id": "topk", "density": 0.1, "values": "float16", **_LOSSY_ALL},
+        [adapter, adapter],
+    ),
     "topk/unary-gaps": ({"id": "topk", "density": 0.45, **_KERNELS}, [network]),
     "topk/bitmap": ({"id": "topk", "density": 0.45, **_KERNELS}, [last_largest]),
     "topk/complement": ({"id": "topk", "density": 0.9, **_KERNELS}, [network]),
@@ -241,6 +267,18 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "lattice/step": _twice("lattice", step=0.003, **_LOSSY_ALL),
     "lattice/large-integers": _twice("lattice", step=1e-4, **_TINY),
     "lattice/fine": _twice("lattice", rate=2.0, exact_below=0, fine_below=100),
+    "lattice/small": (
+        {"id": "lattice", "rate": 0.3, "exact_below": 0, "fine_below": 100},
+        [network, network],
+    ),
+    "lattice/small-steps": (
+        {"id": "lattice", "rate": 0.3, "exact_below": 0, "fine_below": 100},
+        [adapter, adapter],
+    ),
+    "lattice/steps": (
+        {"id": "lattice", "rate": 0.3, "exact_below": 0, "fine_below": 1024},
+        [unlike, unlike],
+    ),
     "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
     "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
     "prune/eight-bits": _twice("prune", prune_rate=0.5, bits=8, **_TINY),
@@ -359,12 +397,80 @@ def write_models() -> None:
         before = point
 
 
+STEPS = HERE / "lattice_model_steps"
+
+
+def write_model_steps() -> None:
+    """Write published models whose tensors have steps, gaps and forms of their own."""
+    STEPS.mkdir()
+    rng = np.random.default_rng(7)
+    masks = {
+        "mask": np.triu(np.full((9, 9), -np.inf, np.float32), 1),
+        "seen": np.array([np.inf, -np.inf, 0.5], np.float64),
+        "half": rng.normal(0, 1, (20, 11)).astype(np.float16),
+        "brain": rng.normal(0, 1, 90).astype(ml_dtypes.bfloat16),
+        "idle": rng.normal(0, 1, 33).astype(ml_dtypes.bfloat16),
+        "count": np.array([5, 6], np.int16),
+    }
+    w = unlike(rng) | {"zero": np.zeros((40, 40), np.float32)} | masks
+    before: ModelPoint | None = None
+    for i in range(4):
+        if before is not None:
+            for name in ("weight", "tiny", "bias"):
+                w[name] = w[name] * rng.uniform(0.8, 1.2, w[name].shape).astype("f4")
+            w["half"] = (w["half"] * np.float16(1.01)).astype(np.float16)
+            w["brain"] = np.where(np.arange(90) % 9 == i, -w["brain"], w["brain"])
+            w["count"] = w["count"] + np.int16(1)
+        if i == 2:
+            w["seen"] = np.array([1.5, -2.5, 0.5])
+            w["huge"] = w["huge"] * np.float32(1e20)
+        steps = (
+            first_exponents(w, bits=4)
+            if before is None
+            else next_exponents(w, before, 0.5)[1]
+        )
+        point = publish_model(w, before, steps)
+        frame = encode_model(point, before)
+        (STEPS / f"frame-{i}.bin").write_bytes(frame)
+        text = json.dumps(describe(point.arrays()), ensure_ascii=False, indent=1)
+        (STEPS / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
+        before = point
+
+
+FLAGS = HERE / "flags"
+
+
+def write_flags() -> None:
+    """Write a model with what is no number, and an update that is raised to a base."""
+    FLAGS.mkdir()
+    rng = np.random.default_rng(8)
+    model = network(rng) | {"mask": np.array([-np.inf, 0, np.nan], np.float16)}
+    model["wide"] = np.array([1e300, 2.0])
+    codec = get_codec({"id": "topk", "density": 0.1, "exact_below": 0})
+    frame, decoded, _ = codec.encode_decoded(model, finite=False)
+    base = {"var": np.abs(rng.normal(0, 1, 300)).astype("f4"), **network(rng)}
+    update = {"var": -base["var"], **network(rng)}
+    lattice = get_codec({"id": "lattice", "rate": 0.1, "exact_below": 0})
+    raised, told, _ = lattice.encode_decoded(update, base=base, nonnegative={"var"})
+    cases = {"as-they-are": (frame, decoded), "raised": (raised, told)}
+    for name, (data, arrays) in cases.items():
+        (FLAGS / f"{name}.bin").write_bytes(data)
+        text = json.dumps(describe(arrays), ensure_ascii=False, indent=1)
+        (FLAGS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(describe(base), ensure_ascii=False, indent=1)
+    (FLAGS / "base.json").write_text(text + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Write the cases that are missing."""
     if not MODELS.exists():
         write_models()
     if not POINTS.exists():
         write_points()
+    if not STEPS.exists():
+        write_model_steps()
+    if not FLAGS.exists():
+        write_flags()
     for name, (config, samples) in CASES.items():
         folder = HERE / name
         if folder.exists():

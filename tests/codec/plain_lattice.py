@@ -1,0 +1,180 @@
+"""Lattices: updates, points and published models, read without numpy.
+
+Written from docs/wire-format.md alone; see `plain_reader`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+from .plain_reader import (
+    Decoded,
+    Sections,
+    Table,
+    bits,
+    f32,
+    layout_digest,
+    number,
+    owners,
+    read_as_they_are,
+    read_exact,
+    read_frame,
+    read_table,
+    table_bytes,
+)
+from .plain_symbols import read_block
+
+
+def read_small_block(data: bytes, tensors: Table) -> list[int]:
+    """Decode a block without tables."""
+    widths = data[: len(tensors)]
+    present = [
+        (t, b) for t, b in zip(tensors, widths, strict=True) if b != 255 and t.size
+    ]
+    low_bits = sum(t.size * b for t, b in present)
+    split = len(data) - (low_bits + 7) // 8
+    unary = bits(data[len(tensors) : split])
+    low = bits(data[split:])
+    values: dict[str, list[int]] = {}
+    for tensor, _ in present:
+        values[tensor.name] = []
+        for _ in range(tensor.size):
+            quotient = 0
+            while not next(unary):
+                quotient += 1
+            values[tensor.name].append(quotient)
+    for tensor, b in present:
+        for i, quotient in enumerate(values[tensor.name]):
+            u = (quotient << b) + number(low, b)
+            values[tensor.name][i] = -(u + 1) // 2 if u % 2 else u // 2
+    return [v for t in tensors for v in values.get(t.name, [0] * t.size)]
+
+
+def read_integers_of(sections: Sections, tensors: Table, skip: int = 0) -> list[int]:
+    """Decode the integers of tensors from the section that has them."""
+    if "RICE" in sections:
+        return read_small_block(sections["RICE"][skip:], tensors)
+    data = sections["LATS" if "LATS" in sections else "LATT"][skip:]
+    return read_block(data, tensors) if tensors else []
+
+
+def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
+    offsets = [0] * len(lossy)
+    if "STEP" in sections:
+        offsets = list(struct.unpack(f"<{len(lossy)}b", sections["STEP"]))
+    tag = next(t for t in ("RICE", "LATS", "LATT") if t in sections)
+    assert tag == "RICE" or (tag == "LATS") == ("STEP" in sections)
+    exponent, multiple = struct.unpack_from("<hB", sections[tag])
+    kept = [t for t, offset in zip(lossy, offsets, strict=True) if offset != -128]
+    found = iter(read_integers_of(sections, kept, 3))
+    vector = []
+    for tensor, offset in zip(lossy, offsets, strict=True):
+        if offset == -128:
+            vector += [0.0] * tensor.size
+            continue
+        own = exponent + offset
+        own -= 6 if tensor.size < config.get("fine_below", 0) else 0
+        for _ in range(tensor.size):
+            vector.append(f32(f32(f32(next(found)) * 2.0**own) * multiple))
+    return vector
+
+
+def lattice_point(
+    data: bytes, tensors: Table, base: tuple[int, list[int]] | None
+) -> tuple[int, list[int]]:
+    """Return exponent and indices of a point, given those of its base."""
+    grid, unit, held, digest = struct.unpack_from("<hh8s8s", data)
+    if held == bytes(8):
+        base = grid, [0] * len(owners(tensors))
+    assert base is not None, "the point needs another one"
+    exponent, indices = base
+    finest = min(grid, unit, exponent)
+    found = []
+    for index, d in zip(indices, read_block(data[20:], tensors), strict=True):
+        total = (index << (exponent - finest)) + (d << (unit - finest))
+        assert total % 2 ** (grid - finest) == 0
+        found.append(total >> (grid - finest))
+    body = struct.pack(f"<h{len(found)}i", grid, *found)
+    assert digest == struct.pack("<II", zlib.crc32(body), zlib.adler32(body))
+    return grid, found
+
+
+def model_digest(table: Table, content: dict[str, bytes]) -> bytes:
+    """Return the digest of a model."""
+    data = table_bytes(table) + b"".join(content[tensor.name] for tensor in table)
+    return struct.pack("<II", zlib.crc32(data), zlib.adler32(data))
+
+
+def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
+    """Return each tensor with its little-endian elements, given those of the base."""
+    frame = read_frame(data)
+    assert frame.config.keys() == {"id", "exact_below"}
+    held, digest = struct.unpack("<8s8s", frame.sections["HEAD"])
+    old: dict[str, bytes] = {}
+    if held == bytes(8):
+        table = read_table(frame.sections["TABL"])
+    else:
+        assert base is not None, "the frame needs a base"
+        table = [tensor for tensor, _ in base]
+        old = {tensor.name: content for tensor, content in base}
+        assert held == model_digest(table, old)
+    assert layout_digest(table) == frame.layout
+    least = max(frame.config["exact_below"], 1)
+    lossy = [t for t in table if t.dtype in ("float32", "float64") and t.size >= least]
+    exact = [tensor for tensor in table if tensor not in lossy]
+    halves = []
+    if "HALF" in frame.sections:
+        halves = [t for t in exact if t.dtype in ("float16", "bfloat16")]
+    content = read_exact([t for t in exact if t not in halves], frame.sections)
+    for name in content if old else ():
+        content[name] = bytes(
+            a ^ b for a, b in zip(content[name], old[name], strict=True)
+        )
+    if halves:
+        content |= read_halves(frame.sections["HALF"], halves, old)
+    if lossy:
+        units = struct.unpack(f"<{len(lossy)}h", frame.sections["UNIT"])
+        kept = [t for t, unit in zip(lossy, units, strict=True) if unit != -32768]
+        changes = iter(read_integers_of(frame.sections, kept))
+        whole = {}
+        if "ASIS" in frame.sections:
+            whole = read_as_they_are(frame.sections["ASIS"], lossy)
+        for tensor, unit in zip(lossy, units, strict=True):
+            if unit == -32768:
+                same = old.get(tensor.name, bytes(tensor.size * tensor.itemsize))
+                content[tensor.name] = whole.get(tensor.name, same)
+                continue
+            form = f"<{tensor.size}" + {"float32": "f", "float64": "d"}[tensor.dtype]
+            zeros = bytes(tensor.size * tensor.itemsize)
+            start = struct.unpack(form, old.get(tensor.name, zeros))
+            content[tensor.name] = struct.pack(
+                form, *(value + next(changes) * 2.0**unit for value in start)
+            )
+    assert digest == model_digest(table, content)
+    return [(tensor, content[tensor.name]) for tensor in table]
+
+
+def read_halves(data: bytes, tensors: Table, old: dict[str, bytes]) -> dict[str, bytes]:
+    """Return 16-bit tensors by the changes of their ordinals."""
+    size = (len(tensors) + 7) // 8
+    changed = bits(data[:size])
+    kept = [tensor for tensor in tensors if next(changed)]
+    body = data[size + 1 :]
+    changes: list[int] = []
+    if data[size]:
+        changes = read_small_block(body, kept)
+    elif kept:
+        changes = read_block(body, kept)
+    content = {tensor.name: old[tensor.name] for tensor in tensors}
+    at = 0
+    for tensor in kept:
+        words = struct.unpack(f"<{tensor.size}H", old[tensor.name])
+        ordinals = [word if word < 0x8000 else 0x7FFF - word for word in words]
+        moved = [o + changes[at + i] for i, o in enumerate(ordinals)]
+        at += tensor.size
+        content[tensor.name] = struct.pack(
+            f"<{tensor.size}H", *(m if m >= 0 else 0x7FFF - m for m in moved)
+        )
+    return content
