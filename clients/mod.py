@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import INFO
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,9 @@ class CompressionMod:
                 return _answer(
                     msg, plan, received.reply, received.frame, received.state
                 )
-            after, content = part.before(received, _plain(msg, plan, received.model))
+            state = store.prepare(received.state)
+            received = replace(received, state=state, model=state.model)
+            after, content = part.before(received, _plain(msg, plan, state.model))
             watch.decoded()
             if not plan.call_app:
                 store.save(after)
@@ -135,13 +137,13 @@ class CompressionMod:
             if not plan.upload:
                 upload = evaluated(after, header)
             else:
-                key, arrays = _returned(content, received.model)
+                key, arrays = _returned(content, state.model)
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 committed = commit_update(
                     after,
                     header,
-                    arrays if is_model else difference(arrays, received.model),
+                    arrays if is_model else difference(arrays, state.model),
                     codec=codec,
                     new_id=_new_id,
                     error_feedback=plan.error_feedback,

@@ -204,7 +204,7 @@ def test_a_server_killed_while_it_commits_lost_nothing_whole(tmp_path: Path) -> 
 def test_a_second_server_is_refused(tmp_path: Path) -> None:
     with (
         SqliteLedger(tmp_path),
-        pytest.raises(StateError, match="another process uses"),
+        pytest.raises(StateError, match=r"another process .* uses"),
     ):
         SqliteLedger(tmp_path)
     SqliteLedger(tmp_path).close()
