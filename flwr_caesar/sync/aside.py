@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import time
+from collections.abc import Iterable
 from logging import WARNING
 from pathlib import Path
 
@@ -24,20 +26,45 @@ def is_aside(name: str) -> bool:
     return bool(_ASIDE.fullmatch(name))
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, *, copy: bool = False) -> Path:
     """Rename a damaged file or folder, and return what it is called now.
+
+    Parameters
+    ----------
+    path : Path
+        What is damaged.
+    copy : bool
+        Whether to copy a file instead, where something must stay in its place.
 
     Raises
     ------
     OSError
-        If it cannot be renamed; it is as it was then.
+        If it cannot be kept; it is as it was then.
     """
     kept = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    os.rename(path, kept)
-    sync_folder(path.parent)
-    for old in oldest_aside(path.parent)[:-MOST_KEPT]:
-        if old != kept:
-            remove_aside(old)
+    if copy:
+        shutil.copyfile(path, kept)
+        shutil.copymode(path, kept)
+    else:
+        os.rename(path, kept)
+    _keep_newest(path.parent)
+    return kept
+
+
+def set_files_aside(folder: Path, what: str, files: Iterable[Path]) -> Path:
+    """Move files, those that are there, to a new folder; return it.
+
+    Raises
+    ------
+    OSError
+        If they cannot be moved.
+    """
+    kept = folder / f"{what}.damaged-{time.time_ns()}"
+    kept.mkdir(mode=0o700)
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(file, kept / file.name)
+    _keep_newest(folder)
     return kept
 
 
@@ -62,3 +89,9 @@ def remove_aside(path: Path) -> bool:
         log(WARNING, "Could not remove %s: %s", path, err)
         return False
     return True
+
+
+def _keep_newest(folder: Path) -> None:
+    sync_folder(folder)
+    for old in oldest_aside(folder)[:-MOST_KEPT]:
+        remove_aside(old)

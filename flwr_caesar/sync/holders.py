@@ -9,12 +9,13 @@ _LOCKS = Path("/proc/locks")
 _COLUMNS = 8
 
 
-def holders(*paths: Path) -> str:
+def holders(*paths: Path, but: int = 0) -> str:
     """Return who else has locked one of these files, as `` (12, backup)``.
 
     Read from ``/proc/locks`` (proc_locks(5)), as opening a file and closing it again
     would drop every POSIX lock that this process has on it. Empty where Linux does not
-    tell, as for a process in another container.
+    tell, as for a process in another container. A process with the id `but` is left
+    out.
     """
     inodes = set()
     for path in paths:
@@ -32,7 +33,7 @@ def holders(*paths: Path) -> str:
         words = line.split()
         if len(words) == _COLUMNS and words[5].rpartition(":")[2] in inodes:
             found.add(int(words[4]))
-    named = [_name(pid) for pid in sorted(found) if pid > 0]
+    named = [_name(pid) for pid in sorted(found - {but}) if pid > 0]
     return f" ({'; '.join(named)})" if named else ""
 
 
