@@ -35,7 +35,7 @@ from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
-from flwr_caesar.sync.strategy_state import StrategyState, capture, restore
+from flwr_caesar.sync.strategy_state import Learned, StrategyState
 from flwr_caesar.transport import (
     RECORD_KEY,
     Plan,
@@ -171,6 +171,7 @@ class FramedStrategy(StrategyWrapper):
         self._checkpoint: str | PathLike[str] | None = options.get("checkpoint")
         self._ledger: LedgerStore = MemoryLedger()
         self._session: ServerSession | None = None
+        self._learned: Learned | None = None
         self._model: ArrayRecord | None = None
         self._headers: dict[int, DownloadHeader] = {}
         self._plans: dict[int, DevicePlan] = {}
@@ -201,6 +202,7 @@ class FramedStrategy(StrategyWrapper):
             If a privacy accountant would begin anew after the checkpoint.
         """
         self._layout = Layout.of(record_to_arrays(initial_arrays))
+        self._learned = self._learned or Learned(self.strategy)
         with ExitStack() as stack:
             if self._checkpoint is not None:
                 ledger = stack.enter_context(SqliteLedger(self._checkpoint))
@@ -211,7 +213,7 @@ class FramedStrategy(StrategyWrapper):
                     initial_arrays = arrays_to_record(checkpoint.model)
                     self._rounds_before = checkpoint.round
                     if checkpoint.strategy is not None:
-                        restore(self.strategy, checkpoint.strategy)
+                        self._learned.restore(checkpoint.strategy)
                     if checkpoint.wrapper is not None:
                         self._restore(checkpoint.wrapper)
                     log(INFO, "Resumed after round %d", checkpoint.round)
@@ -379,7 +381,7 @@ class FramedStrategy(StrategyWrapper):
             Checkpoint(
                 server_round,
                 record_to_arrays(arrays),
-                capture(self.strategy),
+                self._learned.capture() if self._learned else None,
                 self._capture(),
             ),
         )
