@@ -214,6 +214,7 @@ class FramedStrategy(StrategyWrapper):
                     self._rounds_before = checkpoint.round
                     if checkpoint.strategy is not None:
                         self._learned.restore(checkpoint.strategy)
+                    self._memory.from_state(checkpoint.uploads)
                     if checkpoint.wrapper is not None:
                         self._restore(checkpoint.wrapper)
                     log(INFO, "Resumed after round %d", checkpoint.round)
@@ -383,6 +384,7 @@ class FramedStrategy(StrategyWrapper):
                 record_to_arrays(arrays),
                 self._learned.capture() if self._learned else None,
                 self._capture(),
+                self._memory.to_state(),
             ),
         )
 
