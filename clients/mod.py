@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import INFO
 from typing import Any
 
@@ -114,8 +114,10 @@ class CompressionMod:
                 return _answer(
                     msg, plan, received.reply, received.frame, received.state
                 )
+            state = store.prepare(received.state)
+            received = replace(received, state=state, model=state.model)
             after, content = method.before(
-                received, as_plain(msg.content, plan, received.model)
+                received, as_plain(msg.content, plan, state.model)
             )
             watch.decoded()
             if not plan.call_app:
@@ -133,13 +135,13 @@ class CompressionMod:
             if not plan.upload:
                 upload = evaluated(after, header)
             else:
-                key, arrays = trained_model(content, received.model, plan.record)
+                key, arrays = trained_model(content, state.model, plan.record)
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 committed = commit_update(
                     after,
                     header,
-                    arrays if is_model else difference(arrays, received.model),
+                    arrays if is_model else difference(arrays, state.model),
                     codec=codec,
                     new_id=_new_id,
                     error_feedback=plan.error_feedback,

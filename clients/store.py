@@ -10,6 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from flwr_caesar.sync.context_store import ContextStore
+from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.folder import FolderStore, default_state_dir
 from flwr_caesar.sync.state import DeviceStore
 
@@ -25,6 +26,11 @@ def open_store(context: Context) -> Iterator[DeviceStore]:
     simulation, else a folder below the user's state directory, one for each
     ``partition-id``. SuperNodes that share a machine and have neither need a
     ``state-dir`` each.
+
+    Raises
+    ------
+    StateError
+        If there is no ``state-dir`` and this user has no home directory.
     """
     chosen = context.node_config.get("state-dir")
     if chosen == IN_CONTEXT or (chosen is None and _is_simulated()):
@@ -42,4 +48,10 @@ def _is_simulated() -> bool:
 def _default(context: Context) -> Path:
     partition = context.node_config.get("partition-id")
     name = "device" if partition is None else f"partition-{partition}"
-    return default_state_dir() / name
+    try:
+        return default_state_dir() / name
+    except RuntimeError as err:
+        raise StateError(
+            "this user has no home directory to keep the device's state in; give the "
+            "SuperNode a state-dir in its node config"
+        ) from err

@@ -25,7 +25,7 @@ from flwr.supercore import log
 from flwr_caesar.codec import CodecError
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.sync.ledger import SqliteLedger
-from flwr_caesar.sync.strategy_state import StrategyState, capture, restore
+from flwr_caesar.sync.strategy_state import Learned
 from flwr_caesar.transport import (
     EVALUATE,
     FRAME_STYPE,
@@ -150,6 +150,7 @@ class CompressedStrategy(Strategy):
         self._phase = Phase("", 0)
         self._rounds_before = 0
         self._failed_rounds = 0
+        self._learned: Learned | None = None
         self._grid: StreamingGrid | None = None
         self._timeout = 0.0
 
@@ -314,6 +315,7 @@ class CompressedStrategy(Strategy):
     def _resume(self, stack: ExitStack, initial: ArrayRecord) -> ArrayRecord:
         """Open the checkpoint if there is one; return the model to start from."""
         exchange, self._rounds_before = self._exchange, 0
+        self._learned = self._learned or Learned(self.strategy)
         begun = exchange.begin(record_to_arrays(initial))
         folder = self._options.checkpoint
         if folder is None:
@@ -326,9 +328,8 @@ class CompressedStrategy(Strategy):
         require_no_accountant(self.strategy)
         self._rounds_before = checkpoint.round
         if checkpoint.strategy is not None:
-            restore(self.strategy, checkpoint.strategy)
-        if checkpoint.wrapper is not None:
-            exchange.restore(checkpoint.wrapper, ledger)
+            self._learned.restore(checkpoint.strategy)
+        exchange.restore(checkpoint, ledger)
         log(INFO, "Resumed after round %d", checkpoint.round)
         return widened_record(checkpoint.model)
 
@@ -441,9 +442,9 @@ class CompressedStrategy(Strategy):
         if self.method is not None and phase.requests:
             outcome = self.method.after(phase, self._exchange.present(phase))
             self._exchange.note(outcome)
-        inner, wrapper = StrategyState(), StrategyState()
-        if model is not None and self._options.checkpoint is not None:
-            inner, wrapper = capture(self.strategy), self._exchange.state()
+        inner, wrapper = None, None
+        if model is not None and self._learned and self._options.checkpoint is not None:
+            inner, wrapper = self._learned.capture(), self._exchange.state()
         self._exchange.close(phase, model, inner=inner, wrapper=wrapper)
         for node_id, record in phase.records.items() if phase.is_train else ():
             answered = node_id in phase.faults or not record.dropped

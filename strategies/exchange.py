@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays, to_dtype
+from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import record_nbytes
@@ -101,10 +102,14 @@ class Exchange(ABC):
         phase: Phase,
         model: ArrayRecord | None,
         *,
-        inner: StrategyState,
-        wrapper: StrategyState,
+        inner: StrategyState | None,
+        wrapper: StrategyState | None,
     ) -> None:
-        """Commit a phase, after which the model is `model`; `None`: as before."""
+        """Commit a phase, after which the model is `model`; `None`: as before.
+
+        `inner` and `wrapper` are what the inner strategy and the method learned; `None`
+        without a checkpoint.
+        """
 
     def withdraw(self, node_id: int, reason: str) -> None:  # noqa: B027
         """Learn that a reply, read or not, is not used."""
@@ -120,8 +125,8 @@ class Exchange(ABC):
         """Return what a restarted server needs."""
         return StrategyState()
 
-    def restore(self, state: StrategyState, ledger: LedgerStore) -> None:  # noqa: B027
-        """Go on from what `state` returned."""
+    def restore(self, checkpoint: Checkpoint, ledger: LedgerStore) -> None:  # noqa: B027
+        """Go on from what `close` committed, but for the inner strategy's part."""
 
     def weight_of(self, phase: Phase, content: RecordDict) -> float:
         """Return the weight of a reply; see `read_weight`."""

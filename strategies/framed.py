@@ -226,8 +226,8 @@ class FrameExchange(Exchange):
         phase: Phase,
         model: ArrayRecord | None,
         *,
-        inner: StrategyState,
-        wrapper: StrategyState,
+        inner: StrategyState | None,
+        wrapper: StrategyState | None,
     ) -> None:
         """See `Exchange.close`."""
         session = self.session
@@ -242,16 +242,24 @@ class FrameExchange(Exchange):
         self._take(model)
         session.close_phase(
             self.method.downlink.version,
-            Checkpoint(phase.server_round, record_to_arrays(model), inner, wrapper),
+            Checkpoint(
+                phase.server_round,
+                record_to_arrays(model),
+                inner,
+                wrapper,
+                self.memory.to_state() if inner is not None else {},
+            ),
         )
 
     def state(self) -> StrategyState:
         """See `Exchange.state`."""
         return self.method.state()
 
-    def restore(self, state: StrategyState, ledger: LedgerStore) -> None:
+    def restore(self, checkpoint: Checkpoint, ledger: LedgerStore) -> None:
         """See `Exchange.restore`."""
-        self.method.restore(state, ledger.facts())
+        self.memory.from_state(checkpoint.uploads)
+        if checkpoint.wrapper is not None:
+            self.method.restore(checkpoint.wrapper, ledger.facts())
 
     def _session_at(self, model: ArrayRecord) -> ServerSession:
         """Return the session, at the model that is to be sent."""

@@ -122,8 +122,8 @@ class PlainExchange(Exchange):
         phase: Phase,
         model: ArrayRecord | None,
         *,
-        inner: StrategyState,
-        wrapper: StrategyState,
+        inner: StrategyState | None,
+        wrapper: StrategyState | None,
     ) -> None:
         """See `Exchange.close`."""
         if model is None:

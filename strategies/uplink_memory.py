@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from logging import WARNING
 
-from flwr_caesar.codec import CodecState
+import numpy as np
+from flwr.supercore import log
+
+from flwr_caesar.codec import CodecError, CodecState, Layout
 from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.sync.strategy_state import StrategyState
+
+CHECKPOINT_BYTES = 64 << 20
+"""Most bytes of a checkpoint; a device left out sends one update without prediction."""
+
+_LAYOUT = "layout"
+_ARRAYS = "arrays/"
 
 
 class UplinkMemory:
@@ -102,6 +113,47 @@ class UplinkMemory:
         state = self._states.pop(device, None)
         if state is not None:
             self._nbytes -= _nbytes(state)
+
+    def to_state(self, max_bytes: int = CHECKPOINT_BYTES) -> dict[str, StrategyState]:
+        """Return the states of the devices heard last, by device, for a checkpoint.
+
+        Parameters
+        ----------
+        max_bytes : int
+            Of all together.
+        """
+        kept: dict[str, StrategyState] = {}
+        for device, state in reversed(self._states.items()):
+            max_bytes -= _nbytes(state)
+            if max_bytes < 0:
+                break
+            layout = np.frombuffer(state.layout.to_bytes(), np.uint8)
+            arrays = {_ARRAYS + name: array for name, array in state.arrays.items()}
+            kept[device] = StrategyState(
+                {"version": state.version, "digest": state.digest.hex()},
+                {_LAYOUT: layout, **arrays},
+            )
+        return dict(reversed(kept.items()))
+
+    def from_state(self, states: Mapping[str, StrategyState]) -> None:
+        """Remember what `to_state` returned; what is damaged is left out, and said."""
+        for device, kept in states.items():
+            arrays = dict(kept.arrays)
+            try:
+                layout = Layout.from_bytes(arrays.pop(_LAYOUT).tobytes())
+                shared = {
+                    name.removeprefix(_ARRAYS): array for name, array in arrays.items()
+                }
+                state = CodecState(layout, int(kept.tree["version"]), shared)
+                if state.digest.hex() != kept.tree["digest"]:
+                    raise ValueError("it has another digest")
+            except (CodecError, KeyError, TypeError, ValueError) as err:
+                log(WARNING, "Forgot what uploads of %s build on: %r", device, err)
+                continue
+            self.forget(device)
+            if self._make_room(_nbytes(state)):
+                self._states[device] = state
+                self._nbytes += _nbytes(state)
 
     def _make_room(self, size: int) -> bool:
         if size > self._max_bytes:

@@ -1,49 +1,35 @@
-"""Arrays in safetensors files that are on the disk when a call returns.
+"""Files of arrays that are on the disk when a call returns, and whole when they load.
 
-The format is https://github.com/huggingface/safetensors, whose own writer copies all
-arrays once more and whose numpy reader lacks bfloat16. Tensors keep their order in the
-header; their data is sorted by item size, so that every array is aligned.
+A file is never changed: what is new gets a name of its own. Links are not followed.
 """
 
 from __future__ import annotations
 
-import json
+import mmap
 import os
 import re
-import struct
-import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.codec.layout import Array, Arrays
 
-from .errors import DamagedStateError, StateError
+from .errors import DamagedStateError
+from .tensors import (
+    BLOCK_BYTES,
+    LENGTH_BYTES,
+    Chunk,
+    TensorTable,
+    checksum,
+    head_bytes,
+    to_chunks,
+)
 
-_CODES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "uint16": "U16",
-    "int16": "I16",
-    "uint32": "U32",
-    "int32": "I32",
-    "uint64": "U64",
-    "int64": "I64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-}
-_NAMES = {code: name for name, code in _CODES.items()}
-_METADATA = "__metadata__"
-_ROW_BYTES = 1 << 13
-_BLOCK_ROWS = 128
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|tmp)")
-Chunk = memoryview | bytes
 
 
 @dataclass(frozen=True)
@@ -82,100 +68,20 @@ class StoredFile:
         """Return the row of a manifest."""
         return [self.name, self.size, self.checksum]
 
+    def holds(self, chunks: Collection[Chunk]) -> bool:
+        """Whether these bytes are the file's."""
+        size = sum(memoryview(chunk).nbytes for chunk in chunks)
+        return size == self.size and checksum(chunks) == self.checksum
+
 
 def fresh_name(kind: str, suffix: str = "safetensors") -> str:
     """Return a file name that was never used; `kind` is in lower case letters."""
     return f"{kind}-{os.urandom(8).hex()}.{suffix}"
 
 
-def checksum(chunks: Iterable[Chunk]) -> int:
-    """Return a checksum of bytes in pieces, at the speed of memory.
-
-    Each block of a piece is a matrix of 64-bit words; the sums of its rows and of its
-    columns go into a CRC-32, and so do the bytes left over. Any change to a single
-    word, a torn page and two swapped words change it. Where a long piece begins and
-    ends counts.
-    """
-    crc = 0
-    for chunk in chunks:
-        words, rest = divmod(memoryview(chunk).nbytes, _ROW_BYTES)
-        end = words * _ROW_BYTES
-        if words:
-            matrix = np.frombuffer(chunk, "<u8", end // 8).reshape(words, -1)
-            for start in range(0, words, _BLOCK_ROWS):
-                block = matrix[start : start + _BLOCK_ROWS]
-                crc = zlib.crc32(block.sum(axis=1).data, crc)
-                crc = zlib.crc32(block.sum(axis=0).data, crc)
-        if rest:
-            crc = zlib.crc32(memoryview(chunk)[end:], crc)
-    return crc
-
-
-def to_chunks(arrays: Arrays) -> list[Chunk]:
-    """Return the bytes of a safetensors file of `arrays`, without copying them.
-
-    Raises
-    ------
-    StateError
-        If a name or dtype cannot be stored.
-    """
-    header: dict[str, Any] = {}
-    rows: list[tuple[int, str, Array]] = []
-    for name, array in arrays.items():
-        dtype = array.dtype.name
-        if dtype not in _CODES or name == _METADATA:
-            raise StateError(f"an array {name!r} of dtype {dtype} cannot be kept")
-        header[name] = {"dtype": _CODES[dtype], "shape": list(array.shape)}
-        flat = np.ascontiguousarray(array, to_dtype(dtype)).reshape(-1)
-        rows.append((flat.itemsize, name, flat.view(np.uint8)))
-    rows.sort(key=lambda row: -row[0])
-    offset = 0
-    for _, name, raw in rows:
-        header[name]["data_offsets"] = [offset, offset + raw.nbytes]
-        offset += raw.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return [struct.pack("<Q", len(text)) + text, *(raw.data for _, _, raw in rows)]
-
-
-def from_bytes(data: Array) -> tuple[dict[str, Array], list[Chunk]]:
-    """Return the arrays of a safetensors file as views, and the file's chunks.
-
-    Parameters
-    ----------
-    data : ndarray, shape (size,), uint8
-        The whole file.
-
-    Raises
-    ------
-    DamagedStateError
-        If it is malformed.
-    """
-    try:
-        (length,) = struct.unpack("<Q", data[:8].tobytes())
-        start = 8 + length
-        header = json.loads(data[8:start].tobytes())
-        arrays = {}
-        pieces = []
-        for name, row in header.items():
-            begin, end = row["data_offsets"]
-            raw = data[start + begin : start + end]
-            if begin < 0 or raw.size != end - begin:
-                raise DamagedStateError(f"array {name!r} is cut off")
-            dtype = to_dtype(_NAMES[row["dtype"]])
-            arrays[name] = raw.view(dtype).reshape(row["shape"])
-            pieces.append((begin, raw.data))
-    except (
-        struct.error,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as err:
-        raise DamagedStateError(f"not what was written: {err!r}") from err
-    pieces.sort(key=lambda piece: piece[0])
-    return arrays, [data[:start].data, *(raw for _, raw in pieces)]
+def is_fresh_name(name: str) -> bool:
+    """Whether a name is one of `fresh_name`'s."""
+    return bool(_OURS.fullmatch(name))
 
 
 def write_durably(path: Path, chunks: Collection[Chunk]) -> StoredFile:
@@ -204,32 +110,69 @@ def write_arrays(folder: Path, kind: str, arrays: Arrays) -> StoredFile:
 
 
 def read_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:
-    """Read arrays back.
+    """Read arrays back, into memory.
 
     Raises
     ------
     DamagedStateError
-        If the file is not what was written.
+        If the file is not there, or its bytes were read and are not what was written.
+    OSError
+        If it cannot be read, which says nothing of what it holds.
+    """
+    with _opened(folder, stored) as fd:
+        data = np.empty(stored.size, np.uint8)
+        _fill(fd, 0, data.data)
+        start = data[:LENGTH_BYTES].tobytes()
+        head = data[: head_bytes(start, stored.size)].tobytes()
+        table = TensorTable.parse(head, stored.size)
+        chunks: list[Chunk] = [
+            head,
+            *(data[begin:end].data for begin, end in table.spans()),
+        ]
+        if checksum(chunks) != stored.checksum:
+            raise DamagedStateError("it has the wrong checksum")
+    return table.views(data)
+
+
+def map_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:
+    """Return the arrays of a file as memory that is read from it when it is used.
+
+    The file is read once, a block at a time, to see that it is whole. The arrays can be
+    changed; the file does not. They stay valid after the file is removed.
+
+    Raises
+    ------
+    DamagedStateError, OSError
+        As `read_arrays`.
+    """
+    with _opened(folder, stored) as fd:
+        start = _read(fd, 0, min(LENGTH_BYTES, stored.size))
+        head = _read(fd, 0, head_bytes(start, stored.size))
+        table = TensorTable.parse(head, stored.size)
+        if checksum(_blocks(fd, table), checksum([head])) != stored.checksum:
+            raise DamagedStateError("it has the wrong checksum")
+        mapped = mmap.mmap(fd, stored.size, access=mmap.ACCESS_COPY)
+    return table.views(np.frombuffer(mapped, np.uint8))
+
+
+def read_small(path: Path, *, most: int) -> bytes:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    DamagedStateError
+        If it has more than `most`.
     OSError
         If it cannot be read.
     """
-    with open(folder / stored.name, "rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_size != stored.size:
-            raise DamagedStateError(f"{stored.name} is torn")
-        data = np.empty(stored.size, np.uint8)
-        filled = 0
-        while filled < stored.size:
-            count = file.readinto(data[filled:].data)
-            if not count:
-                raise DamagedStateError(f"{stored.name} is torn")
-            filled += count
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        arrays, chunks = from_bytes(data)
-    except DamagedStateError as err:
-        raise DamagedStateError(f"{stored.name}: {err}") from err
-    if checksum(chunks) != stored.checksum:
-        raise DamagedStateError(f"{stored.name} has the wrong checksum")
-    return arrays
+        size = os.fstat(fd).st_size
+        if size > most:
+            raise DamagedStateError(f"{path.name} has {size} bytes")
+        return _read(fd, 0, size)
+    finally:
+        os.close(fd)
 
 
 def replace_durably(folder: Path, name: str, data: bytes) -> None:
@@ -256,5 +199,48 @@ def remove_others(folder: Path, keep: Iterable[str]) -> None:
     """Remove files that this module wrote to a folder, but those in `keep`."""
     kept = set(keep)
     for entry in os.scandir(folder):
-        if _OURS.fullmatch(entry.name) and entry.name not in kept:
+        if is_fresh_name(entry.name) and entry.name not in kept:
             os.unlink(entry.path)
+
+
+@contextmanager
+def _opened(folder: Path, stored: StoredFile) -> Iterator[int]:
+    """Open a file that must be there; say its name in what is wrong with it."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(folder / stored.name, flags)
+        try:
+            if os.fstat(fd).st_size != stored.size:
+                raise DamagedStateError("it is torn")
+            yield fd
+        finally:
+            os.close(fd)
+    except FileNotFoundError as err:
+        raise DamagedStateError(f"{stored.name} is missing") from err
+    except DamagedStateError as err:
+        raise DamagedStateError(f"{stored.name}: {err}") from err
+
+
+def _blocks(fd: int, table: TensorTable) -> Iterator[memoryview]:
+    """Read the arrays of a file, always into the same block."""
+    block = memoryview(bytearray(BLOCK_BYTES))
+    for begin, end in table.spans():
+        for offset in range(begin, end, BLOCK_BYTES):
+            part = block[: min(BLOCK_BYTES, end - offset)]
+            _fill(fd, offset, part)
+            yield part
+
+
+def _read(fd: int, offset: int, size: int) -> bytes:
+    data = bytearray(size)
+    _fill(fd, offset, memoryview(data))
+    return bytes(data)
+
+
+def _fill(fd: int, offset: int, buffer: memoryview) -> None:
+    filled = 0
+    while filled < buffer.nbytes:
+        count = os.preadv(fd, [buffer[filled:]], offset + filled)
+        if not count:
+            raise DamagedStateError("it is torn")
+        filled += count

@@ -4,39 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
-import stat
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any
 
 from flwr.supercore import log
 
+from flwr_caesar.codec.layout import Arrays
+
+from .aside import is_aside, oldest_aside, remove_aside, set_aside
 from .errors import DamagedStateError, StateError
 from .files import (
     StoredFile,
-    checksum,
-    read_arrays,
+    fresh_name,
+    map_arrays,
+    read_small,
     remove_others,
     replace_durably,
     sync_folder,
-    to_chunks,
-    write_arrays,
+    write_durably,
 )
 from .lock import FileLock
-from .packing import describe, pack_memory, restore, seal, unseal
+from .packing import MAX_MANIFEST_BYTES, describe, pack_memory, restore, seal, unseal
+from .private import require_private
 from .state import DeviceState
+from .tensors import to_chunks
 
 MANIFEST = "state.json"
-_MAX_MANIFEST_BYTES = 1 << 20
 _LINEAGE = re.compile(r"[0-9a-f]{16}")
 _LOCK = re.compile(r"[0-9a-f]{16}\.lock")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_MODEL = "model/"
+_PROBE_BYTES = 4096
+_ADVICE = {
+    errno.ENOSPC: "free some space or point state-dir to another disk",
+    errno.EDQUOT: "free some space or point state-dir to another disk",
+    errno.EROFS: "make the folder writable or point state-dir to one that is",
+    errno.EACCES: "make the folder writable or point state-dir to one that is",
+    errno.EPERM: "make the folder writable or point state-dir to one that is",
+    errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",
+    errno.ENFILE: "this machine has too many files open",
+    errno.ENOMEM: "this machine has no memory left",
+    errno.EEXIST: "remove what is there or point state-dir to a folder",
+    errno.ENOTDIR: "remove what is there or point state-dir to a folder",
+    errno.ELOOP: "replace the link by what it points to",
+}
 
 
 def default_state_dir() -> Path:
@@ -48,26 +63,31 @@ def default_state_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class _Saved:
-    state: DeviceState
+class _Files:
+    """The files of a state; the memory is all of it but the model."""
+
     model: StoredFile
-    memory: StoredFile
+    memory: StoredFile | None = None
+
+    def names(self) -> list[str]:
+        return [file.name for file in (self.model, self.memory) if file]
 
 
 class FolderStore:
     """Keeps each lineage's state in a sub-folder; the manifest is the commit point.
 
-    A lineage is locked from the first `load` or `save` until `close`. The manifest
-    carries the sub-folder's inode number and a hash of the machine's id, so a copy of
-    a folder is not taken for the device that it was copied from.
+    A lineage is locked from the first `load`, `prepare` or `save` until `close`. The
+    folder says nothing of where it is: a device whose disk is moved, or whose system
+    is made anew at each boot, stays itself, and of two copies the server finds the
+    second by what it has sent (docs/sync.md).
 
     Parameters
     ----------
     root : path, optional
         The state folder of one device; `default_state_dir` if not given.
     max_bytes : int
-        What all lineages may take; beyond it `save` evicts the other lineages, the
-        longest unused first. The lineage that is saved is always kept.
+        What all lineages may take; beyond it, what is damaged and the other lineages
+        are evicted, the longest unused first. The lineage in use is always kept.
     lock_seconds : float
         How long to wait for another process to let go of a lineage.
     """
@@ -83,7 +103,7 @@ class FolderStore:
         self._max_bytes = max_bytes
         self._lock_seconds = lock_seconds
         self._locks: dict[str, FileLock] = {}
-        self._saved: dict[str, _Saved] = {}
+        self._files: dict[str, _Files] = {}
 
     def __enter__(self) -> FolderStore:
         return self
@@ -96,46 +116,84 @@ class FolderStore:
         for lock in self._locks.values():
             lock.release()
         self._locks.clear()
-        self._saved.clear()
+        self._files.clear()
 
     def load(self, lineage: int) -> DeviceState | None:
-        """Return the state of a lineage; `None`, with a log line, if unusable.
+        """Return the state of a lineage; `None` if there is none.
+
+        State that is damaged is put aside and said so in the log, and is none.
 
         Raises
         ------
         StateError
-            If another process uses it, or others could read or change the folder.
+            If it cannot be read now, another process uses it, or others could change
+            the folder. It is as it was.
         """
         name = _folder_name(lineage)
-        self._saved.pop(name, None)
-        try:
+        self._files.pop(name, None)
+        with self._explained("cannot be read now and is left as it is"):
             folder = self._claim(name)
-            if not (folder / MANIFEST).exists():
+            try:
+                found = _read(folder)
+                if found and found[0].lineage != lineage:
+                    raise DamagedStateError(f"it is of {found[0].lineage:016x}")
+            except DamagedStateError as err:
+                log(
+                    WARNING,
+                    "The state of lineage %s in %s is damaged: %s. It is kept as %s, "
+                    "and the device starts anew: it fetches the whole model, and what "
+                    "it had not sent yet is lost.",
+                    name,
+                    self.root,
+                    err,
+                    set_aside(folder),
+                )
                 return None
-            saved = _read(folder)
-        except (DamagedStateError, OSError) as err:
-            log(
-                WARNING,
-                "State of lineage %s in %s is not usable: %s. The device starts anew: "
-                "it fetches the whole model and what it had not sent yet is lost.",
-                name,
-                self.root,
-                err,
-            )
+        if found is None:
             return None
-        if saved.state.lineage != lineage:
-            log(WARNING, "State in %s is of another lineage; ignored", folder)
-            return None
-        self._saved[name] = saved
+        state, self._files[name] = found
         with contextlib.suppress(OSError):
-            remove_others(folder, (saved.model.name, saved.memory.name))
-        return saved.state
+            remove_others(folder, self._files[name].names())
+        return state
+
+    def prepare(self, state: DeviceState) -> DeviceState:
+        """Try the folder before the work, by writing the model that it starts from.
+
+        If that is kept already, a few bytes are written instead and removed again.
+
+        Returns
+        -------
+        DeviceState
+            The same, with a model that is read from the file when it is used.
+
+        Raises
+        ------
+        StateError
+            If the folder cannot be written, or has no room for the outcome.
+        """
+        name = _folder_name(state.lineage)
+        with self._explained("cannot be kept"):
+            folder = self._claim(name)
+            memory = sum(_nbytes(part) for part in (state.residual, state.codec_arrays))
+            memory = max(memory + _nbytes(state.extras), _nbytes(state.model))
+            self._make_room(name, _nbytes(state.model) + memory)
+            before = self._files.get(name)
+            chunks = to_chunks(_named(state.model))
+            if before and before.model.holds(chunks):
+                probe = folder / fresh_name("probe", "tmp")
+                write_durably(probe, [os.urandom(_PROBE_BYTES)])
+                probe.unlink()
+                model = before.model
+            else:
+                model = write_durably(folder / fresh_name("model"), chunks)
+            self._files[name] = _Files(model, before.memory if before else None)
+            _require_room(folder, memory)
+            return replace(state, model=_unnamed(map_arrays(folder, model)))
 
     def save(self, state: DeviceState) -> None:
         """Keep a state durably: after a crash, either it or the one before loads.
 
-        The model is written again only if the version changed, the rest only if it
-        differs from what was saved or loaded last.
+        Only what differs from what was saved or loaded last is written.
 
         Raises
         ------
@@ -143,59 +201,45 @@ class FolderStore:
             If it cannot be kept; then whichever state the folder has is whole.
         """
         name = _folder_name(state.lineage)
-        try:
-            self._saved[name] = self._commit(
-                self._claim(name), state, self._saved.pop(name, None)
-            )
-        except OSError as err:
-            raise StateError(
-                f"the device's state could not be kept in {self.root}: {err}; "
-                f"{_advice(err)}"
-            ) from err
+        with self._explained("could not be kept"):
+            folder = self._claim(name)
+            self._files[name] = self._commit(folder, state, self._files.pop(name, None))
 
-    def _commit(self, folder: Path, state: DeviceState, last: _Saved | None) -> _Saved:
-        memory = pack_memory(state)
-        self._make_room(
-            folder.name,
-            sum(
-                array.nbytes
-                for part in (state.model, memory)
-                for array in part.values()
-            ),
-        )
+    def _commit(self, folder: Path, state: DeviceState, last: _Files | None) -> _Files:
+        parts = {"model": _named(state.model), "memory": pack_memory(state)}
+        self._make_room(folder.name, sum(map(_nbytes, parts.values())))
         new: list[StoredFile] = []
+        files: dict[str, StoredFile] = {}
         try:
-            if last and _same_model(last.state, state):
-                model = last.model
-            else:
-                named = {f"model/{name}": array for name, array in state.model.items()}
-                new.append(model := write_arrays(folder, "model", named))
-            if last and _same_memory(last, state):
-                stored = last.memory
-            else:
-                new.append(stored := write_arrays(folder, "memory", memory))
-            manifest = {
-                **describe(state),
-                "owner": _owner(folder),
-                "files": {"model": model.to_json(), "memory": stored.to_json()},
-            }
+            for kind, arrays in parts.items():
+                chunks = to_chunks(arrays)
+                before: StoredFile | None = getattr(last, kind, None)
+                if before is None or not before.holds(chunks):
+                    before = write_durably(folder / fresh_name(kind), chunks)
+                    new.append(before)
+                files[kind] = before
+            rows = {kind: file.to_json() for kind, file in files.items()}
+            sealed = seal({**describe(state), "files": rows})
             sync_folder(folder)
-            replace_durably(folder, MANIFEST, seal(manifest))
-        except OSError:
+            replace_durably(folder, MANIFEST, sealed)
+        except (OSError, StateError):
             for file in new:
                 (folder / file.name).unlink(missing_ok=True)
             raise
         sync_folder(folder)
+        kept = _Files(**files)
         with contextlib.suppress(OSError):
-            remove_others(folder, (model.name, stored.name))
-        return _Saved(state, model, stored)
+            remove_others(folder, kept.names())
+        return kept
 
     def _claim(self, name: str) -> Path:
         """Lock a lineage and return its folder, which is there and private."""
         folder = self.root / name
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if name not in self._locks:
-            _make_private(self.root, self.root.stat())
+        if name not in self._locks or not self._locks[name].is_held:
+            require_private(
+                self.root, self.root.stat(), option="state-dir", is_ours=_is_ours
+            )
             lock = FileLock(
                 self.root / f"{name}.lock",
                 what=f"the state in {folder}; wait for it, or give each SuperNode a "
@@ -203,19 +247,30 @@ class FolderStore:
             )
             lock.acquire(seconds=self._lock_seconds)
             self._locks[name] = lock
-        if not os.path.lexists(folder):
+        try:
+            found = folder.lstat()
+        except FileNotFoundError:
             folder.mkdir(mode=0o700)
             sync_folder(self.root)
-        _make_private(folder, folder.lstat())
+            found = folder.lstat()
+        require_private(folder, found, option="state-dir", is_ours=lambda _: True)
         return folder
 
     def _make_room(self, name: str, needed: int) -> None:
+        aside = []
+        for path in oldest_aside(self.root):
+            with contextlib.suppress(OSError):
+                aside.append((path, _age_and_size(path)[1]))
         others = []
         for entry in os.scandir(self.root):
             if _LINEAGE.fullmatch(entry.name) and entry.name != name:
                 with contextlib.suppress(OSError):
                     others.append((*_age_and_size(Path(entry.path)), entry.name))
-        total = needed + sum(size for _, size, _ in others)
+        total = needed + sum(size for *_, size in aside)
+        total += sum(size for _, size, _ in others)
+        for path, size in aside:
+            if total > self._max_bytes and remove_aside(path):
+                total -= size
         for _, size, other in sorted(others):
             if total <= self._max_bytes:
                 return
@@ -236,6 +291,19 @@ class FolderStore:
         log(INFO, "Evicted the state of lineage %s from %s", name, self.root)
         return True
 
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            code = err.errno or 0
+            advice = _ADVICE.get(
+                code, "check the disk or point state-dir to another one"
+            )
+            raise StateError(
+                f"the device's state in {self.root} {what}: {err}; {advice}"
+            ) from err
+
 
 def _folder_name(lineage: int) -> str:
     if not 0 < lineage < 1 << 64:
@@ -243,54 +311,49 @@ def _folder_name(lineage: int) -> str:
     return f"{lineage:016x}"
 
 
-def _read(folder: Path) -> _Saved:
-    with open(folder / MANIFEST, "rb") as file:
-        manifest = unseal(file.read(_MAX_MANIFEST_BYTES))
+def _read(folder: Path) -> tuple[DeviceState, _Files] | None:
     try:
-        model = StoredFile.from_json(manifest["files"]["model"])
-        memory = StoredFile.from_json(manifest["files"]["memory"])
-        owner = manifest["owner"]
-        inode, machine = owner["inode"], owner["machine"]
+        sealed = read_small(folder / MANIFEST, most=MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        return None
+    manifest = unseal(sealed)
+    try:
+        rows = manifest["files"]
+        model, memory = (
+            StoredFile.from_json(rows[kind]) for kind in ("model", "memory")
+        )
     except (KeyError, TypeError) as err:
         raise DamagedStateError(f"the manifest lacks {err}") from err
-    here = _owner(folder)
-    moved = machine and here["machine"] and machine != here["machine"]
-    if moved or inode != here["inode"]:
-        raise DamagedStateError("it was copied here from another folder or machine")
-    named = read_arrays(folder, model)
     state = restore(
         manifest,
-        {name.removeprefix("model/"): array for name, array in named.items()},
-        read_arrays(folder, memory),
+        _unnamed(map_arrays(folder, model)),
+        map_arrays(folder, memory),
     )
-    return _Saved(state, model, memory)
+    return state, _Files(model, memory)
 
 
-def _same_model(old: DeviceState, new: DeviceState) -> bool:
-    named = bool(new.digest) and bool(old.model) == bool(new.model)
-    return named and (old.version, old.digest) == (new.version, new.digest)
+def _named(model: Arrays) -> Arrays:
+    return {_MODEL + name: array for name, array in model.items()}
 
 
-def _same_memory(last: _Saved, new: DeviceState) -> bool:
-    old = last.state
-    same = (
-        old.residual is new.residual
-        and old.codec_arrays is new.codec_arrays
-        and old.extras is new.extras
-        and old.pending == new.pending
-    )
-    # The mapping may be the same object and yet its arrays changed.
-    return same and checksum(to_chunks(pack_memory(new))) == last.memory.checksum
+def _unnamed(arrays: Arrays) -> Arrays:
+    return {name.removeprefix(_MODEL): array for name, array in arrays.items()}
 
 
-def _owner(folder: Path) -> dict[str, Any]:
-    try:
-        machine = Path("/etc/machine-id").read_bytes().strip()
-    except OSError:
-        machine = b""
-    # The id itself is not to leave /etc (machine-id(5)).
-    hashed = hashlib.sha256(b"flwr-caesar" + machine).hexdigest()[:16]
-    return {"inode": folder.stat().st_ino, "machine": hashed if machine else ""}
+def _nbytes(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+def _require_room(folder: Path, size: int) -> None:
+    system = os.statvfs(folder)
+    blocks = system.f_bavail if os.geteuid() else system.f_bfree
+    free = blocks * system.f_frsize
+    # Some network file systems say nothing of their size.
+    if system.f_blocks and free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{size / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free",
+        )
 
 
 def _age_and_size(folder: Path) -> tuple[float, int]:
@@ -300,33 +363,5 @@ def _age_and_size(folder: Path) -> tuple[float, int]:
     return max(times, default=0.0), sum(sizes)
 
 
-def _make_private(folder: Path, found: os.stat_result) -> None:
-    """Tighten the permissions of a folder of ours, or refuse it."""
-    if not stat.S_ISDIR(found.st_mode):
-        raise StateError(f"{folder} is not a folder; remove it or change state-dir")
-    if found.st_uid != os.geteuid():
-        raise StateError(
-            f"{folder} belongs to user {found.st_uid} and this process is user "
-            f"{os.geteuid()}; change its owner or choose another state-dir"
-        )
-    if not found.st_mode & 0o077:
-        return
-    names = os.listdir(folder)
-    if not (_LINEAGE.fullmatch(folder.name) or all(map(_is_ours, names))):
-        raise StateError(
-            f"{folder} is open to other users and has other things in it; choose a "
-            f"state-dir of its own, or run: chmod 700 {folder}"
-        )
-    os.chmod(folder, 0o700)
-
-
 def _is_ours(name: str) -> bool:
-    return bool(_LINEAGE.fullmatch(name) or _LOCK.fullmatch(name))
-
-
-def _advice(err: OSError) -> str:
-    if err.errno in _FULL:
-        return "free some space or point state-dir to another disk"
-    if err.errno in _REFUSED:
-        return "make the folder writable or point state-dir to one that is"
-    return "check the disk or point state-dir to another one"
+    return any(match(name) for match in (_LINEAGE.fullmatch, _LOCK.fullmatch, is_aside))

@@ -1,111 +1,75 @@
 """The server's memory: a SQLite ledger beside the checkpoint's array files.
 
 A round is committed in one transaction; files are written before it under names never
-used, and those that they replace are removed after it. So at every moment the database
-refers to whole files.
+used, and those that nothing refers to any more are removed after it. So at every moment
+the database refers to whole files. The checkpoint before the newest is kept: where the
+newest turns out to be damaged, the history goes back by one round.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from logging import WARNING
 from pathlib import Path
-from typing import Any
 
-from flwr_caesar.codec.layout import Array
+from flwr.supercore import log
 
+from .aside import is_aside, set_files_aside
+from .checked import CheckedTable, Row, is_good
+from .checkpoint import (
+    Checkpoint,
+    StoredCheckpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from .errors import DamagedStateError, StateError
-from .files import StoredFile, read_arrays, remove_others, sync_folder, write_arrays
+from .files import is_fresh_name, remove_others, sync_folder
 from .ledger_api import DeviceRow, Head
+from .ledger_file import DAMAGE, DATABASE, NAMES, open_database
+from .ledger_tables import (
+    CHECKPOINTS,
+    DEVICES,
+    META,
+    NEWEST,
+    NODES,
+    Lost,
+    device_from_sql,
+    device_to_sql,
+    head_from_sql,
+    head_to_sql,
+    signed,
+    unknown_device,
+)
 from .lock import FileLock
-from .strategy_state import StrategyState
+from .patience import T, patiently
+from .private import require_private
 
-DATABASE = "ledger.sqlite"
-FORMAT = 2
-_APPLICATION = 0x43534152
-_MAX_TERMS = 900  # of a query; older SQLite stops at 999
-_SCHEMA = """
-CREATE TABLE meta (
-  one INTEGER PRIMARY KEY CHECK (one = 1),
-  lineage BLOB NOT NULL,
-  incarnation INTEGER NOT NULL,
-  phase INTEGER NOT NULL,
-  version INTEGER NOT NULL,
-  digest BLOB NOT NULL,
-  round INTEGER,
-  model TEXT,
-  strategy TEXT,
-  strategy_tree TEXT,
-  wrapper TEXT,
-  wrapper_tree TEXT
-);
-CREATE TABLE devices (
-  device TEXT PRIMARY KEY,
-  held INTEGER,
-  held_digest BLOB,
-  applied BLOB NOT NULL,
-  first_incarnation INTEGER NOT NULL,
-  first_phase INTEGER NOT NULL,
-  last_incarnation INTEGER NOT NULL,
-  last_phase INTEGER NOT NULL,
-  uploads INTEGER NOT NULL,
-  refused INTEGER NOT NULL,
-  resyncs INTEGER NOT NULL,
-  facts BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE nodes (node INTEGER PRIMARY KEY, device TEXT NOT NULL);
-"""
-_PUT_HEAD = """
-INSERT INTO meta (one, lineage, incarnation, phase, version, digest)
-VALUES (1, ?, ?, ?, ?, ?)
-ON CONFLICT (one) DO UPDATE SET lineage = excluded.lineage,
-  incarnation = excluded.incarnation, phase = excluded.phase,
-  version = excluded.version, digest = excluded.digest
-"""
-_PUT_FILES = """
-UPDATE meta SET round = ?, model = ?, strategy = ?, strategy_tree = ?, wrapper = ?,
-  wrapper_tree = ?
-"""
-_PUT_DEVICE = f"INSERT OR REPLACE INTO devices VALUES ({', '.join('?' * 12)})"
-# Without the last condition every known node would dirty a page.
-_PUT_NODE = """
-INSERT INTO nodes VALUES (?, ?)
-ON CONFLICT (node) DO UPDATE SET device = excluded.device
-WHERE device != excluded.device
-"""
+__all__ = ["DATABASE", "Checkpoint", "SqliteLedger"]
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a resumed run goes on from; the head names the version.
-
-    Parameters
-    ----------
-    round : int
-        The last that was aggregated; 0 for the initial model.
-    model : mapping of str to ndarray
-        The global model after it.
-    strategy : StrategyState, optional
-        State of the inner strategy.
-    wrapper : StrategyState, optional
-        State of ours around it.
-    """
-
-    round: int
-    model: Mapping[str, Array]
-    strategy: StrategyState | None = None
-    wrapper: StrategyState | None = None
+LOCK = "ledger.lock"
+_CANNOT = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+)
 
 
 class SqliteLedger:
     """The ledger of one lineage, for one server process at a time.
 
-    Opening it checks the format and the last checkpoint's files.
+    Opening it verifies every row and the newest checkpoint. A row of which one copy is
+    damaged is read from the other; a checkpoint whose files are damaged gives way to
+    the one before it; either is said in the log.
 
     Parameters
     ----------
@@ -115,22 +79,33 @@ class SqliteLedger:
     Raises
     ------
     StateError
-        If another process uses the folder, or what it has cannot be trusted. Every
-        method raises it when the disk fails.
+        If another process uses the folder, others may change what is in it, or what it
+        has cannot be trusted. Every method raises it when the disk fails, and when
+        another process keeps the database locked for longer than ten minutes.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._database: sqlite3.Connection | None = None
         self._lock = FileLock(
-            self.folder / "ledger.lock",
+            self.folder / LOCK,
             what=f"the checkpoint {self.folder}; stop that server first",
         )
         try:
             with self._explained():
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                require_private(
+                    self.folder,
+                    self.folder.stat(),
+                    option="checkpoint folder",
+                    is_ours=_is_ours,
+                    closed_to=0o022,
+                )
                 self._lock.acquire(seconds=0.0)
-                self._database = _open(self.folder / DATABASE)
+                self._database, lost = self._patiently(
+                    lambda: open_database(self.folder)
+                )
+                self._replace_lost(lost)
             self.checkpoint()
             self._remove_leftovers()
         except BaseException:
@@ -152,59 +127,76 @@ class SqliteLedger:
 
     def head(self) -> Head | None:
         """Return where the history stands; `None` if nothing was committed yet."""
-        row = self._meta("lineage, incarnation, phase, version, digest")
-        if row is None:
+        rows, lost = self._get(META, [1])
+        if lost:
+            raise DamagedStateError(f"the ledger of {self.folder} has lost its head")
+        if not rows:
             return None
-        lineage, incarnation, phase, version, digest = row
-        number = int.from_bytes(lineage, "little")
-        return Head(number, incarnation, phase, (version, digest))
+        return head_from_sql(rows[0])
 
     def checkpoint(self) -> Checkpoint | None:
-        """Return the last committed checkpoint; `None` if there is none.
+        """Return the newest checkpoint that is whole; `None` if there is none.
+
+        If that is not the newest, the ledger goes back to it for good: the uploads that
+        only the newest had are not applied any more, so that devices send them again.
 
         Raises
         ------
         DamagedStateError
-            If its files are not what was written.
+            If there are checkpoints and none is what was written.
+        StateError
+            If its files cannot be read now.
         """
-        row = self._meta("round, model, strategy, strategy_tree, wrapper, wrapper_tree")
-        if row is None or row[1] is None:
+        reasons = []
+        with self._explained():
+            for stored in self._checkpoints():
+                try:
+                    found = read_checkpoint(self.folder, stored)
+                except DamagedStateError as err:
+                    reasons.append(str(err))
+                    continue
+                if reasons:
+                    self._go_back(stored, reasons[0])
+                return found
+        if not reasons:
             return None
-        number, model, *states = row
-        try:
-            return Checkpoint(
-                number,
-                self._read(model),
-                self._read_state(*states[:2]),
-                self._read_state(*states[2:]),
-            )
-        except (DamagedStateError, OSError, ValueError) as err:
-            raise DamagedStateError(
-                f"the checkpoint {self.folder} cannot be resumed: {err}; restore it "
-                "from a backup or start a new run in another folder"
-            ) from err
+        raise DamagedStateError(
+            f"the checkpoint {self.folder} cannot be resumed: {reasons[0]}; restore it "
+            "from a backup or start a new run in another folder"
+        )
 
     def at_nodes(self, node_ids: Collection[int]) -> dict[int, DeviceRow]:
         """Return the rows of the devices last seen at these nodes, by node id."""
-        query = "SELECT node, device FROM nodes WHERE node IN"
-        found = dict(self._select(query, [_signed(node) for node in node_ids]))
-        rows = self.devices(set(found.values()))
+        found, lost = self._get(NODES, [signed(node) for node in node_ids])
+        if lost:
+            log(WARNING, "Who was at %d nodes is damaged in the ledger", len(lost))
+        rows = self.devices({device.decode() for _, device in found})
         return {
-            node & (1 << 64) - 1: rows[device]
-            for node, device in found.items()
-            if device in rows
+            node & (1 << 64) - 1: rows[device.decode()]
+            for node, device in found
+            if device.decode() in rows
         }
 
     def devices(self, ids: Collection[str]) -> dict[str, DeviceRow]:
         """Return the rows of those of these devices that are known."""
-        rows = self._select("SELECT * FROM devices WHERE device IN", list(ids))
-        return {row[0]: _from_sql(row) for row in rows}
+        found, lost = self._get(DEVICES, list(ids))
+        rows = [
+            *map(device_from_sql, found),
+            *(unknown_device(str(device)) for device in lost),
+        ]
+        return {row.device: row for row in rows}
 
     def facts(self) -> dict[str, bytes]:
         """Return the facts of all devices of which there are any."""
-        query = "SELECT device, facts FROM devices WHERE length(facts)"
+
+        def read() -> dict[str, bytes]:
+            table = DEVICES.tables[0]
+            rows = DEVICES.rows(self._connection(), table)
+            found = (device_from_sql(row[:-1]) for row in rows if is_good(row))
+            return {row.device: row.facts for row in found if row.facts}
+
         with self._explained():
-            return dict(self._connection().execute(query))
+            return self._patiently(read)
 
     def commit(
         self,
@@ -226,78 +218,145 @@ class SqliteLedger:
         nodes : mapping of int to str
             Device last seen at a node; others stay.
         checkpoint : Checkpoint, optional
-            Replaces the one before.
+            The newest from now on; the one before it is kept.
         """
-        head_row = (
-            head.lineage.to_bytes(8, "little"),
-            head.incarnation,
-            head.phase,
-            *head.version,
-        )
+        rows = list(rows)
+        pairs = [(signed(node), device) for node, device in (nodes or {}).items()]
         with self._explained():
-            files = None if checkpoint is None else self._write(checkpoint)
+            stored, newest = None, []
+            if checkpoint is not None:
+                self._remove_leftovers()
+                newest = self._newest_uploads(rows)
+                stored = self._write(checkpoint, head.version)
             with self._transaction() as database:
-                database.execute(_PUT_HEAD, head_row)
-                if files is not None:
-                    database.execute(_PUT_FILES, files)
-                database.executemany(_PUT_DEVICE, map(_to_sql, rows))
-                pairs = ((_signed(node), dev) for node, dev in (nodes or {}).items())
-                database.executemany(_PUT_NODE, pairs)
+                META.put(database, [head_to_sql(head)])
+                if stored is not None:
+                    CHECKPOINTS.put(database, [stored.to_row()])
+                    CHECKPOINTS.clear(database, stored.number - 1)
+                    NEWEST.clear(database)
+                    NEWEST.put(database, newest)
+                DEVICES.put(database, [device_to_sql(row) for row in rows])
+                NODES.put(database, pairs)
         if checkpoint is not None:
             self._remove_leftovers()
 
+    def _write(
+        self, checkpoint: Checkpoint, version: tuple[int, bytes]
+    ) -> StoredCheckpoint:
+        before = self._checkpoints()
+        number = max((old.number for old in before), default=0) + 1
+        stored = write_checkpoint(self.folder, checkpoint, number, version, before)
+        sync_folder(self.folder)
+        return stored
+
+    def _newest_uploads(self, rows: Iterable[DeviceRow]) -> list[Row]:
+        """Return what a commit applies of each device, to take it back if need be."""
+        before = self.devices([row.device for row in rows])
+        newest = []
+        for row in rows:
+            known = before[row.device].applied if row.device in before else ()
+            if row.applied and row.applied[-1] not in known:
+                newest.append((row.device, struct.pack("<Q", row.applied[-1])))
+        return newest
+
+    def _checkpoints(self) -> list[StoredCheckpoint]:
+        """Return the rows of the checkpoints, the newest first."""
+
+        def read() -> list[StoredCheckpoint]:
+            database = self._connection()
+            rows, numbers = {}, set()
+            for table in CHECKPOINTS.tables:
+                for row in CHECKPOINTS.rows(database, table):
+                    numbers.add(row[0])
+                    if is_good(row):
+                        rows[row[0]] = row[:-1]
+            return [
+                StoredCheckpoint.from_row(rows[number])
+                for number in sorted(rows, reverse=True)
+            ]
+
+        return self._patiently(read)
+
+    def _go_back(self, to: StoredCheckpoint, reason: str) -> None:
+        """Make a checkpoint the newest, as those after it are damaged."""
+        kept = {file.name for file in to.files()}
+        later = [
+            self.folder / file.name
+            for old in self._checkpoints()
+            for file in old.files()
+            if old.number > to.number and file.name not in kept
+        ]
+        head = self.head()
+        with self._transaction() as database:
+            newest = [row[:-1] for row in NEWEST.rows(database, NEWEST.tables[0])]
+            uploads = {device.decode(): upload for device, upload in newest}
+            rows = [
+                replace(row, applied=row.applied[:-1], uploads=row.uploads - 1)
+                for row in self.devices(list(uploads)).values()
+                if row.applied[-1:] == struct.unpack("<Q", uploads[row.device])
+            ]
+            DEVICES.put(database, [device_to_sql(row) for row in rows])
+            NEWEST.clear(database)
+            CHECKPOINTS.clear(database)
+            CHECKPOINTS.put(database, [to.to_row()])
+            if head is not None:
+                META.put(database, [head_to_sql(replace(head, version=to.version))])
+        aside = set_files_aside(self.folder, "checkpoint", later)
+        log(
+            WARNING,
+            "The newest checkpoint in %s is damaged: %s. It is kept as %s, and the "
+            "training goes on after round %d, with the uploads of %d devices since to "
+            "come again.",
+            self.folder,
+            reason,
+            aside.name,
+            to.round,
+            len(rows),
+        )
+
+    def _replace_lost(self, lost: Lost) -> None:
+        """See that nothing is applied twice where both copies of a row are damaged."""
+        devices = [
+            unknown_device(key.decode("ascii", "replace")) for key in lost[DEVICES]
+        ]
+        if devices:
+            with self._transaction() as database:
+                DEVICES.put(database, [device_to_sql(row) for row in devices])
+        stored = self._checkpoints()
+        numbers = [number for number in lost[CHECKPOINTS] if isinstance(number, int)]
+        if lost[CHECKPOINTS] and not stored:
+            raise DamagedStateError(
+                f"the ledger of {self.folder} has lost its checkpoints; restore it "
+                "from a backup or start a new run in another folder"
+            )
+        if stored and max(numbers, default=0) > stored[0].number:
+            self._go_back(stored[0], "its row is lost")
+
     def _remove_leftovers(self) -> None:
-        row = self._meta("model, strategy, wrapper") or ()
-        names = [json.loads(file)[0] for file in row if file is not None]
+        names = [file.name for old in self._checkpoints() for file in old.files()]
         with contextlib.suppress(OSError):
             remove_others(self.folder, names)
 
-    def _write(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """Write a checkpoint's files; return what the database says of them."""
-        self._remove_leftovers()
-        model = write_arrays(self.folder, "model", checkpoint.model)
-        row: list[Any] = [checkpoint.round, json.dumps(model.to_json())]
-        for name in ("strategy", "wrapper"):
-            state: StrategyState | None = getattr(checkpoint, name)
-            if state is None:
-                row += [None, None]
-            else:
-                file = write_arrays(self.folder, name, state.arrays)
-                row += [json.dumps(file.to_json()), json.dumps(state.tree)]
-        sync_folder(self.folder)
-        return tuple(row)
-
-    def _read_state(self, file: str | None, tree: str | None) -> StrategyState | None:
-        if file is None or tree is None:
-            return None
-        return StrategyState(json.loads(tree), self._read(file))
-
-    def _read(self, row: str) -> dict[str, Array]:
-        return read_arrays(self.folder, StoredFile.from_json(json.loads(row)))
-
-    def _meta(self, columns: str) -> tuple[Any, ...] | None:
+    def _get(
+        self, table: CheckedTable, keys: Collection[str | int]
+    ) -> tuple[list[Row], list[str | int]]:
         with self._explained():
-            row = self._connection().execute(f"SELECT {columns} FROM meta").fetchone()
-        return None if row is None else tuple(row)
-
-    def _select(self, query: str, terms: list[Any]) -> Iterator[tuple[Any, ...]]:
-        with self._explained():
-            for start in range(0, len(terms), _MAX_TERMS):
-                part = terms[start : start + _MAX_TERMS]
-                marks = ", ".join("?" * len(part))
-                yield from self._connection().execute(f"{query} ({marks})", part)
+            return self._patiently(lambda: table.get(self._connection(), keys))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         database = self._connection()
-        database.execute("BEGIN IMMEDIATE")
+        self._patiently(lambda: database.execute("BEGIN IMMEDIATE"))
         try:
             yield database
-            database.execute("COMMIT")
+            self._patiently(lambda: database.execute("COMMIT"))
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 database.execute("ROLLBACK")
             raise
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        return patiently(act, self.folder)
 
     def _connection(self) -> sqlite3.Connection:
         if self._database is None:
@@ -308,69 +367,19 @@ class SqliteLedger:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.OperationalError, OSError) as err:
-            raise StateError(
-                f"the checkpoint {self.folder} cannot be used: {err}; free some space "
-                "or make the folder writable, then resume the run"
-            ) from err
-        except sqlite3.DatabaseError as err:
+        except (*DAMAGE, OSError) as err:
+            code = getattr(err, "sqlite_errorcode", 0) & 0xFF
+            if isinstance(err, OSError) or code in _CANNOT:
+                raise StateError(
+                    f"the checkpoint {self.folder} cannot be used now: {err}; free "
+                    "some space or make the folder writable, then resume the run"
+                ) from err
             raise DamagedStateError(
                 f"the ledger {self.folder / DATABASE} is damaged: {err}; restore the "
                 "folder from a backup or start a new run in another one"
             ) from err
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        sync_folder(path.parent)
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        application, found, tables = (
-            database.execute(query).fetchone()[0]
-            for query in (
-                "PRAGMA application_id",
-                "PRAGMA user_version",
-                "SELECT count(*) FROM sqlite_master",
-            )
-        )
-        if tables and (application, found) != (_APPLICATION, FORMAT):
-            raise DamagedStateError(
-                f"{path} is no ledger of format {FORMAT} (it says {found}); use the "
-                "version of flwr-caesar that wrote it, or another folder"
-            )
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        if not tables:
-            database.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION}; "
-                f"PRAGMA user_version = {FORMAT}; COMMIT;"
-            )
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _to_sql(row: DeviceRow) -> tuple[Any, ...]:
-    held = row.held or (None, None)
-    applied = struct.pack(f"<{len(row.applied)}Q", *row.applied)
-    counts = (row.uploads, row.refused, row.resyncs)
-    return (row.device, *held, applied, *row.first, *row.last, *counts, row.facts)
-
-
-def _from_sql(row: tuple[Any, ...]) -> DeviceRow:
-    device, held, digest, applied = row[:4]
-    return DeviceRow(
-        device,
-        None if held is None else (held, digest),
-        struct.unpack(f"<{len(applied) // 8}Q", applied),
-        (row[4], row[5]),
-        (row[6], row[7]),
-        *row[8:],
-    )
-
-
-def _signed(node: int) -> int:
-    """Flower's node ids are unsigned, SQLite's integers are not."""
-    return node - (1 << 64) if node >> 63 else node
+def _is_ours(name: str) -> bool:
+    names = (LOCK, *NAMES)
+    return name in names or is_fresh_name(name) or is_aside(name)

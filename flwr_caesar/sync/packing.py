@@ -10,18 +10,38 @@ import numpy as np
 
 from flwr_caesar.codec.layout import Array, Arrays
 
-from .errors import DamagedStateError
-from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
+from .errors import DamagedStateError, StateError
+from .state import (
+    MAX_TOLD_BYTES,
+    MODEL_PAYLOAD,
+    UPDATE_PAYLOAD,
+    DeviceState,
+    Pending,
+)
 
-FORMAT = 2
-_KINDS = ("residual", "codec", "pending", "extras")
+FORMAT = 3
+_READABLE = (2, FORMAT)  # 2 had what was told in the manifest
+MAX_MANIFEST_BYTES = 64 << 20
+_KINDS = ("residual", "codec", "pending", "extras", "told")
 _PAYLOADS = (UPDATE_PAYLOAD, MODEL_PAYLOAD)
 
 
 def seal(manifest: dict[str, Any]) -> bytes:
-    """Serialise a manifest behind the checksum of its text."""
+    """Serialise a manifest behind the checksum of its text.
+
+    Raises
+    ------
+    StateError
+        If it is longer than `MAX_MANIFEST_BYTES`, which no reader takes.
+    """
     text = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
-    return b"%08x\n" % zlib.crc32(text) + text
+    sealed = b"%08x\n" % zlib.crc32(text) + text
+    if len(sealed) > MAX_MANIFEST_BYTES:
+        raise StateError(
+            f"the device's state has {len(sealed)} bytes beside its arrays; at most "
+            f"{MAX_MANIFEST_BYTES} can be kept"
+        )
+    return sealed
 
 
 def unseal(data: bytes) -> dict[str, Any]:
@@ -39,8 +59,8 @@ def unseal(data: bytes) -> dict[str, Any]:
         manifest = json.loads(text)
     except (ValueError, RecursionError) as err:
         raise DamagedStateError(f"the manifest is malformed: {err}") from err
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if not isinstance(manifest, dict) or found not in _READABLE:
         raise DamagedStateError(
             f"it has format {found!r} and this version of flwr-caesar reads {FORMAT}"
         )
@@ -48,7 +68,7 @@ def unseal(data: bytes) -> dict[str, Any]:
 
 
 def describe(state: DeviceState) -> dict[str, Any]:
-    """Return everything of a state but its arrays and frames."""
+    """Return everything of a state but its arrays, frames and what was told."""
     return {
         "format": FORMAT,
         "token": state.token.hex(),
@@ -56,24 +76,42 @@ def describe(state: DeviceState) -> dict[str, Any]:
         "order": list(state.order),
         "version": state.version,
         "digest": state.digest.hex(),
-        "pending": [[p.upload_id, *p.order, p.payload, p.told] for p in state.pending],
+        "pending": [[p.upload_id, *p.order, p.payload] for p in state.pending],
         "settled": list(state.settled),
         "codec_version": state.codec_version,
     }
 
 
 def pack_memory(state: DeviceState) -> dict[str, Array]:
-    """Return all arrays but the model's, and pending frames, under one set of names."""
-    frames = {
-        str(index): np.frombuffer(pending.frame, np.uint8)
-        for index, pending in enumerate(state.pending)
-    }
-    parts = (state.residual, state.codec_arrays, frames, state.extras)
+    """Return all arrays but the model's, and what waits, under one set of names.
+
+    Raises
+    ------
+    StateError
+        If what a reply told is longer than `MAX_TOLD_BYTES`.
+    """
+    frames, told = {}, {}
+    for index, pending in enumerate(state.pending):
+        frames[str(index)] = np.frombuffer(pending.frame, np.uint8)
+        if pending.told:
+            told[str(index)] = np.frombuffer(_checked(pending.told), np.uint8)
+    parts = (state.residual, state.codec_arrays, frames, state.extras, told)
     return {
         f"{kind}/{name}": array
         for kind, part in zip(_KINDS, parts, strict=True)
         for name, array in part.items()
     }
+
+
+def _checked(told: str) -> bytes:
+    data = told.encode()
+    if len(data) > MAX_TOLD_BYTES:
+        raise StateError(
+            f"the app's metrics and labels take {len(data)} bytes as text, and the "
+            f"device can keep at most {MAX_TOLD_BYTES} to answer the same request "
+            "again; return fewer of them, or long lists as a file of the app's own"
+        )
+    return data
 
 
 def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceState:
@@ -89,21 +127,21 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
         for name, array in memory.items():
             kind, _, rest = name.partition("/")
             parts[kind][rest] = array
-        frames = parts["pending"]
+        frames, told = parts["pending"], parts["told"]
         pending = tuple(
             Pending(
                 _int(upload),
                 (_int(incarnation), _int(phase)),
-                frame.tobytes(),
+                frames[str(index)].tobytes(),
                 _PAYLOADS[_PAYLOADS.index(payload)],
-                _told(*told),
+                _told(told.pop(str(index), None), *inline),
             )
-            for (upload, incarnation, phase, payload, *told), frame in zip(
-                manifest["pending"],
-                (frames[str(index)] for index in range(len(frames))),
-                strict=True,
+            for index, (upload, incarnation, phase, payload, *inline) in enumerate(
+                manifest["pending"]
             )
         )
+        if told or len(frames) != len(pending):
+            raise ValueError("uploads that are not listed")
         incarnation, phase = manifest["order"]
         return DeviceState(
             token=bytes.fromhex(manifest["token"]),
@@ -119,12 +157,13 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             codec_arrays=parts["codec"],
             extras=parts["extras"],
         )
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise DamagedStateError(f"its parts do not fit: {err!r}") from err
 
 
-def _told(text: Any = "") -> str:
+def _told(kept: Array | None, inline: Any = "") -> str:
     """Return what was told; nothing in states written before it was kept."""
+    text = inline if kept is None else kept.tobytes().decode()
     if not isinstance(text, str) or (text and type(json.loads(text)) is not dict):
         raise TypeError(f"{text!r:.40} is not what a reply told")
     return text

@@ -11,6 +11,9 @@ from flwr_caesar.codec.layout import Array
 UPDATE_PAYLOAD = "update"
 MODEL_PAYLOAD = "model"
 
+MAX_TOLD_BYTES = 16 << 20
+"""Most bytes of text that a reply may say beside its update: metrics, labels."""
+
 Order = tuple[int, int]
 """When the server made a request: its incarnation, and a count of its phases.
 
@@ -94,7 +97,41 @@ class DeviceStore(Protocol):
     """Where a device's states are kept between messages, one for each lineage."""
 
     def load(self, lineage: int) -> DeviceState | None:
-        """Return the state of a lineage; `None`, with a log line, if unusable."""
+        """Return the state of a lineage; `None` if there is none.
+
+        State that is damaged is put aside and said so in the log, and is none.
+
+        Raises
+        ------
+        StateError
+            If it cannot be read now; it is as it was, and the next call may succeed.
+        """
+
+    def prepare(self, state: DeviceState) -> DeviceState:
+        """Find out before the work whether its outcome could be kept.
+
+        Parameters
+        ----------
+        state : DeviceState
+            To work on, with the model in it.
+
+        Returns
+        -------
+        DeviceState
+            The same, its model perhaps in memory that the system can take back. The
+            caller should let go of the other one.
+
+        Raises
+        ------
+        StateError
+            If not.
+        """
 
     def save(self, state: DeviceState) -> None:
-        """Keep a state durably: after a crash, either it or the one before loads."""
+        """Keep a state durably: after a crash, either it or the one before loads.
+
+        Raises
+        ------
+        StateError
+            If it cannot be kept.
+        """

@@ -7,9 +7,13 @@ functions and other objects are configuration and come from the user's code agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import inspect
+import json
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from logging import WARNING
+from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from flwr.supercore import log
 from flwr_caesar.codec.layout import DTYPE_CODES, Array
 
 from .errors import DamagedStateError
+from .tensors import checksum, to_chunks
 
 
 @dataclass(frozen=True)
@@ -43,67 +48,104 @@ class _NotPlain(Exception):  # noqa: N818
     """A value is configuration, not data."""
 
 
-def capture(strategy: Strategy, *, built: StrategyState | None = None) -> StrategyState:
-    """Take the state of a strategy, and of the strategies that it wraps.
+class Learned:
+    """What a strategy learns, apart from what its user set.
+
+    Settings are the user's: one that is changed in the code before a run is resumed
+    is in force. State is the run's: moments, adapted norms, counters. So whatever an
+    attribute was when the strategy was new is a setting, and whatever the strategy made
+    of it since is state; if the user changes what it was, that counts.
 
     Parameters
     ----------
     strategy : Strategy
-        Its arrays are not copied; a strategy that changes them in place does so in
-        what is returned too.
-    built : StrategyState, optional
-        What `capture` returned when the strategy was new. Numbers and text that are
-        still the same are left out as settings, so that a user who changes one and
-        resumes gets the new one.
+        As its user built it, before it has learned or is given anything.
     """
-    arrays: dict[str, Array] = {}
-    tree = _capture_attributes(strategy, arrays)
-    return StrategyState(_without(tree, built.tree) if built else tree, arrays)
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self._built = _fingerprints(strategy)
+
+    def capture(self) -> StrategyState:
+        """Take the state of the strategy, and of the strategies that it wraps.
+
+        Its arrays are not copied; a strategy that changes them in place does so in what
+        is returned too.
+        """
+        arrays: dict[str, Array] = {}
+        return StrategyState(_captured(self._strategy, self._built, arrays), arrays)
+
+    def restore(self, state: StrategyState) -> None:
+        """Give the strategy the state of its predecessor.
+
+        Only attributes that it has are set, so its own code decides what they are.
+
+        Raises
+        ------
+        DamagedStateError
+            If `state` was not captured from a strategy; this one is unchanged then.
+        """
+        try:
+            planned = list(_plan(self._strategy, self._built, state.tree, state.arrays))
+        except (KeyError, TypeError, ValueError) as err:
+            raise DamagedStateError(
+                f"the strategy's state is malformed: {err!r}"
+            ) from err
+        for owner, name, value in planned:
+            setattr(owner, name, value)
 
 
-def restore(strategy: Strategy, state: StrategyState) -> None:
-    """Give a strategy, built as before, the state of its predecessor.
-
-    Only attributes that the new strategy has are set, so its own code decides what
-    they are.
-
-    Raises
-    ------
-    DamagedStateError
-        If `state` was not made by `capture`; the strategy is unchanged then.
-    """
-    try:
-        planned = list(_plan(strategy, state.tree, state.arrays))
-    except (KeyError, TypeError, ValueError) as err:
-        raise DamagedStateError(f"the strategy's state is malformed: {err!r}") from err
-    for owner, name, value in planned:
-        setattr(owner, name, value)
-
-
-def _capture_attributes(owner: Strategy, arrays: dict[str, Array]) -> dict[str, Any]:
-    tree = {}
+def _fingerprints(owner: Strategy) -> dict[str, Any]:
+    """Return what every attribute is, as a few letters; nested for strategies."""
+    found: dict[str, Any] = {}
     for name, value in vars(owner).items():
+        if isinstance(value, Strategy):
+            found[name] = _fingerprints(value)
+            continue
+        arrays: dict[str, Array] = {}
+        with contextlib.suppress(_NotPlain):
+            found[name] = _fingerprint(_pack(value, arrays, 0), arrays)
+    return found
+
+
+def _fingerprint(packed: Any, arrays: Mapping[str, Array]) -> str:
+    text = json.dumps(packed).encode()
+    return f"{zlib.crc32(text):08x}{checksum(to_chunks(arrays)):08x}"
+
+
+def _captured(
+    owner: Strategy, built: Mapping[str, Any], arrays: dict[str, Array]
+) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    settings = _parameters(owner)
+    for name, value in vars(owner).items():
+        before = built.get(name)
+        if isinstance(value, Strategy):
+            before = before if isinstance(before, dict) else {}
+            tree[name] = ["strategy", _captured(value, before, arrays)]
+            continue
         taken: dict[str, Array] = {}
         try:
-            if isinstance(value, Strategy):
-                tree[name] = ["strategy", _capture_attributes(value, arrays)]
-            else:
-                tree[name] = _pack(value, taken, len(arrays))
-                arrays.update(taken)
+            packed = _pack(value, taken, 0)
+            if _fingerprint(packed, taken) == before:
+                continue
+            taken.clear()
+            packed = _pack(value, taken, len(arrays))
         except _NotPlain:
             continue
+        arrays.update(taken)
+        is_setting = name in settings and before is not None
+        tree[name] = ["changed", [before, *packed]] if is_setting else packed
     return tree
 
 
-def _without(tree: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
-    learned = {}
-    for name, (kind, body) in tree.items():
-        before = built.get(name)
-        if kind == "strategy" and before and before[0] == kind:
-            learned[name] = [kind, _without(body, before[1])]
-        elif kind not in ("plain", "float") or before != [kind, body]:
-            learned[name] = [kind, body]
-    return learned
+def _parameters(owner: Strategy) -> set[str]:
+    """Return the names of what the user sets of a strategy."""
+    found: set[str] = set()
+    for cls in type(owner).__mro__:
+        if "__init__" in vars(cls):
+            found.update(inspect.signature(vars(cls)["__init__"]).parameters)
+    return found
 
 
 def _pack(value: Any, arrays: dict[str, Array], start: int) -> Any:
@@ -135,7 +177,13 @@ def _pack(value: Any, arrays: dict[str, Array], start: int) -> Any:
     raise _NotPlain
 
 
-def _plan(owner: Strategy, tree: Mapping[str, Any], arrays: Mapping[str, Array]) -> Any:
+def _plan(
+    owner: Strategy,
+    built: Mapping[str, Any],
+    tree: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+) -> Iterator[tuple[Strategy, str, Any]]:
+    settings = _parameters(owner)
     for name, (kind, body) in tree.items():
         if name not in vars(owner):
             log(WARNING, "%s has no %r; not restored", type(owner).__name__, name)
@@ -143,8 +191,16 @@ def _plan(owner: Strategy, tree: Mapping[str, Any], arrays: Mapping[str, Array])
             inner = vars(owner)[name]
             if not isinstance(inner, Strategy):
                 raise TypeError(f"{name} is no strategy")
-            yield from _plan(inner, body, arrays)
-        else:
+            yield from _plan(inner, built[name], body, arrays)
+        elif kind == "changed":
+            before, kind, body = body
+            value = _unpack(kind, body, arrays)
+            if before == built.get(name):
+                yield owner, name, value
+            else:
+                log(INFO, "%r is as it is set now, not as the run left it", name)
+        # States of before settings were told from what was learned have all of them.
+        elif not (kind in ("plain", "float") and name in settings):
             yield owner, name, _unpack(kind, body, arrays)
 
 

@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.strategies import CompressedStrategy, TopK
 from flwr_caesar.sync.folder import MANIFEST
-from flwr_caesar.sync.packing import seal
+from flwr_caesar.sync.packing import FORMAT, seal
 from tests.sync.faults import logged
 
 from .apps import drift, initial_model, numpy_app
@@ -88,7 +88,7 @@ def foreign(them: Federation) -> None:
 
 
 def newer(them: Federation) -> None:
-    (them.lineage(VICTIM) / MANIFEST).write_bytes(seal({"format": 99}))
+    (them.lineage(VICTIM) / MANIFEST).write_bytes(seal({"format": FORMAT + 1}))
 
 
 def absent_for_long(them: Federation) -> None:
@@ -120,10 +120,10 @@ def server_set_back(them: Federation) -> None:
 
 
 LOGGED = {
-    copied: "copied here",
+    copied: "another copy of this device",
     torn: "torn",
     foreign: "wrong checksum",
-    newer: "format 99",
+    newer: f"format {FORMAT + 1}",
     set_back: "given up",
     server_set_back: "went back to an earlier state",
 }
@@ -168,6 +168,39 @@ def test_within_two_rounds_the_model_is_right_again(
                 np.testing.assert_array_equal(
                     them.seen[node, later][name], them.models[later - 1][name]
                 )
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EMFILE])
+def test_what_cannot_be_kept_is_found_before_the_app_works_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    real = os.open
+    trained: list[int] = []
+
+    def step(arrays, node, server_round):
+        trained.append(server_round)
+        return drift(arrays, node, server_round)
+
+    def refuse(path, flags, *rest, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(code, os.strerror(code), path)
+        return real(path, flags, *rest, **options)
+
+    def next_fails(reply, node):
+        monkeypatch.setattr(os, "open", refuse if len(trained) == 1 else real)
+        if reply.has_error():
+            monkeypatch.setattr(os, "open", real)
+        return reply
+
+    grid = LocalGrid(numpy_app(mods=[compression_mod], step=step), 1, tamper=next_fails)
+    grid.contexts[1].node_config["state-dir"] = str(tmp_path)
+    inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1)
+    strategy = TopK(inner, density=0.1)
+    strategy.start(grid, initial_model(), num_rounds=3)
+    first, second, third = (record.dropped for record in strategy.history)
+    assert (first, third) == ({}, {})
+    assert os.strerror(code) in second[1]
+    assert trained == [1, 3]
 
 
 def test_on_a_disk_that_cannot_be_written_nothing_is_sent_and_nothing_lost(

@@ -168,15 +168,16 @@ def test_a_restarted_server_asks_nothing_of_the_devices(tmp_path: Path) -> None:
         strategy = strategy_of(1, checkpoint=tmp_path)
         result = strategy.start(grid, initial_model(), num_rounds=stop)
         assert not any(dropped(strategy))
-    assert predicted(grid) == [False, True, True] * 3
+    assert predicted(grid) == [False] + [True] * 8
     assert_nothing_lost(result, grid, work)
 
 
-def test_without_history_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("history", [False, True])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, history: bool) -> None:
     def run(folder: Path, *stops: int):
         grid = LocalGrid(numpy_app(mods=[compression_mod]), 4)
         for stop in stops:
-            strategy = ErrorBounded(FedAdam(), history=False, checkpoint=folder)
+            strategy = ErrorBounded(FedAdam(), history=history, checkpoint=folder)
             result = strategy.start(grid, initial_model(), num_rounds=stop)
         return result.arrays
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -149,3 +151,54 @@ def test_the_cap_holds_and_a_named_state_is_the_one_that_is_used(rounds, cap) ->
         )
         assert memory.nbytes == total
         memory.forget_phase()
+
+
+def test_a_memory_comes_back_with_who_was_heard_last() -> None:
+    memory = UplinkMemory(1000)
+    phase(memory, "a", "b", number=3)
+    phase(memory, "a", number=4)
+    again = UplinkMemory(1000)
+    again.from_state(memory.to_state())
+    assert again.nbytes == memory.nbytes == 200
+    assert again.digest("a") == state(4).digest
+    assert again.digest("b") == state(3).digest
+    again.forget_phase()
+    phase(again, "c", "d", *"efghij")
+    assert list(again.to_state()) == ["b", "a", *"cdefghij"]
+    phase(again, "k")  # the longest unused makes room
+    assert next(iter(again.to_state())) == "a"
+
+
+@pytest.mark.parametrize(
+    ("cap", "devices"), [(300, "abc"), (299, "bc"), (100, "c"), (99, ""), (0, "")]
+)
+def test_a_checkpoint_has_as_many_as_fit_the_last_heard_first(
+    cap: int, devices: str
+) -> None:
+    memory = UplinkMemory(1000)
+    for device in "abc":
+        phase(memory, device)
+    assert list(memory.to_state(cap)) == list(devices)
+    again = UplinkMemory(cap)
+    again.from_state(memory.to_state())
+    assert list(again.to_state()) == list(devices)
+    assert again.nbytes == 100 * len(devices)
+
+
+def test_a_damaged_state_is_forgotten_and_the_others_are_not() -> None:
+    memory = UplinkMemory(1000)
+    phase(memory, *"abcdef")
+    states = memory.to_state()
+    arrays = dict(states["a"].arrays)
+    states["a"] = replace(
+        states["a"], arrays={**arrays, "arrays/a": np.zeros(100, np.uint8)}
+    )
+    states["b"] = replace(states["b"], tree={"digest": "00"})
+    states["c"] = replace(states["c"], arrays={"arrays/a": arrays["arrays/a"]})
+    states["d"] = replace(
+        states["d"], arrays={**arrays, "layout": np.zeros(3, np.uint8)}
+    )
+    states["e"] = replace(states["e"], tree={**states["e"].tree, "version": "x"})
+    again = UplinkMemory(1000)
+    again.from_state(states)
+    assert known(again, *"abcdef") == [False] * 5 + [True]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.packing import seal, unseal
-from flwr_caesar.sync.state import DeviceState, DeviceStore
+from flwr_caesar.sync.state import DeviceState, DeviceStore, Pending
 
 from .faults import image, logged, sample
 
@@ -42,12 +43,15 @@ def test_a_state_survives_flowers_own_serialisation() -> None:
     assert image(ContextStore(records).load(LINEAGE)) == image(sample(1))
 
 
-def test_states_of_before_replies_were_kept_whole_are_read() -> None:
+def test_what_was_told_is_read_where_format_2_kept_it() -> None:
     records = kept()
-    _change(pending=[[1, 1, 1, "update"], [2, 1, 1, "model"]])(records)
+    silent = replace(sample(1), pending=(Pending(1, (1, 1), b""),) * 2)
+    ContextStore(records).save(silent)
+    first, second = [1, 1, 1, "update"], [2, 1, 1, "model", '{"labels": []}']
+    _change(format=2, pending=[first, second])(records)
     state = ContextStore(records).load(LINEAGE)
     assert state
-    assert [pending.told for pending in state.pending] == ["", ""]
+    assert [pending.told for pending in state.pending] == ["", '{"labels": []}']
 
 
 def test_arrays_that_were_loaded_can_be_changed() -> None:
@@ -95,7 +99,7 @@ def _change(**changes: object) -> Callable[[RecordDict], None]:
         _plain_numpy,
         _wrong_type,
         _wrong_manifest,
-        _change(format=3),
+        _change(format=4),
         _change(lineage=5),
         _change(model=None),
         _change(order=None),

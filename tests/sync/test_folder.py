@@ -8,17 +8,20 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from flwr_caesar.sync import packing
+from flwr_caesar.sync.aside import MOST_KEPT
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.folder import MANIFEST, FolderStore, default_state_dir
 from flwr_caesar.sync.packing import seal, unseal
-from flwr_caesar.sync.state import DeviceState, DeviceStore
+from flwr_caesar.sync.state import MAX_TOLD_BYTES, DeviceState, DeviceStore, Pending
 
 from .faults import Killed, failing_at, image, logged, sample
 
@@ -50,6 +53,10 @@ def save(root: Path, *states: DeviceState) -> Path:
 
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def aside(root: Path) -> list[Path]:
+    return sorted(root.glob("*.damaged-*"))
 
 
 def test_a_state_comes_back_whole(root: Path) -> None:
@@ -110,7 +117,7 @@ def test_failing_anywhere_leaves_the_old_or_the_new_state(
         try:
             with failing_at(call, kill=kill) as calls:
                 store.load(LINEAGE)
-                store.save(new)
+                store.save(store.prepare(new))
                 done = len(calls) <= call
         except (Killed, StateError):
             pass
@@ -158,23 +165,37 @@ def test_all_is_on_the_disk_before_it_is_named(
     assert log == ["folder", "file", "file", "folder", "file", "replace", "folder"]
 
 
-def test_damage_to_any_file_is_found(
+def test_damage_to_any_file_is_found_and_kept(
     root: Path, warnings: list[logging.LogRecord]
 ) -> None:
     folder = save(root, sample(1))
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     rng = np.random.default_rng(0)
-    for path in sorted(folder.iterdir()):
-        whole = path.read_bytes()
-        torn = [whole[: int(cut)] for cut in rng.integers(0, len(whole), 12)]
-        for data in [b"", whole + b"x", bytes(len(whole)), *torn, *_flips(whole)]:
-            path.write_bytes(data)
+    for name, good in whole.items():
+        torn = [good[: int(cut)] for cut in rng.integers(0, len(good), 12)]
+        damaged = [b"", good + b"x", bytes(len(good)), *torn, *_flips(good)]
+        for data in [*damaged, *([] if name == MANIFEST else [None])]:
+            _put(folder, {**whole, name: data})
             warnings.clear()
             assert load(root) is None
-            assert [record.levelname for record in warnings] == ["WARNING"]
-        path.unlink()
-        assert load(root) is None
-        path.write_bytes(whole)
+            (said,) = (record.getMessage() for record in warnings)
+            kept = aside(root)[-1]
+            assert str(kept) in said
+            there = {path.name: path.read_bytes() for path in kept.iterdir()}
+            assert there == {k: v for k, v in whole.items() if k != name} | (
+                {} if data is None else {name: data}
+            )
+            assert len(aside(root)) <= MOST_KEPT
+    _put(folder, whole)
     assert image(load(root)) == image(sample(1))
+
+
+def _put(folder: Path, contents: Mapping[str, bytes | None]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    for name, data in contents.items():
+        if data is not None:
+            (folder / name).write_bytes(data)
 
 
 def _flips(whole: bytes) -> Iterator[bytes]:
@@ -192,12 +213,15 @@ def test_a_damaged_folder_is_used_again(root: Path) -> None:
         store.save(sample(2))
     assert image(load(root)) == image(sample(2))
     assert len(files(folder)) == 3
+    (kept,) = aside(root)
+    assert (kept / MANIFEST).read_bytes() == b"x"
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 3},
+        {"format": 4},
+        {"format": True},
         {"format": None},
         {"lineage": 5},
         {"lineage": "5"},
@@ -207,8 +231,6 @@ def test_a_damaged_folder_is_used_again(root: Path) -> None:
         {"pending": []},
         {"pending": [[1, 1, 1]] * 3},
         {"settled": None},
-        {"owner": None},
-        {"owner": {"inode": 1}},
         {"files": {"model": ["../model-0", 1, 1], "memory": []}},
         {"files": []},
     ],
@@ -229,21 +251,32 @@ def test_a_newer_format_is_named(root: Path, warnings: list[logging.LogRecord]) 
     assert "format 7" in warnings[0].getMessage()
 
 
-def test_a_copied_folder_is_a_newcomer(
-    tmp_path: Path, root: Path, warnings: list[logging.LogRecord]
-) -> None:
-    save(root, sample(1))
-    shutil.copytree(root, tmp_path / "copy")
-    assert load(tmp_path / "copy") is None
-    assert "copied" in warnings[0].getMessage()
-    assert image(load(root)) == image(sample(1))
-    save(tmp_path / "copy", sample(3))
-    assert image(load(tmp_path / "copy")) == image(sample(3))
-
-
-def test_a_folder_that_was_moved_on_one_disk_still_counts(
+def test_a_device_is_the_same_on_another_disk_and_another_system(
     tmp_path: Path, root: Path
 ) -> None:
+    """Identity is the token; which of two copies goes on, the server finds."""
+    folder = save(root, sample(1))
+    shutil.copytree(root, tmp_path / "copy")
+    for place in (tmp_path / "copy", root):
+        assert image(load(place)) == image(sample(1))
+    # What would change with the disk or the system is not even there.
+    assert unseal((folder / MANIFEST).read_bytes()).keys() == {
+        *("format", "token", "lineage", "order", "version", "digest"),
+        *("pending", "settled", "codec_version", "files"),
+    }
+
+
+def test_a_state_of_format_2_goes_on(root: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "kept" / "state-2", root)
+    with FolderStore(root) as store:
+        state = store.load(LINEAGE)
+        assert state
+        assert image(state) == image(sample(1))
+        store.save(replace(state, version=9))
+    assert image(load(root)) == image(replace(sample(1), version=9))
+
+
+def test_a_folder_that_was_moved_still_counts(tmp_path: Path, root: Path) -> None:
     save(root, sample(1))
     root.rename(tmp_path / "moved")
     assert image(load(tmp_path / "moved")) == image(sample(1))
@@ -302,33 +335,217 @@ def test_another_users_folder_is_refused(
         load(root)
 
 
-@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO])
-def test_a_disk_that_cannot_be_written_is_no_crash(
+CANNOT_READ = [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENOMEM, errno.EACCES]
+
+
+@pytest.mark.parametrize("code", CANNOT_READ)
+@pytest.mark.parametrize("call", ["open", "preadv", "fstat", "mkdir", "stat"])
+def test_what_cannot_be_read_is_not_taken_for_broken(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     warnings: list[logging.LogRecord],
     code: int,
+    call: str,
+) -> None:
+    """Wherever it fails, and whichever call of its kind: refused, and whole later."""
+    folder = save(root, sample(1))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    real = getattr(os, call)
+    for good in range(100):
+        seen = 0
+
+        def fail(*args: Any, **options: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen > good:  # noqa: B023
+                raise OSError(code, os.strerror(code))
+            return real(*args, **options)
+
+        with monkeypatch.context() as patch, FolderStore(root) as store:
+            patch.setattr(os, call, fail)
+            try:
+                found = store.load(LINEAGE)
+            except StateError as err:
+                assert os.strerror(code) in str(err)  # noqa: PT017
+            else:
+                assert image(found) == image(sample(1))
+                break
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert good or call == "mkdir"
+    assert not warnings
+    assert not aside(root)
+    assert image(load(root)) == image(sample(1))
+
+
+def test_a_process_without_descriptors_goes_on_later(root: Path) -> None:
+    save(root, sample(1))
+    code = (
+        "import os, resource, sys; from flwr_caesar.sync.folder import FolderStore\n"
+        "from flwr_caesar.sync.errors import StateError\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "store = FolderStore(sys.argv[1])\n"
+        "for spare in range(40):\n"
+        "    taken = [int(n) for n in os.listdir('/proc/self/fd')]\n"
+        "    limit = sorted({*range(512)} - {*taken})[spare]\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))\n"
+        "    try: found = store.load(int(sys.argv[2]))\n"
+        "    except StateError as err: print(str(err).partition('raise its')[1])\n"
+        "    else: print(found.token.hex()); break\n"
+        "    finally: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root), str(LINEAGE)],
+        capture_output=True,
+        text=True,
+    )
+    *refused, last = done.stdout.splitlines()
+    assert last == sample(1).token.hex(), done.stderr
+    assert refused
+    assert set(refused) == {"raise its"}
+    assert image(load(root)) == image(sample(1))
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_a_disk_that_cannot_be_written_is_found_before_the_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     save(root, sample(1))
     real = os.open
 
     def refuse(path: str, flags: int, *rest: int, **kwargs: int) -> int:
-        if flags & (os.O_WRONLY | os.O_RDWR):
+        if flags & (os.O_WRONLY | os.O_RDWR) and not str(path).endswith(".lock"):
             raise OSError(code, os.strerror(code), path)
         return real(path, flags, *rest, **kwargs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", refuse)
-        assert load(root) is None
-        assert len(warnings) == 1
-        with pytest.raises(StateError, match="state-dir"):
-            save(root, sample(2))
+    with FolderStore(root) as store:
+        state = store.load(LINEAGE)
+        assert state
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            for work in (state, sample(2, version=9)):
+                with pytest.raises(StateError, match="state-dir"):
+                    store.prepare(work)
+            with pytest.raises(StateError, match="state-dir"):
+                store.save(sample(2))
     assert image(load(root)) == image(sample(1))
+
+
+def test_a_disk_without_room_for_the_outcome_is_found_before_the_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = sample(1)
+    needed = sum(array.nbytes for array in state.model.values())
+    real = os.statvfs
+
+    def free(blocks: int) -> None:
+        def statvfs(path: Path) -> os.statvfs_result:
+            found = list(real(path))
+            found[1], found[3], found[4] = 1, blocks, blocks
+            return os.statvfs_result(found)
+
+        monkeypatch.setattr(os, "statvfs", statvfs)
+
+    with FolderStore(root) as store:
+        free(needed - 1)
+        with pytest.raises(StateError, match="free some space"):
+            store.prepare(state)
+        free(needed)
+        store.save(store.prepare(state))
+    assert image(load(root)) == image(state)
+
+
+def test_what_is_prepared_is_written_once_and_leaves_nothing_behind(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(root, sample(1))
+    with FolderStore(root) as store:
+        store.load(LINEAGE)
+        before = files(folder)
+        ready = store.prepare(sample(2, version=9))
+        assert image(ready) == image(sample(2, version=9))
+        (model,) = files(folder) - before
+        assert load_unlocked(root) == image(sample(1))
+        store.save(ready)
+        assert model in files(folder)
+        assert len(files(folder)) == 3
+        again = store.prepare(ready)
+        assert len(files(folder)) == 3
+        assert image(again) == image(ready)
+        store.prepare(sample(3, version=11))
+    # The process died at work: the next one finds what was saved last.
+    assert len(files(folder)) == 4
+    assert image(load(root)) == image(ready)
+    assert len(files(folder)) == 3
+
+
+def load_unlocked(root: Path) -> Any:
+    copy = root.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(root, copy)
+    return image(load(copy))
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "model", "memory"])
+def test_links_are_not_followed(tmp_path: Path, root: Path, name: str) -> None:
+    folder = save(root, sample(1))
+    (path,) = folder.glob(f"{name}*")
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateError, match="replace the link"):
+        load(root)
+    path.unlink()
+    (tmp_path / "elsewhere").rename(path)
+    assert image(load(root)) == image(sample(1))
+
+
+@pytest.mark.parametrize("size", [MAX_TOLD_BYTES, MAX_TOLD_BYTES + 1])
+def test_what_was_told_is_kept_up_to_its_limit(root: Path, size: int) -> None:
+    told = '{"x": "%s"}' % ("é" * 9)
+    told += " " * (size - len(told.encode()))
+    state = replace(sample(1), pending=(Pending(1, (1, 1), b"f", told=told),))
+    folder = save(root, sample(2))
+    if size > MAX_TOLD_BYTES:
+        with pytest.raises(StateError, match="at most 16777216"):
+            save(root, state)
+        state = sample(2)
+    else:
+        save(root, state)
+    assert image(load(root)) == image(state)
+    assert (folder / MANIFEST).stat().st_size < 4096
+
+
+def test_a_manifest_that_no_reader_would_take_is_not_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (save(root, sample(1)) / MANIFEST).stat().st_size
+    monkeypatch.setattr(packing, "MAX_MANIFEST_BYTES", size)
+    save(root, sample(1))
+    monkeypatch.setattr(packing, "MAX_MANIFEST_BYTES", size - 1)
+    with pytest.raises(StateError, match="can be kept"):
+        save(root, sample(1))
+    assert image(load(root)) == image(sample(1))
+
+
+def test_what_is_damaged_gives_way_first(root: Path) -> None:
+    for number in (1, 2):
+        save(root, sample(number, lineage=number))
+    folder = save(root, sample(3, lineage=3))
+    (folder / MANIFEST).write_bytes(b"x")
+    assert load(root, 3) is None
+    size = sum(p.stat().st_size for p in (root / f"{1:016x}").iterdir())
+    with FolderStore(root, max_bytes=4 * size) as store:
+        store.save(sample(3, lineage=3))
+        assert aside(root)
+        store.save(sample(4, lineage=4))
+    assert not aside(root)
+    for number in (1, 2, 3, 4):
+        assert image(load(root, number)) == image(sample(number, lineage=number))
 
 
 def test_a_state_dir_that_is_a_file(root: Path) -> None:
     root.write_text("")
-    assert load(root) is None
+    with pytest.raises(StateError, match="state-dir"):
+        load(root)
     with pytest.raises(StateError, match="state-dir"):
         save(root, sample(1))
 
@@ -349,7 +566,9 @@ def test_two_processes_exclude_each_other(root: Path) -> None:
     try:
         assert process.stdout.readline() == "locked\n"
         for act in (lambda: load(root), lambda: save(root, sample(1))):
-            with pytest.raises(StateError, match="another process uses"):
+            with pytest.raises(
+                StateError, match=rf"another process \({process.pid}, .*\) uses"
+            ):
                 act()
         save(root, sample(1, lineage=5))
     finally:
@@ -431,11 +650,10 @@ def test_damage_inside_a_long_array_is_found(root: Path) -> None:
     swapped = whole[:page] + whole[2 * page : 3 * page] + whole[page : 2 * page]
     words = whole[:page] + whole[page + 8 : page + 16] + whole[page : page + 8]
     holed = whole[: 5 * page] + bytes(page)
-    for start in (swapped, words, holed):
-        path.write_bytes(start + whole[len(start) :])
-        assert load(root) is None
-    for data in _flips(whole):
+    long = [start + whole[len(start) :] for start in (swapped, words, holed)]
+    for data in [*long, *_flips(whole)]:
         path.write_bytes(data)
         assert load(root) is None
+        aside(root)[-1].rename(folder)
     path.write_bytes(whole)
     assert load(root)

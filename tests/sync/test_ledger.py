@@ -121,6 +121,7 @@ def test_a_strategy_without_state(tmp_path: Path) -> None:
         kept = ledger.checkpoint()
         assert kept
         assert kept.strategy is None
+        ledger.commit(head(3), checkpoint=Checkpoint(3, {"w": np.ones(3)}))
     assert not list(tmp_path.glob("strategy-*"))
 
 
@@ -142,7 +143,7 @@ def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
             ledger.commit(head(2), [ROWS[0], bad], {1: "dd"}, checkpoint(2))
         assert image(ledger) == expected
         ledger.commit(*_commit(3))
-    assert len(list(tmp_path.glob("model-*"))) == 1
+    assert len(list(tmp_path.glob("model-*"))) == 2
 
 
 @pytest.mark.parametrize("kill", [True, False])
@@ -164,7 +165,7 @@ def test_failing_anywhere_leaves_the_old_or_the_new_round(
             assert image(ledger) in (old, new)
         ledger.close()
         assert reopened(folder) in (old, new)
-        assert len(list(folder.glob("*.safetensors"))) == 3
+        assert len(list(folder.glob("*.safetensors"))) in (3, 6)
     assert reopened(folder) == new
     assert call > 8
 
@@ -204,13 +205,13 @@ def test_a_server_killed_while_it_commits_lost_nothing_whole(tmp_path: Path) -> 
 def test_a_second_server_is_refused(tmp_path: Path) -> None:
     with (
         SqliteLedger(tmp_path),
-        pytest.raises(StateError, match="another process uses"),
+        pytest.raises(StateError, match=r"another process .* uses"),
     ):
         SqliteLedger(tmp_path)
     SqliteLedger(tmp_path).close()
 
 
-def test_damaged_files_of_the_checkpoint_are_named(tmp_path: Path) -> None:
+def test_damaged_files_of_the_only_checkpoint_are_named(tmp_path: Path) -> None:
     expected = committed(tmp_path, 1)
     for path in sorted(tmp_path.glob("*.safetensors")):
         whole = path.read_bytes()
@@ -233,7 +234,7 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
         SqliteLedger(tmp_path)
 
 
-@pytest.mark.parametrize("pragma", ["user_version = 3", "application_id = 3"])
+@pytest.mark.parametrize("pragma", ["user_version = 4", "application_id = 3"])
 def test_another_format_is_refused(tmp_path: Path, pragma: str) -> None:
     committed(tmp_path, 1)
     with sqlite3.connect(tmp_path / DATABASE) as database:

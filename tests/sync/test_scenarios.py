@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flwr_caesar.sync.device import forget_old
+from flwr_caesar.codec import CodecError
+from flwr_caesar.sync.device import commit_update, forget, forget_old, receive
+from flwr_caesar.sync.ledger_api import DeviceRow
+from flwr_caesar.sync.ledger_tables import NOT_KNOWN
 from flwr_caesar.sync.protocol import MAX_PENDING, device_id
-from tests.sync.parties import Device, Server, new_id, new_token
+from tests.sync.parties import CODEC, Device, Server, new_id, new_token
 
 
 def law_holds(server, *devices):
@@ -303,3 +306,67 @@ def test_what_is_too_old_is_given_up_whole_and_only_then():
     np.testing.assert_array_equal(given_up["w"], device.residual)
     late = replace(header, order=(0, header.order[1]))
     assert forget_old(state, late, 1) == (state, {})
+
+
+def test_a_clock_that_is_set_back_and_stays_back_stops_nobody():
+    server, device = Server(), Device(1)
+    server.round(device)
+    server.now = -10_000
+    for _ in range(3):
+        before = server.session.head.incarnation
+        server.restart()
+        assert server.session.head.incarnation == before + 1
+        assert server.round(device)[0].counts
+        assert law_holds(server, device)
+
+
+def test_a_clock_that_is_ahead_is_used():
+    server = Server()
+    server.now = 5_000
+    server.restart()
+    assert server.session.head.incarnation == 5_100
+
+
+def test_nothing_is_given_up_for_a_request_that_was_answered_or_is_older():
+    """A duplicate of a request to clip must not touch what its answer left."""
+    server, device = Server(), Device(1)
+    server.round(device)
+    older, _ = server.ask([device])[1]
+    request = server.ask([device])[1]
+    device.take(*request)
+    state = device.state
+    assert state.residual
+    for header in (older, request[0]):
+        assert forget(state, header) == (state, {})
+    newer, _ = server.ask([device])[1]
+    kept, given_up = forget(state, newer)
+    assert not kept.residual
+    assert given_up["w"].any()
+
+
+def test_what_is_left_of_other_tensors_is_refused_and_kept():
+    server, device = Server(), Device(1)
+    header, frame = server.ask([device])[1]
+    got = receive(device.state, header, frame, train=True, new_token=new_token)
+    state = replace(got.state, residual={"w": np.ones(7)})
+    with pytest.raises(CodecError, match=r"has shape \(8,\).*\(7,\)"):
+        commit_update(state, header, {"w": np.ones(8)}, codec=CODEC, new_id=new_id)
+    # What would broadcast is refused as well.
+    state = replace(got.state, residual={"w": np.ones(1)})
+    with pytest.raises(CodecError, match="shape"):
+        commit_update(state, header, {"w": np.ones(8)}, codec=CODEC, new_id=new_id)
+
+
+def test_a_device_whose_row_the_ledger_lost_starts_anew_and_nothing_counts_twice():
+    server, device = Server(), Device(1)
+    server.round(device)
+    server.round(device)
+    token, before = device.state.token, device.computed
+    applied = server.model["w"]
+    lost = DeviceRow(device_id(token), applied=(NOT_KNOWN,))
+    server.ledger.commit(server.ledger.head(), [lost])
+    for _ in range(3):
+        assert server.round(device)[0].counts
+    assert device.state.token != token
+    news = server.model["w"] - applied + device.residual
+    assert np.array_equal(news, device.computed - before)

@@ -26,7 +26,7 @@ from flwr.serverapp.strategy import (
 from flwr.supercore.task_identity import TaskIdentity
 
 from flwr_caesar.sync.errors import DamagedStateError
-from flwr_caesar.sync.strategy_state import StrategyState, capture, restore
+from flwr_caesar.sync.strategy_state import Learned, StrategyState
 
 STRATEGIES: list[Callable[[], FedAvg]] = [
     FedAdam,
@@ -88,9 +88,10 @@ def through_text(state: StrategyState) -> StrategyState:
 def test_a_restored_strategy_goes_on_bit_by_bit(build: Callable[[], FedAvg]) -> None:
     expected = play(build(), initial(), range(1, 8))
     first = build()
+    learned = Learned(first)
     arrays = play(first, initial(), range(1, 4))
     second = build()
-    restore(second, through_text(capture(first)))
+    Learned(second).restore(through_text(learned.capture()))
     assert {k: v.data for k, v in play(second, arrays, range(4, 8)).items()} == {
         k: v.data for k, v in expected.items()
     }
@@ -120,8 +121,10 @@ def test_all_kinds_of_plain_values_come_back() -> None:
         "by_node": {1: 2.5, (2, "a"): {3}},
         "record": initial(),
     }
-    new = Custom(**dict.fromkeys(values))
-    restore(new, through_text(capture(Custom(**values))))
+    old, new = (Custom(**dict.fromkeys(values, "built")) for _ in range(2))
+    learned = Learned(old)
+    vars(old).update(values)
+    Learned(new).restore(through_text(learned.capture()))
     found = {name: vars(new)[name] for name in values}
     assert repr(found) == repr(values)
     assert found["scalar"].dtype == np.float32
@@ -129,32 +132,118 @@ def test_all_kinds_of_plain_values_come_back() -> None:
 
 
 def test_functions_and_objects_stay_those_of_the_new_strategy() -> None:
-    old = Custom(generator=np.random.default_rng(0), odd=[1, object()])
-    state = capture(old)
-    assert not {"generator", "odd", "train_metrics_aggr_fn"} & set(state.tree)
+    old = Custom(generator=None, odd=None)
+    learned = Learned(old)
+    old.generator = np.random.default_rng(0)
+    old.odd = [1, object()]
+    assert not learned.capture().tree
 
 
 def test_a_wrapped_strategy_is_restored_with_its_wrapper() -> None:
-    def build() -> DifferentialPrivacyServerSideAdaptiveClipping:
-        return DifferentialPrivacyServerSideAdaptiveClipping(QFedAvg(0.1), 0.1, 40)
+    def build(
+        rate: float = 0.1, norm: float = 0.1
+    ) -> DifferentialPrivacyServerSideAdaptiveClipping:
+        return DifferentialPrivacyServerSideAdaptiveClipping(
+            QFedAvg(rate), 0.1, 40, initial_clipping_norm=norm
+        )
 
-    old, new = build(), build()
+    old, new = build(), build(rate=0.7, norm=0.3)
+    learned = Learned(old)
     old.clipping_norm = 0.25
     inner = new.strategy
     assert isinstance(old.strategy, QFedAvg)
     assert isinstance(inner, QFedAvg)
     old.strategy.current_arrays = initial()
-    restore(new, through_text(capture(old)))
+    Learned(new).restore(through_text(learned.capture()))
     assert new.strategy is inner
     assert inner.current_arrays == initial()
-    assert new.clipping_norm == 0.25
+    assert inner.client_learning_rate == 0.7
+    assert new.clipping_norm == 0.25  # adapted by the run, not set by the user
 
 
-def test_a_changed_setting_wins_over_the_captured_one() -> None:
-    state = capture(FedAdam(eta=0.1), built=capture(FedAdam(eta=0.1)))
-    new = FedAdam(eta=0.5)
-    restore(new, state)
-    assert new.eta == 0.5
+SETTINGS: list[tuple[type[FedAvg], dict[str, Any], dict[str, Any]]] = [
+    (FedAdam, {"eta": 0.1, "beta_1": 0.5}, {"eta": 0.001, "beta_1": 0.9}),
+    (FedAdam, {"fraction_train": 0.5}, {"fraction_train": 1.0}),
+    (FedAdam, {"min_available_nodes": 2}, {"min_available_nodes": 1}),
+    (FedAvg, {"fraction_train": 0.5}, {"fraction_train": 1.0}),
+    (FedAvg, {"weighted_by_key": "a"}, {"weighted_by_key": "b"}),
+    (FedAvgM, {"server_momentum": 0.9}, {"server_momentum": 0.5}),
+    (FedAvgM, {"server_learning_rate": 0.9}, {"server_learning_rate": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("kind", "before", "after"), SETTINGS)
+@pytest.mark.parametrize("is_old", [False, True])
+def test_settings_are_the_users_and_state_is_the_runs(
+    kind: type[FedAvg], before: dict[str, Any], after: dict[str, Any], is_old: bool
+) -> None:
+    old = kind(**{"weighted_by_key": "num-examples"} | before)
+    learned = Learned(old)
+    old.weighted_by_key = "num-examples"
+    play(old, initial(), range(1, 4))
+    old.weighted_by_key = before.get("weighted_by_key", "num-examples")
+    state = learned.capture()
+    if is_old:  # as versions captured it that took settings along
+        tree, arrays = dict(state.tree), dict(state.arrays)
+        for name, value in before.items():
+            is_float = isinstance(value, float)
+            tree[name] = ["float", value.hex()] if is_float else ["plain", value]
+        state = StrategyState(tree, arrays)
+    new = kind(**after)
+    expected = {name: vars(new)[name] for name in after}
+    Learned(new).restore(through_text(state))
+    assert {name: vars(new)[name] for name in after} == expected
+    for name in ("m_t", "v_t", "momentum_vector"):
+        if hasattr(old, name):
+            assert repr(vars(new)[name]) == repr(vars(old)[name])
+
+
+def test_momentum_that_is_new_after_a_resume_is_used() -> None:
+    old, new = FedAvgM(), FedAvgM(server_momentum=0.9)
+    learned = Learned(old)
+    play(old, initial(), range(1, 3))
+    Learned(new).restore(through_text(learned.capture()))
+    assert new.server_opt
+
+
+class Decaying(FedAvg):
+    """A strategy that changes one of its own settings as it goes."""
+
+    def __init__(self, eta: float, steps: list[float] | None = None) -> None:
+        super().__init__()
+        self.eta = eta
+        self.steps = steps or [1.0]
+
+
+@pytest.mark.parametrize(
+    ("eta", "expected"), [(0.1, 0.025), (0.2, 0.2)], ids=["as before", "other setting"]
+)
+def test_a_setting_that_the_strategy_changed_is_state_until_the_user_sets_another(
+    eta: float, expected: float
+) -> None:
+    old = Decaying(0.1)
+    learned = Learned(old)
+    old.eta /= 2
+    resumed = Decaying(0.1)
+    again = Learned(resumed)
+    again.restore(through_text(learned.capture()))
+    assert resumed.eta == 0.05
+    resumed.eta /= 2
+    last = Decaying(eta)
+    Learned(last).restore(through_text(again.capture()))
+    assert last.eta == expected
+
+
+def test_containers_and_arrays_are_settings_as_long_as_nobody_changes_them() -> None:
+    old = Custom(weights=np.ones(3), names=["a"], moments=np.zeros(3))
+    learned = Learned(old)
+    old.moments += 1  # in place
+    state = learned.capture()
+    assert set(state.tree) == {"moments"}
+    new = Custom(weights=np.zeros(3), names=["b"], moments=np.zeros(3))
+    Learned(new).restore(through_text(state))
+    assert (new.names, new.weights.tolist()) == (["b"], [0, 0, 0])
+    assert new.moments.tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -169,11 +258,14 @@ def test_a_changed_setting_wins_over_the_captured_one() -> None:
         {"m_t": ["strategy", {}]},
         {"m_t": 3},
         {"eta": ["plain", 1], "m_t": []},
+        {"eta": ["changed", []]},
+        {"eta": ["changed", ["x", "float"]]},
+        {"eta": ["changed", ["x", "float", 1]]},
     ],
 )
 def test_a_malformed_state_changes_nothing(tree: dict[str, Any]) -> None:
     strategy = FedAdam(eta=0.3)
     with pytest.raises(DamagedStateError):
-        restore(strategy, StrategyState(tree))
+        Learned(strategy).restore(StrategyState(tree))
     assert strategy.eta == 0.3
     assert strategy.m_t is None
