@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from flwr_caesar.runner.config import (
     CONFIG_MODULE,
@@ -26,8 +26,8 @@ from flwr_caesar.runner.config import (
     sweep_of,
     validate,
 )
-from flwr_caesar.runner.folder import CONFIG
 from flwr_caesar.runner.report import Outcome, table, unused
+from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
 from flwr_caesar.runner.run import RunFailedError, run
 from flwr_caesar.tasks.errors import ConfigError
 
@@ -54,9 +54,10 @@ def main(arguments: Sequence[str]) -> int:
         if any(text.startswith(_RESUME) for text in arguments):
             return _resume(arguments)
         jobs = _check(arguments)
+        failed: list[str] = []
 
         def job(config: DictConfig) -> float:
-            return _job(config, jobs)
+            return _job(config, jobs, failed)
 
         hydra.main(
             config_path=f"pkg://{CONFIG_MODULE}",
@@ -70,31 +71,28 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
-    return 0
+    # A job that was refused because its folder has another run is in no table.
+    return 1 if failed else 0
 
 
 def _resume(arguments: Sequence[str]) -> int:
     """Go on with the run of a folder, with its settings and what is set anew."""
-    ((_, _, named),) = [
-        text.partition("=") for text in arguments if text.startswith(_RESUME)
-    ]
-    folder = Path(named)
-    if not (folder / CONFIG).is_file():
-        raise ConfigError("resume", f"{named} is no run folder: it has no {CONFIG}")
-    spec = OmegaConf.load(folder / CONFIG)
-    for text in arguments:
-        key = text.partition("=")[0]
-        if text.startswith(_RESUME):
-            continue
-        if text.startswith("-") or OmegaConf.select(spec, key, default=text) is text:
-            raise ConfigError(text, "is no setting of that run")
-        given = OmegaConf.from_dotlist([text])
-        OmegaConf.update(spec, key, OmegaConf.select(given, key))
-    OmegaConf.update(spec, "resume", named)
-    plain = resolve(spec)
-    validate(plain)
+    named = [text for text in arguments if text.startswith(_RESUME)]
+    if len(named) > 1:
+        raise ConfigError("resume", "names several runs; go on with one at a time")
+    folder = Path(named[0].removeprefix(_RESUME))
+    spec = resumed(folder, [text for text in arguments if text not in named])
+    validate(spec)
+    require_to_go_on(folder, spec)
+    done = finished_rounds(folder)
+    if done == spec["rounds"]:
+        print(
+            f"{folder} already has {done} rounds: nothing was started; for more, add "
+            f"rounds={done + 10}"
+        )
+        return 0
     try:
-        summary = run(plain, folder, lambda line: print(line, flush=True))
+        summary = run(spec, folder, lambda line: print(line, flush=True))
     except RunFailedError as error:
         print(f"flwr-caesar: the run failed: {error}", file=sys.stderr)
         return 1
@@ -193,8 +191,11 @@ def _jobs(
         return []
 
 
-def _job(config: DictConfig, jobs: int) -> float:
-    """Run one composed configuration; the value is what a sweeper would maximise."""
+def _job(config: DictConfig, jobs: int, failed: list[str]) -> float:
+    """Run one composed configuration; the value is what a sweeper would maximise.
+
+    The folder of a run of a sweep that fails is added to `failed`.
+    """
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     alone = settings.mode == RunMode.RUN
@@ -203,7 +204,12 @@ def _job(config: DictConfig, jobs: int) -> float:
         validate(spec)
         place = "" if alone else f"job {settings.job.num + 1} of {jobs or '?'}, "
         print(f"{place}{spec['strategy']['name']}: {folder}", flush=True)
-        summary = run(spec, folder, lambda line: print(line, flush=True))
+        summary = run(
+            spec,
+            folder,
+            lambda line: print(line, flush=True),
+            overrides=() if alone else list(settings.overrides.task),
+        )
     except ConfigError as error:
         status = _mistake(error)
     except RunFailedError as error:
@@ -217,4 +223,5 @@ def _job(config: DictConfig, jobs: int) -> float:
         return float(summary["accuracy"])
     if alone:
         raise SystemExit(status)
+    failed.append(folder.name)
     return math.nan

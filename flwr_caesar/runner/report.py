@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 
 from flwr_caesar.runner.folder import DEVICES, ROUNDS, SUMMARY
 from flwr_caesar.runner.progress import MB
+from flwr_caesar.runner.text import whole_rows
 
 _HOUR = 3600.0
 _NONE = "–"
@@ -35,24 +35,28 @@ class Outcome:
         What was set for it, as on the command line.
     rounds, devices : tuple of dict
         Rows of ``rounds.csv`` and ``devices.csv``, numbers as text.
+    folder : str
+        Its folder's name.
     """
 
     summary: dict[str, Any] | None
     overrides: tuple[str, ...] = ()
     rounds: tuple[dict[str, str], ...] = field(default=(), repr=False)
     devices: tuple[dict[str, str], ...] = field(default=(), repr=False)
+    folder: str = ""
 
     @classmethod
     def read(cls, folder: Path, overrides: Sequence[str] = ()) -> Outcome:
         """Read a run folder; one without a summary is a run that failed."""
         summary = folder / SUMMARY
         if not summary.is_file():
-            return cls(None, tuple(overrides))
+            return cls(None, tuple(overrides), folder=folder.name)
         return cls(
             json.loads(summary.read_text("utf-8")),
             tuple(overrides),
-            _rows(folder / ROUNDS),
-            _rows(folder / DEVICES),
+            tuple(whole_rows(folder / ROUNDS)),
+            tuple(whole_rows(folder / DEVICES)),
+            folder.name,
         )
 
     @property
@@ -374,13 +378,6 @@ def _scale(axes: Any, ends: Sequence[float]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.grid(visible=True, which="major", alpha=0.3, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _rows(path: Path) -> tuple[dict[str, str], ...]:
-    if not path.is_file():
-        return ()
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
 
 
 def _began(row: dict[str, str]) -> bool:
