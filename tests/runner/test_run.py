@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,13 @@ def needs_everything() -> None:
         pytest.importorskip(module)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *arguments: str, environment: Mapping[str, str] = {}
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [executable("flwr-caesar"), "run", *arguments],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder), MARK: str(folder)},
+        env={**os.environ, "HOME": str(folder), MARK: str(folder), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -99,22 +102,50 @@ def test_a_sweep_ends_with_a_table_and_nothing_running(tmp_path: Path) -> None:
     assert not (tmp_path / ".flwr").exists()
 
 
-def test_stopped_in_the_middle_it_stops_everything(tmp_path: Path) -> None:
-    with start(tmp_path, "rounds=1000", *SMALL[:1]) as command:
+@pytest.mark.parametrize(
+    ("number", "federation", "fewest"),
+    [
+        (signal.SIGTERM, "small", 5),
+        (signal.SIGKILL, "small", 5),
+        (signal.SIGKILL, "local", 5),
+        (signal.SIGKILL, "inline", 2),
+    ],
+)
+def test_stopped_in_the_middle_it_stops_everything(
+    number: signal.Signals, federation: str, fewest: int, tmp_path: Path
+) -> None:
+    settings = [f"federation={federation}", "rounds=1000", "train.steps=1"]
+    with start(tmp_path, *settings) as command:
         assert command.stdout is not None
         for line in command.stdout:
             if "round    1/1000" in line:
                 break
         else:
             raise AssertionError("it ended before its first round")
-        assert len(left_running(tmp_path)) > 4
-        command.send_signal(signal.SIGTERM)
+        assert len(left_running(tmp_path)) >= fewest
+        command.send_signal(number)
         command.communicate(timeout=PATIENCE)
-    assert command.returncode == 143
+    assert command.returncode == (143 if number == signal.SIGTERM else -number)
+    wait_for(lambda: not left_running(tmp_path))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while left_running(tmp_path) and time.monotonic() < deadline:
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert left_running(tmp_path) == set()
+
+
+def test_a_proxy_in_the_environment_does_not_break_loopback(tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    proxies = dict.fromkeys(names, nowhere) | {n.upper(): nowhere for n in names}
+    settings = ["federation=local", "rounds=1", "train.steps=1"]
+    with start(tmp_path, *settings, environment=proxies) as command:
+        printed, _ = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0, printed
+    (summary,) = tmp_path.glob("runs/*/*/summary.json")
+    assert json.loads(summary.read_text("utf-8"))["dropped"] == 0
 
 
 def test_a_failing_server_app_is_told_with_its_reason(
