@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -49,8 +51,10 @@ def main(arguments: Sequence[str]) -> int:
         stopped by a signal.
     """
     signal.signal(signal.SIGTERM, _stop)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, in one line or whole
     sys.argv = ["flwr-caesar run", *arguments]
     try:
+        _require_temporary_folder()
         if any(text.startswith(_RESUME) for text in arguments):
             return _resume(arguments)
         jobs = _check(arguments)
@@ -66,6 +70,11 @@ def main(arguments: Sequence[str]) -> int:
         )(job)()
     except ConfigError as error:
         return _mistake(error)
+    except HydraException as error:
+        return _mistake(ConfigError("configuration", str(error)))
+    except OSError as error:
+        print(f"flwr-caesar: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("flwr-caesar: stopped; nothing is left running", file=sys.stderr)
         return 130
@@ -73,6 +82,16 @@ def main(arguments: Sequence[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else 1
     # A job that was refused because its folder has another run is in no table.
     return 1 if failed else 0
+
+
+def _require_temporary_folder() -> None:
+    """Find out where temporary files go, before a library fails for want of it."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise ConfigError(
+            "TMPDIR", f"{error.strerror}; set it to a folder that can be written"
+        ) from None
 
 
 def _resume(arguments: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +27,7 @@ CONNECTION = "flwr-caesar"
 _START_SECONDS = 180.0
 _PORT_TRIES = 3
 _PORTS = range(20_000, 32_768)
+_NO_PROXY = ("no_proxy", "NO_PROXY")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LONG_PATH = 40
 
@@ -65,8 +67,7 @@ def flower_environment() -> dict[str, str]:
     """
     path = os.pathsep.join([*_script_folders(), os.environ.get("PATH", os.defpath)])
     return {
-        **os.environ,
-        **_without_proxy(os.environ),
+        **_reaching_loopback(os.environ),
         "PATH": path,
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -74,21 +75,29 @@ def flower_environment() -> dict[str, str]:
     }
 
 
-def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables by which loopback is reached directly, others as before.
+def _reaching_loopback(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment whose proxies are not asked for loopback.
 
-    Clients disagree on which spelling wins, so both say the same.
+    Clients disagree on which spelling of ``no_proxy`` wins, so both say the same. A
+    SOCKS proxy is left out where its package is missing: httpx then refuses to start,
+    whatever it is to reach.
     """
+    socks = find_spec("socksio") is not None
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if socks
+        or not name.lower().endswith("_proxy")
+        or not value.lower().startswith("socks")
+    }
     given = [
         name.strip()
-        for key in ("no_proxy", "NO_PROXY")
+        for key in _NO_PROXY
         for name in environment.get(key, "").split(",")
         if name.strip()
     ]
-    everything = "*"
-    named = [everything] if everything in given else [*given, *_LOOPBACK]
-    hosts = ",".join(dict.fromkeys(named))
-    return {"no_proxy": hosts, "NO_PROXY": hosts}
+    named = ["*"] if "*" in given else [*given, *_LOOPBACK]
+    return {**kept, **dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys(named)))}
 
 
 def temporary_folder() -> Path:

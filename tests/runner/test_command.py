@@ -235,6 +235,32 @@ def test_a_folder_of_another_run_stays_as_it_is(
     assert contents(trained) == before
 
 
+@pytest.mark.usefixtures("never_run")
+def test_without_a_place_for_temporary_files_it_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    assert cli.main(["run"]) == 2
+    assert capsys.readouterr().err == (
+        "flwr-caesar: TMPDIR: No usable temporary directory found in ['/tmp']; set it "
+        "to a folder that can be written\n"
+    )
+
+
+@pytest.mark.usefixtures("never_run")
+def test_a_place_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["run", "hydra.run.dir=file/run"]) == 1
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert "file/run" in printed
+
+
 def test_an_experiment_can_be_a_sweep_and_the_command_line_wins() -> None:
     def jobs(*arguments: str) -> list[list[str]]:
         return command._jobs(arguments, multirun=False, own_sweep=config.sweep_of)

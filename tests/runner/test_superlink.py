@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flwr_caesar.runner import superlink
 from flwr_caesar.runner.processes import end_family, family
 from flwr_caesar.runner.superlink import (
     SuperLink,
@@ -133,6 +134,21 @@ def test_loopback_is_reached_without_the_proxy(
         monkeypatch.setenv(name, value)
     environment = flower_environment()
     assert environment["no_proxy"] == environment["NO_PROXY"] == expected
+
+
+def test_a_socks_proxy_that_httpx_cannot_use_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ALL_PROXY", "https_proxy", "LANGUAGE"):
+        monkeypatch.setenv(name, "socks5h://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(superlink, "find_spec", lambda name: None)
+    environment = flower_environment()
+    assert not {"ALL_PROXY", "https_proxy"} & environment.keys()
+    assert environment["http_proxy"] == "http://127.0.0.1:9"
+    assert environment["LANGUAGE"] == "socks5h://127.0.0.1:9"
+    monkeypatch.setattr(superlink, "find_spec", lambda name: name)
+    assert {"ALL_PROXY", "https_proxy"} <= flower_environment().keys()
 
 
 def test_without_a_place_for_files_it_says_what_to_do(
