@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 SMALL = ["federation=small", "rounds=2", "train.lr=0.02", "data.partition.kind=iid"]
+INLINE = ["federation=inline", "federation.num_supernodes=2", "train.steps=1"]
 MARK = "FLWR_CAESAR_TEST"
 # Nothing waits this long unless it is broken; a busy machine may be very slow.
 PATIENCE = 900.0
@@ -71,6 +72,54 @@ def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     assert summary["bytes_up"] == sum(sent) == int(rounds[-1]["total_bytes_up"])
     assert float(rounds[1]["seconds"]) < float(rounds[2]["seconds"])
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "topk",
+        "caesar",
+        pytest.param(
+            "fedavg",
+            marks=pytest.mark.xfail(
+                reason="Uncompressed keeps no checkpoint: refused instead", strict=True
+            ),
+        ),
+    ],
+)
+def test_a_run_of_any_strategy_is_resumed(strategy: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = [f"strategy={strategy}", "rounds=2", f"hydra.run.dir={folder}"]
+    with start(tmp_path, *INLINE, *first) as command:
+        printed, _ = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0, printed
+    before = list(csv.DictReader((folder / "rounds.csv").open(encoding="utf-8")))
+    config = (folder / "config.yaml").read_bytes()
+    with start(tmp_path, f"resume={folder}", "rounds=4") as command:
+        printed, _ = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0, printed
+    rows = list(csv.DictReader((folder / "rounds.csv").open(encoding="utf-8")))
+    assert rows[:3] == before
+    assert [row["round"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert (folder / "config.yaml").read_bytes() == config
+    assert "# From round 3 on.\n" in (folder / "config-2.yaml").read_text("utf-8")
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["rounds"] == 4
+
+
+def test_two_commands_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    settings = [*INLINE, "rounds=1000", f"hydra.run.dir={folder}"]
+    with start(tmp_path, *settings) as first:
+        wait_for((folder / "rounds.csv").exists, PATIENCE)
+        for arguments in (settings, [f"resume={folder}", "rounds=2000"]):
+            with start(tmp_path, *arguments) as second:
+                printed, _ = second.communicate(timeout=PATIENCE)
+            assert second.returncode == 2, printed
+            assert len(printed.splitlines()) <= 2  # the first says where it would go
+        assert f"in use by process {first.pid} on " in printed
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=PATIENCE)
+    assert not (folder / "config-2.yaml").exists()
 
 
 def test_a_sweep_ends_with_a_table_and_nothing_running(tmp_path: Path) -> None:
@@ -129,8 +178,8 @@ def test_stopped_in_the_middle_it_stops_everything(
     wait_for(lambda: not left_running(tmp_path))
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
