@@ -14,7 +14,7 @@ import pytest
 from flwr_caesar import cli
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.runner import command, config
-from flwr_caesar.runner.folder import RunFolder, write_whole
+from flwr_caesar.runner.folder import RunFolder, require_new, write_whole
 from flwr_caesar.runner.run import RunFailedError
 from flwr_caesar.sync.ledger import SqliteLedger
 
@@ -213,6 +213,9 @@ def test_a_sweep_ends_non_zero_and_names_the_jobs_that_failed(
         folder.on_evaluation(0, accuracy=0.1, loss=2.0)
         return folder.finish({"w": np.zeros(1, np.float32)})
 
+    def refuse(spec: config.Spec, path: Path, *_: object, **__: object) -> None:
+        require_new(path, spec)
+
     monkeypatch.setattr(command, "run", run)
     sweep = ["run", "-m", "strategy=fedavg", "seed=1,2,3", "hydra.sweep.dir=sweep"]
     assert cli.main(sweep) == 1
@@ -222,7 +225,11 @@ def test_a_sweep_ends_non_zero_and_names_the_jobs_that_failed(
     assert (tmp_path / "sweep" / "2-fedavg" / "summary.json").is_file()
 
     before = contents(tmp_path / "sweep" / "0-fedavg")
-    assert cli.main([*sweep[:-2], "seed=4,5,6", sweep[-1]]) == 1  # into its folders
+    shutil.rmtree(tmp_path / "sweep" / "1-fedavg")
+    monkeypatch.setattr(command, "run", refuse)
+    again = ["run", "-m", "strategy=fedavg", "seed=4", "hydra.sweep.dir=sweep"]
+    assert cli.main(again) == 1  # into a folder of the first sweep
+    assert "has a run already" in capsys.readouterr().err
     assert contents(tmp_path / "sweep" / "0-fedavg") == before
 
 

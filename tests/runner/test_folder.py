@@ -199,10 +199,12 @@ def test_a_resumed_run_keeps_each_segments_configuration(tmp_path: Path) -> None
         spec = {**compose([f"rounds={rounds}"]), "resume": str(tmp_path)}
         folder = RunFolder(tmp_path, spec)
         folder.on_evaluation(rounds - 1, accuracy=0.4, loss=1.0)
+        assert (tmp_path / "summary.json").exists() or segment > 2
         assert not (tmp_path / f"config-{segment}.yaml").exists()  # nothing trained yet
         for record in a_round(rounds):
             folder.on_record(record)
         folder.on_evaluation(rounds, accuracy=0.5, loss=1.0)
+        assert not (tmp_path / "summary.json").exists()  # it was of the rounds before
         kept = (tmp_path / f"config-{segment}.yaml").read_text("utf-8")
         assert kept.startswith(f"# From round {rounds} on.\n")
         assert f"rounds: {rounds}\n" in kept
