@@ -231,8 +231,9 @@ def _watch(
         for event in events.events():
             progress.take(event, now)
         progress.quiet(now, lambda: last_entry(log))
-        if link is not None and not link.alive:
-            raise RunFailedError(f"the SuperLink stopped; the log is {log}")
+        stopped = None if link is None else link.stopped
+        if stopped is not None:  # the others would wait for it
+            raise RunFailedError(f"{stopped} stopped; the log is {log}")
         time.sleep(_POLL_SECONDS)
     for event in events.events():
         progress.take(event, time.monotonic())

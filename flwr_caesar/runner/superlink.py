@@ -172,6 +172,7 @@ class SuperLink:
         self.environment.pop("RAY_ADDRESS", None)
         self._marker = f"FLWR_HOME={self.home}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._nodes: list[subprocess.Popen[bytes]] = []
         self._watch: Watch | None = None
 
     def __enter__(self) -> SuperLink:
@@ -205,6 +206,14 @@ class SuperLink:
     def process(self) -> subprocess.Popen[bytes] | None:
         """The SuperLink's own process, while it should be running."""
         return self._process
+
+    @property
+    def stopped(self) -> str | None:
+        """Which of its processes ended although it was not asked to, if one did."""
+        if not self.alive:
+            return "the SuperLink"
+        ended = (i for i, node in enumerate(self._nodes) if node.poll() is not None)
+        return next((f"SuperNode {i}" for i in ended), None)
 
     @property
     def alive(self) -> bool:
@@ -241,13 +250,15 @@ class SuperLink:
             More of Flower's ``--node-config``.
         """
         config = f"partition-id={partition_id} num-partitions={num_partitions}"
-        return self._spawn(
+        node = self._spawn(
             "flower-supernode",
             "--insecure",
             *("--superlink", f"127.0.0.1:{port or self.port}"),
             *("--port", str(free_port())),
             *("--node-config", f"{config} {node_config}".strip()),
         )
+        self._nodes.append(node)
+        return node
 
     def _start(self) -> bool:
         """Try one port; False if the SuperLink ended at once."""

@@ -26,6 +26,7 @@ pytestmark = [
 
 SMALL = ["federation=small", "rounds=2", "train.lr=0.02", "data.partition.kind=iid"]
 INLINE = ["federation=inline", "federation.num_supernodes=2", "train.steps=1"]
+CHECKOUT = Path(__file__).parents[2]
 MARK = "FLWR_CAESAR_TEST"
 # Nothing waits this long unless it is broken; a busy machine may be very slow.
 PATIENCE = 900.0
@@ -38,11 +39,14 @@ def needs_everything() -> None:
 
 
 def start(
-    folder: Path, *arguments: str, environment: Mapping[str, str] = {}
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] = {},
+    place: Path | None = None,
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [executable("flwr-caesar"), "run", *arguments],
-        cwd=folder,
+        cwd=place or folder,
         env={**os.environ, "HOME": str(folder), MARK: str(folder), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -183,6 +187,45 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("federation", ["inline", "local", "small"])
+def test_packages_of_the_folder_it_is_called_from_shadow_nothing(
+    federation: str, tmp_path: Path
+) -> None:
+    for name in ("flwr_caesar", "strategies", "clients", "conf", "flwr", "caesar_app"):
+        (tmp_path / name).mkdir()
+        text = f"raise ImportError('the wrong {name}')\n"
+        (tmp_path / name / "__init__.py").write_text(text, encoding="utf-8")
+    settings = [f"federation={federation}", "federation.num_supernodes=2"]
+    settings += ["rounds=1", "train.steps=1"]
+    with start(tmp_path, *settings) as command:
+        printed, _ = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0, printed
+
+
+def test_it_runs_from_inside_a_checkout(tmp_path: Path) -> None:
+    settings = [*INLINE, "rounds=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    with start(tmp_path, *settings, place=CHECKOUT) as command:
+        printed, _ = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0, printed
+
+
+def test_a_supernode_that_stops_ends_the_run(tmp_path: Path) -> None:
+    settings = ["federation=local", "rounds=1000", "train.steps=1"]
+    with start(tmp_path, *settings) as command:
+        assert command.stdout is not None
+        next(line for line in command.stdout if "round    1/1000" in line)
+        nodes = [
+            process.pid
+            for process in family(-1, f"{MARK}={tmp_path}")
+            if b"flower-supernode" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        ]
+        os.kill(min(nodes), signal.SIGKILL)
+        printed, _ = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 1
+    assert "SuperNode" in printed
+    wait_for(lambda: not left_running(tmp_path))
 
 
 def test_a_proxy_in_the_environment_does_not_break_loopback(tmp_path: Path) -> None:
