@@ -189,6 +189,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.flower
 @pytest.mark.parametrize("federation", ["inline", "local", "small"])
 def test_packages_of_the_folder_it_is_called_from_shadow_nothing(
     federation: str, tmp_path: Path
