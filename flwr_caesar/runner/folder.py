@@ -34,7 +34,7 @@ LOG = "flower.log"
 CHECKPOINT = "checkpoint"
 _SEGMENT = "config-{}.yaml"
 _PATIENCE = 30.0
-_PACKAGES = ("flwr-caesar", "flwr", "numpy", "torch", "ray")
+_PACKAGES = ("flwr-caesar", "flwr", "flwr-nightly", "numpy", "torch", "ray")
 
 
 def require_new(path: Path, spec: Mapping[str, Any]) -> None:
