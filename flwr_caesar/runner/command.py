@@ -28,7 +28,8 @@ from flwr_caesar.runner.config import (
     sweep_of,
     validate,
 )
-from flwr_caesar.runner.report import Outcome, table, unused
+from flwr_caesar.runner.outcome import Outcome
+from flwr_caesar.runner.report import table, unused
 from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
 from flwr_caesar.runner.run import RunFailedError, run
 from flwr_caesar.tasks.errors import ConfigError

@@ -10,7 +10,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from flwr_caesar.runner.folder import OVERRIDES
-from flwr_caesar.runner.report import Outcome, fairness, notes, picture, table, unused
+from flwr_caesar.runner.outcome import Outcome
+from flwr_caesar.runner.report import fairness, notes, picture, table, unused
 
 
 class Comparison(Callback):

@@ -18,8 +18,8 @@ from flwr_caesar.runner import folder as folder_module
 from flwr_caesar.runner.config import compose
 from flwr_caesar.runner.folder import RunFolder, configurations
 from flwr_caesar.runner.lock import COMMAND, held
+from flwr_caesar.runner.outcome import Outcome
 from flwr_caesar.runner.progress import Progress, Tail
-from flwr_caesar.runner.report import Outcome
 from flwr_caesar.runner.run import run
 from flwr_caesar.tasks.errors import ConfigError
 
