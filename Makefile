@@ -1,32 +1,45 @@
-# Two commands: `make demo` shows what this is, `make test` checks it.
+# Two commands: `make demo` shows what this is, `make test` checks it. `make test-flowers`
+# and `make test-pythons` check it with other versions of Flower and of Python.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 DEMO := .venv
 TEST := .venv-test
 CHECK := build/check
+# Besides the versions in constraints.txt; what cannot be had here is skipped, and said so.
+FLOWERS := 1.42.0 nightly
+PYTHONS := python3.12 python3.13
 
 # Also holds inside the environments in which pip builds.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test clean
+.PHONY: help demo test test-flowers test-pythons wheel clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO)/installed ## train on real images with and without compression; table and picture
 	$(DEMO)/bin/flwr-caesar run -m strategy=fedavg,caesar experiment=mnist5k
 
-test: $(TEST)/installed ## build the wheel, install it, lint, type-check and test that
-	rm -rf build && mkdir -p $(CHECK)
-	$(TEST)/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	$(TEST)/bin/pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
-	$(TEST)/bin/ruff check .
-	$(TEST)/bin/ruff format --check .
+test: wheel ## build the wheel, install it, lint, type-check and test that
+	$(TEST)/bin/ruff check . .ci/flowers
+	$(TEST)/bin/ruff format --check . .ci/flowers
 	@# From a folder without the sources, so that the installed package is what is seen.
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
 	cd $(CHECK) && ../../$(TEST)/bin/pytest -q -c ../../pyproject.toml ../../tests
+	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
+
+test-flowers: wheel ## only the contract and small runs, with other versions of Flower
+	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
+
+test-pythons: ## install into other versions of Python and run the quick tests there
+	.ci/pythons $(PYTHONS)
+
+wheel: $(TEST)/installed
+	rm -rf build && mkdir -p $(CHECK)
+	$(TEST)/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(TEST)/bin/pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
 
 clean: ## remove the environments and what was built; runs/ stays
 	rm -rf $(DEMO) $(TEST) build *.egg-info

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
-from flwr_caesar import __version__
+import flwr_caesar
 
 # Name of a sub-command: the module whose `main(arguments)` runs it, and its help.
 COMMANDS = {
@@ -60,13 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(f"flwr-caesar {__version__}")
+        print(f"flwr-caesar {flwr_caesar.__version__}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
         choices = ", ".join(COMMANDS)
         print(
             f"flwr-caesar: no command {name!r}; there are: {choices}", file=sys.stderr
+        )
+        return 2
+    if find_spec("flwr_caesar.strategies") is None:
+        source = Path(flwr_caesar.__file__).parents[1]
+        print(
+            f"flwr-caesar: flwr_caesar is imported from {source}, which is its source "
+            "and not installed: take that off PYTHONPATH, or pip install it",
+            file=sys.stderr,
         )
         return 2
     status: int = import_module(COMMANDS[name][0]).main(rest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flwr.app import Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import through_the_wire
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import UPDATE, DownloadHeader
@@ -59,7 +60,7 @@ class Request:
             dst_node_id=self.node_id,
             message_type=self.message_type,
         )
-        message.metadata.__dict__["_message_id"] = self.message_id
+        readdress(message, message_id=self.message_id)
         return message
 
 

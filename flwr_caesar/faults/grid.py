@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.frame import stamp
+from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import InlineGrid, through_the_wire
 from flwr_caesar.sync.protocol import (
     HEADER_KEY,
@@ -145,11 +146,16 @@ class FaultGrid(InlineGrid):
             self._carry(requests)
         return [request.message_id for request in requests]
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+    def pull_messages(
+        self,
+        message_ids: Iterable[str] | None = None,
+        *,
+        reply_to_message_ids: Iterable[str] | None = None,
+    ) -> Iterable[Message]:
         """Return the answers that have arrived."""
         if self._chance.strikes("server-crash-open", SERVER_FAULTS):
             raise ServerKilledError
-        wanted = set(message_ids)
+        wanted = set(message_ids or reply_to_message_ids or ())
         answers: list[Answer] = []
         left: list[Answer] = []
         for answer in self._arrived:
@@ -291,8 +297,11 @@ def _to_message(answer: Answer) -> Message:
         reply = Message(Error(_APP_FAILED, answer.error), reply_to=request)
     else:
         reply = Message(through_the_wire(answer.content), reply_to=request)
-    reply.metadata.__dict__["_src_node_id"] = answer.request.node_id
-    reply.metadata.__dict__["_reply_to_message_id"] = answer.request.message_id
+    readdress(
+        reply,
+        src_node_id=answer.request.node_id,
+        reply_to_message_id=answer.request.message_id,
+    )
     return reply
 
 

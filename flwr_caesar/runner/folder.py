@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from flwr_caesar.records import RoundRecord
+from flwr_caesar.runner.lock import SERVER, held
+from flwr_caesar.runner.text import whole_rows
 from flwr_caesar.tasks.errors import ConfigError
 
 EVENTS = "events.jsonl"
@@ -25,9 +29,12 @@ ROUNDS = "rounds.csv"
 DEVICES = "devices.csv"
 MODEL = "model.safetensors"
 CONFIG = "config.yaml"
+OVERRIDES = "overrides.yaml"
 LOG = "flower.log"
 CHECKPOINT = "checkpoint"
-_PACKAGES = ("flwr-caesar", "flwr", "numpy", "torch", "ray")
+_SEGMENT = "config-{}.yaml"
+_PATIENCE = 30.0
+_PACKAGES = ("flwr-caesar", "flwr", "flwr-nightly", "numpy", "torch", "ray")
 
 
 def require_new(path: Path, spec: Mapping[str, Any]) -> None:
@@ -47,6 +54,17 @@ def require_new(path: Path, spec: Mapping[str, Any]) -> None:
         )
 
 
+def configurations(path: Path) -> list[Path]:
+    """Return the configurations with which a folder's rounds were trained, in order.
+
+    ``config.yaml`` is the first; a resumed run adds ``config-2.yaml`` and so on.
+    """
+    first = [path / CONFIG] if (path / CONFIG).is_file() else []
+    numbers = itertools.count(len(first) + 1)
+    more = (path / _SEGMENT.format(number) for number in numbers)
+    return [*first, *itertools.takewhile(Path.is_file, more)]
+
+
 class RunFolder:
     """Writes a run's files in the server's process.
 
@@ -55,8 +73,9 @@ class RunFolder:
     path : Path
         Created if it is not there.
     spec : mapping
-        The resolved configuration. With ``resume`` set, what the folder has is kept,
-        and rounds after the checkpoint are written again.
+        The resolved configuration. With ``resume`` set, nothing that the folder has
+        changes before the first new round. Rounds after the checkpoint are written
+        again then, and the configuration of this segment beside the earlier ones.
 
     Attributes
     ----------
@@ -84,15 +103,47 @@ class RunFolder:
         self._begun = False
         self._started = time.monotonic()
         self.checkpoint = path / CHECKPOINT
-        if spec.get("resume"):
-            self._rounds = _read_csv(path / ROUNDS)
-            self._devices = _read_csv(path / DEVICES)
+        self._config = OmegaConf.to_yaml(dict(spec))
+        self._resumed = bool(spec.get("resume"))
         path.mkdir(parents=True, exist_ok=True)
-        _write_whole(path / CONFIG, OmegaConf.to_yaml(dict(spec)))
+        if self._resumed:
+            self._rounds = [*whole_rows(path / ROUNDS)]
+            self._devices = [*whole_rows(path / DEVICES)]
+        else:
+            write_whole(path / CONFIG, self._config)
         (path / EVENTS).write_text("", encoding="utf-8")
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, spec: Mapping[str, Any]) -> Iterator[RunFolder]:
+        """Have a run's folder to oneself; an error is told to the runner.
+
+        Parameters
+        ----------
+        path, spec
+            As of the class.
+
+        Raises
+        ------
+        ConfigError
+            If another run has the folder and is not resumed, or another server writes
+            it.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        # The server of a command that was killed may be about to end.
+        with held(path, SERVER, seconds=_PATIENCE):
+            folder = cls(path, spec)
+            try:
+                yield folder
+            except Exception as error:
+                with suppress(OSError):  # it may be what failed
+                    folder.event("failed", reason=f"{type(error).__name__}: {error}")
+                raise
 
     def on_record(self, record: RoundRecord) -> None:
         """Take one phase of a round; give this to the strategy."""
+        if self._resumed:
+            self._open_segment(record.server_round)
         self._records.append(record)
         self._bytes_up += record.bytes_up
         self._bytes_down += record.bytes_down
@@ -112,6 +163,11 @@ class RunFolder:
             Counted from 1; 0 before training, from which time is counted.
         accuracy, loss : float
             On the test data; accuracy in [0, 1].
+
+        Raises
+        ------
+        RuntimeError
+            If a resumed run begins anew although the folder has rounds.
         """
         if not self._begun:
             self._begin_after(server_round)
@@ -147,6 +203,11 @@ class RunFolder:
 
     def _begin_after(self, done: int) -> None:
         """Keep what was written up to a round; time goes on from there."""
+        if done == 0 and any(int(row["round"]) > 0 for row in self._rounds):
+            raise RuntimeError(
+                f"{self.path} has rounds but no checkpoint to go on from; it is left "
+                "as it was"
+            )
         self._begun = True
         self._rounds = [row for row in self._rounds if int(row["round"]) <= done]
         self._devices = [row for row in self._devices if int(row["round"]) <= done]
@@ -156,6 +217,14 @@ class RunFolder:
         self._bytes_down = sum(int(row["bytes_down"]) for row in self._devices)
         self._dropped = sum(bool(row["dropped"]) for row in self._devices)
         self._virtual = float(last.get("total_virtual_seconds", 0.0))
+
+    def _open_segment(self, first: int) -> None:
+        """Write down with which settings a resumed run trains from a round on."""
+        self._resumed = False
+        (self.path / SUMMARY).unlink(missing_ok=True)  # of the rounds before
+        number = len(configurations(self.path)) + 1
+        text = f"# From round {first} on.\n{self._config}"
+        write_whole(self.path / _SEGMENT.format(number), text)
 
     def event(self, kind: str, **values: Any) -> None:
         """Append a line to ``events.jsonl``, which the runner reads while it grows."""
@@ -175,9 +244,9 @@ class RunFolder:
         last = self._rounds[-1]
         summary = {
             "strategy": self._spec["strategy"]["name"],
-            "rounds": last["round"],
-            "accuracy": last["accuracy"],
-            "loss": last["loss"],
+            "rounds": int(last["round"]),
+            "accuracy": float(last["accuracy"]),
+            "loss": float(last["loss"]),
             "bytes_up": self._bytes_up,
             "bytes_down": self._bytes_down,
             "seconds": round(time.monotonic() - self._started, 3),
@@ -199,7 +268,7 @@ class RunFolder:
             "versions": _versions(),
         }
         text = json.dumps(summary, indent=2) + "\n"
-        _write_whole(self.path / SUMMARY, text)
+        write_whole(self.path / SUMMARY, text)
         self.event("finished")
         return summary
 
@@ -246,13 +315,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
@@ -260,10 +322,10 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    _write_whole(path, text.getvalue())
+    write_whole(path, text.getvalue())
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Replace a file in one step: whoever reads it, or a resumed run, finds it whole.
 
     The runner takes the summary's appearance as the sign of success.

@@ -18,10 +18,9 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from flwr_caesar.flower import NodeInfo, Run, act_in_run, readdress
 
 _RUN_ID = 1
 _APP_FAILED = 2
@@ -52,8 +51,7 @@ class InlineGrid(Grid):
     def __init__(
         self, app: ClientApp, num_nodes: int, run_config: dict[str, Any] | None = None
     ) -> None:
-        # Messages take their sender from it.
-        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = _RUN_ID
+        act_in_run(_RUN_ID)
         self.app = app
         self.contexts = {
             node: Context(
@@ -116,14 +114,28 @@ class InlineGrid(Grid):
                 dst_node_id=message.metadata.dst_node_id,
                 message_type=message.metadata.message_type,
             )
-            copy.metadata.__dict__["_message_id"] = message_id
+            readdress(copy, message_id=message_id)
             self._waiting[message_id] = copy
             ids.append(message_id)
         return ids
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Work on messages and yield their replies."""
-        for message_id in message_ids:
+    def pull_messages(
+        self,
+        message_ids: Iterable[str] | None = None,
+        *,
+        reply_to_message_ids: Iterable[str] | None = None,
+    ) -> Iterable[Message]:
+        """Work on messages and yield their replies.
+
+        Parameters
+        ----------
+        message_ids : iterable of str, optional
+            Of the requests; all that wait, if none are named.
+        reply_to_message_ids : iterable of str, optional
+            The same, as Flower names it from 1.43 on.
+        """
+        named = message_ids if reply_to_message_ids is None else reply_to_message_ids
+        for message_id in list(self._waiting) if named is None else named:
             message = self._waiting.pop(message_id, None)
             if message is not None:
                 yield self._reply(message_id, message)
@@ -141,8 +153,7 @@ class InlineGrid(Grid):
         except Exception as err:
             # As Flower does with an app that fails: the server is told why.
             reply = Message(Error(_APP_FAILED, str(err)), reply_to=message)
-        reply.metadata.__dict__["_src_node_id"] = node
-        reply.metadata.__dict__["_reply_to_message_id"] = message_id
+        readdress(reply, src_node_id=node, reply_to_message_id=message_id)
         return reply
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+_NOBODY = -1  # no process has this id
 
 
 @dataclass(frozen=True)
@@ -132,3 +133,24 @@ def end_family(
                 break
             killing = True
         time.sleep(0.05)
+
+
+def end_marked(marker: str, *, grace_s: float) -> None:
+    """End the processes that were born with a variable, and all that they started.
+
+    Parameters
+    ----------
+    marker : str
+        See `family`.
+    grace_s : float
+        Seconds that they have to end by themselves; then they are killed.
+    """
+    members = family(_NOBODY, marker)
+    asked = time.monotonic()
+    number = signal.SIGTERM
+    while members and time.monotonic() - asked < 3 * grace_s:
+        _signal(members, number)
+        time.sleep(0.05)
+        if time.monotonic() - asked > grace_s:
+            number = signal.SIGKILL
+        members = family(_NOBODY, marker, members)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -44,14 +46,17 @@ class Tail:
         """Yield the new events; none if the file is not there."""
         try:
             with self._path.open("rb") as file:
+                if file.seek(0, io.SEEK_END) < self._offset:
+                    self._offset = 0  # begun anew
                 file.seek(self._offset)
                 data = file.read()
         except OSError:
             return
         end = data.rfind(b"\n") + 1
         self._offset += end
-        for line in data[:end].splitlines():
-            yield json.loads(line)
+        for line in data[:end].split(b"\n"):
+            with contextlib.suppress(ValueError):  # torn by a full disk or a power cut
+                yield json.loads(line)
 
 
 class Progress:
@@ -63,6 +68,13 @@ class Progress:
         See `round_line`.
     say : callable
         Called with each line.
+
+    Attributes
+    ----------
+    finished : bool
+        Whether the run has written all its files.
+    failure : str
+        Why it failed, if it said so.
     """
 
     QUIET_SECONDS = 30.0
@@ -74,6 +86,7 @@ class Progress:
         self._last = 0.0
         self._patience = self.QUIET_SECONDS
         self._doing = "starting"
+        self.finished = False
         self.failure = ""
 
     def take(self, event: Mapping[str, Any], now: float) -> None:
@@ -84,6 +97,8 @@ class Progress:
             if event["round"] >= self._rounds:
                 self._doing = "finishing"
             self._say(round_line(self._strategy, self._rounds, event))
+        elif event["event"] == "finished":
+            self.finished = True
         elif event["event"] == "failed":
             self.failure = event["reason"]
 

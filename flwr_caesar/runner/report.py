@@ -2,168 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from flwr_caesar.runner.folder import DEVICES, ROUNDS, SUMMARY
+from flwr_caesar.runner.outcome import Cell, Outcome, gather, named
 from flwr_caesar.runner.progress import MB
 
 _HOUR = 3600.0
 _NONE = "–"
 _WIDE = 8.0
 _REASON = 200
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A run that ended.
-
-    Parameters
-    ----------
-    summary : dict or None
-        Of ``summary.json``; None if the run failed.
-    overrides : tuple of str
-        What was set for it, as on the command line.
-    rounds, devices : tuple of dict
-        Rows of ``rounds.csv`` and ``devices.csv``, numbers as text.
-    """
-
-    summary: dict[str, Any] | None
-    overrides: tuple[str, ...] = ()
-    rounds: tuple[dict[str, str], ...] = field(default=(), repr=False)
-    devices: tuple[dict[str, str], ...] = field(default=(), repr=False)
-
-    @classmethod
-    def read(cls, folder: Path, overrides: Sequence[str] = ()) -> Outcome:
-        """Read a run folder; one without a summary is a run that failed."""
-        summary = folder / SUMMARY
-        if not summary.is_file():
-            return cls(None, tuple(overrides))
-        return cls(
-            json.loads(summary.read_text("utf-8")),
-            tuple(overrides),
-            _rows(folder / ROUNDS),
-            _rows(folder / DEVICES),
-        )
-
-    @property
-    def name(self) -> str:
-        """The strategy's name."""
-        chosen = [o for o in self.overrides if o.startswith("strategy=")]
-        if chosen:
-            return chosen[-1].partition("=")[2]
-        return "run" if self.summary is None else str(self.summary["strategy"])
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """What was set apart from the seed: runs that share it differ by chance."""
-        return tuple(o for o in self.overrides if not o.startswith("seed="))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Runs that differ in nothing but the seed.
-
-    Parameters
-    ----------
-    runs : tuple of Outcome
-        Those that failed are left out.
-    failed : int
-        How many did.
-    settings : tuple of str
-        What was set for all of them.
-    name : str
-        The strategy's name.
-    """
-
-    runs: tuple[Outcome, ...]
-    failed: int
-    settings: tuple[str, ...]
-    name: str
-
-    @property
-    def conditions(self) -> frozenset[str]:
-        """What was set apart from the strategy: cells compare where this is equal."""
-        return frozenset(o for o in self.settings if not o.startswith("strategy"))
-
-    def values(self, *keys: str) -> list[float]:
-        """Return one figure of each run's summary; none if a run has none."""
-        found = []
-        for run in self.runs:
-            value: Any = run.summary
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
-                found.append(float(value))
-        return found if len(found) == len(self.runs) else []
-
-    def mean(self, *keys: str) -> float | None:
-        """Return the mean of a figure over the runs; None if a run has none."""
-        values = self.values(*keys)
-        return fmean(values) if values else None
-
-    @cached_property
-    def reached(self) -> int:
-        """In how many runs the target accuracy was reached."""
-        return sum(_target_round(run) is not None for run in self.runs)
-
-    @property
-    def megabytes_to_target(self) -> float | None:
-        """Up and down until the target, mean over the runs; None if one missed it."""
-        up = self.mean("target", "bytes_up")
-        down = self.mean("target", "bytes_down")
-        return None if up is None or down is None else (up + down) / MB
-
-    def curve(self, *columns: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return a sum of columns of ``rounds.csv``, shape (runs, rounds).
-
-        Round 0 is left out. Rounds that not every run has are left out too.
-        """
-        curves = [
-            [sum(float(row[c]) for c in columns) for row in run.rounds if _began(row)]
-            for run in self.runs
-        ]
-        shortest = min(map(len, curves), default=0)
-        return np.array([curve[:shortest] for curve in curves])
-
-
-def gather(outcomes: Sequence[Outcome]) -> list[Cell]:
-    """Put runs together that differ only in their seed, in the order of the first."""
-    groups: dict[tuple[str, ...], list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault(outcome.settings, []).append(outcome)
-    return [
-        Cell(
-            tuple(run for run in group if run.summary is not None),
-            sum(run.summary is None for run in group),
-            settings,
-            group[0].name,
-        )
-        for settings, group in groups.items()
-    ]
-
-
-def labels(cells: Sequence[Cell]) -> list[str]:
-    """Name cells by strategy and by the settings that not all of them share."""
-    common = frozenset.intersection(*(frozenset(cell.settings) for cell in cells))
-    names = []
-    for cell in cells:
-        own = [
-            o.removeprefix("strategy.").removeprefix("+")
-            for o in cell.settings
-            if o not in common and not o.startswith("strategy=")
-        ]
-        names.append(" ".join([cell.name, *own]))
-    return names
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -182,7 +35,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     runs = [run for cell in cells for run in cell.runs]
     seeds = any(len(cell.runs) + cell.failed > 1 for cell in cells)
     target = any(run.summary and run.summary.get("target") for run in runs)
-    virtual = any(_is_virtual(run) for run in runs)
+    virtual = any(run.is_virtual for run in runs)
     columns: list[tuple[str, Callable[[Cell], str]]] = []
     if seeds:
         columns.append(("seeds", lambda cell: str(len(cell.runs))))
@@ -226,7 +79,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     ]
     header = ["strategy", *(name for name, _ in columns)]
     return _markdown(
-        [header, *([n, *(show(c) for _, show in columns)] for n, c in _named(cells))]
+        [header, *([n, *(show(c) for _, show in columns)] for n, c in named(cells))]
     )
 
 
@@ -237,14 +90,14 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
     said = []
     if any(len(cell.runs) > 1 for cell in cells):
         said.append("Means over seeds; the accuracy's lowest and highest in brackets.")
-    targets = sorted({_target_of(run) for run in runs} - {0.0})
+    targets = sorted({run.target_accuracy for run in runs} - {0.0})
     if targets:
         shown = ", ".join(f"{100 * target:g} %" for target in targets)
         said.append(
             f"Target: {shown}, reached at the end of the first round that tests so or "
             "better; MB to target are up and down."
         )
-    if any(_is_virtual(run) for run in runs):
+    if any(run.is_virtual for run in runs):
         said.append("Virtual hours and waiting are by the profile's clock.")
     said.append(
         "Device s: compressing and decompressing, summed over devices. Server s: "
@@ -256,7 +109,7 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
 def unused(outcomes: Sequence[Outcome]) -> list[str]:
     """Say how many replies of these runs were not used, and what is most often why."""
     said = []
-    for name, cell in _named(gather(outcomes)):
+    for name, cell in named(gather(outcomes)):
         rows = [row for run in cell.runs for row in run.devices]
         reasons = Counter(row["dropped"] for row in rows if row.get("dropped"))
         if reasons:
@@ -289,7 +142,7 @@ def fairness(outcomes: Sequence[Outcome]) -> str | None:
         return None
     header = ["strategy", "devices", "mean", "worst tenth", "deviation", *classes]
     rows = [header]
-    for name, cell in _named(cells):
+    for name, cell in named(cells):
         runs = [run for run in latest[id(cell)] if run]
         figures = [_fairness_of([value for _, value in run]) for run in runs]
         row = [name, _number(fmean(map(len, runs)) if runs else None, "{:.0f}")]
@@ -329,8 +182,8 @@ def picture(outcomes: Sequence[Outcome], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = [(name, cell) for name, cell in _named(gather(outcomes)) if cell.runs]
-    virtual = all(_is_virtual(run) for _, cell in drawn for run in cell.runs)
+    drawn = [(name, cell) for name, cell in named(gather(outcomes)) if cell.runs]
+    virtual = all(run.is_virtual for _, cell in drawn for run in cell.runs)
     both = ("megabytes, all devices, up and down", MB, _BOTH)
     up = ("megabytes, all devices, up", MB, ("total_bytes_up",))
     hours = ("virtual hours", _HOUR, ("total_virtual_seconds",))
@@ -353,7 +206,7 @@ def picture(outcomes: Sequence[Outcome], path: Path) -> None:
             if len(accuracy) > 1:
                 low, high = accuracy.min(axis=0), accuracy.max(axis=0)
                 axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
-        for target in {_target_of(run) for _, c in drawn for run in c.runs} - {0.0}:
+        for target in {run.target_accuracy for _, c in drawn for run in c.runs} - {0.0}:
             axes.axhline(100 * target, color="0.5", lw=0.8, ls=":")
         axes.set_xlabel(title)
         _scale(axes, ends)
@@ -374,37 +227,6 @@ def _scale(axes: Any, ends: Sequence[float]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.grid(visible=True, which="major", alpha=0.3, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _rows(path: Path) -> tuple[dict[str, str], ...]:
-    if not path.is_file():
-        return ()
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
-
-
-def _began(row: dict[str, str]) -> bool:
-    return row["round"] != "0"
-
-
-def _named(cells: Sequence[Cell]) -> Iterable[tuple[str, Cell]]:
-    return zip(labels(cells), cells, strict=True) if cells else ()
-
-
-def _is_virtual(run: Outcome) -> bool:
-    return run.summary is not None and run.summary.get("clock") == "virtual"
-
-
-def _target(run: Outcome) -> dict[str, Any]:
-    return (run.summary or {}).get("target") or {}
-
-
-def _target_of(run: Outcome) -> float:
-    return float(_target(run).get("accuracy", 0.0))
-
-
-def _target_round(run: Outcome) -> int | None:
-    return _target(run).get("round")
 
 
 def _savings(

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flwr_caesar.runner.folder import EVENTS, LOG, SUMMARY, require_new
+from flwr_caesar.runner.folder import (
+    EVENTS,
+    LOG,
+    OVERRIDES,
+    SUMMARY,
+    require_new,
+    write_whole,
+)
+from flwr_caesar.runner.lock import COMMAND, held
 from flwr_caesar.runner.progress import Progress, Tail
 from flwr_caesar.runner.superlink import (
     CONNECTION,
@@ -22,13 +30,14 @@ from flwr_caesar.runner.superlink import (
     SuperLinkError,
     executable,
     flower_environment,
+    temporary_folder,
 )
+from flwr_caesar.runner.text import last_entry, reason, shortened, whole_lines
+from flwr_caesar.runner.watch import Watch
 
 _POLL_SECONDS = 0.2
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_FRAME = " \t╭╮╰╯│─"  # Flower draws boxes around its errors
+_MARKER = "FLWR_CAESAR_RUN"
 _STARTED = re.compile(r"Successfully started run (\d+)")
-_EXCEPTION = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*)$")
 
 
 class RunFailedError(RuntimeError):
@@ -44,7 +53,11 @@ def app_folder() -> Path:
 
 
 def run(
-    spec: Mapping[str, Any], folder: Path, say: Callable[[str], None] = print
+    spec: Mapping[str, Any],
+    folder: Path,
+    say: Callable[[str], None] = print,
+    *,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Run a configuration to its end.
 
@@ -53,9 +66,12 @@ def run(
     spec : mapping
         Resolved and valid; see `flwr_caesar.runner.config`.
     folder : Path
-        Where results go, on the machine where the ServerApp runs.
+        Where results go, on the machine where the ServerApp runs. No other run may
+        use it meanwhile.
     say : callable
         Called with each line of progress.
+    overrides : sequence of str
+        What was set for this run of a sweep; kept in the folder.
 
     Returns
     -------
@@ -65,59 +81,101 @@ def run(
     Raises
     ------
     ConfigError
-        If another run has the folder and is not resumed.
+        If another run has the folder and is not resumed, or it is in use.
     RunFailedError
         With the reason and the place of the log.
     """
     folder = folder.resolve()
-    require_new(folder, spec)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, EVENTS):  # of a run that is resumed
-        (folder / name).unlink(missing_ok=True)
-    connection = spec["connection"]
     try:
-        if connection is not None:
-            with tempfile.TemporaryDirectory(prefix="fc-") as scratch:
-                return _run_on(spec, folder, say, connection, Path(scratch), None)
-        federation = spec["federation"]
-        if federation["kind"] == "inline":
-            with tempfile.TemporaryDirectory(prefix="fc-") as scratch:
-                return _run_inline(spec, folder, say, Path(scratch))
-        simulation = federation["kind"] == "simulation"
-        with SuperLink(simulation=simulation) as link:
-            if not simulation:
-                for i in range(federation["num_supernodes"]):
-                    link.start_supernode(i, federation["num_supernodes"])
-            try:
-                return _run_on(spec, folder, say, CONNECTION, link.home, link)
-            except RunFailedError:
-                _append(folder / LOG, link.log)
-                raise
+        require_new(folder, spec)
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder, COMMAND):
+            require_new(folder, spec)
+            (folder / EVENTS).unlink(missing_ok=True)  # of a run that is resumed
+            if overrides:
+                write_whole(folder / OVERRIDES, json.dumps(list(overrides)) + "\n")
+            return _run(spec, folder, say)
     except SuperLinkError as error:
         raise RunFailedError(str(error)) from None
+    except OSError as error:
+        place = error.filename or folder
+        raise RunFailedError(f"{place}: {error.strerror or error}") from error
+
+
+def _run(
+    spec: Mapping[str, Any], folder: Path, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    connection = spec["connection"]
+    federation = spec["federation"]
+    if connection is not None:
+        with _scratch() as (scratch, environment):
+            return _run_on(
+                spec, folder, say, connection, scratch, environment=environment
+            )
+    if federation["kind"] == "inline":
+        with _scratch() as (scratch, environment):
+            return _run_inline(spec, folder, say, scratch, environment)
+    simulation = federation["kind"] == "simulation"
+    with SuperLink(simulation=simulation) as link:
+        if not simulation:
+            for i in range(federation["num_supernodes"]):
+                link.start_supernode(i, federation["num_supernodes"])
+        try:
+            return _run_on(
+                spec,
+                folder,
+                say,
+                CONNECTION,
+                link.home,
+                environment=link.environment,
+                link=link,
+            )
+        except RunFailedError:
+            _append(folder / LOG, link.log)
+            raise
+
+
+@contextmanager
+def _scratch() -> Iterator[tuple[Path, dict[str, str]]]:
+    """Make a temporary folder, and an environment of which nothing is left running."""
+    scratch = temporary_folder()
+    try:
+        environment = {**flower_environment(), _MARKER: str(scratch)}
+        watch = Watch(f"{_MARKER}={scratch}", scratch)
+        try:
+            yield scratch, environment
+        finally:
+            watch.close()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _run_inline(
-    spec: Mapping[str, Any], folder: Path, say: Callable[[str], None], scratch: Path
+    spec: Mapping[str, Any],
+    folder: Path,
+    say: Callable[[str], None],
+    scratch: Path,
+    environment: Mapping[str, str],
 ) -> dict[str, Any] | None:
     config = scratch / "spec.json"
     config.write_text(json.dumps(spec), encoding="utf-8")
-    command = [sys.executable, "-m", "flwr_caesar.runner.inline", str(config)]
+    # -P: a folder of that name where the command was given must not be imported.
+    command = [sys.executable, "-P", "-m", "flwr_caesar.runner.inline", str(config)]
     with (folder / LOG).open("ab") as output:
         child = subprocess.Popen(
             [*command, str(folder)],
-            env=flower_environment(),
+            env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         try:
-            failure = _watch(child, spec, folder, say)
+            progress = _watch(child, spec, folder, say)
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
-    return _summary(folder) or _fail(failure, folder)
+    return _summary(progress, folder) or _fail(progress, folder)
 
 
 def _run_on(
@@ -126,9 +184,10 @@ def _run_on(
     say: Callable[[str], None],
     connection: str,
     scratch: Path,
-    link: SuperLink | None,
+    *,
+    environment: Mapping[str, str],
+    link: SuperLink | None = None,
 ) -> dict[str, Any] | None:
-    environment = link.environment if link else flower_environment()
     run_config = scratch / "run-config.toml"
     run_config.write_text(
         # A JSON string is also a TOML string.
@@ -145,15 +204,15 @@ def _run_on(
         log.open("ab") as output,
         _child(command, environment, output, connection, log) as child,
     ):
-        failure = _watch(child, spec, folder, say, link)
-    summary = _summary(folder)
+        progress = _watch(child, spec, folder, say, link)
+    summary = _summary(progress, folder)
     if summary is not None:
         return summary
     if child.returncode == 0 and link is None and not (folder / EVENTS).is_file():
         _check_remote(connection, environment, log)
         say(f"results are on the ServerApp's machine, in {folder}; log here: {log}")
         return None
-    return _fail(failure, folder)
+    return _fail(progress, folder)
 
 
 def _watch(
@@ -162,8 +221,8 @@ def _watch(
     folder: Path,
     say: Callable[[str], None],
     link: SuperLink | None = None,
-) -> str:
-    """Tell of progress until a run's process ends; return why it failed, if it says."""
+) -> Progress:
+    """Tell of progress until a run's process ends; return what it said."""
     log = folder / LOG
     progress = Progress(spec["strategy"]["name"], spec["rounds"], say)
     events = Tail(folder / EVENTS)
@@ -171,25 +230,28 @@ def _watch(
         now = time.monotonic()
         for event in events.events():
             progress.take(event, now)
-        progress.quiet(now, lambda: _last_line(log))
-        if link is not None and not link.alive:
-            raise RunFailedError(f"the SuperLink stopped; the log is {log}")
+        progress.quiet(now, lambda: last_entry(log))
+        stopped = None if link is None else link.stopped
+        if stopped is not None:  # the others would wait for it
+            raise RunFailedError(f"{stopped} stopped; the log is {log}")
         time.sleep(_POLL_SECONDS)
     for event in events.events():
         progress.take(event, time.monotonic())
-    return progress.failure or ""
+    return progress
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
-    if not (folder / SUMMARY).is_file():
+def _summary(progress: Progress, folder: Path) -> dict[str, Any] | None:
+    """Return the summary that this run wrote; None if it did not get so far."""
+    if not progress.finished:
         return None
     summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
     return summary
 
 
-def _fail(failure: str, folder: Path) -> NoReturn:
+def _fail(progress: Progress, folder: Path) -> NoReturn:
     log = folder / LOG
-    raise RunFailedError(f"{failure or _reason(log)}; the log is {log}")
+    why = shortened(progress.failure) or reason(log)
+    raise RunFailedError(f"{why}; the log is {log}")
 
 
 def federation_config(federation: Mapping[str, Any]) -> str:
@@ -230,7 +292,7 @@ def _child(
         if child.poll() is None:
             child.kill()
             child.wait()
-            started = _STARTED.search(_read(log))
+            started = _STARTED.search(whole_lines(log))
             if connection != CONNECTION and started:
                 subprocess.run(
                     [executable("flwr"), "stop", started.group(1), connection],
@@ -245,9 +307,9 @@ def _child(
 
 def _check_remote(connection: str, environment: Mapping[str, str], log: Path) -> None:
     """Raise if the SuperLink says that the run failed."""
-    started = _STARTED.search(_read(log))
+    started = _STARTED.search(whole_lines(log))
     if not started:
-        raise RunFailedError(f"{_reason(log)}; the log is {log}")
+        raise RunFailedError(f"{reason(log)}; the log is {log}")
     command = [executable("flwr"), "list", connection, "--run-id", started.group(1)]
     answer = subprocess.run(
         [*command, "--format", "json"],
@@ -260,22 +322,7 @@ def _check_remote(connection: str, environment: Mapping[str, str], log: Path) ->
     match = re.search(r'"status":\s*"([^"]*)"', answer.stdout)
     status = match.group(1) if match else "unknown"
     if status != "finished:completed":
-        raise RunFailedError(f"Flower reports {status}: {_reason(log)}; see {log}")
-
-
-def _read(log: Path) -> str:
-    return _ANSI.sub("", log.read_text(encoding="utf-8", errors="replace"))
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip(_FRAME) for line in _read(log).splitlines()]
-    return next((line for line in reversed(lines) if line), "nothing yet")
-
-
-def _reason(log: Path) -> str:
-    """Find why a run failed: the last exception in its log, else the last line."""
-    found = map(_EXCEPTION.search, reversed(_read(log).splitlines()))
-    return next((match.group(1) for match in found if match), _last_line(log))
+        raise RunFailedError(f"Flower reports {status}: {reason(log)}; see {log}")
 
 
 def _append(log: Path, more: Path) -> None:

@@ -14,15 +14,22 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
 from flwr_caesar.runner.processes import end_family
+from flwr_caesar.runner.text import reason
+from flwr_caesar.runner.watch import Watch
 
 CONNECTION = "flwr-caesar"
 _START_SECONDS = 180.0
 _PORT_TRIES = 3
 _PORTS = range(20_000, 32_768)
+_NO_PROXY = ("no_proxy", "NO_PROXY")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LONG_PATH = 40
 
 
 class SuperLinkError(RuntimeError):
@@ -60,12 +67,58 @@ def flower_environment() -> dict[str, str]:
     """
     path = os.pathsep.join([*_script_folders(), os.environ.get("PATH", os.defpath)])
     return {
-        **os.environ,
+        **_reaching_loopback(os.environ),
         "PATH": path,
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _reaching_loopback(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment whose proxies are not asked for loopback.
+
+    Clients disagree on which spelling of ``no_proxy`` wins, so both say the same. A
+    SOCKS proxy is left out where its package is missing: httpx then refuses to start,
+    whatever it is to reach.
+    """
+    socks = find_spec("socksio") is not None
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if socks
+        or not name.lower().endswith("_proxy")
+        or not value.lower().startswith("socks")
+    }
+    given = [
+        name.strip()
+        for key in _NO_PROXY
+        for name in environment.get(key, "").split(",")
+        if name.strip()
+    ]
+    named = ["*"] if "*" in given else [*given, *_LOOPBACK]
+    return {**kept, **dict.fromkeys(_NO_PROXY, ",".join(dict.fromkeys(named)))}
+
+
+def temporary_folder() -> Path:
+    """Make a folder for the files of one run, with a name short enough for sockets.
+
+    Raises
+    ------
+    SuperLinkError
+        If no folder for temporary files can be written.
+    """
+    try:
+        parent = tempfile.gettempdir()
+        # Ray's socket paths go below it and may not be long.
+        if len(parent) >= _LONG_PATH and os.access("/tmp", os.W_OK | os.X_OK):
+            parent = "/tmp"
+        return Path(tempfile.mkdtemp(prefix="fc-", dir=parent))
+    except OSError as error:
+        raise SuperLinkError(
+            f"no folder for temporary files can be written ({error}): set TMPDIR to "
+            "one that can"
+        ) from None
 
 
 def free_port() -> int:
@@ -86,7 +139,8 @@ class SuperLink:
 
     It has a Flower home of its own, in a temporary folder, with one connection named
     `CONNECTION`; the user's Flower configuration is neither read nor written. On
-    leaving, every process it started is ended and the folder is removed.
+    leaving, every process it started is ended and the folder is removed; also if this
+    process is killed.
 
     Parameters
     ----------
@@ -107,11 +161,7 @@ class SuperLink:
     def __init__(self, *, simulation: bool = True) -> None:
         self.port = 0
         self._simulation = simulation
-        # Ray's socket paths go below this folder and may not be long.
-        parent = tempfile.gettempdir()
-        self.home = Path(
-            tempfile.mkdtemp(prefix="fc-", dir=parent if len(parent) < 40 else "/tmp")
-        )
+        self.home = temporary_folder()
         self.environment = {
             **flower_environment(),
             "FLWR_HOME": str(self.home),
@@ -122,15 +172,18 @@ class SuperLink:
         self.environment.pop("RAY_ADDRESS", None)
         self._marker = f"FLWR_HOME={self.home}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._watch: Watch | None = None
 
     def __enter__(self) -> SuperLink:
         """Start it and wait until it answers."""
         try:
+            self._watch = Watch(self._marker, self.home)
             for _ in range(_PORT_TRIES):
                 self.port = free_port()
                 if self._start():
                     return self
-            raise SuperLinkError(f"the SuperLink did not start: {self._last_line()}")
+            raise SuperLinkError(f"the SuperLink did not start: {reason(self.log)}")
         except BaseException:
             self.stop()
             raise
@@ -155,6 +208,14 @@ class SuperLink:
         return self._process
 
     @property
+    def stopped(self) -> str | None:
+        """Which of its processes ended although it was not asked to, if one did."""
+        if not self.alive:
+            return "the SuperLink"
+        ended = (i for i, node in enumerate(self._nodes) if node.poll() is not None)
+        return next((f"SuperNode {i}" for i in ended), None)
+
+    @property
     def alive(self) -> bool:
         """Whether it is running."""
         return self._process is not None and self._process.poll() is None
@@ -165,6 +226,9 @@ class SuperLink:
             end_family(self._process, self._marker)
             self._process = None
         shutil.rmtree(self.home, ignore_errors=True)
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def start_supernode(
         self,
@@ -186,13 +250,15 @@ class SuperLink:
             More of Flower's ``--node-config``.
         """
         config = f"partition-id={partition_id} num-partitions={num_partitions}"
-        return self._spawn(
+        node = self._spawn(
             "flower-supernode",
             "--insecure",
             *("--superlink", f"127.0.0.1:{port or self.port}"),
             *("--port", str(free_port())),
             *("--node-config", f"{config} {node_config}".strip()),
         )
+        self._nodes.append(node)
+        return node
 
     def _start(self) -> bool:
         """Try one port; False if the SuperLink ended at once."""
@@ -216,7 +282,7 @@ class SuperLink:
         if self.alive:
             raise SuperLinkError(
                 f"the SuperLink did not answer within {_START_SECONDS:.0f} s: "
-                f"{self._last_line()}"
+                f"{reason(self.log)}"
             )
         return False
 
@@ -231,10 +297,6 @@ class SuperLink:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-    def _last_line(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _answers(port: int) -> bool:

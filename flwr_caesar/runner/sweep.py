@@ -9,7 +9,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from flwr_caesar.runner.report import Outcome, fairness, notes, picture, table, unused
+from flwr_caesar.runner.folder import OVERRIDES
+from flwr_caesar.runner.outcome import Outcome
+from flwr_caesar.runner.report import fairness, notes, picture, table, unused
 
 
 class Comparison(Callback):
@@ -26,15 +28,22 @@ class Comparison(Callback):
         if outcomes:
             print()
             compare(outcomes, folder)
-        if any(outcome.summary is None for outcome in outcomes):
+        failed = [outcome.folder for outcome in outcomes if outcome.summary is None]
+        if failed:
+            say = f"{len(failed)} of {len(outcomes)} runs failed: {', '.join(failed)}"
+            print(f"flwr-caesar: {say}", file=sys.stderr)
             raise SystemExit(1)
 
 
 def read_sweep(folder: Path) -> list[Outcome]:
-    """Read the run folders of a sweep in the order of their numbers."""
+    """Read the run folders of a sweep in the order of their numbers.
+
+    Runs of before there was an ``overrides.yaml`` have Hydra's.
+    """
     found = []
-    for file in folder.glob("*/.hydra/overrides.yaml"):
-        run = file.parent.parent
+    files = {file.parents[1]: file for file in folder.glob(f"*/.hydra/{OVERRIDES}")}
+    files |= {file.parent: file for file in folder.glob(f"*/{OVERRIDES}")}
+    for run, file in files.items():
         number = run.name.partition("-")[0]
         overrides = [str(o) for o in OmegaConf.load(file)]
         order = (int(number) if number.isdigit() else sys.maxsize, run.name)

@@ -52,18 +52,20 @@ def load_split(test_size: int) -> tuple[Examples, Examples]:
 def partition(config: DataConfig, num_partitions: int, seed: int) -> tuple[Array, ...]:
     """Return the indices into the training examples of each device.
 
+    A device has 10 examples at least, or its equal share if that is less.
+
     Raises
     ------
     ConfigError
-        If there are more devices than the examples suffice for.
+        If there are more devices than examples.
     """
     train, _ = load_split(config.test_size)
-    most = len(train) // MIN_PARTITION_SIZE
+    most = len(train)
     if not 1 <= num_partitions <= most:
         raise ConfigError(
             "federation.num_supernodes",
-            f"must be 1 to {most}, not {num_partitions}: each device needs "
-            f"{MIN_PARTITION_SIZE} of {len(train)} training examples",
+            f"must be 1 to {most}, not {num_partitions}: each device needs one of "
+            f"{most} training examples",
         )
     if config.partition == "iid":
         return tuple(partition_iid(len(train), num_partitions, seed=seed))
@@ -71,7 +73,7 @@ def partition(config: DataConfig, num_partitions: int, seed: int) -> tuple[Array
         train.y,
         num_partitions,
         alpha=config.alpha,
-        min_size=MIN_PARTITION_SIZE,
+        min_size=min(MIN_PARTITION_SIZE, most // num_partitions),
         seed=seed,
     )
     return tuple(parts)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flwr_caesar import cli
+from flwr_caesar.records import RoundRecord
 from flwr_caesar.runner import command, config
+from flwr_caesar.runner.folder import RunFolder, require_new, write_whole
+from flwr_caesar.runner.run import RunFailedError
+from flwr_caesar.sync.ledger import SqliteLedger
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +38,16 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "run" in capsys.readouterr().out
     assert cli.main(["fly"]) == 2
     assert "there are: " in capsys.readouterr().err
+
+
+def test_a_source_tree_on_the_path_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert cli.main(["run"]) == 2
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert "source and not installed" in printed
 
 
 def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +80,202 @@ def test_a_mistake_is_one_line_and_starts_nothing(
     assert len(printed.err.splitlines()) == 1
     assert printed.err.startswith("flwr-caesar: ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """Fourteen rounds of a run, with a checkpoint, and nothing that could run it."""
+    path = tmp_path / "run"
+    folder = RunFolder(path, config.compose(["rounds=14", "+strategy.quorum=0.8"]))
+    for number in range(15):
+        folder.on_evaluation(number, accuracy=0.06 * number, loss=1.0)
+    folder.finish({"w": np.zeros(1, np.float32)})
+    with SqliteLedger(folder.checkpoint):
+        pass
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.mark.usefixtures("never_run")
+@pytest.mark.parametrize(
+    ("settings", "status", "says"),
+    [
+        ([], 0, "already has 14 rounds"),
+        (["rounds=14"], 0, "already has 14 rounds"),
+        (["rounds=5"], 2, "already has 14 rounds"),
+        (["rounds=0"], 2, "rounds: must be"),
+        (["rounds=many"], 2, "rounds: must be"),
+        (["federation.num_supernodes=7"], 2, "is 20 in this run and cannot be changed"),
+        (["seed=2", "rounds=30"], 2, "seed: is 1 in this run and cannot"),
+        (
+            ["strategy.density=0.5"],
+            2,
+            "strategy.density: is 0.1 in this run and cannot",
+        ),
+        (["strategy=caesar"], 2, "strategy: is {"),
+        (["strategy.clock=1"], 2, "strategy.clock: is not set in this run and cannot"),
+        (["inner=fedadam"], 2, "inner: is {"),
+        (["inner.name=fedadam"], 2, "inner.name: is fedavg in this run and cannot"),
+        (["inner.eta=0.1"], 2, "inner.eta: is no setting of that run"),
+        (["train.lr=0.1"], 2, "train.lr: is 0.05 in this run and cannot"),
+        (["+profile.devices=null"], 0, "already has 14 rounds"),  # as it is
+        (["data.partition.alpha=0.3"], 0, "already has 14 rounds"),
+        (["rouds=20"], 2, "rouds: is not set in this run"),
+        (["rounds"], 2, "rounds: is no setting: write key=value"),
+        (["-m"], 2, "-m: is no setting"),
+        (["~strategy.quorum"], 2, "is no setting"),
+        (["resume=other"], 2, "names several runs"),
+    ],
+)
+def test_what_a_resume_starts_nothing_for_and_leaves_as_it_was(
+    settings: list[str],
+    status: int,
+    says: str,
+    trained: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = contents(trained)
+    assert cli.main(["run", f"resume={trained}", *settings]) == status
+    printed = capsys.readouterr()
+    assert says in (printed.err if status else printed.out)
+    assert len((printed.err or printed.out).splitlines()) == 1
+    assert contents(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "value"),
+    [
+        ("rounds=30", "rounds", 30),
+        ("strategy.quorum=1.0", "strategy.quorum", 1.0),
+        ("+strategy.deadline=60", "strategy.deadline", 60),
+        ("strategy.deadline=60", "strategy.deadline", 60),
+        ("federation.fraction_train=0.25", "federation.fraction_train", 0.25),
+        ("target_accuracy=0.9", "target_accuracy", 0.9),
+    ],
+)
+def test_what_a_resume_may_change(
+    setting: str,
+    key: str,
+    value: object,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specs: list[config.Spec] = []
+    monkeypatch.setattr(command, "run", lambda spec, *_: specs.append(spec))
+    more = [] if key == "rounds" else ["rounds=15"]
+    assert cli.main(["run", f"resume={trained}", setting, *more]) == 0
+    assert config.get(specs[0], key) == value
+    assert specs[0]["resume"] == str(trained)
+
+
+def test_a_resume_goes_on_with_the_settings_of_the_latest_segment(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {**config.compose(["rounds=20"]), "resume": str(trained)}
+    folder = RunFolder(trained, spec)
+    folder.on_evaluation(14, accuracy=0.84, loss=1.0)
+    folder.on_record(RoundRecord(15, "train", 1.0, ()))
+    specs: list[config.Spec] = []
+    monkeypatch.setattr(command, "run", lambda spec, *_: specs.append(spec))
+    assert cli.main(["run", f"resume={trained}"]) == 0
+    assert specs[0]["rounds"] == 20
+    assert "quorum" not in specs[0]["strategy"]
+
+
+@pytest.mark.usefixtures("never_run")
+def test_a_run_without_checkpoint_is_not_begun_anew(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(trained / "checkpoint")
+    before = contents(trained)
+    assert cli.main(["run", f"resume={trained}", "rounds=30"]) == 2
+    assert "14 rounds of topk and no checkpoint" in capsys.readouterr().err
+    assert contents(trained) == before
+
+
+@pytest.mark.usefixtures("never_run")
+@pytest.mark.parametrize("text", ["a: [", "\0", "- 1\n"])
+def test_a_configuration_that_cannot_be_read_is_one_line(
+    text: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trained / "config.yaml").write_text(text, encoding="utf-8")
+    assert cli.main(["run", f"resume={trained}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_sweep_ends_non_zero_and_names_the_jobs_that_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(
+        spec: config.Spec, path: Path, say: object, *, overrides: list[str]
+    ) -> dict[str, object]:
+        folder = RunFolder(path, spec)
+        write_whole(path / "overrides.yaml", json.dumps(overrides))
+        if spec["seed"] == 2:
+            raise RunFailedError("no reply could be used: too cold")
+        folder.on_evaluation(0, accuracy=0.1, loss=2.0)
+        return folder.finish({"w": np.zeros(1, np.float32)})
+
+    def refuse(spec: config.Spec, path: Path, *_: object, **__: object) -> None:
+        require_new(path, spec)
+
+    monkeypatch.setattr(command, "run", run)
+    sweep = ["run", "-m", "strategy=fedavg", "seed=1,2,3", "hydra.sweep.dir=sweep"]
+    assert cli.main(sweep) == 1
+    printed = capsys.readouterr()
+    assert "the run failed: no reply could be used: too cold" in printed.err
+    assert "1 of 3 runs failed: 1-fedavg" in printed.err
+    assert (tmp_path / "sweep" / "2-fedavg" / "summary.json").is_file()
+
+    before = contents(tmp_path / "sweep" / "0-fedavg")
+    shutil.rmtree(tmp_path / "sweep" / "1-fedavg")
+    monkeypatch.setattr(command, "run", refuse)
+    again = ["run", "-m", "strategy=fedavg", "seed=4", "hydra.sweep.dir=sweep"]
+    assert cli.main(again) == 1  # into a folder of the first sweep
+    assert "has a run already" in capsys.readouterr().err
+    assert contents(tmp_path / "sweep" / "0-fedavg") == before
+
+
+def test_a_folder_of_another_run_stays_as_it_is(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(trained)
+    assert cli.main(["run", f"hydra.run.dir={trained}"]) == 2
+    assert "has a run already" in capsys.readouterr().err
+    assert contents(trained) == before
+
+
+@pytest.mark.usefixtures("never_run")
+def test_without_a_place_for_temporary_files_it_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    assert cli.main(["run"]) == 2
+    assert capsys.readouterr().err == (
+        "flwr-caesar: TMPDIR: No usable temporary directory found in ['/tmp']; set it "
+        "to a folder that can be written\n"
+    )
+
+
+@pytest.mark.usefixtures("never_run")
+def test_a_place_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["run", "hydra.run.dir=file/run"]) == 1
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert "file/run" in printed
 
 
 def test_an_experiment_can_be_a_sweep_and_the_command_line_wins() -> None:

@@ -91,9 +91,14 @@ def test_what_cannot_run(override: str, key: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_more_devices_than_data_is_found_before_the_start() -> None:
+@pytest.mark.parametrize("more", [[], ["connection=lab"]])
+def test_more_devices_than_data_is_found_before_the_start(
+    more: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("mlxtend")
-    spec = config.compose(["federation.num_supernodes=100000"])
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    config.validate(config.compose(["federation.num_supernodes=1000", *more]))
+    spec = config.compose(["federation.num_supernodes=4001", *more])
     with pytest.raises(ConfigError, match=r"federation\.num_supernodes"):
         config.validate(spec)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from flwr_caesar.records import DeviceRecord, RoundRecord
+from flwr_caesar.runner import folder as folder_module
 from flwr_caesar.runner.config import compose
-from flwr_caesar.runner.folder import RunFolder
+from flwr_caesar.runner.folder import RunFolder, configurations
+from flwr_caesar.runner.lock import COMMAND, held
+from flwr_caesar.runner.outcome import Outcome
 from flwr_caesar.runner.progress import Progress, Tail
-from flwr_caesar.runner.report import Outcome
 from flwr_caesar.runner.run import run
 from flwr_caesar.tasks.errors import ConfigError
 
@@ -144,7 +149,7 @@ def test_a_run_does_not_go_on_with_the_folder_of_another(tmp_path: Path) -> None
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("killed_in", ["config.yaml", "rounds.csv", "devices.csv"])
+@pytest.mark.parametrize("killed_in", ["config-2.yaml", "rounds.csv", "devices.csv"])
 def test_a_run_killed_while_it_writes_can_be_resumed(
     killed_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,29 +162,134 @@ def test_a_run_killed_while_it_writes_can_be_resumed(
             raise Killed
         return write(path, text, **options)
 
-    write = Path.write_text
-    spec = compose(["rounds=3"])
-    folder = RunFolder(tmp_path, spec)
-    folder.on_evaluation(0, accuracy=0.1, loss=2.3)
+    def resumed() -> RunFolder:
+        folder = RunFolder(tmp_path, {**spec, "resume": str(tmp_path)})
+        folder.on_evaluation(0, accuracy=0.1, loss=2.3)
+        return folder
 
     def round_1(folder: RunFolder) -> None:
         for record in a_round(1):
             folder.on_record(record)
         folder.on_evaluation(1, accuracy=0.2, loss=1.0)
-        RunFolder(tmp_path, {**spec, "resume": str(tmp_path)})
 
+    write = Path.write_text
+    spec = compose(["rounds=3"])
+    RunFolder(tmp_path, spec).on_evaluation(0, accuracy=0.1, loss=2.3)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", tear)
         with pytest.raises(Killed):
-            round_1(folder)
-    resumed = RunFolder(tmp_path, {**spec, "resume": str(tmp_path)})
-    resumed.on_evaluation(0, accuracy=0.1, loss=2.3)
-    round_1(resumed)
+            round_1(resumed())
+    folder = resumed()
+    round_1(folder)
     assert [row["round"] for row in rows(tmp_path / "rounds.csv")] == ["0", "1"]
     assert [row["round"] for row in rows(tmp_path / "devices.csv")] == ["1"] * 3
-    resumed.finish({"w": np.zeros(3)})
+    folder.finish({"w": np.zeros(3)})
     summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
     assert (summary["bytes_up"], summary["bytes_down"]) == (10, 300)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+
+
+def test_a_resumed_run_keeps_each_segments_configuration(tmp_path: Path) -> None:
+    a_run(tmp_path, rounds=2)
+    first = (tmp_path / "config.yaml").read_bytes()
+    for segment, rounds in ((2, 3), (3, 4)):
+        spec = {**compose([f"rounds={rounds}"]), "resume": str(tmp_path)}
+        folder = RunFolder(tmp_path, spec)
+        folder.on_evaluation(rounds - 1, accuracy=0.4, loss=1.0)
+        assert (tmp_path / "summary.json").exists() or segment > 2
+        assert not (tmp_path / f"config-{segment}.yaml").exists()  # nothing trained yet
+        for record in a_round(rounds):
+            folder.on_record(record)
+        folder.on_evaluation(rounds, accuracy=0.5, loss=1.0)
+        assert not (tmp_path / "summary.json").exists()  # it was of the rounds before
+        kept = (tmp_path / f"config-{segment}.yaml").read_text("utf-8")
+        assert kept.startswith(f"# From round {rounds} on.\n")
+        assert f"rounds: {rounds}\n" in kept
+    assert (tmp_path / "config.yaml").read_bytes() == first
+    names = ["config.yaml", "config-2.yaml", "config-3.yaml"]
+    assert [file.name for file in configurations(tmp_path)] == names
+
+
+def test_until_its_first_round_a_resumed_run_changes_nothing(tmp_path: Path) -> None:
+    a_run(tmp_path, rounds=2)
+    before = contents(tmp_path)
+    spec = {**compose(["rounds=3"]), "resume": str(tmp_path)}
+
+    def fail() -> None:
+        with RunFolder.open(tmp_path, spec) as folder:
+            folder.on_evaluation(2, accuracy=0.4, loss=1.0)
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        fail()
+    after = contents(tmp_path)
+    assert json.loads(after.pop("events.jsonl"))["reason"] == "OSError: no space"
+    assert after.pop(".server.lock")
+    before.pop("events.jsonl")
+    assert after == before
+
+
+def test_a_resumed_run_that_would_begin_anew_is_refused(tmp_path: Path) -> None:
+    a_run(tmp_path, rounds=2)
+    before = contents(tmp_path)
+    folder = RunFolder(tmp_path, {**compose(["rounds=3"]), "resume": str(tmp_path)})
+    with pytest.raises(RuntimeError, match="no checkpoint"):
+        folder.on_evaluation(0, accuracy=0.1, loss=2.3)
+    after = contents(tmp_path)
+    assert after | {"events.jsonl": b""} == before | {"events.jsonl": b""}
+
+
+def test_a_second_server_is_kept_out_and_told_by_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "_PATIENCE", 0.1)
+    spec = compose([])
+    with RunFolder.open(tmp_path, spec):
+        before = contents(tmp_path)
+        with (
+            pytest.raises(ConfigError, match=f"process {os.getpid()} on .* since 20"),
+            RunFolder.open(tmp_path, {**spec, "resume": str(tmp_path)}),
+        ):
+            pass
+        assert contents(tmp_path) == before
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from flwr_caesar.runner.lock import COMMAND, held
+with held(Path(sys.argv[1]), COMMAND):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_command_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    first = subprocess.Popen(
+        [sys.executable, "-P", "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE
+    )
+    with first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"held\n"
+        before = contents(tmp_path)
+        with pytest.raises(ConfigError, match=f"process {first.pid} on"):
+            run(compose([]), tmp_path)
+        assert contents(tmp_path) == before
+        first.kill()
+    with held(tmp_path, COMMAND):
+        assert contents(tmp_path) != before
+
+
+def test_a_summary_of_no_new_rounds_has_numbers(tmp_path: Path) -> None:
+    a_run(tmp_path, rounds=2)
+    folder = RunFolder(tmp_path, {**compose(["rounds=2"]), "resume": str(tmp_path)})
+    folder.on_evaluation(2, accuracy=0.4, loss=1.0)
+    summary = folder.finish({"w": np.zeros(1, np.float32)})
+    assert summary["rounds"] == 2
+    assert (summary["accuracy"], summary["loss"]) == (0.4, 1.0)
 
 
 def test_a_run_without_summary_failed(tmp_path: Path) -> None:
@@ -211,6 +321,15 @@ def test_a_line_that_is_not_whole_waits(tmp_path: Path) -> None:
     with file.open("a", encoding="utf-8") as more:
         more.write(': "b"}\n')
     assert list(tail.events()) == [{"event": "b"}]
+
+
+def test_lines_that_are_no_events_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    tail = Tail(file)
+    file.write_text('{"event": "a"}\n{"ev{"event": "b"}\n{"event": "c"}\n', "utf-8")
+    assert [event["event"] for event in tail.events()] == ["a", "c"]
+    file.write_text('{"event": "d"}\n', "utf-8")  # begun anew
+    assert [event["event"] for event in tail.events()] == ["d"]
 
 
 def test_silence_is_broken_now_and_then() -> None:

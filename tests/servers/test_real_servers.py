@@ -24,7 +24,9 @@ pytestmark = pytest.mark.servers
 POLLING = 2_000
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "topk"])
+@pytest.mark.parametrize(
+    "strategy", ["fedavg", pytest.param("topk", marks=pytest.mark.flower)]
+)
 def test_reported_bytes_are_those_on_the_sockets(
     strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

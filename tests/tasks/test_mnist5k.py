@@ -6,7 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from flwr_caesar.tasks import ConfigError, load_partition, load_test, mnist5k
+from flwr_caesar.tasks import (
+    ConfigError,
+    DataConfig,
+    load_partition,
+    load_test,
+    mnist5k,
+)
 
 
 def test_images_are_standardised_and_shaped(data_cfg):
@@ -52,11 +58,20 @@ def test_examples_are_read_only(data_cfg):
         load_test(data_cfg).x[0] = 0
 
 
-@pytest.mark.parametrize("num_partitions", [0, 401])
+@pytest.mark.parametrize("num_partitions", [0, 4001])
 def test_too_many_or_no_devices_is_an_error(data_cfg, num_partitions):
     with pytest.raises(ConfigError) as caught:
         load_partition(data_cfg, 0, num_partitions, seed=0)
     assert caught.value.key == "federation.num_supernodes"
+
+
+@pytest.mark.parametrize(("devices", "fewest"), [(400, 10), (401, 9), (1000, 4)])
+@pytest.mark.parametrize("kind", ["iid", "dirichlet"])
+def test_many_devices_have_small_shares(data_cfg, kind, devices, fewest):
+    data_cfg["partition"] = {"kind": kind, "alpha": 0.3}
+    parts = mnist5k.partition(DataConfig.of(data_cfg), devices, 1)
+    assert min(map(len, parts)) == fewest
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(4000))
 
 
 def test_a_partition_that_does_not_exist_is_an_error(data_cfg):

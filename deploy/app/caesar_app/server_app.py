@@ -23,12 +23,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train for the configured number of rounds."""
     spec = load_spec(context.run_config)
-    folder = RunFolder(Path(str(context.run_config["output-dir"])), spec)
-    try:
+    with RunFolder.open(Path(str(context.run_config["output-dir"])), spec) as folder:
         _train(grid, spec, folder)
-    except Exception as error:
-        folder.event("failed", reason=f"{type(error).__name__}: {error}")
-        raise
 
 
 def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
