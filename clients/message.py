@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
-from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.flower import KEY_CLIPPING_NORM
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
     RECORD_KEY,

@@ -9,10 +9,9 @@ from logging import INFO
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
-from flwr.clientapp.typing import ClientAppCallable
-from flwr.supercore import log
 
 from flwr_caesar.codec import CodecError, difference, get_codec
+from flwr_caesar.flower import ClientAppCallable, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
     commit_update,

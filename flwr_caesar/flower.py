@@ -28,6 +28,7 @@ try:
     from flwr.clientapp.typing import ClientAppCallable
     from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
     from flwr.proto.node_pb2 import NodeInfo
+    from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
     from flwr.supercore import log
     from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
     from flwr.supercore.differential_privacy import KEY_CLIPPING_NORM
@@ -43,9 +44,11 @@ except ImportError as error:
 __all__ = [
     "KEY_CLIPPING_NORM",
     "ClientAppCallable",
+    "ErrorCode",
     "NodeInfo",
     "Run",
     "act_in_run",
+    "aggregate_metricrecords",
     "error_reply",
     "flower_version",
     "log",

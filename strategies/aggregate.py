@@ -7,10 +7,10 @@ from logging import WARNING
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 
 from flwr_caesar.codec import CodecError, apply
 from flwr_caesar.codec.layout import Array
+from flwr_caesar.flower import log
 from flwr_caesar.transport import widened_record
 
 from .guard import Guard, remember

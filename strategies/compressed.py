@@ -17,12 +17,11 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from flwr.supercore import log
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.flower import ErrorCode, log
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.strategy_state import Learned

@@ -7,9 +7,9 @@ from logging import INFO
 from typing import Unpack
 
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 
 from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.flower import log
 
 from .compressed import CompressedStrategy
 from .downlink import Downlink

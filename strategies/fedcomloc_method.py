@@ -10,10 +10,10 @@ from logging import WARNING
 import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 
 from flwr_caesar.codec import CodecError, Layout, get_codec
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Arrays
+from flwr_caesar.flower import log
 from flwr_caesar.methods.control import ControlSettings
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.state import MODEL_PAYLOAD

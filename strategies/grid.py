@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from logging import INFO
+from typing import Any
 
 from flwr.app import Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore import log
-from flwr.supercore.run import Run
 
+from flwr_caesar.flower import NodeInfo, Run, log
 from flwr_caesar.transport import arrays_nbytes
 
 from .pulls import Pulls
@@ -113,9 +112,9 @@ class StreamingGrid(Grid):
         """Push messages."""
         return self._grid.push_messages(messages)
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pull the replies that are there."""
-        return self._grid.pull_messages(message_ids)
+    def pull_messages(self, *args: Any, **kwargs: Any) -> Iterable[Message]:
+        """Pull the replies that are there; newer Flowers may be asked without ids."""
+        return self._grid.pull_messages(*args, **kwargs)
 
     def send_and_receive(  # type: ignore[override]
         self,

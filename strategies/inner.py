@@ -18,7 +18,8 @@ from flwr.serverapp.strategy import (
     FedYogi,
     Strategy,
 )
-from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+
+from flwr_caesar.flower import aggregate_metricrecords
 
 from .nested import nested
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from flwr.app import Error, Message, Metadata
-from flwr.app.message import make_message
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
+
+from flwr_caesar.flower import error_reply
 
 _HELD_BYTES = 64 << 20
 _MOST_INLINE = 64
@@ -87,7 +86,7 @@ class Pulls:
         patience = min(_PATIENCE + nbytes / _BYTES_PER_SECOND, _LONGEST_PATIENCE)
         asked = [each for each in message_ids if each not in self.under_way]
         for start in range(0, len(asked), batch):
-            if self._taken(_PATIENCES * patience) >= room:
+            if self._taken(max(_PATIENCES * patience, _LONGEST_PATIENCE)) >= room:
                 return
             if len(self.under_way) >= _MOST_THREADS:
                 return
@@ -114,7 +113,9 @@ class Pulls:
             self.under_way.difference_update(ids)
             if isinstance(replies, Exception):
                 # A reply can be asked for only once: it is lost.
-                replies = [_error(each, replies) for each in ids]
+                why = str(replies) or type(replies).__name__
+                reason = f"the reply could not be pulled: {why}"
+                replies = [error_reply(each, reason) for each in ids]
             elif isinstance(replies, BaseException):  # the run was stopped
                 raise replies
             while replies:
@@ -140,20 +141,3 @@ class Pulls:
         except BaseException as err:
             replies = err
         self._ended.put((message_ids, replies))
-
-
-def _error(message_id: str, error: Exception) -> Message:
-    """Return what stands for a reply that could not be pulled."""
-    metadata = Metadata(
-        run_id=0,
-        message_id="",
-        src_node_id=SUPERLINK_NODE_ID,
-        dst_node_id=SUPERLINK_NODE_ID,
-        reply_to_message_id=message_id,
-        group_id="",
-        created_at=time.time(),
-        ttl=0.0,
-        message_type=SYSTEM_MESSAGE_TYPE,
-    )
-    reason = f"the reply could not be pulled: {str(error) or type(error).__name__}"
-    return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, reason))

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from logging import INFO, WARNING
 
-from flwr.supercore import log
-
+from flwr_caesar.flower import log
 from flwr_caesar.records import DeviceRecord, RoundRecord, as_reason
 
 from .charge import LATE, Charger

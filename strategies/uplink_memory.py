@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from logging import WARNING
 
 import numpy as np
-from flwr.supercore import log
 
 from flwr_caesar.codec import CodecError, CodecState, Layout
 from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.flower import log
 from flwr_caesar.sync.strategy_state import StrategyState
 
 CHECKPOINT_BYTES = 64 << 20

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from logging import WARNING
 from pathlib import Path
 
-from flwr.supercore import log
+from flwr_caesar.flower import log
 
 from .files import sync_folder
 

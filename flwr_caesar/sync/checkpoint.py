@@ -9,9 +9,8 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.supercore import log
-
 from flwr_caesar.codec.layout import Array
+from flwr_caesar.flower import log
 
 from .checked import Row
 from .errors import DamagedStateError

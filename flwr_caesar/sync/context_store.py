@@ -8,9 +8,9 @@ from logging import WARNING
 import numpy as np
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
-from flwr.supercore import log
 
 from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.flower import log
 
 from .errors import DamagedStateError
 from .packing import describe, pack_memory, restore, seal, unseal

@@ -17,7 +17,7 @@ from dataclasses import replace
 from logging import WARNING
 from pathlib import Path
 
-from flwr.supercore import log
+from flwr_caesar.flower import log
 
 from .aside import is_aside, set_files_aside
 from .checked import CheckedTable, Row, is_good

@@ -12,7 +12,7 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.supercore import log
+from flwr_caesar.flower import log
 
 from .aside import set_aside
 from .checked import CheckedTable, is_good

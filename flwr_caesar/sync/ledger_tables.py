@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from logging import WARNING
 from typing import Any
 
-from flwr.supercore import log
+from flwr_caesar.flower import log
 
 from .checked import CheckedTable, Row
 from .ledger_api import DeviceRow, Head

@@ -10,7 +10,7 @@ from logging import WARNING
 from pathlib import Path
 from typing import TypeVar
 
-from flwr.supercore import log
+from flwr_caesar.flower import log
 
 from .errors import StateError
 from .holders import holders

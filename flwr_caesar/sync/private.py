@@ -8,7 +8,7 @@ from collections.abc import Callable
 from logging import WARNING
 from pathlib import Path
 
-from flwr.supercore import log
+from flwr_caesar.flower import log
 
 from .errors import StateError
 

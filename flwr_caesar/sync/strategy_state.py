@@ -20,9 +20,9 @@ import numpy as np
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 
 from flwr_caesar.codec.layout import DTYPE_CODES, Array
+from flwr_caesar.flower import log
 
 from .errors import DamagedStateError
 from .tensors import checksum, to_chunks
