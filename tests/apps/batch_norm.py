@@ -4,7 +4,6 @@ The running variance of a constant feature goes to zero, and must not go below.
 """
 
 import numpy as np
-
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod

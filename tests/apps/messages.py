@@ -50,7 +50,9 @@ class RatePerNode(FedAvg):
         for node_id in grid.get_node_ids():
             own = ConfigRecord({**config, "lr": 0.8 + 0.1 * (node_id % 4)})
             content = {"arrays": record_of(arrays_of(arrays)), "config": own}
-            yield Message(RecordDict(content), dst_node_id=node_id, message_type="train")
+            yield Message(
+                RecordDict(content), dst_node_id=node_id, message_type="train"
+            )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

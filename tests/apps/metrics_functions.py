@@ -35,7 +35,9 @@ def told(context: Context) -> dict[str, MetricRecord | ConfigRecord]:
 
 def seen_in(contents: list[RecordDict], key: str) -> MetricRecord:
     """Aggregate what plain Flower shows: arrays, configurations and metrics."""
-    shapes = [a.shape for c in contents for r in c.array_records.values() for a in r.values()]
+    shapes = [
+        a.shape for c in contents for r in c.array_records.values() for a in r.values()
+    ]
     return MetricRecord(
         {
             "replies": len(contents),
@@ -49,9 +51,7 @@ def seen_in(contents: list[RecordDict], key: str) -> MetricRecord:
 
 
 def strategy(wrap: Wrap) -> Strategy:
-    return wrap(
-        FedAvg(train_metrics_aggr_fn=seen_in, evaluate_metrics_aggr_fn=seen_in)
-    )
+    return wrap(FedAvg(train_metrics_aggr_fn=seen_in, evaluate_metrics_aggr_fn=seen_in))
 
 
 def metrics(strategy: Strategy, result: Result) -> object:

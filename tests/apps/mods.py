@@ -19,9 +19,7 @@ from flwr.serverapp.strategy import (
 from .app import App, Wrap, fed_avg
 from .numpy_app import accuracy, initial_arrays, plain_app
 
-PRIVACY = LocalDpMod(
-    clipping_norm=100.0, sensitivity=1e-4, epsilon=10.0, delta=1e-5
-)
+PRIVACY = LocalDpMod(clipping_norm=100.0, sensitivity=1e-4, epsilon=10.0, delta=1e-5)
 
 
 def sizes_before(mods: list[Mod]) -> ClientApp:
@@ -95,7 +93,5 @@ APPS = [
         CorrelationAware=FEEDBACK,
         MagnitudePruning=MODELS,
     ),
-    app_of(
-        "no mod", forgotten, **{"*": "add compression_mod", "Uncompressed": ""}
-    ),
+    app_of("no mod", forgotten, **{"*": "compression_mod", "Uncompressed": ""}),
 ]

@@ -1,4 +1,4 @@
-"""Who takes part, and what devices keep: few of many nodes, and a state of the app's."""
+"""Few of many nodes in a round, and devices that keep a state of the app's own."""
 
 from flwr.app import Context, Message, MetricRecord
 from flwr.clientapp import ClientApp

@@ -16,6 +16,8 @@ from flwr.serverapp.strategy import (
 from .app import App, Wrap
 from .numpy_app import accuracy, initial_arrays, plain_app
 
+ORDER = "outermost|inside"
+
 
 def fixed(inner: Strategy) -> Strategy:
     return DifferentialPrivacyServerSideFixedClipping(
@@ -64,13 +66,11 @@ def base() -> FedAvg:
 APPS = [
     app_of("DP on the server, inside", lambda wrap: wrap(fixed(base()))),
     app_of("adaptive DP on the server, inside", lambda wrap: wrap(adaptive(base()))),
-    app_of(
-        "DP on the server, outside", lambda wrap: fixed(wrap(base())), "inside"
-    ),
+    app_of("DP on the server, outside", lambda wrap: fixed(wrap(base())), ORDER),
     app_of(
         "DP on devices, outside",
         lambda wrap: on_devices(wrap(base())),
-        "inside",
+        ORDER,
         client_app=clipping_app,
     ),
 ]

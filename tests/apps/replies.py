@@ -110,7 +110,15 @@ def train_metrics(strategy: Strategy, result: Result) -> object:
 
 
 APPS = [
-    App(title, client_app, initial_arrays, accuracy, made_by, observe=train_metrics, tolerance=0.05)
+    App(
+        title,
+        client_app,
+        initial_arrays,
+        accuracy,
+        made_by,
+        observe=train_metrics,
+        tolerance=0.05,
+    )
     for title, client_app, made_by in (
         ("records by other keys", other_keys_app, other_keys),
         ("replies without MetricRecord, own aggregation", no_metrics_app, unweighted),

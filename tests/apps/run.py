@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.strategies import StrategyWrapper
 
 from .app import App
 from .grid import DOWN, UP, CountingGrid
 from .strategies import PLAIN, wrapped
-
-ALLOWANCE = 200  # bytes that a message of ours may be larger than Flower's
 
 
 @dataclass
@@ -34,13 +33,19 @@ class Outcome:
         return self.grid.total(UP) + self.grid.total(DOWN)
 
 
-def run(app: App, name: str, seed: int = 0) -> Outcome:
-    """Run an app under plain Flower or one of ours."""
+def run(
+    app: App,
+    name: str,
+    seed: int = 0,
+    *,
+    watch: Callable[[CountingGrid], None] = lambda grid: None,
+) -> Outcome:
+    """Run an app under plain Flower or one of ours; `watch` is told the grid."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    ours: list[StrategyWrapper] = []
+    ours: list[Any] = []
 
     def wrap(inner: Strategy) -> Strategy:
         if name == PLAIN:
@@ -51,13 +56,14 @@ def run(app: App, name: str, seed: int = 0) -> Outcome:
     strategy = app.strategy(wrap)
     mods = [] if name == PLAIN else [compression_mod]
     grid = CountingGrid(app.client_app(mods), app.nodes)
+    watch(grid)
     initial = app.initial_arrays(seed)
     result = app.serve(grid, strategy, initial, app.rounds, app.score)
     return Outcome(
         scores_of(result),
         app.observe(strategy, result),
         grid,
-        [why for own in ours for r in own.history for why in r.dropped.values()],
+        [why for o in ours for r in o.history for why in r.dropped.values()],
     )
 
 
@@ -70,18 +76,3 @@ def scores_of(result: Result) -> list[float]:
 def plainly(app: App, seed: int = 0) -> Outcome:
     """Run an app under plain Flower, once for all strategies."""
     return run(app, PLAIN, seed)
-
-
-def oversized(ours: Outcome, plain: Outcome) -> dict[tuple[str, str], int]:
-    """Return by how many bytes a message may not, but does, exceed Flower's.
-
-    Messages that plain Flower does not send, such as FedComLoc's that settle a round,
-    are compared with its messages of training.
-    """
-    largest = {kind: max(sizes) for kind, sizes in plain.grid.sizes.items()}
-    over = {}
-    for (phase, way), sizes in ours.grid.sizes.items():
-        limit = largest.get((phase, way), largest["train", way]) + ALLOWANCE
-        if max(sizes) > limit:
-            over[phase, way] = max(sizes) - limit
-    return over

@@ -12,7 +12,6 @@ from flwr_caesar.strategies import (
     ErrorBounded,
     FedComLoc,
     MagnitudePruning,
-    StrategyWrapper,
     TopK,
     Uncompressed,
 )
@@ -21,7 +20,7 @@ from .app import App
 
 PLAIN = "Flower"
 
-OURS: dict[str, Callable[..., StrategyWrapper]] = {
+OURS: dict[str, Callable[..., Strategy]] = {
     "Caesar": Caesar,
     "Caesar paper": lambda inner, **kw: Caesar(inner, codec="paper", **kw),
     "TopK": TopK,
@@ -41,7 +40,7 @@ def applies(app: App, name: str) -> bool:
     return name != "FedComLoc" or app.fedcomloc_lr > 0
 
 
-def wrapped(app: App, name: str, inner: Strategy) -> StrategyWrapper:
+def wrapped(app: App, name: str, inner: Strategy) -> Strategy:
     """Wrap an app's strategy as its authors would."""
     options = dict(app.options.get(name, {}))
     if name == "FedComLoc":
