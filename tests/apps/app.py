@@ -73,6 +73,10 @@ class App:
         Whether a device fails in it, under plain Flower too.
     needs : tuple of str
         Packages that are not there in every environment.
+    unsupported : str
+        Why the app cannot run on the Flower that is installed; empty if it can.
+    like : App, optional
+        The app that plain Flower runs instead, if it cannot run this one.
     fedcomloc_lr : float
         Step size, if the app's training has FedComLoc's line.
     options : mapping
@@ -94,6 +98,8 @@ class App:
     refused: Mapping[str, str] = field(default_factory=dict)
     fails: bool = False
     needs: tuple[str, ...] = ()
+    unsupported: str = ""
+    like: App | None = None
     fedcomloc_lr: float = 0.0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from . import (
     batch_norm,
+    bfloat16,
     causal_mask,
     embedding,
     evaluation,
@@ -22,6 +23,7 @@ from . import (
     refused,
     replies,
     sklearn_logistic,
+    stopping,
     tabular_mlp,
     torch_cnn,
     two_records,
@@ -38,6 +40,7 @@ APPS: list[App] = [
     *batch_norm.APPS,
     causal_mask.APP,
     jax_pytree.APP,
+    bfloat16.APP,
     lightning_fit.APP,
     lora_trainer.APP,
     opacus_sgd.APP,
@@ -46,6 +49,7 @@ APPS: list[App] = [
     *evaluation.APPS,
     metrics_functions.APP,
     *own_start.APPS,
+    stopping.APP,
     *messages.APPS,
     *two_records.APPS,
     *queries.APPS,

@@ -84,7 +84,7 @@ def client_app(mods: list[Mod]) -> ClientApp:
     @app.train()
     def train(msg: Message, context: Context) -> Message:
         from peft import get_peft_model_state_dict
-        from transformers import Trainer, TrainingArguments
+        from transformers import PrinterCallback, Trainer, TrainingArguments
 
         model = load(with_adapters(), msg.content["arrays"])
         texts = Texts(*partition_of(context))
@@ -103,7 +103,9 @@ def client_app(mods: list[Mod]) -> ClientApp:
                 disable_tqdm=True,
                 log_level="error",
             )
-            Trainer(model, arguments, train_dataset=texts).train()
+            trainer = Trainer(model, arguments, train_dataset=texts)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         state = get_peft_model_state_dict(model)
         return reply_to(msg, state, examples=len(texts))
 

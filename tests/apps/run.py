@@ -75,4 +75,4 @@ def scores_of(result: Result) -> list[float]:
 @cache
 def plainly(app: App, seed: int = 0) -> Outcome:
     """Run an app under plain Flower, once for all strategies."""
-    return run(app, PLAIN, seed)
+    return run(app.like or app, PLAIN, seed)

@@ -47,7 +47,7 @@ def missing(app: App) -> str:
         except Exception as err:
             why = str(err).splitlines()[0]
             return f"{app.title}: {package} cannot be imported ({why})"
-    return ""
+    return app.unsupported and f"{app.title}: {app.unsupported}"
 
 
 def judge(app: App, name: str) -> Verdict:
