@@ -90,8 +90,8 @@ class App:
     strategy: Callable[[Wrap], Strategy] = fed_avg
     serve: Callable[[Grid, Strategy, ArrayRecord, int, Score], Result] = start
     observe: Callable[[Strategy, Result], object] = observe_nothing
-    rounds: int = 10
-    nodes: int = 4
+    rounds: int = 6
+    nodes: int = 3
     seeds: int = 1
     tolerance: float = 0.02
     tolerances: Mapping[str, float] = field(default_factory=dict)

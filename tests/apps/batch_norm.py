@@ -63,6 +63,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
+        rounds=8,
         seeds=3,
     ),
     App(
@@ -71,6 +72,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
+        rounds=8,
         options={
             name: {"downlink": "lattice"}
             for name in ("TopK", "ErrorBounded", "CorrelationAware")

@@ -9,9 +9,9 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _quiet(request: pytest.FixtureRequest) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     logger = logging.getLogger("flwr")
-    handlers = logger.handlers
-    logger.handlers = [logging.NullHandler()]
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     yield
-    logger.handlers = handlers
+    logger.setLevel(level)

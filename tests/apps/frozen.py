@@ -65,7 +65,13 @@ def torch_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 APPS = [
-    App(title, client_of(build), initial_of(build), accuracy_of(build, digits()))
+    App(
+        title,
+        client_of(build),
+        initial_of(build),
+        accuracy_of(build, digits()),
+        rounds=8,
+    )
     for title, build in {
         "frozen backbone, linear probing": probing,
         "frozen backbone, head of small tensors": small_head,

@@ -63,6 +63,7 @@ def app_of(
         lambda seed: ArrayRecord({"weight": Array(np.zeros(shape, dtype))}),
         remaining(size, scale),
         rounds=6,
+        nodes=4,
         tolerance=0.05,
     )
 

@@ -46,6 +46,8 @@ APPS = [
         initial_arrays,
         accuracy,
         made_by(inner, options),
+        rounds=4,
+        nodes=4,
         tolerance=0.05,
     )
     for inner, options in INNER.items()

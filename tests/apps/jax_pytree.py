@@ -102,5 +102,6 @@ APP = App(
     client_app,
     initial_arrays,
     accuracy,
+    rounds=8,
     tolerance=0.03,
 )

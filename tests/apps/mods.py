@@ -50,7 +50,7 @@ def clipped(wrap: Wrap) -> Strategy:
     inner = FedAvg(fraction_evaluate=0.0)
     return wrap(
         DifferentialPrivacyClientSideFixedClipping(
-            inner, noise_multiplier=1e-4, clipping_norm=100.0, num_sampled_clients=4
+            inner, noise_multiplier=1e-4, clipping_norm=100.0, num_sampled_clients=3
         )
     )
 

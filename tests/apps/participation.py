@@ -55,7 +55,7 @@ APPS = [
         initial_arrays,
         accuracy,
         some,
-        rounds=12,
+        rounds=9,
         nodes=9,
         seeds=3,
     ),

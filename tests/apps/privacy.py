@@ -21,7 +21,7 @@ ORDER = "outermost|inside"
 
 def fixed(inner: Strategy) -> Strategy:
     return DifferentialPrivacyServerSideFixedClipping(
-        inner, noise_multiplier=1e-4, clipping_norm=100.0, num_sampled_clients=4
+        inner, noise_multiplier=1e-4, clipping_norm=100.0, num_sampled_clients=3
     )
 
 
@@ -29,7 +29,7 @@ def adaptive(inner: Strategy) -> Strategy:
     return DifferentialPrivacyServerSideAdaptiveClipping(
         inner,
         noise_multiplier=1e-4,
-        num_sampled_clients=4,
+        num_sampled_clients=3,
         initial_clipping_norm=100.0,
         clipped_count_stddev=0.1,
     )
@@ -37,7 +37,7 @@ def adaptive(inner: Strategy) -> Strategy:
 
 def on_devices(inner: Strategy) -> Strategy:
     return DifferentialPrivacyClientSideFixedClipping(
-        inner, noise_multiplier=1e-4, clipping_norm=100.0, num_sampled_clients=4
+        inner, noise_multiplier=1e-4, clipping_norm=100.0, num_sampled_clients=3
     )
 
 

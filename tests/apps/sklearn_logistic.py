@@ -50,5 +50,6 @@ APP = App(
     client_app,
     initial_arrays,
     accuracy,
+    rounds=10,
     tolerance=0.04,  # a flower and a bit, of 30
 )

@@ -30,7 +30,7 @@ def stopped(
 
 
 def rounds_done(strategy: Strategy, result: Result) -> object:
-    return len(result.evaluate_metrics_serverapp) < 10
+    return len(result.evaluate_metrics_serverapp) < 7
 
 
 def unsupported() -> str:

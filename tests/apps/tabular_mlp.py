@@ -37,6 +37,7 @@ APP = App(
     client_app,
     initial_of(build),
     accuracy_of(build, tumours()),
+    rounds=10,
     seeds=3,
     fedcomloc_lr=0.05,
 )

@@ -49,6 +49,7 @@ def test_message_size_mod_shows_what_travels(
 ) -> None:
     logger = logging.getLogger("flwr")
     logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
     try:
         outcome = run(mods.APPS[0], name)
     finally:

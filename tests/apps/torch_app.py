@@ -50,9 +50,9 @@ def load(model: nn.Module, arrays: ArrayRecord) -> nn.Module:
     return model
 
 
-def accuracy_of(build: Build, split: Split) -> Score:
-    """Return what measures a model on the test part."""
-    x, y = torch.as_tensor(split[2]), torch.as_tensor(split[3])
+def accuracy_of(build: Build, split: Split, examples: int | None = None) -> Score:
+    """Return what measures a model on the test part, or its first examples."""
+    x, y = (torch.as_tensor(part[:examples]) for part in split[2:])
 
     def accuracy(arrays: ArrayRecord) -> float:
         model = load(build(), arrays).eval()
