@@ -24,6 +24,7 @@ from flwr_caesar.sync.device import (
     forget_old,
     receive,
 )
+from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.transport import (
@@ -132,6 +133,8 @@ class CompressionMod:
             if not reply.has_content():
                 return reply
             content = RecordDict(dict(reply.content.items()))
+            # The model goes as it is taken in, so that a device never has it twice.
+            msg.content, reply.content = _without_arrays(msg.content), RecordDict()
             measured: Mapping[str, Any] = {}
             labels = self.labels(context) if self.labels and plan.ask_labels else ()
             if not plan.upload:
@@ -140,10 +143,15 @@ class CompressionMod:
                 key, arrays = _returned(content, state.model)
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
+                update = arrays if is_model or not plan.part else dict(arrays)
+                if not is_model:
+                    _subtract(update, state.model)
+                    let_go(state.model.values())
                 committed = commit_update(
                     after,
                     header,
-                    arrays if is_model else difference(arrays, state.model),
+                    update,
+                    overwrite=not is_model,
                     codec=codec,
                     new_id=_new_id,
                     error_feedback=plan.error_feedback,
@@ -274,6 +282,19 @@ def _plain(msg: Message, plan: Plan, model: Arrays) -> RecordDict:
     return content
 
 
+def _without_arrays(content: RecordDict) -> RecordDict:
+    rest = RecordDict(dict(content.items()))
+    for key in list(rest.array_records):
+        del rest[key]
+    return rest
+
+
+def _subtract(arrays: dict[str, Array], model: Arrays) -> None:
+    """Put the differences to a model in place of arrays, one after another."""
+    for name, array in arrays.items():
+        arrays.update(difference({name: array}, {name: model[name]}))
+
+
 def _answer(
     msg: Message,
     plan: Plan,
@@ -303,6 +324,7 @@ def _returned(content: RecordDict, model: Arrays) -> tuple[str, dict[str, Array]
         )
     ((key, record),) = content.array_records.items()
     arrays = record_to_arrays(record)
+    content[key] = ArrayRecord()
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != {name: array.shape for name, array in model.items()}:
         raise CodecError(

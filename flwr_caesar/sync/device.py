@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from flwr_caesar.codec import (
     Codec,
     CodecError,
@@ -21,7 +19,7 @@ from flwr_caesar.codec import (
     update_layout,
 )
 from flwr_caesar.codec.frame import stamp
-from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.codec.layout import Array, Arrays
 
 from .ledger_api import Version
 from .protocol import (
@@ -35,6 +33,7 @@ from .protocol import (
     UploadHeader,
     model_digest,
 )
+from .residual import add_residual, left_over
 from .settle import settle
 from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
 
@@ -86,7 +85,8 @@ class Committed:
     frame, reply : bytes, UploadHeader
         To send after it is saved.
     total : mapping of str to ndarray
-        What was encoded: the update and what was left of earlier ones, or the model.
+        What was encoded: the update and what was left of earlier ones, or the model;
+        empty if it was overwritten.
     sent : mapping of str to ndarray
         What the server decodes from `frame`; empty if nobody asked for it.
     """
@@ -250,6 +250,7 @@ def commit_update(
     error_feedback: bool = True,
     payload: str = UPDATE_PAYLOAD,
     want_sent: bool = False,
+    overwrite: bool = False,
 ) -> Committed:
     """Encode an update together with the residual, or a whole model without one.
 
@@ -274,6 +275,10 @@ def commit_update(
         What `update` is.
     want_sent : bool
         Whether to return what the server decodes.
+    overwrite : bool
+        Whether `update` is the caller's own and not needed any more: then its arrays
+        become the residual, which saves two copies of the model, unless what is sent is
+        asked for.
 
     Raises
     ------
@@ -288,7 +293,7 @@ def commit_update(
     if not is_model:
         expected = update_layout(expected)
         layout = update_layout(Layout.of(update))
-        total = _add_residual(update, state.residual, layout)
+        total = add_residual(update, state.residual, layout, overwrite=overwrite)
         residual = {}
     memory = CodecState(expected)
     if not state.pending and state.codec_arrays:
@@ -300,12 +305,11 @@ def commit_update(
     else:
         raw, _ = codec.encode(total, memory)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)
+    overwrite = overwrite and not want_sent
     if error_feedback and not is_model:
-        residual = {
-            spec.name: np.asarray(total[spec.name] - sent[spec.name])
-            for spec in layout.tensors
-            if spec.is_float
-        }
+        residual = left_over(total, sent, layout, overwrite=overwrite)
+        if overwrite:
+            total, sent = {}, {}
     upload_id = new_id()
     reply = replace(
         _reply(state, header, UPDATE), base=_held(state), upload_id=upload_id
@@ -318,25 +322,6 @@ def commit_update(
 def evaluated(state: DeviceState, header: DownloadHeader) -> UploadHeader:
     """Return the reply to an evaluation."""
     return _reply(state, header, EVALUATED)
-
-
-def _add_residual(
-    update: Arrays, residual: Mapping[str, Array], layout: Layout
-) -> dict[str, Array]:
-    total = {}
-    for spec in layout.tensors:
-        array = update[spec.name]
-        if spec.is_float:
-            array = array.astype(to_dtype(spec.dtype), copy=False)
-            left = residual.get(spec.name)
-            if left is not None and left.shape != array.shape:
-                raise CodecError(
-                    f"tensor {spec.name!r} has shape {array.shape}, what is left of "
-                    f"it from earlier rounds has {left.shape}"
-                )
-            array = array if left is None else np.asarray(array + left)
-        total[spec.name] = array
-    return total
 
 
 def _again(state: DeviceState, header: DownloadHeader, pending: Pending) -> Received:
