@@ -44,7 +44,7 @@ from flwr_caesar.runner.inline import InlineGrid
 from flwr_caesar.transport import arrays_to_record
 
 TABLE = Path(__file__).parents[1] / "docs" / "benchmarks" / "device-memory.md"
-ROUNDS = 4
+ROUNDS = 3
 MEGABYTE = 1e6
 # What is left out of a ResNet-18 for the small model.
 LARGE = ("layer4.1", "layer4.0.conv1")
