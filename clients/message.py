@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
-from flwr_caesar.codec import CodecError
+from flwr_caesar.codec import CodecError, difference
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.flower import KEY_CLIPPING_NORM
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -83,7 +83,10 @@ def as_plain(content: RecordDict, plan: Plan, model: Arrays) -> RecordDict:
 def trained_model(
     content: RecordDict, model: Arrays, sent_as: str
 ) -> tuple[str, dict[str, Array]]:
-    """Return the name and the arrays of the app's model, in the order it was sent.
+    """Take the app's model out of its reply; return its name and its arrays.
+
+    The arrays are in the order in which they were sent. The reply's record of that name
+    is empty afterwards, so that the model is not held twice.
 
     A tensor that is floating point on both sides has the dtype of the model.
 
@@ -111,6 +114,7 @@ def trained_model(
         )
     key = names[0] if len(names) == 1 else sent_as
     arrays = record_to_arrays(content.array_records[key])
+    content[key] = ArrayRecord()
     for name in [*model, *arrays]:
         found = arrays[name].shape if name in arrays else None
         expected = model[name].shape if name in model else None
@@ -120,6 +124,20 @@ def trained_model(
                 f"{_shape(found)} and was {_shape(expected)}"
             )
     return key, {name: _as(arrays[name], model[name]) for name in model}
+
+
+def without_arrays(content: RecordDict) -> RecordDict:
+    """Return a content but for its ArrayRecords."""
+    rest = RecordDict(dict(content.items()))
+    for name in list(rest.array_records):
+        del rest[name]
+    return rest
+
+
+def subtract(arrays: dict[str, Array], model: Arrays) -> None:
+    """Put the differences to a model in place of arrays, one after another."""
+    for name, array in arrays.items():
+        arrays.update(difference({name: array}, {name: model[name]}))
 
 
 def pack_others(content: RecordDict, key: str) -> None:

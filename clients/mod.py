@@ -10,7 +10,9 @@ from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
-from flwr_caesar.codec import CodecError, difference, get_codec
+from flwr_caesar.codec import CodecError, get_codec
+from flwr_caesar.codec.non_finite import without_non_finite
+from flwr_caesar.codec.update import nonnegative
 from flwr_caesar.flower import ClientAppCallable, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
@@ -20,6 +22,7 @@ from flwr_caesar.sync.device import (
     forget_old,
     receive,
 )
+from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.transport import (
@@ -31,7 +34,15 @@ from flwr_caesar.transport import (
     require_record,
 )
 
-from .message import as_plain, frame_of, is_clipped, pack_others, trained_model
+from .message import (
+    as_plain,
+    frame_of,
+    is_clipped,
+    pack_others,
+    subtract,
+    trained_model,
+    without_arrays,
+)
 from .retelling import Told
 from .start import start_state
 from .stopwatch import Stopwatch
@@ -129,6 +140,8 @@ class CompressionMod:
             if not reply.has_content():
                 return reply
             content = RecordDict(dict(reply.content.items()))
+            # The model goes as it is taken in, so that a device never has it twice.
+            msg.content, reply.content = without_arrays(msg.content), RecordDict()
             measured: Mapping[str, Any] = {}
             labels = self.labels(context) if self.labels and plan.ask_labels else ()
             if not plan.upload:
@@ -137,10 +150,19 @@ class CompressionMod:
                 key, arrays = trained_model(content, state.model, plan.record)
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
+                if is_model:
+                    arrays = without_non_finite(arrays, state.model)
+                update = arrays if is_model or not plan.part else dict(arrays)
+                signs = frozenset() if is_model else nonnegative(arrays)
+                if not is_model:
+                    subtract(update, state.model)
+                    let_go(state.model.values())
                 committed = commit_update(
                     after,
                     header,
-                    arrays if is_model else difference(arrays, state.model),
+                    update,
+                    nonnegative=signs,
+                    overwrite=not is_model,
                     codec=codec,
                     new_id=_new_id,
                     error_feedback=plan.error_feedback,

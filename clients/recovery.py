@@ -35,7 +35,7 @@ class Recovery(DeviceMethod):
             return decode_whole(frame, None)
         own = extras(state, _TRAINED) or base
         codec = get_codec(inspect_frame(frame).config)
-        return codec.decode(frame, with_stale(Layout.of(base), own))[0]
+        return codec.decode(frame, with_stale(Layout.of(base), own), finite=False)[0]
 
     def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
         """Keep the trained model."""

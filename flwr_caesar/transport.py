@@ -117,7 +117,9 @@ def exact_record(record: ArrayRecord) -> ArrayRecord:
     if is_frame(record) or not len(record):
         return record
     try:
-        framed = frame_to_record(get_codec("dense").encode(record_to_arrays(record))[0])
+        framed = frame_to_record(
+            get_codec("dense").encode(record_to_arrays(record), finite=False)[0]
+        )
     except CodecError:
         return record
     return min(framed, record, key=record_nbytes)
@@ -135,7 +137,7 @@ def plain_record(record: ArrayRecord) -> ArrayRecord:
         return record
     frame = record_to_frame(record)
     codec = get_codec(inspect_frame(frame).config)
-    return arrays_to_record(codec.decode(frame)[0])
+    return arrays_to_record(codec.decode(frame, finite=False)[0])
 
 
 def is_frame(record: ArrayRecord) -> bool:

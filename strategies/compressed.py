@@ -267,7 +267,7 @@ class CompressedStrategy(Strategy):
             self._read_all(phase, waited),
             decode_again=lambda reply: self._exchange.decode_again(phase, reply),
             refuse=lambda node_id, reason: self._refuse(phase, node_id, reason),
-            publish=self._exchange.publish,
+            publish=lambda made: self._exchange.publish(phase, made),
         )
         extra = self._close(phase, model, start, waited)
         while extra is not None:

@@ -75,7 +75,7 @@ class CompressedDownlink(Downlink):
         """See `Downlink.publish`."""
         digest = model_digest(model)
         if self._made is None or self._made[0] != digest:
-            self._made = digest, get_codec("dense").encode(model)[0]
+            self._made = digest, get_codec("dense").encode(model, finite=False)[0]
         self._record = frame_to_record(self._made[1])
         self._version = number, digest
         return self._version

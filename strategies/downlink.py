@@ -105,11 +105,11 @@ class WholeDownlink(Downlink):
 
     def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the model as devices will decode it."""
-        return self.codec.encode_decoded(model)[1]
+        return self.codec.encode_decoded(model, finite=False)[1]
 
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
-        frame, decoded, _ = self.codec.encode_decoded(model)
+        frame, decoded, _ = self.codec.encode_decoded(model, finite=False)
         self._frame = frame_to_record(frame)
         self._version = number, model_digest(decoded)
         return self._version

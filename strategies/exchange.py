@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -11,6 +11,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout
 from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays, to_dtype
+from flwr_caesar.codec.update import nonnegative
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -87,7 +88,7 @@ class Exchange(ABC):
         """Return the update of a reply whose `source` is kept, once more."""
 
     @abstractmethod
-    def publish(self, made: ArrayRecord) -> ArrayRecord:
+    def publish(self, phase: Phase, made: ArrayRecord) -> ArrayRecord:
         """Take the model that a round ends with; return it as the rounds go on.
 
         Raises
@@ -282,25 +283,14 @@ def first_difference(expected: Layout, found: Layout) -> str:
     return f"{longer[common].name!r} {what}"
 
 
-def require_usable(model: Arrays, sent: Mapping[str, Array]) -> None:
-    """Require that a model has no non-finite element that it had not before.
-
-    Raises
-    ------
-    CodecError
-        If it has one, with the tensor's name.
-    """
-    for name, array in model.items():
-        if array.dtype.name not in FLOAT_DTYPES or np.isfinite(array).all():
-            continue
-        before = sent.get(name)
-        if before is not None and before.shape == array.shape:
-            new = ~np.isfinite(array) & np.isfinite(before)
-            if not new.any():
-                continue
-        raise CodecError(
-            f"tensor {name!r} holds NaN or infinity that it had not before"
-        )
+def nonnegative_sum(base: Arrays, update: Arrays) -> frozenset[str]:
+    """Return the tensors of which neither base nor base plus update is negative."""
+    return frozenset(
+        name
+        for name in nonnegative(base)
+        if update[name].dtype.name in FLOAT_DTYPES
+        and bool((update[name] >= -base[name].astype(update[name].dtype)).all())
+    )
 
 
 def others(content: RecordDict, key: str) -> dict[str, ArrayRecord]:

@@ -20,7 +20,9 @@ from flwr_caesar.codec import (
     update_layout,
 )
 from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.non_finite import with_non_finite, without_non_finite
 from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.update import keep_sign
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -32,7 +34,6 @@ from flwr_caesar.transport import (
     RECORD_KEY,
     DeviceReport,
     Plan,
-    arrays_to_record,
     exact_record,
     message_nbytes,
     plain_record,
@@ -40,6 +41,7 @@ from flwr_caesar.transport import (
     record_to_arrays,
     record_to_frame,
     require_record,
+    widened_record,
 )
 
 from .charge import Work
@@ -48,8 +50,8 @@ from .exchange import (
     NotNowError,
     cast_like,
     most_frame_bytes,
+    nonnegative_sum,
     others,
-    require_usable,
     same_model,
 )
 from .guard import length
@@ -94,6 +96,7 @@ class FrameExchange(Exchange):
         self._clipping = clips_on_devices(inner)
         self._model: ArrayRecord | None = None
         self._arrays: Arrays = {}
+        self._published: Arrays = {}
         self._zeros: Arrays = {}
 
     def attach(self, ledger: LedgerStore) -> None:
@@ -191,16 +194,17 @@ class FrameExchange(Exchange):
             self.session.withdraw(node_id, reason)
         self.memory.drop(node_id)
 
-    def publish(self, made: ArrayRecord) -> ArrayRecord:
+    def publish(self, phase: Phase, made: ArrayRecord) -> ArrayRecord:
         """See `Exchange.publish`."""
         assert self.session is not None
-        model = made
+        model, sent = made, self._published
         arrays = self._wire(made)
-        require_usable(arrays, self._arrays)
-        finished = self.method.finish(arrays)
-        if finished is not arrays:
+        # Masks of minus infinity and the like are as they were; the rest is finite.
+        kept = keep_sign(without_non_finite(arrays, sent), self._nonnegative(phase))
+        finished = with_non_finite(self.method.finish(kept), sent)
+        if any(finished[name] is not array for name, array in arrays.items()):
             arrays = self._cast(finished)
-            model = arrays_to_record(finished)
+            model = widened_record(finished)
         self.method.downlink.publish(arrays, self.session.head.version[0] + 1)
         return model
 
@@ -297,6 +301,7 @@ class FrameExchange(Exchange):
 
     def _take(self, model: ArrayRecord) -> None:
         self._model, self._arrays, self._zeros = model, record_to_arrays(model), {}
+        self._published = self._cast(self._arrays)
 
     def _wire(self, model: ArrayRecord) -> dict[str, Array]:
         return self._cast(record_to_arrays(model))
@@ -376,7 +381,7 @@ class FrameExchange(Exchange):
         expected = CodecState(layout if is_model else update_layout(layout))
         frame = record_to_frame(reply.source.array_records[reply.key])
         known = self.memory.get(request.device.header.device, expected)
-        return request.plan.upload.decode(frame, known)
+        return request.plan.upload.decode(frame, known, base=self._published)
 
     def _set_update(self, phase: Phase, reply: Reply, decoded: Arrays) -> None:
         sent = phase.requests[reply.node_id].sent
@@ -387,6 +392,12 @@ class FrameExchange(Exchange):
         reply.update = self._relative(decoded)
         if not reply.length:
             reply.length = length(reply.update)
+        reply.nonnegative = nonnegative_sum(reply.base, reply.update)
+
+    def _nonnegative(self, phase: Phase) -> frozenset[str]:
+        """Return the tensors without a negative element in any model of the round."""
+        found = [reply.nonnegative for reply in phase.replies.values()]
+        return frozenset.intersection(*found) if found else frozenset()
 
     def _relative(self, decoded: Arrays) -> dict[str, Array]:
         """Return what is averaged: whole models relative to zeros.

@@ -140,6 +140,8 @@ class Reply:
         it is not kept.
     length : float
         Of the update, relative to the model that was sent.
+    nonnegative : frozenset of str
+        Tensors that have no negative element in the model that was trained.
     """
 
     node_id: int
@@ -152,6 +154,7 @@ class Reply:
     base: Arrays = field(default_factory=dict)
     source: RecordDict | None = None
     length: float = 0.0
+    nonnegative: frozenset[str] = frozenset()
 
 
 @dataclass

@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout, difference
 from flwr_caesar.codec.digest import model_digest
 from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.non_finite import require_none_new
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import Head, LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -21,7 +21,7 @@ from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import message_nbytes, record_to_arrays
 
 from .charge import Work
-from .exchange import Exchange, others, require_usable, same_model
+from .exchange import Exchange, others, same_model
 from .guard import length
 from .phase import Phase, Reply, Request
 
@@ -107,14 +107,12 @@ class PlainExchange(Exchange):
             if len(array.data) > 2 * sent[name].nbytes + _NPY_HEADER_MAX:
                 raise CodecError(f"tensor {name!r} is larger than the model's")
             arrays[name] = record_to_arrays(ArrayRecord({name: array}))[name]
-        require_usable(arrays, sent)
-        with np.errstate(invalid="ignore"):
-            update = difference(arrays, sent)
-        return update
+        require_none_new(arrays, sent)
+        return difference(arrays, sent)
 
-    def publish(self, made: ArrayRecord) -> ArrayRecord:
+    def publish(self, phase: Phase, made: ArrayRecord) -> ArrayRecord:
         """See `Exchange.publish`."""
-        require_usable(record_to_arrays(made), self._arrays)
+        require_none_new(record_to_arrays(made), self._arrays)
         return made
 
     def close(

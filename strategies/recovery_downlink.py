@@ -76,7 +76,9 @@ class RecoveryDownlink(Downlink):
                 "exact_below": self._exact_below,
             }
             codec = get_codec(config if ratio else {"id": "dense"})
-            self._records[ratio] = frame_to_record(codec.encode(self._model)[0])
+            self._records[ratio] = frame_to_record(
+                codec.encode(self._model, finite=False)[0]
+            )
         return self._records[ratio]
 
 

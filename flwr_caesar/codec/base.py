@@ -244,6 +244,7 @@ class Codec(ABC):
         max_bytes: int = DEFAULT_MAX_BYTES,
         finite: bool = True,
         base: Arrays | None = None,
+        raised: bool = True,
     ) -> tuple[dict[str, Array], CodecState]:
         """Decode one frame.
 
@@ -261,6 +262,9 @@ class Codec(ABC):
             Whether to refuse NaN and infinity; see `encode`.
         base : mapping of str to ndarray, optional
             The model of which the frame holds an update; see `encode_decoded`.
+        raised : bool
+            Whether to raise what `base` needs raised. A sender that asks what of its
+            update the frame holds does not.
 
         Returns
         -------
@@ -290,7 +294,7 @@ class Codec(ABC):
             arrays |= unpack_as_they_are(reader, layout.tensors)
         if finite:
             require_finite(arrays)
-        if info.flags & RAISED:
+        if raised and info.flags & RAISED:
             if base is None:
                 raise CodecError("frame is the update of a model that is not at hand")
             names = unpack_raised(reader, layout)

@@ -6,10 +6,8 @@ before anything that depends on it leaves the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from flwr_caesar.codec import (
     Codec,
@@ -20,8 +18,9 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.frame import stamp
-from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.codec.frame import RAISED, add_section, stamp
+from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.raised import pack_raised, raise_to
 
 from .ledger_api import Version
 from .protocol import (
@@ -35,6 +34,7 @@ from .protocol import (
     UploadHeader,
     model_digest,
 )
+from .residual import add_residual, left_over
 from .settle import settle
 from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
 
@@ -86,7 +86,8 @@ class Committed:
     frame, reply : bytes, UploadHeader
         To send after it is saved.
     total : mapping of str to ndarray
-        What was encoded: the update and what was left of earlier ones, or the model.
+        What was encoded: the update and what was left of earlier ones, or the model;
+        empty if it was overwritten.
     sent : mapping of str to ndarray
         What the server decodes from `frame`; empty if nobody asked for it.
     """
@@ -108,7 +109,7 @@ def decode_whole(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
     """
     if base is not None:
         raise CodecError("this side decodes whole models only")
-    return get_codec(inspect_frame(frame).config).decode(frame)[0]
+    return get_codec(inspect_frame(frame).config).decode(frame, finite=False)[0]
 
 
 def receive(
@@ -250,6 +251,8 @@ def commit_update(
     error_feedback: bool = True,
     payload: str = UPDATE_PAYLOAD,
     want_sent: bool = False,
+    overwrite: bool = False,
+    nonnegative: Collection[str] = (),
 ) -> Committed:
     """Encode an update together with the residual, or a whole model without one.
 
@@ -274,6 +277,14 @@ def commit_update(
         What `update` is.
     want_sent : bool
         Whether to return what the server decodes.
+    overwrite : bool
+        Whether `update` is the caller's own and not needed any more: then its arrays
+        become the residual, which saves two copies of the model, unless what is sent is
+        asked for.
+    nonnegative : collection of str
+        Tensors that have no negative element in the trained model, such as variances:
+        the server then has none either. That is its doing: what counts as sent, and
+        returns if the upload is not applied, is what the codec made of the update.
 
     Raises
     ------
@@ -288,24 +299,26 @@ def commit_update(
     if not is_model:
         expected = update_layout(expected)
         layout = update_layout(Layout.of(update))
-        total = _add_residual(update, state.residual, layout)
+        total = add_residual(update, state.residual, layout, overwrite=overwrite)
         residual = {}
     memory = CodecState(expected)
     if not state.pending and state.codec_arrays:
         last = CodecState(expected, state.codec_version, state.codec_arrays)
         memory = last if last.digest == header.memory else memory
     sent: Mapping[str, Array] = {}
-    if want_sent or (error_feedback and not is_model):
+    if want_sent or nonnegative or (error_feedback and not is_model):
         raw, sent, _ = codec.encode_decoded(total, memory)
     else:
         raw, _ = codec.encode(total, memory)
+    raised = raise_to(sent, state.model, nonnegative) if sent and nonnegative else {}
+    if raised:
+        raw = add_section(raw, pack_raised(layout, raised), RAISED)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)
+    overwrite = overwrite and not want_sent
     if error_feedback and not is_model:
-        residual = {
-            spec.name: np.asarray(total[spec.name] - sent[spec.name])
-            for spec in layout.tensors
-            if spec.is_float
-        }
+        residual = left_over(total, sent, layout, overwrite=overwrite)
+        if overwrite:
+            total, sent = {}, {}
     upload_id = new_id()
     reply = replace(
         _reply(state, header, UPDATE), base=_held(state), upload_id=upload_id
@@ -318,25 +331,6 @@ def commit_update(
 def evaluated(state: DeviceState, header: DownloadHeader) -> UploadHeader:
     """Return the reply to an evaluation."""
     return _reply(state, header, EVALUATED)
-
-
-def _add_residual(
-    update: Arrays, residual: Mapping[str, Array], layout: Layout
-) -> dict[str, Array]:
-    total = {}
-    for spec in layout.tensors:
-        array = update[spec.name]
-        if spec.is_float:
-            array = array.astype(to_dtype(spec.dtype), copy=False)
-            left = residual.get(spec.name)
-            if left is not None and left.shape != array.shape:
-                raise CodecError(
-                    f"tensor {spec.name!r} has shape {array.shape}, what is left of "
-                    f"it from earlier rounds has {left.shape}"
-                )
-            array = array if left is None else np.asarray(array + left)
-        total[spec.name] = array
-    return total
 
 
 def _again(state: DeviceState, header: DownloadHeader, pending: Pending) -> Received:

@@ -5,7 +5,6 @@ A file is never changed: what is new gets a name of its own. Links are not follo
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -19,6 +18,7 @@ import numpy as np
 from flwr_caesar.codec.layout import Array, Arrays
 
 from .errors import DamagedStateError
+from .mapped import map_file
 from .tensors import (
     BLOCK_BYTES,
     LENGTH_BYTES,
@@ -151,8 +151,7 @@ def map_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:
         table = TensorTable.parse(head, stored.size)
         if checksum(_blocks(fd, table), checksum([head])) != stored.checksum:
             raise DamagedStateError("it has the wrong checksum")
-        mapped = mmap.mmap(fd, stored.size, access=mmap.ACCESS_COPY)
-    return table.views(np.frombuffer(mapped, np.uint8))
+        return table.views(map_file(fd, stored.size))
 
 
 def read_small(path: Path, *, most: int) -> bytes:

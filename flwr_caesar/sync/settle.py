@@ -108,7 +108,7 @@ def _decode(
         layout = update_layout(layout)
     memory = CodecState(layout, state.codec_version, state.codec_arrays)
     codec = get_codec(inspect_frame(pending.frame).config)
-    return codec.decode(pending.frame, memory)
+    return codec.decode(pending.frame, memory, raised=False)
 
 
 def _forfeit(

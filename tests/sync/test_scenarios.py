@@ -370,3 +370,43 @@ def test_a_device_whose_row_the_ledger_lost_starts_anew_and_nothing_counts_twice
     assert device.state.token != token
     news = server.model["w"] - applied + device.residual
     assert np.array_equal(news, device.computed - before)
+
+
+@pytest.mark.parametrize("want_sent", [False, True])
+@pytest.mark.parametrize("error_feedback", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_update_that_may_be_overwritten_gives_the_same(
+    want_sent, error_feedback, dtype
+):
+    server, device = Server(), Device(1)
+    server.round(device)
+    header, frame = server.ask([device])[1]
+    got = receive(device.state, header, frame, train=True, new_token=new_token)
+    left = {"w": np.arange(8.0), "scalar": np.float64(0.5)}
+    state = replace(got.state, residual=left)
+    update = {"w": np.arange(8, 0, -1, dtype), "scalar": np.asarray(1, dtype)}
+    update["count"] = np.arange(3)
+    keep = {name: array.copy() for name, array in update.items()}
+
+    def commit(arrays, **options):
+        return commit_update(
+            state,
+            header,
+            arrays,
+            codec=CODEC,
+            new_id=lambda: 5,
+            error_feedback=error_feedback,
+            want_sent=want_sent,
+            **options,
+        )
+
+    plain = commit(update)
+    for name, array in update.items():
+        np.testing.assert_array_equal(array, keep[name])
+    thrifty = commit(update, overwrite=True)
+    assert thrifty.frame == plain.frame
+    for name, array in plain.state.residual.items():
+        np.testing.assert_array_equal(thrifty.state.residual[name], array)
+    assert thrifty.state.residual.keys() == plain.state.residual.keys()
+    assert thrifty.sent.keys() == (plain.sent.keys() if want_sent else set())
+    np.testing.assert_array_equal(left["w"], np.arange(8.0))
