@@ -401,7 +401,8 @@ def test_a_mod_before_compression_sends_nothing(mod) -> None:
     grid = LocalGrid(numpy_app(mods=[mod, compression_mod]), 1)
     strategy = CorrelationAware(fedavg(1), error_feedback=False)
     config = ConfigRecord({"clipping_norm": NORM})
-    with pytest.raises(TrainingFailedError, match=r"put it first|compression_mod first"):
+    refused = r"put it first|compression_mod first"
+    with pytest.raises(TrainingFailedError, match=refused):
         strategy.start(grid, floats(), num_rounds=2, train_config=config)
     assert dropped(strategy)[0].keys() == {1}
 
