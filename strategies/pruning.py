@@ -85,6 +85,7 @@ class MagnitudePruning(FramedStrategy):
             "exclude_1d": exclude_1d,
             "bits": FLOAT_BITS if bits is None else bits,
             "levels": levels,
+            "relative": True,
         }
         self._server = get_codec({**device, "prune_rate": rate})
         super().__init__(
