@@ -38,6 +38,7 @@ from flwr_caesar.transport import (
     require_record,
 )
 
+from .memory import give_back
 from .parts import get_part
 from .retelling import Told
 from .start import start_state
@@ -133,7 +134,6 @@ class CompressionMod:
             if not reply.has_content():
                 return reply
             content = RecordDict(dict(reply.content.items()))
-            # The model goes as it is taken in, so that a device never has it twice.
             msg.content, reply.content = _without_arrays(msg.content), RecordDict()
             measured: Mapping[str, Any] = {}
             labels = self.labels(context) if self.labels and plan.ask_labels else ()
@@ -141,6 +141,7 @@ class CompressionMod:
                 upload = evaluated(after, header)
             else:
                 key, arrays = _returned(content, state.model)
+                give_back()  # the models that the app was given and has returned
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 update = arrays if is_model or not plan.part else dict(arrays)
