@@ -70,7 +70,7 @@ def strategies() -> dict[str, Callable[[FedAvg], Strategy]]:
         "Caesar": lambda inner: ours.Caesar(inner),
         "ErrorBounded": lambda inner: ours.ErrorBounded(inner),
         "CorrelationAware": lambda inner: ours.CorrelationAware(inner),
-        "Pruning": lambda inner: ours.Pruning(inner),
+        "MagnitudePruning": lambda inner: ours.MagnitudePruning(inner),
         "FedComLoc": lambda inner: ours.FedComLoc(inner),
     }
 

@@ -34,6 +34,7 @@ from flwr_caesar.transport import (
     require_record,
 )
 
+from .memory import give_back
 from .message import (
     as_plain,
     frame_of,
@@ -148,6 +149,7 @@ class CompressionMod:
                 upload = evaluated(after, header)
             else:
                 key, arrays = trained_model(content, state.model, plan.record)
+                give_back()  # the models that the app was given and has returned
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 if is_model:

@@ -68,10 +68,10 @@ class StoredFile:
         """Return the row of a manifest."""
         return [self.name, self.size, self.checksum]
 
-    def holds(self, chunks: Collection[Chunk]) -> bool:
-        """Whether these bytes are the file's."""
+    def holds(self, chunks: Collection[Chunk], sum_of: int) -> bool:
+        """Whether bytes, whose checksum is `sum_of`, are the file's."""
         size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        return size == self.size and checksum(chunks) == self.checksum
+        return (size, sum_of) == (self.size, self.checksum)
 
 
 def fresh_name(kind: str, suffix: str = "safetensors") -> str:
@@ -84,8 +84,20 @@ def is_fresh_name(name: str) -> bool:
     return bool(_OURS.fullmatch(name))
 
 
-def write_durably(path: Path, chunks: Collection[Chunk]) -> StoredFile:
-    """Write a new file that only its owner can read, and wait for the disk."""
+def write_durably(
+    path: Path, chunks: Collection[Chunk], sum_of: int | None = None
+) -> StoredFile:
+    """Write a new file that only its owner can read, and wait for the disk.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    chunks : collection of bytes
+        What to write.
+    sum_of : int, optional
+        Its checksum, if that is known.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
     try:
@@ -101,7 +113,7 @@ def write_durably(path: Path, chunks: Collection[Chunk]) -> StoredFile:
         raise
     finally:
         os.close(fd)
-    return StoredFile(path.name, size, checksum(chunks))
+    return StoredFile(path.name, size, checksum(chunks) if sum_of is None else sum_of)
 
 
 def write_arrays(folder: Path, kind: str, arrays: Arrays) -> StoredFile:

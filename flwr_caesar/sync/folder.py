@@ -31,7 +31,7 @@ from .lock import FileLock
 from .packing import MAX_MANIFEST_BYTES, describe, pack_memory, restore, seal, unseal
 from .private import require_private
 from .state import DeviceState
-from .tensors import to_chunks
+from .tensors import checksum, to_chunks
 
 MANIFEST = "state.json"
 _LINEAGE = re.compile(r"[0-9a-f]{16}")
@@ -178,13 +178,14 @@ class FolderStore:
             self._make_room(name, _nbytes(state.model) + memory)
             before = self._files.get(name)
             chunks = to_chunks(_named(state.model))
-            if before and before.model.holds(chunks):
+            sum_of = checksum(chunks)
+            if before and before.model.holds(chunks, sum_of):
                 probe = folder / fresh_name("probe", "tmp")
                 write_durably(probe, [os.urandom(_PROBE_BYTES)])
                 probe.unlink()
                 model = before.model
             else:
-                model = write_durably(folder / fresh_name("model"), chunks)
+                model = write_durably(folder / fresh_name("model"), chunks, sum_of)
             self._files[name] = _Files(model, before.memory if before else None)
             _require_room(folder, memory)
             return replace(state, model=_unnamed(map_arrays(folder, model)))
@@ -212,9 +213,11 @@ class FolderStore:
         try:
             for kind, arrays in parts.items():
                 chunks = to_chunks(arrays)
+                sum_of = checksum(chunks)
                 before: StoredFile | None = getattr(last, kind, None)
-                if before is None or not before.holds(chunks):
-                    before = write_durably(folder / fresh_name(kind), chunks)
+                if before is None or not before.holds(chunks, sum_of):
+                    path = folder / fresh_name(kind)
+                    before = write_durably(path, chunks, sum_of)
                     new.append(before)
                 files[kind] = before
             rows = {kind: file.to_json() for kind, file in files.items()}

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flwr_caesar.clients.memory import give_back
+
+
+def resident() -> int:
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    )
+    return 1024 * int(line.split()[1])
+
+
+def test_what_only_a_cycle_holds_goes_back() -> None:
+    give_back()
+    before = resident()
+    cycle: list[object] = [np.ones(1 << 14) for _ in range(800)]  # 105 MB
+    cycle.append(cycle)
+    assert resident() > before + (90 << 20)
+    keep = np.ones(1 << 14)  # above the others on the heap
+    del cycle
+    give_back()
+    assert resident() < before + (30 << 20)
+    assert keep.all()
+
+
+def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    give_back()
