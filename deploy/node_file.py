@@ -24,7 +24,7 @@ ENVIRONMENT = "FLWR_CAESAR_NODE"
 DEFAULT_PORT = 9094
 
 ConfigValue = bool | int | float | str
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONFIG_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OWN_KEYS = ("partition-id", "num-partitions", "state-dir", "threads", "gpu")
 
@@ -76,7 +76,7 @@ class NodeFile:
 
     def __post_init__(self) -> None:
         split_address(self.address)
-        if not _NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name):
             raise NodeFileError(
                 f"[device] name is {self.name!r:.80}; write 1 to 64 letters, digits, "
                 '".", "_" or "-", such as "jetson-07"'
