@@ -26,6 +26,7 @@ DEFAULT_PORT = 9094
 ConfigValue = bool | int | float | str
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONFIG_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_QUOTES = set('"\\\n')
 _OWN_KEYS = ("partition-id", "num-partitions", "state-dir", "threads", "gpu")
 
 
@@ -93,6 +94,12 @@ class NodeFile:
             )
         for key, value in self.node_config.items():
             _check_pair(key, value)
+        if _QUOTES & set(str(self.state_dir)):
+            raise NodeFileError(
+                f"[device] state-dir is {str(self.state_dir)!r:.80}; write a path "
+                "without quotes and backslashes, which Flower's --node-config cannot "
+                "carry"
+            )
 
     @property
     def host_port(self) -> tuple[str, int]:
@@ -211,7 +218,7 @@ def _check_pair(key: str, value: Any) -> None:
             f"[node-config] {key} is {type(value).__name__}; Flower takes true or "
             "false, numbers and text"
         )
-    if isinstance(value, str) and ('"' in value or "\\" in value or "\n" in value):
+    if isinstance(value, str) and _QUOTES & set(value):
         raise NodeFileError(
             f"[node-config] {key} holds a quote, a backslash or a new line, which "
             "Flower's --node-config cannot carry; write it without"
