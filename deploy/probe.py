@@ -180,7 +180,7 @@ class _Exchange:
 def _shown(response: httpx.Response) -> Certificate | None:
     stream = response.extensions.get("network_stream")
     secure = stream.get_extra_info("ssl_object") if stream is not None else None
-    shown = secure.getpeercert(binary_form=True) if secure is not None else None
+    shown = secure.getpeercert(True) if secure is not None else None
     return Certificate.of(shown) if shown else None
 
 

@@ -18,6 +18,8 @@ from flwr_caesar.runner.superlink import executable, flower_environment
 from .node_file import ENVIRONMENT, ConfigValue, NodeFile
 
 _ONLINE = "SuperNode ID:"
+# What it says of its connection, without the cause.
+_ABOUT_LINK = ("Connection attempt failed", "Connection successful after")
 _KEPT_LINES = 400
 _MARKER = "FLWR_CAESAR_NODE_RUN"
 
@@ -82,6 +84,15 @@ class SuperNode:
         Where its file is.
     echo : callable
         Takes each line that it prints.
+
+    Attributes
+    ----------
+    lines : deque of str
+        What it printed last.
+    online : bool
+        Whether the server has taken it in.
+    link_events : int
+        How often it said that its connection failed or came back.
     """
 
     def __init__(
@@ -89,6 +100,7 @@ class SuperNode:
     ) -> None:
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.online = False
+        self.link_events = 0
         self._echo = echo
         self._id = secrets.token_hex(8)
         self._process = subprocess.Popen(
@@ -148,6 +160,7 @@ class SuperNode:
             line = raw.decode(errors="replace").rstrip()
             self.lines.append(line)
             self.online = self.online or _ONLINE in line
+            self.link_events += any(words in line for words in _ABOUT_LINK)
             self._echo(line)
 
 

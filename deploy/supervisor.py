@@ -23,6 +23,8 @@ METER_SECONDS = 60.0
 HUNG_SECONDS = 180.0
 # What was online for so long had started well.
 SETTLED_SECONDS = 60.0
+# How soon after a probe the next may be, when the SuperNode loses its connection.
+_SOON_SECONDS = 5.0
 _TICK = 1.0
 _SAY_EVERY = 20.0
 
@@ -31,6 +33,7 @@ class Running(Protocol):
     """A SuperNode that was started; see `flwr_caesar.deploy.supernode.SuperNode`."""
 
     online: bool
+    link_events: int
 
     @property
     def exit_code(self) -> int | None:
@@ -157,7 +160,7 @@ class Supervisor:
         probed, metered = started, started
         interval = METERED_PROBE_SECONDS if self._node.metered else PROBE_SECONDS
         self._tick("starting")
-        was_online = False
+        was_online, events = False, 0
         while running.exit_code is None and not self._stopped:
             now = clock()
             if running.online and not was_online:
@@ -176,7 +179,9 @@ class Supervisor:
                 if reason := self._off_link():
                     self._say(f"Leaving the metered link: {reason}")
                     return None
-            if now - probed >= interval:
+            news = running.link_events != events and now - probed >= _SOON_SECONDS
+            if news or now - probed >= interval:
+                events = running.link_events
                 self._ask()
                 probed = clock()
             self._tick("online" if was_online else "starting")

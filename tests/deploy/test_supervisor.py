@@ -39,6 +39,7 @@ class FakeNode:
     lines: Sequence[str] = ()
     stuck_after: float = 1e9
     never_online: bool = False
+    link_events: int = 0
     stopped: bool = False
     started: float = field(init=False)
 
@@ -183,6 +184,21 @@ def test_a_running_node_outlives_a_server_that_goes_away_and_comes_back() -> Non
         "Nothing listens ",
         "The server answe",
     ]
+
+
+def test_a_lost_connection_is_explained_at_once() -> None:
+    world = Fake(until=130)
+    world.answer = lambda seconds: DOWN if seconds > 70 else KNOWN
+    wait = world._wait
+
+    def lose(seconds: float) -> bool:
+        world.nodes[0].link_events = int(world.seconds >= 80)
+        return wait(seconds)
+
+    world._wait = lose  # type: ignore[method-assign]
+    world.run()
+    assert world.probed == [0, 60, 81]
+    assert "Nothing listens" in world.said[-1]
 
 
 def test_waits_grow_to_five_minutes_and_shrink_after_a_good_start() -> None:

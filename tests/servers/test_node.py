@@ -1,0 +1,121 @@
+"""A device's node against a real SuperLink: what it says, and that it comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flwr_caesar.deploy.device_key import load_key
+from flwr_caesar.deploy.node_file import NodeFile
+from flwr_caesar.deploy.probe import Probed, Standing, probe
+
+from .secure_link import PATIENCE, NodeProcess, SecureLink
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureLink]:
+    with SecureLink(tmp_path_factory.mktemp("link")) as running:
+        yield running
+
+
+def ask(node: NodeFile) -> Probed:
+    return probe(*node.host_port, ca=node.ca, key=load_key(node.key))
+
+
+def test_a_probe_tells_a_known_key_from_an_unknown_one_and_changes_nothing(
+    link: SecureLink,
+) -> None:
+    known, unknown = link.device("known"), link.device("unknown")
+    link.register(known)
+    before = link.states()
+    found = ask(known)
+    assert found.standing is Standing.ENROLLED
+    assert found.skew is not None
+    assert abs(found.skew) < 3
+    assert found.certificate is not None
+    assert found.certificate.names == ("localhost", "127.0.0.1")
+    assert ask(unknown).standing is Standing.UNKNOWN_KEY
+    assert link.states() == before
+    # The device can still come online: a probe did not take its place.
+    with NodeProcess(known) as running:
+        running.wait_for("Online: known")
+        assert ask(known).standing is Standing.ENROLLED
+        assert link.states().count("online") == 1
+        assert running.stop() == 0
+    wait_until(lambda: link.states().count("online") == 0)
+
+
+def test_an_unknown_key_is_said_and_the_node_comes_online_once_it_is_known(
+    link: SecureLink,
+) -> None:
+    node = link.device("late")
+    with NodeProcess(node) as running:
+        running.wait_for("does not know this device's key")
+        assert not running.said("Starting Flower SuperNode")
+        link.register(node)
+        running.wait_for("Online: late")
+        assert running.stop() == 0
+
+
+def test_a_killed_supernode_is_explained_waited_for_and_online_again(
+    link: SecureLink,
+) -> None:
+    node = link.device("killed")
+    link.register(node)
+    with NodeProcess(node) as running:
+        online = running.wait_for("Online: killed")
+        os.kill(running.supernode(), signal.SIGKILL)
+        killed = running.wait_for("was killed (SIGKILL)", after=online)
+        refused = running.wait_for("This key is already online", after=killed)
+        running.wait_for("waiting", after=refused)
+        running.wait_for("Online: killed", after=refused)
+        assert running.stop() == 0
+
+
+def test_a_restarted_server_is_waited_for_and_found_again(
+    tmp_path: Path,
+) -> None:
+    with SecureLink(tmp_path) as link:
+        node = link.device("patient")
+        link.register(node)
+        with NodeProcess(node) as running:
+            running.wait_for("Online: patient")
+            link.kill()
+            down = running.wait_for("Nothing listens on")
+            link.start()
+            running.wait_for("The server answers and knows this device", after=down)
+            wait_until(lambda: link.states() == ["online"])
+            assert running.stop() == 0
+
+
+def test_a_taken_port_and_a_missing_key_are_said_before_anything_starts(
+    link: SecureLink,
+) -> None:
+    node = link.device("taken")
+    link.register(node)
+    taken = replace(node, port=link.port)
+    taken.save(node.key.parent / "node.toml")
+    with NodeProcess(taken) as running:
+        running.wait_for(f"Port {link.port} of this machine is taken")
+    node.save(node.key.parent / "node.toml")
+    node.key.rename(node.key.with_suffix(".away"))
+    with NodeProcess(node) as running:
+        running.wait_for("the key")
+        node.key.with_suffix(".away").rename(node.key)
+        running.wait_for("Online: taken")
+
+
+def wait_until(true: object) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
