@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flwr_caesar.runner.superlink import SuperLinkError, executable
 
+from .board import power_mode
 from .device_key import DeviceKeyError, load_key
 from .device_status import DeviceStatus
 from .endings import port_taken, superexec_missing
@@ -93,7 +94,7 @@ def _probe(node: NodeFile, state: str) -> Probed:
     except DeviceKeyError as err:
         failure = Failure(Cause.OTHER, str(err))
         return Probed(standing=Standing.UNREACHABLE, failure=failure)
-    status = DeviceStatus(state=state)
+    status = DeviceStatus(state=state, power_mode=power_mode())
     return probe(host, port, ca=node.ca, key=key, headers=status.to_header())
 
 
