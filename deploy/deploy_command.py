@@ -55,9 +55,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _server(options: argparse.Namespace) -> int:
     folder = ServerFolder(options.folder)
-    known = (
-        folder.settings if folder.settings_file.exists() else ServerSettings(addresses=())
-    )
+    fresh = not folder.settings_file.exists()
+    known = ServerSettings(addresses=()) if fresh else folder.settings
     settings = ServerSettings(
         addresses=tuple(dict.fromkeys(options.address)),
         port=options.port or known.port,

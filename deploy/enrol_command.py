@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     ticket = commands.add_parser("ticket", help="make a ticket, or many")
-    ticket.add_argument("name", help="what the device will be called, such as jetson-07")
+    ticket.add_argument("name", help="what to call the device, such as jetson-07")
     ticket.add_argument(
         "--count",
         type=int,

@@ -23,7 +23,7 @@ CREATE TABLE device (
     partition_id INTEGER NOT NULL,
     num_partitions INTEGER NOT NULL,
     enrolled_at REAL NOT NULL,
-    node_id INTEGER
+    node_id TEXT  -- of 64 bits without a sign, which SQLite has not
 );
 CREATE TABLE removed (
     public_key BLOB PRIMARY KEY,
@@ -198,7 +198,7 @@ class Fleet:
         with self.transaction() as database:
             database.execute(
                 "UPDATE device SET node_id = ? WHERE public_key = ?",
-                (node_id, public_key),
+                (str(node_id), public_key),
             )
 
     def remove(self, name: str) -> Device:
@@ -285,7 +285,7 @@ def devices_where(
             partition_id=partition,
             num_partitions=partitions,
             enrolled_at=enrolled,
-            node_id=node,
+            node_id=None if node is None else int(node),
         )
         for name, key, machine, partition, partitions, enrolled, node in rows
     ]
