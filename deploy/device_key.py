@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from .whole_file import PRIVATE, write_whole
 
+_OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
 
@@ -45,15 +46,24 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
         data = path.read_bytes()
     except OSError as err:
         raise DeviceKeyError(f"the key {path} cannot be read: {err.strerror}") from err
+    if not data.lstrip().startswith(_OPENSSH):
+        raise DeviceKeyError(
+            f"{path} is not in OpenSSH format, the only one that Flower reads; "
+            f"`ssh-keygen -p -N '' -f {path}` converts a key"
+        )
     try:
         key = serialization.load_ssh_private_key(data, password=None)
-    except (ValueError, TypeError) as err:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
         raise DeviceKeyError(
-            f"{path} is no OpenSSH private key without a passphrase; Flower needs one, "
-            "such as `flwr-caesar join` makes"
+            f"{path} cannot be read ({err}); Flower needs a key without a passphrase: "
+            f"`ssh-keygen -p -N '' -f {path}` takes it off"
         ) from err
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise DeviceKeyError(f"{path} is no ECDSA key; Flower takes no other kind")
+        kind = type(key).__name__.removesuffix("PrivateKey").strip("_")
+        raise DeviceKeyError(
+            f"{path} is an {kind} key; Flower takes ECDSA only, such as `flwr-caesar "
+            "join` makes"
+        )
     return key
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ from .link_meter import (
     save_used,
 )
 from .node_file import DEFAULT_PATH, NodeFile
+from .node_status import save_status
 from .notify import Notifier
 from .policy import Readings
 from .probe import Probed, Standing, probe
@@ -68,7 +71,7 @@ def world(node: NodeFile, path: Path, stop: threading.Event) -> World:
         probe=lambda state: _probe(node, state),
         used=meter.read,
         wait=stop.wait,
-        say=_say,
+        say=lambda line: _tell(node, line),
         notifier=Notifier(),
     )
 
@@ -120,6 +123,14 @@ class _Meter:
                 _say(f"The metered link is not counted: {err}")
             return Readings()
         return Readings(bytes_today=used.today, bytes_this_month=used.this_month)
+
+
+def _tell(node: NodeFile, line: str) -> None:
+    """Say a line, and leave it for the doctor."""
+    _say(line)
+    # A full disk is no reason to end.
+    with contextlib.suppress(OSError):
+        save_status(node.state_dir, line, time.time())
 
 
 def _say(line: str) -> None:

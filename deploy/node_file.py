@@ -123,6 +123,8 @@ class NodeFile:
             raise NodeFileError(
                 f"{path} does not exist: `flwr-caesar join TICKET` writes it"
             ) from None
+        except PermissionError:
+            raise NodeFileError(f"{path} is not yours to read: use sudo") from None
         except (OSError, UnicodeDecodeError) as err:
             raise NodeFileError(f"{path} cannot be read: {err}") from err
         try:

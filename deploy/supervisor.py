@@ -225,7 +225,7 @@ class Supervisor:
         while not self._stopped and (left := end - self._world.clock()) > 0:
             if count and self._world.clock() - said >= _SAY_EVERY:
                 said = self._world.clock()
-                self._world.say(f"waiting {left:.0f} s")
+                self._world.say(f"{why}; waiting {left:.0f} s")
             self._tick(f"{why}; trying again in {duration(left)}", min(_TICK, left))
 
     def _tick(self, status: str, seconds: float = _TICK) -> None:

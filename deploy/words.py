@@ -66,7 +66,7 @@ def explain(probed: Probed, *, name: str, host: str, port: int) -> Advice | None
             return Advice(
                 f"{where} answers, but the SuperLink behind it does not "
                 f"(HTTP {probed.status})",
-                "on the server: flwr-caesar doctor --server",
+                "on the server: flwr-caesar doctor",
             )
         case Standing.NOT_FLOWER:
             return Advice(
@@ -126,7 +126,7 @@ def _unreached(probed: Probed, host: str, port: int) -> Advice:
         case Cause.REFUSED:
             return Advice(
                 f"Nothing listens on {where}",
-                "on the server: flwr-caesar doctor --server; or the port in [server] "
+                "on the server: flwr-caesar doctor; or the port in [server] "
                 "address is another",
             )
         case Cause.TIMEOUT:

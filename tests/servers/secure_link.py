@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
@@ -18,11 +16,12 @@ from flwr.supercore.control import ControlHttpClient
 from flwr_caesar.deploy.control import Control
 from flwr_caesar.deploy.device_key import load_key, make_key, public_pem
 from flwr_caesar.deploy.node_file import NodeFile
-from flwr_caesar.deploy.pki import Identity, issue, make_authority
+from flwr_caesar.deploy.pki import issue, make_authority
 from flwr_caesar.runner.processes import end_family
 from flwr_caesar.runner.superlink import executable, flower_environment, free_port
 
-HOST = "127.0.0.1"
+from ..deploy.plain_server import HOST, write_identity
+
 PATIENCE = 240.0
 
 
@@ -124,76 +123,6 @@ class SecureLink:
             root_certificates=self.authority.certificate_pem,
             interceptors=[],
         )
-
-
-def write_identity(identity: Identity, folder: Path) -> None:
-    """Write a certificate and its key as a server reads them."""
-    (folder / "server.crt").write_bytes(identity.certificate_pem)
-    (folder / "server.key").write_bytes(identity.key_pem)
-
-
-class PlainServer:
-    """A TLS server with any certificate that answers every request with a status."""
-
-    def __init__(
-        self, identity: Identity | None, folder: Path, *, status: int = 404
-    ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def parse_request(self) -> bool:
-                known = super().parse_request()
-                self.command = "POST" if known else ""
-                return known
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
-        self.port = self._server.server_address[1]
-        if identity is not None:
-            write_identity(identity, folder)
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(folder / "server.crt", folder / "server.key")
-            self._server.socket = context.wrap_socket(
-                self._server.socket, server_side=True
-            )
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def __enter__(self) -> PlainServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-class Silent:
-    """A port that takes connections and never says a word."""
-
-    def __enter__(self) -> Silent:
-        self._socket = socket.socket()
-        self._socket.bind((HOST, 0))
-        self._socket.listen()
-        self.port = int(self._socket.getsockname()[1])
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._socket.close()
 
 
 class NodeProcess:
