@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from flwr_caesar.runner.processes import end_family
+from flwr_caesar.runner.processes import end_family, family
 from flwr_caesar.runner.superlink import executable, flower_environment
 
 from .network import SERVER, Link, carried, delete_abandoned, laid_out
@@ -100,13 +102,27 @@ class Lab:
         self.spawn("server", self.server, *command, "--folder", str(self.folder.path))
         self.wait("the server", self._server_answers, log="server")
 
-    def join(self, link: Link, ticket: str) -> subprocess.CompletedProcess[str]:
-        """Let a device join with a ticket, in its namespace."""
+    def join(
+        self, link: Link, ticket: str, *, folder: Path | None = None, machine: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Let a device join with a ticket, in its namespace.
+
+        Parameters
+        ----------
+        link : Link
+            The device's.
+        ticket : str
+            As the server gave it.
+        folder : Path, optional
+            For its key and ``node.toml``; by default its `device_folder`.
+        machine : str
+            What tells it from others; by default the number of its link.
+        """
         return self.run(
             link.namespace,
             *(executable("flwr-caesar"), "join", ticket),
-            *("--folder", str(self.device_folder(link))),
-            *("--machine", f"lab {link.number}"),
+            *("--folder", str(folder or self.device_folder(link))),
+            *("--machine", machine or f"lab {link.number}"),
         )
 
     def enrol(self, *arguments: str) -> str:
@@ -210,8 +226,21 @@ class Lab:
         process = self._families.pop(name)
         end_family(process, self._marker(name), grace_s=15.0)
 
+    def kill(self, name: str) -> None:
+        """Kill a process and all it started at once, as a power cut does."""
+        process = self._families.pop(name)
+        for member in family(process.pid, self._marker(name)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
+        end_family(process, self._marker(name))
+
     def wait(
-        self, what: str, done: object, *, log: str, seconds: float = _START_SECONDS
+        self,
+        what: str,
+        done: Callable[[], bool],
+        *,
+        log: str,
+        seconds: float = _START_SECONDS,
     ) -> None:
         """Wait until a condition holds.
 
@@ -220,7 +249,6 @@ class Lab:
         LabError
             If it does not within that time, with the end of a log.
         """
-        assert callable(done)
         until = time.monotonic() + seconds
         while not done():
             process = self._families.get(log)
