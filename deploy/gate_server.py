@@ -110,6 +110,7 @@ class GateServer:
         self._plain = plain
         self._certificate = Certificate(folder.gate_identity)
         self._authority = folder.authority_pem()
+        self._server: uvicorn.Server | None = None
         self.gate = Gate(
             upstream=f"https://{self.settings.superlink}",
             client=self._client,
@@ -145,14 +146,20 @@ class GateServer:
         config.load()
         if self._plain is None:
             config.ssl = self._certificate.context
+        self._server = uvicorn.Server(config)
         _LOG.info("the gate is open at %s", listening.getsockname())
         self._metrics.start()
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            self._server.run(sockets=[listening])
         finally:
             self._metrics.stop()
             with contextlib.suppress(FleetError):
                 self.gate.traffic.write(self.fleet)
+
+    def stop(self) -> None:
+        """Let `run` return, from another thread."""
+        if self._server is not None:
+            self._server.should_exit = True
 
     @asynccontextmanager
     async def _housekeeping(self) -> AsyncIterator[None]:
