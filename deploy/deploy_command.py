@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flwr_caesar.runner.superlink import SuperLinkError
@@ -57,13 +58,12 @@ def _server(options: argparse.Namespace) -> int:
     folder = ServerFolder(options.folder)
     fresh = not folder.settings_file.exists()
     known = ServerSettings(addresses=()) if fresh else folder.settings
-    settings = ServerSettings(
-        addresses=tuple(dict.fromkeys(options.address)),
-        port=options.port or known.port,
-        superlink_port=options.superlink_port or known.superlink_port,
-        metrics_port=options.metrics_port or known.metrics_port,
-        largest_body=known.largest_body,
-    )
+    given = {
+        name: getattr(options, name)
+        for name in ("port", "superlink_port", "metrics_port", "plain_port")
+        if getattr(options, name) is not None
+    }
+    settings = replace(known, addresses=tuple(dict.fromkeys(options.address)), **given)
     new = make_server(folder, settings)
     authority = load_certificate(folder.authority_certificate.read_bytes())
     print(f"{'made' if new else 'kept'} the fleet in {folder.path}")
@@ -107,9 +107,8 @@ def _gate(options: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    plain = None if options.plain is None else ("127.0.0.1", options.plain)
     try:
-        GateServer(ServerFolder(options.folder), plain=plain).run()
+        GateServer(ServerFolder(options.folder)).run()
     except OSError as err:
         print(f"flwr-caesar deploy gate: {err}", file=sys.stderr)
         return 1
@@ -158,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--superlink-port", type=int, help="on loopback (8000)")
     server.add_argument("--metrics-port", type=int, help="on loopback (9465)")
     server.add_argument(
+        "--plain-port",
+        type=int,
+        help="on loopback, without TLS: for an nginx or Caddy that has TLS and serves "
+        "--port in the gate's place",
+    )
+    server.add_argument(
         "--start",
         action="store_true",
         help="start it: by systemd if there is one and this is root, else here",
@@ -165,14 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "serve", _serve, "run SuperLink and gate here, until Ctrl-C")
     _command(commands, "superlink", _superlink, "run the SuperLink only")
-    gate = _command(commands, "gate", _gate, "run the gate only")
-    gate.add_argument(
-        "--plain",
-        type=int,
-        metavar="PORT",
-        help="serve on this port of loopback without TLS, behind a web server that has "
-        "it",
-    )
+    _command(commands, "gate", _gate, "run the gate only")
     renewal = _command(commands, "renew", _renew, "renew the gate's certificate")
     renewal.add_argument(
         "--if-days-left",

@@ -23,7 +23,7 @@ from .gate import Gate
 from .metrics import MetricsServer, exposition
 from .pki import days_left, load_certificate
 from .registration import reconcile
-from .server_folder import ServerFolder
+from .server_folder import LOOPBACK, ServerFolder
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,19 +95,13 @@ class GateServer:
     Parameters
     ----------
     folder : ServerFolder
-        Whose.
-    plain : tuple of str and int, optional
-        Host and port to serve without TLS, to another server that has it; by default
-        TLS on all interfaces, at the folder's port.
+        Whose; its settings say where.
     """
 
-    def __init__(
-        self, folder: ServerFolder, *, plain: tuple[str, int] | None = None
-    ) -> None:
+    def __init__(self, folder: ServerFolder) -> None:
         self.folder = folder
         self.settings = folder.settings
         self.fleet = Fleet(folder.fleet_file)
-        self._plain = plain
         self._certificate = Certificate(folder.gate_identity)
         self._authority = folder.authority_pem()
         self._server: uvicorn.Server | None = None
@@ -128,7 +122,8 @@ class GateServer:
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
-        listening = _listen(*(self._plain or ("", self.settings.port)))
+        plain = self.settings.plain_port
+        listening = _listen(LOOPBACK if plain else "", plain or self.settings.port)
         config = uvicorn.Config(
             self.gate.application(self._housekeeping),
             http="h11",  # bounds the size of headers
@@ -144,7 +139,7 @@ class GateServer:
             timeout_graceful_shutdown=20,
         )
         config.load()
-        if self._plain is None:
+        if not plain:
             config.ssl = self._certificate.context
         self._server = uvicorn.Server(config)
         _LOG.info("the gate is open at %s", listening.getsockname())
@@ -221,8 +216,7 @@ async def _repeat(work: Callable[[], None], seconds: float) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     if host:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=512)
+        listening = socket.create_server((host, port), backlog=512)
     elif socket.has_dualstack_ipv6():
         listening = socket.create_server(
             ("::", port), family=socket.AF_INET6, backlog=512, dualstack_ipv6=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
@@ -39,16 +39,36 @@ class ServerSettings:
         Of Flower's SuperLink, on loopback.
     metrics_port : int
         Of the gate's metrics, on loopback.
+    plain_port : int
+        Of loopback: there the gate serves without TLS, behind a web server that has
+        it, and not at `port`; 0 if there is none.
     largest_body : int
         Bytes of the largest request that a device may send.
+
+    Raises
+    ------
+    ServerFolderError
+        If a port is none, or two are the same.
     """
 
     addresses: tuple[str, ...]
     port: int = 8443
     superlink_port: int = 8000
     metrics_port: int = 9465
+    plain_port: int = 0
     # Flower cuts arrays into pieces of 20 MiB.
     largest_body: int = 64 * MIB
+
+    def __post_init__(self) -> None:
+        ports = [self.port, self.superlink_port, self.metrics_port]
+        ports += [self.plain_port] if self.plain_port else []
+        for port in ports:
+            if not 1 <= port <= 65535:
+                raise ServerFolderError(f"{port} is no port: write one of 1 to 65535")
+        if len(set(ports)) < len(ports):
+            raise ServerFolderError(
+                f"two of the ports {', '.join(map(str, ports))} are the same"
+            )
 
     @property
     def address(self) -> str:
@@ -101,6 +121,7 @@ class ServerSettings:
             metrics_port=server.integer(
                 "metrics-port", port, default=defaults.metrics_port
             ),
+            plain_port=server.integer("plain-port", port, default=defaults.plain_port),
             largest_body=server.integer(
                 "largest-body", "write bytes", default=defaults.largest_body
             ),
@@ -118,13 +139,10 @@ class ServerSettings:
             "port": self.port,
             "superlink-port": self.superlink_port,
             "metrics-port": self.metrics_port,
+            "plain-port": self.plain_port,
             "largest-body": self.largest_body,
         }
         write_whole(path, tomli_w.dumps({"server": table}))
-
-    def with_addresses(self, addresses: tuple[str, ...]) -> ServerSettings:
-        """Return the same settings for other addresses."""
-        return replace(self, addresses=addresses)
 
 
 @dataclass(frozen=True)
