@@ -93,6 +93,11 @@ class SecureLink:
         with self._control() as client:
             return Control(client).register(public_pem(load_key(node.key)), name)
 
+    def unregister(self, node_id: int) -> None:
+        """Let a device connect no more."""
+        with self._control() as client:
+            Control(client).unregister(node_id)
+
     def states(self) -> list[str]:
         """Return what it says of its nodes."""
         with self._control() as client:

@@ -96,6 +96,19 @@ def test_a_restarted_server_is_waited_for_and_found_again(
             assert running.stop() == 0
 
 
+def test_a_removed_device_is_told_although_its_supernode_ends_without_an_error(
+    link: SecureLink,
+) -> None:
+    node = link.device("removed")
+    number = link.register(node)
+    with NodeProcess(node) as running:
+        online = running.wait_for("Online: removed")
+        link.unregister(number)
+        ended = running.wait_for("terminated gracefully", after=online)
+        running.wait_for("or it was removed", after=ended)
+        assert running.stop() == 0
+
+
 def test_a_taken_port_and_a_missing_key_are_said_before_anything_starts(
     link: SecureLink,
 ) -> None:
