@@ -117,10 +117,12 @@ def _gate(options: argparse.Namespace) -> int:
 
 def _renew(options: argparse.Namespace) -> int:
     folder = ServerFolder(options.folder)
-    left = days_left(load_certificate(folder.gate_identity.read_bytes()))
-    if options.if_days_left is not None and left > options.if_days_left:
-        print(f"the certificate is good for {left:.0f} more days; not renewed")
-        return 0
+    folder.settings  # noqa: B018  # says that there is no server, if there is none
+    if options.if_days_left is not None and folder.gate_identity.exists():
+        left = days_left(folder.gate_certificate())
+        if left > options.if_days_left:
+            print(f"the certificate is good for {left:.0f} more days; not renewed")
+            return 0
     identity = renew(folder, days=options.days)
     print(
         f"renewed until {identity.certificate.not_valid_after_utc:%Y-%m-%d}; a running "

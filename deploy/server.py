@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr_caesar.runner.superlink import executable, flower_environment
 
 from .fleet import Fleet
-from .pki import AUTHORITY_DAYS, SERVER_DAYS, Identity, days_left, issue, make_authority
+from .pki import AUTHORITY_DAYS, SERVER_DAYS, Identity, issue, make_authority, names_of
 from .server_folder import CONNECTION, LOOPBACK, ServerFolder, ServerSettings
 from .whole_file import PRIVATE, write_whole
 
@@ -45,13 +45,9 @@ def make_server(folder: ServerFolder, settings: ServerSettings) -> bool:
         superlink = issue(folder.authority(), _LOOPBACK_NAMES, days=AUTHORITY_DAYS)
         write_whole(folder.superlink_key, superlink.key_pem, mode=PRIVATE)
         write_whole(folder.superlink_certificate, superlink.certificate_pem)
-    changed = (
-        not folder.settings_file.exists()
-        or folder.settings.addresses != settings.addresses
-    )
+    if not _is_for(folder, settings):
+        _renew(folder, settings, SERVER_DAYS)
     settings.save(folder.settings_file)
-    if changed or not folder.gate_identity.exists():
-        renew(folder)
     if not folder.fleet_file.exists():
         Fleet.create(folder.fleet_file)
     folder.flower_home.mkdir(exist_ok=True)
@@ -69,8 +65,12 @@ def renew(folder: ServerFolder, *, days: int = SERVER_DAYS) -> Identity:
     days : int
         How long the certificate is valid.
     """
+    return _renew(folder, folder.settings, days)
+
+
+def _renew(folder: ServerFolder, settings: ServerSettings, days: int) -> Identity:
     authority = folder.authority()
-    identity = issue(authority, gate_names(folder.settings.addresses), days=days)
+    identity = issue(authority, gate_names(settings.addresses), days=days)
     write_whole(
         folder.gate_identity,
         identity.key_pem + identity.certificate_pem + authority.certificate_pem,
@@ -79,14 +79,17 @@ def renew(folder: ServerFolder, *, days: int = SERVER_DAYS) -> Identity:
     return identity
 
 
+def _is_for(folder: ServerFolder, settings: ServerSettings) -> bool:
+    """Return whether the gate has a certificate for all names of the settings."""
+    if not folder.gate_identity.exists():
+        return False
+    names = names_of(folder.gate_certificate())
+    return set(names) == set(gate_names(settings.addresses))
+
+
 def gate_names(addresses: Sequence[str]) -> list[str]:
     """Return all names of the gate's certificate: those dialled, and loopback's."""
     return list(dict.fromkeys([*addresses, *_LOOPBACK_NAMES]))
-
-
-def authority_days_left(folder: ServerFolder) -> float:
-    """Return for how many days the fleet's authority is still valid."""
-    return days_left(folder.authority().certificate)
 
 
 def connection(folder: ServerFolder) -> str:

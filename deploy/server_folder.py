@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
+from cryptography import x509
 
 from .pki import Identity, load_certificate
 from .toml_table import NodeFileError, Table
@@ -226,6 +227,25 @@ class ServerFolder:
         except FileNotFoundError as err:
             raise ServerFolderError(
                 f"{err.filename} is missing: restore it from a backup"
+            ) from None
+
+    def gate_certificate(self) -> x509.Certificate:
+        """Return the gate's certificate.
+
+        Raises
+        ------
+        ServerFolderError
+            If this user may not, or it is missing.
+        """
+        try:
+            return load_certificate(self.gate_identity.read_bytes())
+        except PermissionError:
+            raise ServerFolderError(
+                f"{self.gate_identity} is not yours to read: use sudo"
+            ) from None
+        except FileNotFoundError:
+            raise ServerFolderError(
+                f"{self.gate_identity} is missing: `flwr-caesar deploy renew` makes one"
             ) from None
 
     def authority_pem(self) -> bytes:
