@@ -69,7 +69,11 @@ class DeviceWatch:
         """
         if self._node is None or self._meter is None:
             return None
-        measured = self._meter.stop(policy=_told(self.decision))
+        less = self.decision.kind is not Kind.FULL
+        measured = self._meter.stop(
+            policy=_told(self.decision),
+            steps_fraction=self.decision.steps if less else None,
+        )
         with contextlib.suppress(OSError):
             write_prometheus(
                 self._node.state_dir,

@@ -43,13 +43,15 @@ class Meter:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self, *, policy: str = "") -> Telemetry:
+    def stop(
+        self, *, policy: str = "", steps_fraction: float | None = None
+    ) -> Telemetry:
         """End, and return what was measured.
 
         Parameters
         ----------
-        policy : str
-            Why the device did less than it was asked; see `Telemetry`.
+        policy, steps_fraction
+            Why the device did less than it was asked, and how much; see `Telemetry`.
         """
         self._done.set()
         self._thread.join()
@@ -73,6 +75,7 @@ class Meter:
             over_current=totals.over_current,
             gpu_load=totals.gpu_load,
             bytes_written=written,
+            steps_fraction=steps_fraction,
             policy=policy,
         )
 

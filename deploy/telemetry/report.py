@@ -43,6 +43,8 @@ class Telemetry:
         Mean percent.
     bytes_written : int, optional
         That the process had written to the disk.
+    steps_fraction : float, optional
+        Part of the local steps it was asked for that it took; `None` for all.
     policy : str
         Why the device trained with fewer steps, or not at all; empty if it did as it
         was asked.
@@ -58,12 +60,13 @@ class Telemetry:
     over_current: int | None = None
     gpu_load: float | None = None
     bytes_written: int | None = None
+    steps_fraction: float | None = None
     policy: str = ""
 
     def to_mapping(self) -> dict[str, str | int | float]:
         """Return a flat mapping of what was measured, for a Flower ConfigRecord.
 
-        At most eleven keys and 360 characters of text: below 1 kB.
+        At most twelve keys and 360 characters of text: below 1 kB.
         """
         told: dict[str, str | int | float] = {}
         for name, value in self.to_row().items():
@@ -109,6 +112,7 @@ def _checked(key: str, value: Any, kind: str) -> str | int | float:
         # The coldest place on earth is no reason to drop a reply.
         good = number and math.isfinite(value) and -100 <= value <= _MOST
         good = good and (value >= 0 or key == "celsius-max")
+        good = good and (value <= 1 or key != "steps-fraction")
     if not good:
         raise TelemetryError(f"telemetry has {key} {value!r:.40}")
     return value if kind == "str" or kind.startswith("int") else float(value)

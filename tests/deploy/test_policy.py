@@ -174,6 +174,7 @@ def test_a_hot_device_does_half_the_steps_and_says_so(tmp_path: Path) -> None:
     measured = watch.stop()
     assert measured is not None
     assert measured.policy.startswith("fewer steps: 79 °C")
+    assert measured.steps_fraction == 0.5
     assert measured.source == "sysfs"
     metrics = (tmp_path / "state" / "flwr_caesar.prom").read_text()
     assert 'held_back{device="jetson-07"} 1' in metrics

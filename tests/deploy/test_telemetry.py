@@ -30,6 +30,7 @@ FULL = Telemetry(
     over_current=2,
     gpu_load=37.0,
     bytes_written=44_000_000,
+    steps_fraction=0.5,
     policy="fewer steps: 78 °C, close to the limit of 85 °C",
 )
 
@@ -206,10 +207,12 @@ def test_telemetry_travels_in_a_flower_record_within_a_kilobyte() -> None:
         **{
             name: "x" * 500 if isinstance(value, str) else type(value)((1 << 53) - 1)
             for name, value in FULL.to_row().items()
-        }
+            if name != "steps_fraction"
+        },
+        steps_fraction=1 / 3,
     )
     told = longest.to_mapping()
-    assert len(told) == 11
+    assert len(told) == 12
     assert sum(len(k) + len(str(v)) for k, v in told.items()) < 1000
     Telemetry.of(told)
     assert Telemetry.of(Telemetry().to_mapping()) == Telemetry()
@@ -226,6 +229,7 @@ def test_telemetry_travels_in_a_flower_record_within_a_kilobyte() -> None:
         {"seconds": None},
         {"joules": 2.0**54},
         {"celsius-max": -101.0},
+        {"steps-fraction": 1.5},
         {"over-current": 1.5},
         {"over-current": -1},
         {"bytes-written": 1 << 54},
