@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,7 @@ PREFIX = "fclab"
 MOST_DEVICES = 250
 _START_SECONDS = 180.0
 _MARKER = "FLWR_CAESAR_LAB"
+_COUNT = itertools.count()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -50,7 +53,7 @@ class Lab:
     def __init__(self, rates: Sequence[float], *, home: Path | None = None) -> None:
         if not 1 <= len(rates) <= MOST_DEVICES:
             raise LabError(f"a lab has 1 to {MOST_DEVICES} devices, not {len(rates)}")
-        prefix = f"{PREFIX}{os.getpid()}"
+        prefix = f"{PREFIX}{os.getpid()}-{next(_COUNT)}"
         self.links = [Link(i, rate, prefix) for i, rate in enumerate(rates)]
         self.server = f"{prefix}-server"
         self._stack = ExitStack()
@@ -77,8 +80,9 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take everything down."""
-        self._stack.close()
+        """Take everything down, undisturbed by a second Ctrl-C."""
+        with _undisturbed():
+            self._stack.close()
 
     @property
     def folder(self) -> ServerFolder:
@@ -283,6 +287,20 @@ class Lab:
     def _end_all(self) -> None:
         for name in reversed(list(self._families)):
             self.end(name)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 _HEALTH = """\

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -169,7 +170,7 @@ def carried(link: Link, server: str) -> tuple[int, int]:
 
 
 def delete_abandoned(prefix: str) -> None:
-    """Delete the namespaces of processes that were killed and could not.
+    """End and delete what is in the namespaces of processes that were killed.
 
     Parameters
     ----------
@@ -179,5 +180,9 @@ def delete_abandoned(prefix: str) -> None:
     for line in ip("ip", "netns", "list").splitlines():
         found = re.match(rf"{re.escape(prefix)}(\d+)-", line)
         if found and not Path(f"/proc/{found[1]}").exists():
+            name = line.split()[0]
             with contextlib.suppress(NetworkError):
-                ip("ip", "netns", "del", line.split()[0])
+                for pid in ip("ip", "netns", "pids", name).split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                ip("ip", "netns", "del", name)
