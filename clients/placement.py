@@ -1,4 +1,4 @@
-"""Where a torch app trains: on which device and how many threads, by its node config."""
+"""Where a torch app trains: on which device, how many threads, by its node config."""
 
 from __future__ import annotations
 
