@@ -232,11 +232,15 @@ class Lab:
 
     def kill(self, name: str) -> None:
         """Kill a process and all it started at once, as a power cut does."""
-        process = self._families.pop(name)
-        for member in family(process.pid, self._marker(name)):
+        for pid in self.members(name):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(member.pid, signal.SIGKILL)
-        end_family(process, self._marker(name))
+                os.kill(pid, signal.SIGKILL)
+        end_family(self._families.pop(name), self._marker(name))
+
+    def members(self, name: str) -> list[int]:
+        """Return the ids of a process started by that name, and of all it started."""
+        found = family(self._families[name].pid, self._marker(name))
+        return sorted(member.pid for member in found)
 
     def wait(
         self,
