@@ -131,22 +131,33 @@ def test_an_expired_an_unknown_and_a_replaced_ticket_are_refused(fleet: Fleet) -
 
 
 def test_of_many_who_use_a_ticket_at_once_one_gets_in(fleet: Fleet) -> None:
-    (ticket,) = tickets(fleet, "wanted")
-    outcomes: list[object] = []
+    for name in (f"wanted-{i}" for i in range(12)):
+        (ticket,) = tickets(fleet, name)
+        requests = [asked(ticket, who) for who in range(4)]
+        barrier = threading.Barrier(len(requests))
+        outcomes: list[object] = []
 
-    def attempt(who: int) -> None:
-        try:
-            outcomes.append(enrol(Fleet(fleet.path), asked(ticket, who)))
-        except RefusedError as err:
-            outcomes.append(err)
+        def attempt(
+            request: EnrolmentRequest,
+            barrier: threading.Barrier = barrier,
+            outcomes: list[object] = outcomes,
+        ) -> None:
+            own = Fleet(fleet.path)
+            barrier.wait()
+            try:
+                outcomes.append(enrol(own, request))
+            except FleetError as err:
+                outcomes.append(err)
 
-    threads = [threading.Thread(target=attempt, args=(who,)) for who in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(isinstance(outcome, Device) for outcome in outcomes) == 1
-    assert sum(isinstance(outcome, RefusedError) for outcome in outcomes) == 3
+        threads = [threading.Thread(target=attempt, args=(r,)) for r in requests]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(isinstance(outcome, Device) for outcome in outcomes) == 1
+        assert sum(isinstance(outcome, RefusedError) for outcome in outcomes) == 3
+        with fleet.transaction() as database:
+            database.execute("DELETE FROM device")
 
 
 def test_the_server_keeps_no_token(fleet: Fleet) -> None:
