@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .probe import Probed, Standing
+from .probe import Probed
 from .words import Advice, explain
 
 # Flower takes a node that fell silent for online for two heartbeats of 30 s.
@@ -33,7 +33,7 @@ class Ending:
 def explain_ending(
     code: int,
     lines: Sequence[str],
-    probed: Probed | None,
+    probed: Probed,
     *,
     name: str,
     host: str,
@@ -49,7 +49,7 @@ def explain_ending(
         Its exit code, or minus the number of the signal that ended it.
     lines : sequence of str
         What it printed last.
-    probed : Probed, optional
+    probed : Probed
         What a probe found after its end.
     name, host, port
         Of the device and its server.
@@ -62,11 +62,10 @@ def explain_ending(
     found = _told(text, name, local_port)
     if found is not None:
         return Ending(found)
-    standing = explain(probed, name=name, host=host, port=port) if probed else None
+    standing = explain(probed, name=name, host=host, port=port)
     if standing is not None:
         return Ending(standing)
-    enrolled = probed is not None and probed.standing is Standing.ENROLLED
-    if "code: 2004" in text and enrolled:
+    if "code: 2004" in text:
         return Ending(_already_online(refusals), already_online=True)
     if code < 0:
         return Ending(_killed(-code))

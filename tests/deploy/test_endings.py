@@ -15,7 +15,7 @@ The SuperNode could not establish a connection to the SuperLink."""
 
 
 def explained(
-    code: int, text: str, probed: Probed | None = KNOWN, refusals: int = 0
+    code: int, text: str, probed: Probed = KNOWN, refusals: int = 0
 ) -> Ending:
     return explain_ending(
         code,
