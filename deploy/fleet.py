@@ -135,6 +135,7 @@ class Fleet:
     @classmethod
     def create(cls, path: Path) -> Fleet:
         """Make an empty fleet; readable by its owner only."""
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         path.touch(mode=0o600)
         database = sqlite3.connect(path)
         try:

@@ -26,6 +26,7 @@ from .server_folder import ServerFolder, ServerSettings
 PREFIX = "fclab"
 MOST_DEVICES = 250
 _START_SECONDS = 180.0
+_LOOK_SECONDS = 1.0
 _MARKER = "FLWR_CAESAR_LAB"
 _COUNT = itertools.count()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -264,7 +265,7 @@ class Lab:
             if ended or time.monotonic() > until:
                 tail = "\n".join(self.log(log).splitlines()[-15:])
                 raise LabError(f"{what} did not come up; the end of its log:\n{tail}")
-            time.sleep(0.5)
+            time.sleep(_LOOK_SECONDS)
 
     def _server_answers(self) -> bool:
         answer = self.run(

@@ -124,5 +124,5 @@ def superlink_environment(folder: ServerFolder) -> dict[str, str]:
 def run_superlink(folder: ServerFolder) -> None:
     """Become Flower's SuperLink; does not return."""
     command = superlink_command(folder)
-    os.chdir(folder.path)
+    os.chdir(folder.state)
     os.execve(Path(command[0]), command, superlink_environment(folder))

@@ -1,4 +1,8 @@
-"""The server's folder: all that makes a fleet, and all that a backup has to keep."""
+"""The server's folder: all that makes a fleet, and all that a backup has to keep.
+
+What serves devices writes to `ServerFolder.state` only, so that it cannot put another
+authority in the place of the fleet's.
+"""
 
 from __future__ import annotations
 
@@ -194,19 +198,24 @@ class ServerFolder:
         return self.path / "superlink.key"
 
     @property
+    def state(self) -> Path:
+        """What the SuperLink and the gate write."""
+        return self.path / "state"
+
+    @property
     def fleet_file(self) -> Path:
         """Devices and tickets; see `flwr_caesar.deploy.fleet`."""
-        return self.path / "fleet.db"
+        return self.state / "fleet.db"
 
     @property
     def database(self) -> Path:
         """Flower's own: runs, messages, registered keys."""
-        return self.path / "superlink.db"
+        return self.state / "superlink.db"
 
     @property
     def flower_home(self) -> Path:
         """Flower's configuration and bundles; `CONNECTION` in it is this server."""
-        return self.path / ".flwr"
+        return self.state / ".flwr"
 
     def authority(self) -> Identity:
         """Read the authority with its key.

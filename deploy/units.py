@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -69,12 +68,12 @@ def write(folder: ServerFolder, target: Path) -> list[Path]:
 
 
 def install(folder: ServerFolder) -> list[Path]:
-    """Install the server's units and give the folder to their user; needs root."""
+    """Install the server's units and give their user what is theirs; needs root."""
     _require_visible()
-    require_user(folder.path)
-    give(folder.path)
-    for secret in (folder.authority_key, folder.authority_certificate):
-        os.chown(secret, 0, 0)  # who renews certificates is not who faces devices
+    require_user(folder.state)
+    # Not the folder itself, nor the authority: who faces devices signs no certificates.
+    for owned in (folder.state, folder.gate_identity, folder.superlink_key):
+        give(owned)
     written = write(folder, UNITS)
     _systemctl("daemon-reload")
     return written

@@ -91,15 +91,12 @@ def test_installing_gives_the_folder_to_the_user_but_not_the_authoritys_key(
     monkeypatch.setattr(
         units,
         "give",
-        lambda path: owners.update({p.name: "user" for p in path.rglob("*")}),
-    )
-    monkeypatch.setattr(
-        units.os, "chown", lambda path, *_: owners.update({Path(path).name: "root"})
+        lambda path: owners.update({p.name: "user" for p in [path, *path.rglob("*")]}),
     )
     monkeypatch.setattr(units, "_systemctl", lambda *command: commands.append(command))
     units.install(folder)
-    assert owners["ca.key"] == "root"
-    assert owners["gate.pem"] == owners["fleet.db"] == owners["superlink.key"] == "user"
+    theirs = {"state", "fleet.db", ".flwr", "config.toml", "gate.pem", "superlink.key"}
+    assert set(owners) == theirs
     units.start()
     assert commands[0] == ("daemon-reload",)
     assert ("restart", "flwr-caesar-superlink.service", "flwr-caesar-gate.service") in (
