@@ -41,6 +41,9 @@ def main(arguments: Sequence[str]) -> int:
     except (FleetError, ServerFolderError) as err:
         print(f"flwr-caesar enrol: {err}", file=sys.stderr)
         return 1
+    except PermissionError as err:
+        print(f"flwr-caesar enrol: {err}: use sudo", file=sys.stderr)
+        return 1
 
 
 def _ticket(options: argparse.Namespace) -> int:
