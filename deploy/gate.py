@@ -218,7 +218,8 @@ class Gate:
             self.traffic.answered(status)
             return JSONResponse({"error": str(err)}, status)
         except FleetError as err:
-            _LOG.warning("%s was not let in: %s", asked.name, err)
+            where = request.client.host if request.client else "?"
+            _LOG.warning("%s at %s was not let in: %s", asked.name, where, err)
             self.traffic.answered(403)
             return JSONResponse({"error": str(err)}, 403)
         _LOG.info("%s joined", device.name)
