@@ -179,10 +179,9 @@ def link_reason(readings: Readings, metered: Metered, now: datetime) -> str:
     if not metered.is_open(now):
         return f"outside its hours, back at {metered.opens(now):%H:%M}"
     if day and readings.bytes_today >= day:
-        return f"{_mb(readings.bytes_today)} of {_mb(day)} of today are used"
+        return f"the {_mb(day)} of today are used"
     if month and readings.bytes_this_month >= month:
-        used = _mb(readings.bytes_this_month)
-        return f"{used} of {_mb(month)} of this month are used"
+        return f"the {_mb(month)} of this month are used"
     return ""
 
 

@@ -63,9 +63,9 @@ def test_a_metered_link_decides_by_hours_and_bytes() -> None:
     budget = Metered(bytes_a_day=5_000_000, bytes_a_month=50_000_000)
     assert decide(Readings(), LIMITS, budget, NOON) == Decision()
     day = decide(Readings(bytes_today=5_000_000), LIMITS, budget, NOON)
-    assert day.reason == "5.0 MB of 5.0 MB of today are used"
+    assert day.reason == "the 5.0 MB of today are used"
     month = decide(Readings(bytes_this_month=50_000_001), LIMITS, budget, NOON)
-    assert month.reason == "50.0 MB of 50.0 MB of this month are used"
+    assert month.reason == "the 50.0 MB of this month are used"
     assert decide(Readings(), LIMITS, NIGHT, NOON).reason == (
         "outside its hours, back at 22:00"
     )

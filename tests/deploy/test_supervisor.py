@@ -254,7 +254,7 @@ def test_a_node_whose_day_is_used_up_is_stopped_until_tomorrow() -> None:
     world.run(_metered(budget))
     assert world.nodes[0].stopped
     assert 86_400 <= world.started[1] <= 86_460
-    assert "6.0 MB of 5.0 MB of today are used" in world.said[1]
+    assert "the 5.0 MB of today are used" in world.said[1]
 
 
 def _metered(metered: Metered) -> NodeFile:

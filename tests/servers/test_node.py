@@ -7,11 +7,13 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from flwr_caesar.deploy.device_key import load_key
+from flwr_caesar.deploy.metered import Metered, Window
 from flwr_caesar.deploy.node_file import NodeFile
 from flwr_caesar.deploy.probe import Probed, Standing, probe
 
@@ -106,6 +108,32 @@ def test_a_removed_device_is_told_although_its_supernode_ends_without_an_error(
         link.unregister(number)
         ended = running.wait_for("terminated gracefully", after=online)
         running.wait_for("or it was removed", after=ended)
+        assert running.stop() == 0
+
+
+def test_outside_its_hours_a_metered_device_is_off_the_link(link: SecureLink) -> None:
+    node = link.device("metered")
+    link.register(node)
+    now = datetime.now()
+    start = now + timedelta(hours=5)
+    window = Window(60 * start.hour, (60 * start.hour + 60) % 1440)
+    away = replace(node, metered=Metered(windows=(window,), interface="lo"))
+    away.save(node.key.parent / "node.toml")
+    with NodeProcess(away) as running:
+        running.wait_for(
+            f"Off the metered link: outside its hours, back at {window}"[:-6]
+        )
+        assert not running.said("Starting Flower SuperNode")
+        assert running.stop() == 0
+    # And one whose day is used up while it is online: loopback carries its bytes.
+    (node.state_dir / "link.json").unlink()
+    spent = replace(node, metered=Metered(bytes_a_day=1, interface="lo"))
+    spent.save(node.key.parent / "node.toml")
+    with NodeProcess(spent) as running:
+        first = running.wait_for("Online: metered")
+        running.wait_for("Leaving the metered link", after=first)
+        running.wait_for("of today are used", after=first)
+        wait_until(lambda: "online" not in link.states())
         assert running.stop() == 0
 
 
