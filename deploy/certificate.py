@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import ssl
 import time
@@ -12,6 +11,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from cryptography import x509
+
+from .pki import names_of
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,8 @@ class Certificate:
             If it is none.
         """
         read = x509.load_der_x509_certificate(der)
-        names: list[str] = []
-        try:
-            found = read.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-            names += found.value.get_values_for_type(x509.DNSName)
-            names += map(str, found.value.get_values_for_type(x509.IPAddress))
-        except x509.ExtensionNotFound:
-            pass
         return cls(
-            tuple(names),
+            tuple(names_of(read)),
             read.issuer.rfc4514_string(),
             read.not_valid_before_utc,
             read.not_valid_after_utc,
@@ -60,16 +54,6 @@ class Certificate:
     def days_left(self, now: float) -> float:
         """Return the days from `now`, in seconds since 1970, to its end."""
         return (self.not_after.timestamp() - now) / 86400
-
-    def is_for(self, host: str) -> bool:
-        """Whether it names a host, by the rules of TLS for one wildcard label."""
-        try:
-            return str(ipaddress.ip_address(host)) in self.names
-        except ValueError:
-            pass
-        host = host.lower().rstrip(".")
-        parent = host.partition(".")[2]
-        return any(name.lower() in (host, f"*.{parent}") for name in self.names)
 
 
 def fetch_certificate(host: str, port: int, *, timeout: float) -> Certificate | None:

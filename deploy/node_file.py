@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ import tomli_w
 from .metered import Metered
 from .policy import Limits
 from .toml_table import NodeFileError, Table
+from .whole_file import PRIVATE, write_whole
 
 DEFAULT_PATH = Path("/etc/flwr-caesar/node.toml")
 # Where a process that Flower starts finds the file of its node.
@@ -185,7 +184,7 @@ class NodeFile:
         document = {name: table for name, table in tables.items() if table}
         if self.metered is not None:
             document["metered"] = self.metered.to_table()
-        _replace(path, tomli_w.dumps(document))
+        write_whole(path, tomli_w.dumps(document), mode=PRIVATE)
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -230,17 +229,3 @@ def _check_pair(key: str, value: Any) -> None:
 def _relative(path: Path, folder: Path) -> str:
     path = path.absolute()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
-
-
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=".node-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise

@@ -22,11 +22,6 @@ class Notifier:
         env = os.environ if environment is None else environment
         self._address = env.get("NOTIFY_SOCKET", "")
 
-    @property
-    def listens(self) -> bool:
-        """Whether a service manager wants to know."""
-        return bool(self._address)
-
     def ready(self) -> None:
         """Tell that the service is started."""
         self._send("READY=1")

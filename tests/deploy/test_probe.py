@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flwr_caesar.deploy.certificate import Certificate, skew_of
+from flwr_caesar.deploy.certificate import skew_of
 from flwr_caesar.deploy.device_key import make_key
-from flwr_caesar.deploy.failures import Cause
+from flwr_caesar.deploy.failures import Cause, Failure
 from flwr_caesar.deploy.pki import Identity, issue, make_authority
 from flwr_caesar.deploy.probe import Probed, Standing, probe
 from flwr_caesar.deploy.words import duration, explain
@@ -90,7 +90,6 @@ def test_what_answers_and_is_no_superlink_is_named(
     assert words in said(found, server.port)
     assert found.certificate is not None
     assert found.certificate.names == (HOST,)
-    assert found.certificate.is_for(HOST)
     assert found.skew == pytest.approx(0, abs=2)
 
 
@@ -157,8 +156,6 @@ def test_an_unknown_key_is_told_with_the_way_in() -> None:
 
 
 def test_every_standing_but_enrolled_and_every_cause_has_its_own_advice() -> None:
-    from flwr_caesar.deploy.failures import Failure
-
     found = [
         Probed(standing=Standing.UNREACHABLE, failure=Failure(cause)) for cause in Cause
     ]
@@ -176,18 +173,6 @@ def test_skew_of_a_date_header() -> None:
     assert skew_of("Thu, 26 Nov 2026 10:00:00 GMT", at) == 11.5
     assert skew_of("yesterday", at) is None
     assert skew_of(None, at) is None
-
-
-def test_a_wildcard_covers_one_label() -> None:
-    names = ("*.fleet.example", "10.0.0.7")
-    now = datetime.now(UTC)
-    shown = Certificate(names, "", now, now + timedelta(days=3))
-    assert shown.is_for("gate.fleet.example")
-    assert not shown.is_for("fleet.example")
-    assert not shown.is_for("a.b.fleet.example")
-    assert shown.is_for("10.0.0.7")
-    assert not shown.is_for("10.0.0.70")
-    assert shown.days_left(now.timestamp()) == 3
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,6 @@ def test_systemd_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
         notifier = Notifier({"NOTIFY_SOCKET": address})
-        assert notifier.listens
         notifier.ready()
         notifier.status("waiting\nfor the server")
         notifier.alive()
@@ -144,5 +143,4 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         b"STOPPING=1",
     ]
     notifier.alive()  # a manager that is gone is no reason to end
-    assert not Notifier({}).listens
     Notifier({}).ready()
