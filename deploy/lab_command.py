@@ -60,7 +60,9 @@ def run_lab(options: argparse.Namespace) -> int:
     if reason is not None:
         print(f"flwr-caesar deploy lab: {reason}", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # A process that was started in the background may have been born deaf to Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         rates = [parse_rate(rate) for rate in options.rate.split(",")]
         rates = [rates[i % len(rates)] for i in range(options.devices)]
