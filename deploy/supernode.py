@@ -20,6 +20,7 @@ from .node_file import ENVIRONMENT, ConfigValue, NodeFile
 _ONLINE = "SuperNode ID:"
 # What it says of its connection, without the cause.
 _ABOUT_LINK = ("Connection attempt failed", "Connection successful after")
+_EXECUTOR = b"flower-superexec"
 _KEPT_LINES = 400
 _MARKER = "FLWR_CAESAR_NODE_RUN"
 
@@ -137,6 +138,20 @@ class SuperNode:
             return 0
         counts = [ln.split()[1] for ln in text.splitlines() if "ctxt_switches" in ln]
         return sum(map(int, counts))
+
+    def executes(self) -> bool:
+        """Whether the process lives that starts apps for it.
+
+        Flower does not look after it: without it a SuperNode stays online, takes
+        messages and answers none.
+        """
+        try:
+            folder = Path(f"/proc/{self.pid}/task/{self.pid}")
+            children = (folder / "children").read_text("ascii").split()
+            commands = [Path(f"/proc/{c}/cmdline").read_bytes() for c in children]
+        except (OSError, UnicodeDecodeError):
+            return False
+        return any(_EXECUTOR in command for command in commands)
 
     def stop(self, *, grace: float = 20.0) -> None:
         """Let it sign off, then end it and all that it started."""

@@ -42,6 +42,9 @@ class Running(Protocol):
     def progress(self) -> int:
         """Return a number that changes while it works."""
 
+    def executes(self) -> bool:
+        """Whether the process lives that starts apps for it."""
+
     def stop(self) -> None:
         """End it, if it runs, and all that it started."""
 
@@ -160,7 +163,7 @@ class Supervisor:
         probed, metered = started, started
         interval = METERED_PROBE_SECONDS if self._node.metered else PROBE_SECONDS
         self._tick("starting")
-        was_online, events = False, 0
+        was_online, executed, events = False, False, 0
         while running.exit_code is None and not self._stopped:
             now = clock()
             if running.online and not was_online:
@@ -174,6 +177,10 @@ class Supervisor:
                 progress, moved = latest, now
             if now - moved > HUNG_SECONDS:
                 return Ending(_hung(now - moved))
+            executes = running.executes()
+            if executed and not executes and running.exit_code is None:
+                return Ending(_NO_EXECUTOR)
+            executed = executes
             if now - metered >= METER_SECONDS:
                 metered = now
                 if reason := self._off_link():
@@ -239,6 +246,13 @@ class Supervisor:
         if line != self._last_said:
             self._world.say(line)
         self._last_said = line
+
+
+_NO_EXECUTOR = Advice(
+    "flower-superexec, which starts the apps, ended, most likely for want of memory: "
+    "the SuperNode takes messages and answers none",
+    "it is started again; see `journalctl -k | grep -i oom`, and add swap",
+)
 
 
 def _hung(seconds: float) -> Advice:

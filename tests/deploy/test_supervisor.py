@@ -39,6 +39,7 @@ class FakeNode:
     lines: Sequence[str] = ()
     stuck_after: float = 1e9
     never_online: bool = False
+    executor_lives: float = 1e9
     link_events: int = 0
     stopped: bool = False
     started: float = field(init=False)
@@ -60,6 +61,9 @@ class FakeNode:
 
     def progress(self) -> int:
         return int(min(self.age, self.stuck_after))
+
+    def executes(self) -> bool:
+        return self.age < self.executor_lives
 
     def stop(self) -> None:
         self.stopped = True
@@ -218,6 +222,14 @@ def test_a_process_that_does_not_move_is_ended_and_started_again() -> None:
     assert world.nodes[0].stopped
     assert world.started[1] == 50 + HUNG_SECONDS + 1 + 5
     assert "main thread" in world.said[0]
+
+
+def test_a_supernode_without_its_executor_is_started_again() -> None:
+    world = Fake({"executor_lives": 100})
+    world.run()
+    assert world.nodes[0].stopped
+    assert world.started == [0, 105]
+    assert "flower-superexec, which starts the apps, ended" in world.said[1]
 
 
 def test_what_is_wrong_on_the_machine_keeps_it_from_starting_until_it_is_mended() -> (

@@ -82,6 +82,20 @@ def test_a_killed_supernode_is_explained_waited_for_and_online_again(
         assert running.stop() == 0
 
 
+def test_a_supernode_whose_executor_died_is_started_again(link: SecureLink) -> None:
+    node = link.device("orphan")
+    link.register(node)
+    with NodeProcess(node) as running:
+        online = running.wait_for("Online: orphan")
+        supernode = running.supernode()
+        children = Path(f"/proc/{supernode}/task/{supernode}/children").read_text()
+        os.kill(int(children.split()[0]), signal.SIGKILL)
+        ended = running.wait_for("flower-superexec, which starts the", after=online)
+        running.wait_for("Online: orphan", after=ended)
+        assert running.supernode() != supernode
+        assert running.stop() == 0
+
+
 def test_a_restarted_server_is_waited_for_and_found_again(
     tmp_path: Path,
 ) -> None:
