@@ -15,8 +15,9 @@ import os
 from pathlib import Path
 
 from environment import describe
-from thin_links import UPLINK, Link, Measured, ip, laid_out, measure
+from thin_links import Measured, laid_out, measure
 
+from flwr_caesar.deploy.network import UPLINK, Link, ip
 from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.protocol import device_id

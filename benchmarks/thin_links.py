@@ -17,7 +17,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
@@ -32,6 +31,8 @@ from typing import Any
 
 from environment import describe
 
+from flwr_caesar.deploy import network
+from flwr_caesar.deploy.network import SERVER, Link, carried, why_not
 from flwr_caesar.plan import Estimates
 from flwr_caesar.runner.processes import end_family
 from flwr_caesar.runner.superlink import executable, flower_environment
@@ -40,9 +41,7 @@ from flwr_caesar.strategies.caesar import POLLING_SECONDS
 TABLE = Path(__file__).parent.parent / "docs" / "benchmarks" / "thin-links.md"
 MBITS = (0.5, 1.0, 4.0, 16.0)
 CONNECTION = "thin-links"
-SERVER = "10.213.255.1"
 PORT = 8000
-UPLINK = "wan"
 START_SECONDS = 120.0
 RUN_SECONDS = 900.0
 RUNS = {
@@ -50,70 +49,6 @@ RUNS = {
     "Caesar (paper), one batch": ["strategy=caesar_paper", "strategy.min_batch={max}"],
     "Caesar (paper), sized": ["strategy=caesar_paper", "strategy.min_batch=8"],
 }
-
-
-@dataclass(frozen=True)
-class Link:
-    """A device's link: its namespace, the server's end of the pair, its speed."""
-
-    number: int
-    mbit: float
-    prefix: str
-
-    @property
-    def namespace(self) -> str:
-        """Where the device is."""
-        return f"{self.prefix}-{self.number}"
-
-    @property
-    def server_end(self) -> str:
-        """The interface in the server's namespace."""
-        return f"down{self.number}"
-
-    @property
-    def addresses(self) -> tuple[str, str]:
-        """The addresses of the server's end and of the device's."""
-        return f"10.213.{self.number}.1", f"10.213.{self.number}.2"
-
-
-def ip(*arguments: str, namespace: str = "") -> str:
-    """Run one command of iproute2 and return what it printed."""
-    where = ["ip", "netns", "exec", namespace] if namespace else []
-    done = subprocess.run([*where, *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
-
-
-@contextmanager
-def namespace(name: str) -> Iterator[str]:
-    """Make a network namespace with its loopback up, and delete it at the end."""
-    ip("ip", "netns", "add", name)
-    try:
-        ip("ip", "-n", name, "link", "set", "lo", "up")
-        yield name
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)
-
-
-def join(server: str, link: Link) -> None:
-    """Join a device's namespace to the server's, at the link's speed both ways."""
-    pair = [link.server_end, "netns", server, "type", "veth"]
-    peer = ["peer", "name", UPLINK, "netns", link.namespace]
-    ip("ip", "link", "add", *pair, *peer)
-    ends = ((server, link.server_end), (link.namespace, UPLINK))
-    # A bucket of a few packets: a rate is held from the first kilobytes on.
-    shape = ["rate", f"{link.mbit}mbit", "burst", "8kb", "latency", "500ms"]
-    for (where, device), address in zip(ends, link.addresses, strict=True):
-        ip("ip", "-n", where, "addr", "add", f"{address}/24", "dev", device)
-        ip("ip", "-n", where, "link", "set", "dev", device, "up")
-        ip("tc", "-n", where, "qdisc", "add", "dev", device, "root", "tbf", *shape)
-        # Packets of what the link carries, not of what the stack would hand over.
-        if shutil.which("ethtool"):
-            off = ["tso", "off", "gso", "off", "gro", "off"]
-            ip("ethtool", "-K", device, *off, namespace=where)
-    gateway = link.addresses[0]
-    ip("ip", "-n", link.namespace, "route", "add", "default", "via", gateway)
 
 
 class Federation:
@@ -187,15 +122,7 @@ class Federation:
 
     def counters(self) -> dict[int, tuple[int, int]]:
         """Return bytes down and up on each link, by its number, headers included."""
-        listed = json.loads(ip("ip", "-n", self.server, "-j", "-s", "link"))
-        stats = {entry["ifname"]: entry["stats64"] for entry in listed}
-        return {
-            link.number: (
-                stats[link.server_end]["tx"]["bytes"],
-                stats[link.server_end]["rx"]["bytes"],
-            )
-            for link in self.links
-        }
+        return {link.number: carried(link, self.server) for link in self.links}
 
     def stop(self) -> None:
         """End every process."""
@@ -416,18 +343,14 @@ def laid_out(links: list[Link], prefix: str) -> Iterator[tuple[Federation, Path]
     tuple of Federation and Path
         The federation, and a folder for what it leaves; both are gone at the end.
     """
-    if sys.platform != "linux" or os.geteuid() != 0:
-        raise SystemExit("network namespaces and tc need Linux and root: run with sudo")
-    if not (shutil.which("ip") and shutil.which("tc")):
-        raise SystemExit("no ip or tc: install iproute2")
+    reason = why_not()
+    if reason is not None:
+        raise SystemExit(reason)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
-        server = stack.enter_context(namespace(f"{prefix}-server"))
-        ip("ip", "-n", server, "addr", "add", f"{SERVER}/32", "dev", "lo")
-        for link in links:
-            stack.enter_context(namespace(link.namespace))
-            join(server, link)
+        server = f"{prefix}-server"
+        stack.enter_context(network.laid_out(links, server))
         federation = Federation(server, links, home)
         stack.callback(federation.stop)
         yield federation, home

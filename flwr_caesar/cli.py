@@ -24,6 +24,30 @@ COMMANDS = {
         "flwr_caesar.codec_cli",
         "list the codecs, or measure one on your own updates",
     ),
+    "deploy": (
+        "flwr_caesar.deploy.deploy_command",
+        "set up the server of a fleet; try a whole fleet on this machine",
+    ),
+    "enrol": (
+        "flwr_caesar.deploy.enrol_command",
+        "on the server: let devices into the fleet, by tickets or by hand",
+    ),
+    "fleet": (
+        "flwr_caesar.deploy.fleet_command",
+        "on the server: which devices there are and how they are; remove one",
+    ),
+    "join": (
+        "flwr_caesar.deploy.join_command",
+        "on a device: join the fleet with a ticket",
+    ),
+    "node": (
+        "flwr_caesar.deploy.node_command",
+        "on a device: take part in the fleet",
+    ),
+    "doctor": (
+        "flwr_caesar.deploy.doctor_command",
+        "on a device or the server: find out why it does not work",
+    ),
 }
 
 

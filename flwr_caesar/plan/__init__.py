@@ -11,6 +11,7 @@ from .errors import PlanError
 from .estimates import Estimate, Estimates
 from .importance import importance, label_divergence, rank, upload_ratio
 from .population import Population
+from .power_modes import PowerModes
 from .presence import Presence
 from .profiles import DeviceClass, LinkClass, PowerMode, Profile
 from .rates import rate_for
@@ -27,6 +28,7 @@ __all__ = [
     "PlanError",
     "Population",
     "PowerMode",
+    "PowerModes",
     "Presence",
     "Profile",
     "RoundTimes",

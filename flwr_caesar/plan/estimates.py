@@ -102,6 +102,18 @@ class Estimate:
         upper = np.take_along_axis(ascending, votes[:, None] // 2, axis=1)
         return np.asarray(2.0 ** ((lower + upper) / 2)[:, 0], np.float64)
 
+    def forget(self, slots: ArrayLike) -> None:
+        """Forget all observations of some devices, of which the prior is expected then.
+
+        Parameters
+        ----------
+        slots : array of int, shape (n,)
+            Devices; ones that are not known are passed over.
+        """
+        numbers = slot_numbers(slots)
+        self._logs[numbers[numbers < len(self._logs)]] = np.nan
+        self._prior = None
+
     def rows(self, slots: ArrayLike) -> Rows:
         """Return what is kept of devices, to be stored.
 
@@ -269,6 +281,20 @@ class Estimates:
         """
         self.down_bytes_per_second.observe(slots, _rate(bytes_down, seconds_down))
         self.up_bytes_per_second.observe(slots, _rate(bytes_up, seconds_up))
+
+    def forget_compute(self, slots: ArrayLike) -> None:
+        """Forget how fast some devices compute, and keep what is known of their links.
+
+        For devices whose power mode changed: neither training nor starting a process
+        takes as long as it did; see `flwr_caesar.plan.PowerModes`.
+
+        Parameters
+        ----------
+        slots : array of int, shape (n,)
+            Devices; ones that are not known are passed over.
+        """
+        self.seconds_per_sample.forget(slots)
+        self.overhead_seconds.forget(slots)
 
     def rows(self, slots: ArrayLike) -> Rows:
         """Return what is kept of devices, shape (n, 20), float32, to be stored."""

@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 
 from flwr_caesar.clients import CompressionMod
 from flwr_caesar.clients.fedcomloc import fedcomloc
+from flwr_caesar.clients.placement import place
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.clients.training import train as train_model
 from flwr_caesar.runner.spec import load_spec, weight_format
@@ -46,8 +47,12 @@ def _examples(spec: dict[str, Any], context: Context) -> Examples:
     )
 
 
+def _place(context: Context) -> str:
+    """Return where to train; without a node config that says so, with one thread."""
+    return place(context.node_config, threads=1)  # devices may share a machine's cores
+
+
 def _model(spec: dict[str, Any], message: Message) -> torch.nn.Module:
-    torch.set_num_threads(1)  # several devices share this machine's cores
     model = build_model(spec["model"], spec["seed"])
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     return model
@@ -59,6 +64,7 @@ def train(message: Message, context: Context) -> Message:
     spec = load_spec(context.run_config)
     config: dict[str, Any] = dict(message.content.config_records["config"])
     examples = _examples(spec, context)
+    device = _place(context)
     model = _model(spec, message)
     steps = config.get("local-steps")
     result = train_model(
@@ -72,7 +78,7 @@ def train(message: Message, context: Context) -> Message:
         momentum=spec["train"]["momentum"],
         weight_decay=spec["train"]["weight_decay"],
         seed=spec["seed"] + config["server-round"],
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=device,
         correct=lambda optimizer, model: fedcomloc(optimizer, model, message),
         **weight_format(spec),
     )
@@ -86,6 +92,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Test the model on the device's own data."""
     spec = load_spec(context.run_config)
     examples = _examples(spec, context)
+    _place(context)
     loss, accuracy = test_model(
         _model(spec, message), examples.x, examples.y, **weight_format(spec)
     )

@@ -1,0 +1,1 @@
+"""Real devices: a server behind a gate, enrolment, and what runs on a device."""
