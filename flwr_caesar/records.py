@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_REASON_CHARS = 300
+_REASON_CHARS = 500
 
 
 def as_reason(text: str) -> str:
     """Return a text of unknown origin as one short line.
 
     What a device says of an error ends in logs, histories and CSV files: it is cut to
-    300 characters, and whatever does not print is escaped, line breaks among it.
+    500 characters, and whatever does not print is escaped, line breaks among it.
     """
     if len(text) > _REASON_CHARS:
         text = text[: _REASON_CHARS - 1] + "…"

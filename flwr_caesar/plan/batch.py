@@ -89,7 +89,9 @@ def batch_sizes(
     The leader ``l`` is the device whose round at `max_batch` is shortest, the first of
     several. It gets `max_batch`; the others ``b = floor((M_l - comm) / (tau * mu))``,
     not below `min_batch` or above `max_batch`. One whose communication alone takes
-    longer than the leader's round gets `min_batch` and is waited for.
+    longer than the leader's round gets `min_batch` and is waited for. Among three or
+    more, one that claims to be more than twice as fast as any other does not lead: a
+    device's word about its own speed changes nobody else's batch by more than that.
 
     Parameters
     ----------
@@ -128,7 +130,7 @@ def batch_sizes(
     if not len(mu):
         return np.zeros(0, np.int64)
     at_most = comm + local_steps * max_batch * mu
-    leader = int(at_most.argmin())
+    leader = _leader(at_most)
     fitted = fitting_batch(
         at_most[leader] - comm,
         local_steps * mu,
@@ -137,6 +139,12 @@ def batch_sizes(
     )
     fitted[leader] = max_batch
     return fitted
+
+
+def _leader(seconds: Floats) -> int:
+    first, *others = np.argsort(seconds, kind="stable")[:2].tolist()
+    far_ahead = len(seconds) > 2 and 2 * seconds[first] < seconds[others[0]]
+    return int(others[0] if far_ahead else first)
 
 
 def fitting_batch(

@@ -75,7 +75,9 @@ def test_laws(devices, steps: int, smallest: int, wider: int) -> None:
             batch, local_steps=steps, seconds_per_sample=mu, comm_seconds=comm
         )
 
-    finish = times(largest).min()
+    finish, *others = np.sort(times(largest)).tolist()
+    if len(others) > 1 and 2 * finish < others[0]:
+        finish = others[0]  # one far ahead of all others does not lead
     late = times(found) > finish * (1 + 1e-6)
     assert (found[late] == smallest).all()
     one_more = times(found + 1) * (1 + 1e-6) < finish

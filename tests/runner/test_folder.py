@@ -272,13 +272,15 @@ def test_a_second_command_is_refused_until_the_first_is_dead(tmp_path: Path) -> 
         [sys.executable, "-P", "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE
     )
     with first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == b"held\n"
-        before = contents(tmp_path)
-        with pytest.raises(ConfigError, match=f"process {first.pid} on"):
-            run(compose([]), tmp_path)
-        assert contents(tmp_path) == before
-        first.kill()
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == b"held\n"
+            before = contents(tmp_path)
+            with pytest.raises(ConfigError, match=f"process {first.pid} on"):
+                run(compose([]), tmp_path)
+            assert contents(tmp_path) == before
+        finally:
+            first.kill()
     with held(tmp_path, COMMAND):
         assert contents(tmp_path) != before
 
