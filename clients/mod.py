@@ -141,7 +141,8 @@ class CompressionMod:
                 upload = evaluated(after, header)
             else:
                 key, arrays = _returned(content, state.model)
-                give_back()  # the models that the app was given and has returned
+                # The models that the app was given and has returned are not needed.
+                give_back(sum(array.nbytes for array in arrays.values()))
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 update = arrays if is_model or not plan.part else dict(arrays)
