@@ -149,7 +149,8 @@ class CompressionMod:
                 upload = evaluated(after, header)
             else:
                 key, arrays = trained_model(content, state.model, plan.record)
-                give_back()  # the models that the app was given and has returned
+                # The models that the app was given and has returned are not needed.
+                give_back(sum(array.nbytes for array in arrays.values()))
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 if is_model:

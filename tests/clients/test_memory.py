@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flwr_caesar.clients.memory import give_back
+from flwr_caesar.clients.memory import LEAST_BYTES, give_back
 
 
 def resident() -> int:
@@ -19,18 +20,29 @@ def resident() -> int:
 
 
 def test_what_only_a_cycle_holds_goes_back() -> None:
-    give_back()
+    give_back(LEAST_BYTES)
     before = resident()
     cycle: list[object] = [np.ones(1 << 14) for _ in range(800)]  # 105 MB
     cycle.append(cycle)
     assert resident() > before + (90 << 20)
     keep = np.ones(1 << 14)  # above the others on the heap
     del cycle
-    give_back()
+    give_back(LEAST_BYTES)
     assert resident() < before + (30 << 20)
     assert keep.all()
 
 
 def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    give_back()
+    give_back(LEAST_BYTES)
+
+
+def test_small_models_are_not_worth_a_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(gc, "collect", lambda: calls.append(True))
+    give_back(LEAST_BYTES - 1)
+    assert not calls
+    give_back(LEAST_BYTES)
+    assert calls
