@@ -14,8 +14,8 @@ from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.lock import FileLock
 from flwr_caesar.tasks.errors import ConfigError
 
-COMMAND = ".command.lock"
-SERVER = ".server.lock"
+COMMAND = "command"
+SERVER = "server"
 
 
 @contextmanager
@@ -39,26 +39,27 @@ def held(folder: Path, name: str, *, seconds: float = 0.0) -> Iterator[None]:
     OSError
         If the folder cannot be written.
     """
-    path = folder / name
-    lock = FileLock(path, what=f"the run folder {folder}")
+    # Not in the lock file: to close it once would drop the lock.
+    holder = folder / f".{name}.holder"
+    lock = FileLock(folder / f".{name}.lock", what=f"the run folder {folder}")
     try:
         lock.acquire(seconds=seconds)
     except StateError:
         raise ConfigError(
-            "hydra.run.dir", f"{folder} is in use by {_holder(path)}: wait, or stop it"
+            "hydra.run.dir", f"{folder} is in use by {_read(holder)}: wait, or stop it"
         ) from None
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        path.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+        holder.write_text(json.dumps(mine) + "\n", encoding="utf-8")
         yield
     finally:
         lock.release()
 
 
-def _holder(path: Path) -> str:
+def _read(holder: Path) -> str:
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
+        row = json.loads(holder.read_text(encoding="utf-8"))
         return f"process {row['pid']} on {row['host']} since {row['since']}"
     except (OSError, ValueError, TypeError, KeyError):  # it has just taken it
         return "another process"

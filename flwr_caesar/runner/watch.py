@@ -35,7 +35,7 @@ class Watch:
     def __init__(self, marker: str, folder: Path) -> None:
         module = "flwr_caesar.runner.watch"
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, marker, str(folder)],
+            [sys.executable, "-P", "-m", module, str(os.getpid()), marker, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -50,10 +50,9 @@ class Watch:
 
 def main(arguments: list[str]) -> None:
     """Wait for the end of the process that started this one."""
-    marker, folder = arguments
-    parent = os.getppid()
+    parent, marker, folder = arguments
     said = b""
-    while os.getppid() == parent:
+    while os.getppid() == int(parent):
         # A child that the command forked may hold the pipe open for longer.
         ready, _, _ = select.select([0], [], [], _POLL_SECONDS)
         if not ready:

@@ -109,6 +109,21 @@ def test_what_a_killed_command_started_ends_with_it(tmp_path: Path) -> None:
     os.killpg(command.pid, signal.SIGKILL)  # the fork
 
 
+def test_a_watch_notices_a_command_that_died_before_it_looked(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = subprocess.Popen([sys.executable, "-c", ""])
+    command.wait()
+    arguments = [str(command.pid), "FLWR_CAESAR_TEST=nobody", str(scratch)]
+    watcher = subprocess.Popen(
+        [sys.executable, "-P", "-m", "flwr_caesar.runner.watch", *arguments],
+        stdin=subprocess.PIPE,  # held open, as by a child that the command forked
+    )
+    with watcher:
+        watcher.wait(timeout=120)
+    assert not scratch.exists()
+
+
 def test_a_watch_that_is_closed_harms_nothing(tmp_path: Path) -> None:
     watch = Watch("FLWR_CAESAR_TEST=nobody", tmp_path)
     watch.close()
