@@ -531,6 +531,8 @@ def _error(message: Message) -> CodecError:
     text = f"error {error.code}: {error.reason}"
     if error.code in _NOT_OF_THE_DEVICE:
         return NotNowError(text)
+    if error.code == ErrorCode.MOD_FAILED_PRECONDITION:
+        return CodecError(f"{text}. Put compression_mod first, before other mods")
     if FRAME_STYPE in str(error.reason):
         return CodecError(f"{NO_MOD} ({text})")
     return CodecError(text)

@@ -61,8 +61,8 @@ from .privacy import clip, clips_on_devices
 from .uplink_memory import UplinkMemory
 
 NO_MOD = (
-    "the device runs without compression_mod: put it first in its app, "
-    "ClientApp(mods=[compression_mod])"
+    "the device runs without compression_mod, or behind a mod that reads arrays: put "
+    "it first in its app, ClientApp(mods=[compression_mod])"
 )
 
 

@@ -80,6 +80,10 @@ class RunningMean:
                     share = value.dtype.type(weight / self._weight)
                     with np.errstate(over="ignore", invalid="ignore"):
                         value += base[name].astype(value.dtype) * share
+                        odd = ~np.isfinite(base[name])
+                        if odd.any():  # a mask stays, unless a device set a number
+                            set_now = odd & (mean != 0)
+                            value[set_now] = mean[set_now]
                         model[name] = value.astype(base[name].dtype, copy=False)
                 else:
                     model[name] = value

@@ -16,6 +16,9 @@ from .downlink import WholeDownlink
 from .method import ServerMethod
 from .options import WrapperOptions
 
+# A model of a few hundred weights is all of them; its biases and heads, too.
+_EXACT_BELOW = 256
+
 
 class PruningMethod(ServerMethod):
     """The server's half: prune the mean of pruned models.
@@ -103,8 +106,10 @@ class MagnitudePruning(CompressedStrategy):
             "id": "prune",
             "prune_rate": prune_rate,
             "exclude_1d": exclude_1d,
+            "exact_below": _EXACT_BELOW,
             "bits": FLOAT_BITS if bits is None else bits,
             "levels": levels,
+            "relative": True,
         }
         method = PruningMethod(
             get_codec(device), get_codec({**device, "prune_rate": rate})

@@ -18,6 +18,7 @@ from .tensor_steps import (
     FINE_BITS,
     generous_rate,
     root_mean_square,
+    together,
 )
 from .tensor_steps import offsets as unlike
 from .vector import Vector, slices
@@ -111,7 +112,7 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
         offset = own.get(i, 0)
         if i not in own and not target.step:
             offset = _fine_offset(common / scales[i], by_rate=not target.nmse)
-        peak = float(np.abs(x[parts[i]]).max())
+        peak = _peak(x[parts[i]], scales[i], common)
         least = math.ceil(math.log2(peak / common)) - _PEAK_BITS
         lowest = MIN_EXPONENT - step.exponent + extra
         offsets[i] = max(offset, least, lowest, MIN_OFFSET)
@@ -148,10 +149,24 @@ def _plan_steps(
         _scaled(x[part], -shift - own)
         for part, own in zip(_those(slices(specs), planned), brought, strict=True)
     ]
-    plan = _plan(vectors, _those(specs, planned), target)
+    brought_scales = [
+        math.ldexp(scales[i], -shift - own)
+        for i, own in zip(planned, brought, strict=True)
+    ]
+    plan = _plan(
+        vectors, _those(specs, planned), target, together(brought_scales, sizes)
+    )
     offsets = [0] * len(off) if target.step else off
     plan = replace(plan, step=_coarser(plan.step, shift))
     return plan, dict(zip(planned, offsets, strict=True))
+
+
+def _peak(x: Vector, scale: float, step: float) -> float:
+    """Return the largest magnitude, or a bound of it that is as good."""
+    bound = scale * math.sqrt(len(x))
+    if bound < step * 2.0 ** (_PEAK_BITS - 1) and bound + step < _LARGEST:
+        return bound
+    return float(np.abs(x).max())
 
 
 def _those(items: Sequence[_T], chosen: Sequence[int]) -> list[_T]:
@@ -186,12 +201,13 @@ def _indices(x: Vector, peak: float, step: Step, dead_zone: float) -> Integers:
     return indices
 
 
-def _plan(parts: list[Vector], specs: Sequence[TensorSpec], target: Target) -> Plan:
+def _plan(
+    parts: list[Vector], specs: Sequence[TensorSpec], target: Target, scale: float
+) -> Plan:
     """Return step and dead zone for tensors on one scale."""
     if target.step:
         return Plan(Step.near(target.step), DEFAULT_DEAD_ZONE)
     vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    scale = root_mean_square(vector)
     rate = generous_rate(target.rate, len(vector))
     if not target.nmse and rate > target.rate and rate >= 4:
         return Plan(Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate)), 0.5)

@@ -46,7 +46,9 @@ def require_none_new(model: Arrays, before: Arrays) -> None:
         if not is_finite(array) and (
             name not in before or (_odd(array) & ~_same(array, before[name])).any()
         ):
-            raise CodecError(f"tensor {name!r} holds a new NaN or infinity")
+            raise CodecError(
+                f"tensor {name!r} holds NaN or infinity that the model before has not"
+            )
 
 
 def without_non_finite(model: Arrays, before: Arrays) -> dict[str, Array]:

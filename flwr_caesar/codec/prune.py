@@ -36,10 +36,8 @@ class Prune(Codec):
 
     Over all prunable tensors together, the ``floor(prune_rate * n)`` smallest
     magnitudes become zero and the survivors stay as they are (float64 is rounded to
-    float32). A tensor far smaller than the others is compared relative to its scale
-    (`tensor_steps.offsets`): a layer is not pruned away because it is small. On the
-    wire: a mask, then the survivors, byte-shuffled and compressed with zstd. About 14
-    bits a parameter at a rate of 0.5.
+    float32). On the wire: a mask, then the survivors, byte-shuffled and compressed
+    with zstd. About 14 bits a parameter at a rate of 0.5.
 
     With `bits` from 1 to 8 the survivors of each tensor are on the levels of
     `weights`, the same on which quantisation-aware training evaluates a model, and
@@ -59,6 +57,9 @@ class Prune(Codec):
         Bits of a survivor: 32 for float32, or 1 to 8.
     levels : {"uniform", "power_of_two"}
         Spacing of the levels from 2 to 8 bits.
+    relative : bool
+        Compare a tensor far smaller than the others relative to its scale
+        (`tensor_steps.offsets`): no layer is pruned away because it is small.
 
     References
     ----------
@@ -71,19 +72,19 @@ class Prune(Codec):
     exact_below: int = 0
     bits: int = FLOAT_BITS
     levels: str = "uniform"
+    relative: bool = False
 
     id: ClassVar[str] = "prune"
-    later: ClassVar[frozenset[str]] = frozenset({"bits", "levels"})
+    later: ClassVar[frozenset[str]] = frozenset({"bits", "levels", "relative"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.prune_rate <= 1:
             raise CodecError(
                 f"prune: prune_rate must be in [0, 1], not {self.prune_rate}"
             )
-        if not isinstance(self.exclude_1d, bool):
-            raise CodecError(
-                f"prune: exclude_1d must be true or false, not {self.exclude_1d!r}"
-            )
+        for name in ("exclude_1d", "relative"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise CodecError(f"prune: {name} must be true or false, not {value!r}")
         require_exact_below(self.id, self.exact_below)
         if self.bits not in (*WEIGHT_BITS, FLOAT_BITS):
             raise CodecError(
@@ -103,7 +104,8 @@ class Prune(Codec):
         sections = pack_exact(arrays, exact)
         if lossy:
             vector = gather(arrays, lossy)
-            mask = prune_mask(_on_one_scale(vector, lossy), self.prune_rate)
+            compared = _on_one_scale(vector, lossy) if self.relative else vector
+            mask = prune_mask(compared, self.prune_rate)
             if self.bits < FLOAT_BITS:
                 return [*sections, *self._pack(vector, mask, lossy)], {}
             positions = encode_positions(np.flatnonzero(mask), len(vector))

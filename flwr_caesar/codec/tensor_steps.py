@@ -50,10 +50,10 @@ def offsets(scales: Sequence[float], sizes: Sequence[int]) -> tuple[float, list[
     rest = list(range(len(scales)))
     groups: list[tuple[int, float, list[int]]] = []
     while rest:
-        scale = _together(scales, sizes, rest)
+        scale = _of(rest, scales, sizes)
         members = [i for i in rest if 4 * scales[i] >= scale]
         rest = [i for i in rest if 4 * scales[i] < scale]
-        own = _together(scales, sizes, members)
+        own = _of(members, scales, sizes)
         groups.append((sum(sizes[i] for i in members), own, members))
     _, reference, _ = max(groups, key=lambda group: group[0])
     found = [0] * len(scales)
@@ -63,11 +63,14 @@ def offsets(scales: Sequence[float], sizes: Sequence[int]) -> tuple[float, list[
     return reference, found
 
 
-def _together(
-    scales: Sequence[float], sizes: Sequence[int], members: Sequence[int]
-) -> float:
-    total = math.fsum(sizes[i] * scales[i] ** 2 for i in members)
-    return math.sqrt(total / sum(sizes[i] for i in members))
+def _of(members: Sequence[int], scales: Sequence[float], sizes: Sequence[int]) -> float:
+    return together([scales[i] for i in members], [sizes[i] for i in members])
+
+
+def together(scales: Sequence[float], sizes: Sequence[int]) -> float:
+    """Return the root mean square of tensors together, of theirs and their elements."""
+    total = math.fsum(n * scale**2 for scale, n in zip(scales, sizes, strict=True))
+    return math.sqrt(total / sum(sizes))
 
 
 def generous_rate(rate: float, n: int) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from flwr_caesar.codec import CodecError, Layout
 from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.codec.non_finite import is_finite
 
 from .mapped import let_go
 
@@ -49,7 +50,11 @@ def add_residual(
             if left is not None:
                 same = left.dtype == array.dtype
                 out = _own(array) if overwrite and same else None
-                array = np.asarray(np.add(array, left, out=out))
+                with np.errstate(over="ignore"):
+                    array = np.asarray(np.add(array, left, out=out))
+                if not is_finite(array):  # two finite numbers beyond the range
+                    limits = np.finfo(array.dtype)
+                    np.clip(array, limits.min, limits.max, out=array)
                 if overwrite:
                     let_go([left])
         total[spec.name] = array

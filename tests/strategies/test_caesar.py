@@ -64,7 +64,7 @@ def test_a_device_is_sent_what_changed_since_its_own_version() -> None:
         {d.node_id: d.bytes_down for d in record.devices} for record in strategy.history
     ]
     assert down[3][2] > down[3][1]  # three versions behind, and one
-    assert down[4][3] > 2 * down[4][1]  # a newcomer gets the whole model
+    assert down[4][3] > 1.2 * down[4][1]  # a newcomer gets the whole model
     assert 0 <= down[4][1] - down[4][2] < 64  # one frame; more uploads acknowledged
 
 

@@ -290,6 +290,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "prune/power-of-two": _twice(
         "prune", prune_rate=0.3, bits=4, levels="power_of_two", **_TINY
     ),
+    "prune/relative": (
+        {"id": "prune", "prune_rate": 0.6, "relative": True},
+        [adapter],
+    ),
     "qsgd/one-level": _twice("qsgd", levels=1, **_TINY),
     "qsgd/many-levels": _twice("qsgd", levels=255, norm="l2", **_TINY),
     "qsgd/symbols": ({"id": "qsgd", "levels": 4, **_TINY}, [wide]),
