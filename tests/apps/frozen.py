@@ -71,6 +71,7 @@ APPS = [
         initial_of(build),
         accuracy_of(build, digits()),
         rounds=8,
+        lags={"CorrelationAware": 0.2},
     )
     for title, build in {
         "frozen backbone, linear probing": probing,

@@ -1,5 +1,6 @@
 """A LightningModule, trained by Lightning's Trainer."""
 
+import logging
 import warnings
 from typing import Any
 
@@ -48,6 +49,7 @@ def client_app(mods: list[Mod]) -> ClientApp:
     def train(msg: Message, context: Context) -> Message:
         from lightning.pytorch import Trainer
 
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         model = load(msg.content["arrays"])
         index, count = partition_of(context)
         x, y = (torch.as_tensor(part[index::count]) for part in digits()[:2])

@@ -82,7 +82,7 @@ APPS = [
         initial_arrays,
         accuracy,
         fed_avg,
-        refused={"*": "_orig_mod.weight"},
+        refused={"*": "_orig_mod.*weight|weight.*_orig_mod"},
     ),
     App(
         "replies with some of the tensors",

@@ -1,8 +1,9 @@
 """Every app under every strategy of ours trains as under plain Flower, or is refused.
 
 No reply is dropped, the first and the last model are as good within the app's
-tolerance, what the app observes is the same, and no message is larger than Flower's by
-more than 200 bytes. See `tests.apps.verdict`.
+tolerance, or what `tests.apps.strategies.LAGS` allows a method, what the app observes
+is the same, and no message is larger than Flower's by more than 200 bytes. See
+`tests.apps.verdict`.
 """
 
 from __future__ import annotations

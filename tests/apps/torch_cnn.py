@@ -10,7 +10,7 @@ from .app import App, Wrap, reply_to
 from .data import digits
 from .torch_app import accuracy_of, initial_of, load, train_loop
 
-LR = 0.2
+LR = 0.4
 
 
 def build() -> nn.Module:
@@ -68,7 +68,7 @@ APP = App(
     accuracy,
     strategy,
     observe=evaluated_rounds,
-    rounds=12,
+    rounds=14,
     seeds=3,
     fedcomloc_lr=LR,
 )

@@ -13,6 +13,7 @@ import numpy as np
 from .app import App
 from .grid import DOWN, CountingGrid
 from .run import Outcome, plainly, run
+from .strategies import allowed
 
 ALLOWANCE = 200  # bytes that a message of ours may be larger than Flower's
 
@@ -25,6 +26,8 @@ class Verdict:
     ----------
     difference : float
         Of the last model's score, in the mean of the seeds.
+    lags : bool
+        Whether that is more than the app's own tolerance.
     ratio : float
         Bytes of all messages, all records counted, over plain Flower's.
     sentence : str
@@ -35,6 +38,7 @@ class Verdict:
 
     difference: float = 0.0
     ratio: float = 0.0
+    lags: bool = False
     sentence: str = ""
     faults: list[str] = field(default_factory=list)
 
@@ -67,11 +71,12 @@ def _working(app: App, name: str) -> Verdict:
         sum(o.nbytes() for o in ours) / sum(p.nbytes() for p in plain),
     )
     faults = verdict.faults
-    allowed = app.allowed(name)
-    if not verdict.difference >= -allowed:
+    limit = allowed(app, name)
+    verdict.lags = verdict.difference < -app.tolerance
+    if not verdict.difference >= -limit:
         faults.append(f"the last model scores {verdict.difference:+.3f}")
     begun = _mean(ours, 0) - _mean(plain, 0)
-    if not begun >= -allowed:
+    if not begun >= -limit:
         faults.append(f"the first model scores {begun:+.3f}")
     if not all(np.isfinite(own.scores).all() for own in ours):
         faults.append("a score is not finite")
@@ -82,11 +87,11 @@ def _working(app: App, name: str) -> Verdict:
             faults.append(f"devices fail: {_counted(own.grid.errors)}")
         if own.dropped and not app.fails:
             faults.append(f"replies are dropped: {_counted(own.dropped)}")
-        faults += oversized(own, other)
-        limit = other.nbytes() + ALLOWANCE * other.grid.messages()
+        faults += [o for o in oversized(own, other) if o not in faults]
+        most = other.nbytes() + ALLOWANCE * other.grid.messages()
         # FedComLoc sends the model once more, to settle a round.
-        if name != "FedComLoc" and own.nbytes() > limit:
-            faults.append(f"{own.nbytes() - limit} bytes too many")
+        if name != "FedComLoc" and own.nbytes() > most:
+            faults.append(f"{own.nbytes() - most} bytes too many")
     return verdict
 
 
