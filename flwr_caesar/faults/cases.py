@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
+from flwr_caesar.methods import get_method, list_methods
 from flwr_caesar.records import RoundRecord
-from flwr_caesar.runner.registry import STRATEGIES
 from flwr_caesar.strategies import CompressedStrategy
 
 from .app import LR, SIZES
@@ -29,22 +28,39 @@ class FaultCase:
     Parameters
     ----------
     strategy : str
-        Name in `flwr_caesar.runner.registry.STRATEGIES`.
+        Name of a method; see `flwr_caesar.methods.get_method`.
     settings : mapping
         Keyword arguments of its class, suited to a small model.
-    uniform : bool
-        Whether it gives every reply the same weight.
+    uniform : bool, optional
+        Whether it gives every reply the same weight; `None`: as its method says.
     remembers : bool
         Whether its upload codec has a memory on both sides.
-    republishes : bool
-        Whether the model it goes on with is not quite the inner strategy's.
+    republishes : bool, optional
+        Whether the model it goes on with is not quite the inner strategy's; `None`: if
+        its method has a `finish` of its own.
+    factory : callable, optional
+        What is called instead of the method's constructor, with the same arguments.
     """
 
     strategy: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    uniform: bool = False
+    uniform: bool | None = False
     remembers: bool = False
-    republishes: bool = False
+    republishes: bool | None = False
+    factory: Callable[..., Strategy] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        strategy: str,
+        settings: Mapping[str, Any],
+        factory: Callable[..., Strategy] | None = None,
+    ) -> FaultCase:
+        """Return a case of a method of which nothing else is known.
+
+        What the laws need to know is read off the method that is built.
+        """
+        return cls(strategy, settings, uniform=None, republishes=None, factory=factory)
 
     @property
     def has_control(self) -> bool:
@@ -72,10 +88,11 @@ class FaultCase:
         on_record : callable
             Called after each phase.
         """
-        factory = getattr(
-            import_module("flwr_caesar.strategies"), STRATEGIES[self.strategy]
-        )
-        settings = dict(self.settings)
+        factory, settings = self.factory, dict(self.settings)
+        if factory is None:
+            method = get_method(self.strategy)
+            factory = method.load_strategy()
+            settings = {**method.settings, **settings}
         if self.remembers:
             settings["upload_memory"] = _MEMORY_BYTES * devices
         strategy = factory(
@@ -85,10 +102,15 @@ class FaultCase:
             max_failed_rounds=0,
             **settings,
         )
-        assert isinstance(strategy, CompressedStrategy)
+        if not isinstance(strategy, CompressedStrategy):
+            raise TypeError(
+                f"{self.strategy} makes a {type(strategy).__name__}, not a "
+                "CompressedStrategy"
+            )
         return strategy
 
 
+# Ours: what each of them is known to do is told, so that more can be checked.
 CASES = {
     "caesar": FaultCase("caesar", {"first_bits": 0, "shared_start": True}),
     "caesar_paper": FaultCase(
@@ -116,3 +138,21 @@ CASES = {
     "topk": FaultCase("topk", {"density": 0.1}),
     "topk_lattice": FaultCase("topk", {"density": 0.1, "downlink": "lattice"}),
 }
+
+
+def all_cases() -> dict[str, FaultCase]:
+    """Return our cases, and those of installed methods.
+
+    A case ``C`` of a method ``M`` is named ``M_C``; ``M`` if it has the method's name.
+    A method that does not load has none.
+    """
+    cases = dict(CASES)
+    for name in list_methods():
+        try:
+            method = get_method(name)
+        except LookupError:
+            continue
+        for case, settings in method.cases.items():
+            full = name if case == name else f"{name}_{case}"
+            cases.setdefault(full, FaultCase.of(name, settings))
+    return cases

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from .cases import CASES
+from .cases import all_cases
 from .plan import FaultReport
 from .sessions import run_faults
 from .strategies import run_strategy_faults
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         "rounds": options.rounds or rounds,
         "participation": options.participation,
     }
-    names = list(CASES) if options.strategy == _ALL else [options.strategy]
+    names = list(all_cases()) if options.strategy == _ALL else [options.strategy]
     reports = []
     for name in names:
         start = time.monotonic()
@@ -90,12 +90,13 @@ examples:
 
 docs/sync.md says what the laws are.""",
     )
+    cases = all_cases()
     parser.add_argument(
         "--strategy",
-        choices=[*CASES, _ALL],
+        choices=[*cases, _ALL],
         default="",
         metavar="NAME",
-        help=f"the strategy to run: {', '.join(CASES)}; or {_ALL}",
+        help=f"the strategy to run: {', '.join(cases)}; or {_ALL}",
     )
     parser.add_argument("--seed", type=int, default=0, help="names the run (0)")
     parser.add_argument(

@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr_caesar.codec import Layout, inspect_frame
 from flwr_caesar.codec.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
-from flwr_caesar.strategies import CompressedStrategy
+from flwr_caesar.strategies import CompressedStrategy, ServerMethod
 from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED
 from flwr_caesar.sync.protocol import UploadHeader, device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -36,7 +36,7 @@ from flwr_caesar.transport import (
 )
 
 from .app import SIZES, FaultApp, initial_model
-from .cases import CASES, FaultCase
+from .cases import FaultCase, all_cases
 from .chance import Chance
 from .control_law import ControlLaw
 from .devices import Answer, FaultDevices
@@ -79,7 +79,9 @@ class StrategyFaultRun:
     Parameters
     ----------
     name : str
-        One of `CASES`.
+        Of the case, for the report.
+    case : FaultCase
+        The strategy, and its settings.
     seed : int
         Decides everything.
     devices : int
@@ -102,6 +104,7 @@ class StrategyFaultRun:
     def __init__(
         self,
         name: str,
+        case: FaultCase,
         seed: int,
         devices: int,
         participation: float,
@@ -109,7 +112,7 @@ class StrategyFaultRun:
         on_round: Callable[[int, StrategyFaultRun], None] | None = None,
     ) -> None:
         self._name = name
-        self._case: FaultCase = CASES[name]
+        self._case = case
         self._chance = Chance(seed)
         self._clock = Clock()
         self._participation = participation
@@ -121,7 +124,13 @@ class StrategyFaultRun:
         self._control = ControlLaw(self.law)
         self._strategy = self._built(self._inner(every=False))
         method = self._strategy.method
-        assert method is not None
+        if method is None:
+            raise ValueError(f"{name} sends plain arrays: there are no laws to keep")
+        self._uniform, self._republishes = case.uniform, case.republishes
+        if self._uniform is None:
+            self._uniform = method.uniform_weights
+        if self._republishes is None:
+            self._republishes = type(method).finish is not ServerMethod.finish
         self._is_model = method.payload == MODEL_PAYLOAD
         self._uploads = UploadLaw(
             self.law,
@@ -396,11 +405,11 @@ class StrategyFaultRun:
             frame = record_to_frame(record)
             self._predicted += inspect_frame(frame).state_digest != NO_DIGEST
             uploads.append(Given(node, header, frame, float(weight)))
-        self._uploads.applied(uploads, self._given, uniform=self._case.uniform)
+        self._uploads.applied(uploads, self._given, uniform=self._uniform)
         self._commits += 1
         self._applied += len(uploads)
         self._round = server_round
-        self._durable = None if self._case.republishes else self._made
+        self._durable = None if self._republishes else self._made
 
     def _phase_ended(self) -> None:
         """Check every law that holds between two phases."""
@@ -428,6 +437,7 @@ def run_strategy_faults(
     devices: int,
     rounds: int,
     participation: float = 0.5,
+    case: FaultCase | None = None,
     on_round: Callable[[int, StrategyFaultRun], None] | None = None,
 ) -> FaultReport:
     """Train with faults, and check the laws after every message and round.
@@ -435,19 +445,27 @@ def run_strategy_faults(
     Parameters
     ----------
     name : str
-        One of `flwr_caesar.faults.cases.CASES`.
+        One of `flwr_caesar.faults.cases.all_cases`, or of `case`.
     seed : int
         Decides everything: the same arguments give the same report.
     devices, rounds : int
         Size of the run; a few rounds without faults follow.
     participation : float
         Fraction of the devices asked in a round.
+    case : FaultCase, optional
+        What to run, if it is none that is known by its name.
     on_round : callable, optional
         Called with the number of each round and the run, when it begins.
     """
     with tempfile.TemporaryDirectory(prefix="flwr-caesar-faults-") as folder:
         run = StrategyFaultRun(
-            name, seed, devices, participation, Path(folder), on_round
+            name,
+            case or all_cases()[name],
+            seed,
+            devices,
+            participation,
+            Path(folder),
+            on_round,
         )
         run.run(rounds)
     return run.report(seed=seed, rounds=rounds, participation=participation)

@@ -28,6 +28,7 @@ from flwr_caesar.runner.config import (
     sweep_of,
     validate,
 )
+from flwr_caesar.runner.method_configs import use_method_configs
 from flwr_caesar.runner.outcome import Outcome
 from flwr_caesar.runner.report import table, unused
 from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         def job(config: DictConfig) -> float:
             return _job(config, jobs, failed)
 
+        use_method_configs()
         hydra.main(
             config_path=f"pkg://{CONFIG_MODULE}",
             config_name=CONFIG_NAME,

@@ -168,6 +168,9 @@ def _compose(overrides: Sequence[str], searchpath: str | None) -> DictConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from .method_configs import use_method_configs
+
+    use_method_configs()
     extra = [f"hydra.searchpath=[file://{searchpath}]"] if searchpath else []
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
 

@@ -18,23 +18,8 @@ if TYPE_CHECKING:
     from flwr_caesar.plan import VirtualClock
     from flwr_caesar.plan.profiles import Profile
 
-# Name in the configuration: class in `flwr_caesar.strategies`. The other keys of the
+# Name of an inner strategy: class in `flwr.serverapp.strategy`. The other keys of the
 # group are its keyword arguments.
-STRATEGIES = {
-    "fedavg": "Uncompressed",
-    "topk": "TopK",
-    "fedcomloc": "FedComLoc",
-    "scaffnew": "FedComLoc",
-    "sparse_fedavg": "FedComLoc",
-    "caesar": "Caesar",
-    "caesar_paper": "Caesar",
-    "caesar_whole": "Caesar",
-    "uniform": "Caesar",
-    "pruning": "MagnitudePruning",
-    "error_bounded": "ErrorBounded",
-    "correlation_aware": "CorrelationAware",
-}
-# Name of an inner strategy: class in `flwr.serverapp.strategy`, likewise.
 INNER = {
     "fedavg": "FedAvg",
     "fedavgm": "FedAvgM",
@@ -73,6 +58,7 @@ def build_strategy(
     ConfigError
         If there is no such strategy, or it refuses a setting.
     """
+    from flwr_caesar.methods import get_method
     from flwr_caesar.plan import Presence
     from flwr_caesar.strategies import WrapperOptions
 
@@ -87,11 +73,14 @@ def build_strategy(
             spec["federation"]["absence_rounds"],
             spec["seed"],
         )
+    try:
+        method = get_method(spec["strategy"]["name"])
+    except LookupError as error:
+        raise ConfigError("strategy.name", str(error)) from None
     return _build(
         "strategy",
-        spec["strategy"],
-        STRATEGIES,
-        "flwr_caesar.strategies",
+        {**method.settings, **spec["strategy"]},
+        method.load_strategy(),
         (_build_inner(spec),),
         options,
         common=WrapperOptions.__annotations__.keys() - _RUNNERS,
@@ -156,29 +145,27 @@ def _build_inner(spec: Mapping[str, Any]) -> Strategy:
         "min_evaluate_nodes": 1,
         "min_available_nodes": federation["num_supernodes"],
     }
-    return _build(
-        "inner", spec["inner"], INNER, "flwr.serverapp.strategy", (), sampling
-    )
+    name = spec["inner"]["name"]
+    if name not in INNER:
+        raise ConfigError(
+            "inner.name", f"no strategy {name!r}; there are: {', '.join(INNER)}"
+        )
+    factory = getattr(import_module("flwr.serverapp.strategy"), INNER[name])
+    return _build("inner", spec["inner"], factory, (), sampling)
 
 
 def _build(
     group: str,
     settings: Mapping[str, Any],
-    names: Mapping[str, str],
-    module: str,
+    factory: Callable[..., Strategy],
     arguments: tuple[Any, ...],
     options: Mapping[str, Any],
     *,
     common: Set[str] = frozenset(),
 ) -> Strategy:
-    """Build the class that ``name`` stands for with the group's other settings."""
+    """Call what ``name`` stands for with the group's other settings."""
     own = {key: value for key, value in settings.items() if key != "name"}
     name = settings["name"]
-    if name not in names:
-        raise ConfigError(
-            f"{group}.name", f"no strategy {name!r}; there are: {', '.join(names)}"
-        )
-    factory = getattr(import_module(module), names[name])
     known = _settings(factory, options) | common
     for key in own:
         if key not in known:

@@ -1,0 +1,57 @@
+"""Every list of codecs and methods has all of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import flwr_caesar.conf
+from flwr_caesar.codec import registry
+from flwr_caesar.faults.cases import CASES
+from flwr_caesar.methods import list_methods
+from flwr_caesar.methods.registry import _OURS as OURS
+
+from .codec.library import CONFIGS as LAWS
+from .codec.samples import CONFIGS as SAMPLES
+
+ROOT = Path(__file__).parent.parent
+CODECS = sorted(registry._OURS)
+# Names that stand for a method with other defaults; the case of that method runs them.
+VARIANTS = {
+    "scaffnew": "fedcomloc",
+    "sparse_fedavg": "fedcomloc",
+    "caesar_whole": "caesar",
+    "uniform": "caesar",
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_codec_is_everywhere(codec: str) -> None:
+    assert codec in {config["id"] for config in SAMPLES}
+    assert codec in {config["id"] for config in LAWS}
+    codecs = (ROOT / "docs" / "codecs.md").read_text(encoding="utf-8")
+    assert f"\n| `{codec}` |" in codecs
+    wire = (ROOT / "docs" / "wire-format.md").read_text(encoding="utf-8")
+    assert re.search(rf"^#+ .*`{codec}`", wire, re.M), "no section in wire-format.md"
+    assert (ROOT / "tests" / "vectors").is_dir()
+
+
+@pytest.mark.parametrize("method", sorted(OURS))
+def test_a_method_is_everywhere(method: str) -> None:
+    conf = Path(flwr_caesar.conf.__file__).parent / "strategy" / f"{method}.yaml"
+    assert f"name: {method}\n" in conf.read_text(encoding="utf-8") or method in VARIANTS
+    docs = "".join(
+        page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")
+    )
+    constructor = OURS[method].strategy.partition(":")[2]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"`{constructor}" in readme + docs
+    if method != "fedavg":  # plain arrays: there are no laws to keep
+        strategies = {case.strategy for case in CASES.values()}
+        assert VARIANTS.get(method, method) in strategies
+
+
+def test_ours_come_first() -> None:
+    assert list_methods()[: len(OURS)] == list(OURS)

@@ -1,0 +1,161 @@
+"""Who may call whom: the layers of ARCHITECTURE.md, read off the imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Each layer, and what of ours it may import besides itself. Modules of the package's
+# own folder are layers too.
+ALLOWED: dict[str, set[str]] = {
+    "codec": set(),
+    "plan": {"codec"},
+    "records": set(),
+    "flower": set(),
+    "sync": {"codec", "flower"},
+    "transport": {"codec", "flower", "sync"},
+    "methods": {"codec"},
+    "clients": {"codec", "flower", "methods", "sync", "transport"},
+    "strategies": {
+        "codec",
+        "flower",
+        "methods",
+        "plan",
+        "records",
+        "sync",
+        "transport",
+    },
+    "tasks": {"codec", "clients", "flower"},
+    "codec_cli": {"codec"},
+}
+# Who may be imported by nothing below them.
+TOP = {"runner", "faults", "reference_app", "testing", "cli", "conf"}
+# For a type only: never imported when the program runs.
+TYPES_ONLY = {("methods", "clients")}
+
+PURE = {"codec", "plan"}
+NOT_PURE = {
+    "flwr",
+    "torch",
+    "socket",
+    "subprocess",
+    "sqlite3",
+    "threading",
+    "pathlib",
+    "os",
+    "shutil",
+    "tempfile",
+    "time",
+}
+TORCH = {"tasks", "reference_app", "runner"}
+TORCH_FILES = {
+    "training",
+    "quantisation",
+    "scaffnew",
+    "compressors",
+    "straight_through",
+    "fedcomloc",
+    "torch_records",
+}
+
+
+def folder(layer: str) -> Path:
+    spec = find_spec(f"flwr_caesar.{layer}")
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin)
+    return path.parent if path.name == "__init__.py" else path
+
+
+def sources(layer: str) -> list[Path]:
+    place = folder(layer)
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+def imports(path: Path, layer: str) -> Iterator[tuple[str, bool]]:
+    """Yield each module that a file imports, and whether it is only for types."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    only_types = {
+        id(node)
+        for guard in ast.walk(tree)
+        if isinstance(guard, ast.If) and "TYPE_CHECKING" in ast.unparse(guard.test)
+        for node in ast.walk(guard)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [_absolute(node, path, layer)]
+            if names == ["flwr_caesar"]:
+                names = [f"flwr_caesar.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield name, id(node) in only_types
+
+
+def _absolute(node: ast.ImportFrom, path: Path, layer: str) -> str:
+    if not node.level:
+        return node.module or ""
+    place = folder(layer)
+    inside = path.relative_to(place).parent.parts if place.is_dir() else ()
+    package = ["flwr_caesar", *([layer] if place.is_dir() else []), *inside]
+    kept = package[: len(package) - node.level + 1]
+    return ".".join([*kept, node.module] if node.module else kept)
+
+
+def test_every_layer_is_known() -> None:
+    root = folder("codec").parent
+    here = {p.stem for p in root.iterdir() if p.suffix == ".py" or p.is_dir()}
+    here -= {"__init__", "__pycache__", "py"}
+    assert here <= ALLOWED.keys() | TOP
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_a_layer_imports_only_those_below(layer: str) -> None:
+    for path in sources(layer):
+        for name, only_types in imports(path, layer):
+            if not name.startswith("flwr_caesar."):
+                continue
+            other = name.split(".")[1]
+            if only_types and (layer, other) in TYPES_ONLY:
+                continue
+            assert other == layer or other in ALLOWED[layer], f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("layer", sorted(PURE))
+def test_what_is_pure_sees_no_clock_and_no_file(layer: str) -> None:
+    for path in sources(layer):
+        for name, only_types in imports(path, layer):
+            top = name.partition(".")[0]
+            assert only_types or top not in NOT_PURE, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("layer", [*ALLOWED, "faults", "testing", "cli"])
+def test_only_training_imports_torch(layer: str) -> None:
+    for path in sources(layer):
+        if layer in TORCH or (layer == "clients" and path.stem in TORCH_FILES):
+            continue
+        for name, _ in imports(path, layer):
+            assert name.partition(".")[0] != "torch", f"{path.name}: {name}"
+
+
+def test_a_violation_is_seen(tmp_path: Path) -> None:
+    path = folder("strategies") / "example.py"
+    tree = "from flwr_caesar.clients import mod\nfrom .phase import Phase\nimport torch"
+    example = tmp_path / "example.py"
+    example.write_text(tree)
+    assert path.parent.is_dir()
+    tree_ = ast.parse(tree)
+    found = [
+        _absolute(node, path, "strategies")
+        for node in tree_.body
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert found == ["flwr_caesar.clients", "flwr_caesar.strategies.phase"]
+    assert "clients" not in ALLOWED["strategies"]
+    assert "strategies" not in ALLOWED["clients"]
