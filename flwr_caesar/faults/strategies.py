@@ -405,7 +405,7 @@ class StrategyFaultRun:
             frame = record_to_frame(record)
             self._predicted += inspect_frame(frame).state_digest != NO_DIGEST
             uploads.append(Given(node, header, frame, float(weight)))
-        self._uploads.applied(uploads, self._given, uniform=self._uniform)
+        self._uploads.applied(uploads, self._given, uniform=bool(self._uniform))
         self._commits += 1
         self._applied += len(uploads)
         self._round = server_round
