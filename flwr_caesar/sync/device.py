@@ -384,5 +384,5 @@ def _reply(state: DeviceState, header: DownloadHeader, status: str) -> UploadHea
         token=state.token,
         status=status,
         held=_held(state),
-        known=_known(state),
+        known=_known(state) if status == UPDATE else (),
     )

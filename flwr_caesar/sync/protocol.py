@@ -140,8 +140,8 @@ class UploadHeader:
     upload_id : int
         Random name of the update; 0 if there is none.
     known : tuple of int
-        Ids of the uploads that the device knows it made: applied, or not settled yet,
-        without this one. A server that applied another one since is talking to a copy
+        With an update, ids of the uploads that the device knows it made: applied, or
+        not settled yet, without this one. A server that applied another one since is talking to a copy
         or an old backup.
     """
 
