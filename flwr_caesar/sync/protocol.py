@@ -141,8 +141,8 @@ class UploadHeader:
         Random name of the update; 0 if there is none.
     known : tuple of int
         With an update, ids of the uploads that the device knows it made: applied, or
-        not settled yet, without this one. A server that applied another one since is talking to a copy
-        or an old backup.
+        not settled yet, without this one. A server that applied another one since is
+        talking to a copy or an old backup.
     """
 
     lineage: int
