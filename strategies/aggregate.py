@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from logging import WARNING
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -11,6 +12,8 @@ from flwr.serverapp.strategy import Strategy
 from flwr_caesar.codec import CodecError, apply
 from flwr_caesar.codec.layout import Array
 from flwr_caesar.flower import log
+from flwr_caesar.sync.errors import DamagedStateError
+from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import widened_record
 
 from .guard import Guard, remember
@@ -19,6 +22,8 @@ from .mean import RunningMean
 from .metrics import common_signature, signature
 from .nested import weight_key
 from .phase import Phase, Reply
+
+_LENGTHS = "guard-lengths"
 
 Made = tuple[ArrayRecord | None, MetricRecord | None]
 _NOTHING: Made = (None, None)
@@ -55,6 +60,25 @@ class Aggregator:
         self._takes_mean = aggregates_a_mean(inner)
         self._keeps_arrays = not self._takes_mean or looks_at_contents(inner)
         self._key = weight_key(inner)
+
+    def with_lengths(self, state: StrategyState) -> StrategyState:
+        """Return a state that also holds the lengths, for a restarted server."""
+        return replace(state, tree={**state.tree, _LENGTHS: list(self.recent)})
+
+    def restore(self, state: StrategyState) -> None:
+        """Go on with the lengths in a state; older checkpoints have none.
+
+        Raises
+        ------
+        DamagedStateError
+            If they are no lengths.
+        """
+        lengths = state.tree.get(_LENGTHS, [])
+        if not isinstance(lengths, list) or not all(
+            isinstance(each, float) and each >= 0 for each in lengths
+        ):
+            raise DamagedStateError("the checkpoint's lengths of updates are none")
+        self.recent = remember((), dict(enumerate(lengths)))
 
     def run(
         self,

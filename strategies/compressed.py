@@ -329,6 +329,8 @@ class CompressedStrategy(Strategy):
         if checkpoint.strategy is not None:
             self._learned.restore(checkpoint.strategy)
         exchange.restore(checkpoint, ledger)
+        if checkpoint.wrapper is not None:
+            self._aggregator.restore(checkpoint.wrapper)
         log(INFO, "Resumed after round %d", checkpoint.round)
         return widened_record(checkpoint.model)
 
@@ -443,7 +445,8 @@ class CompressedStrategy(Strategy):
             self._exchange.note(outcome)
         inner, wrapper = None, None
         if model is not None and self._learned and self._options.checkpoint is not None:
-            inner, wrapper = self._learned.capture(), self._exchange.state()
+            inner = self._learned.capture()
+            wrapper = self._aggregator.with_lengths(self._exchange.state())
         self._exchange.close(phase, model, inner=inner, wrapper=wrapper)
         for node_id, record in phase.records.items() if phase.is_train else ():
             answered = node_id in phase.faults or not record.dropped

@@ -53,6 +53,11 @@ class FaultApp:
         worked, self._worked = self._worked, None
         return worked
 
+    def target(self, number: int, name: str) -> np.ndarray[Any, Any]:
+        """Return where a device pulls a tensor: each time to the same."""
+        own = np.random.default_rng([self._seed, 2, number, SIZES[name]])
+        return own.normal(size=SHAPES[name])
+
     def _train(self, msg: Message, context: Context) -> Message:
         received = record_to_arrays(msg.content.array_records["arrays"])
         control = msg.content.array_records.get(CONTROL_KEY)
@@ -60,9 +65,7 @@ class FaultApp:
         number = _number(context)
         trained = {}
         for name, before in received.items():
-            # The same target every time, so that successive updates are alike.
-            own = np.random.default_rng([self._seed, 2, number, SIZES[name]])
-            target = own.normal(size=before.shape)
+            target = self.target(number, name)
             if isinstance(steps, int):
                 h = control[name].numpy() if control and name in control else 0.0
                 after = _descend(before, target, h, steps, 0.5 + number % 4)

@@ -174,6 +174,16 @@ def _text(report: FaultReport, seconds: float) -> str:
         *(f"  {count:>8}  {kind}" for kind, count in report.faults.items()),
         f"{sum(report.refusals.values())} replies refused:",
         *(f"  {count:>8}  {reason}" for reason, count in report.refusals.items()),
+        *(
+            f"met by {guard}: "
+            + ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            for guard, kinds in report.met.items()
+        ),
+        *[
+            f"the model went {report.progress:.2f} % of the way to the mean of the "
+            "devices' targets"
+        ]
+        * bool(name),
         f"{len(report.violations)} violations of the law",
         *(f"  {violation}" for violation in report.violations[:20]),
         f"replay: flwr-caesar faults{name} --seed {report.seed} "

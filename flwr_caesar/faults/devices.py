@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
+from unittest import mock
 
 from flwr.app import Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import through_the_wire
+from flwr_caesar.sync import context_store
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import UPDATE, DownloadHeader
 from flwr_caesar.sync.state import DeviceState
@@ -23,6 +30,17 @@ from .tampering import Operator
 from .upload_law import Arrays, UploadLaw, parsed
 
 _RUN_ID = 1
+
+
+@contextmanager
+def unreadable() -> Iterator[None]:
+    """Let the disk fail when a device's state is read, for once."""
+
+    def failing(*_: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with mock.patch.object(context_store, "unseal", failing):
+        yield
 
 
 @dataclass(frozen=True)
@@ -79,12 +97,15 @@ class Answer:
     honest : bool
         Whether the server has no reason not to use it: a device's own update, as it
         was asked for and as it was sent.
+    poison : str
+        What a hostile node did to its values; see `flwr_caesar.faults.poison`.
     """
 
     request: Request
     content: RecordDict | None
     error: str = ""
     honest: bool = False
+    poison: str = ""
 
 
 class FaultDevices:
@@ -163,7 +184,8 @@ class FaultDevices:
         context = self._context(holder)
         message = request.message()
         try:
-            reply = self._app.client(message, context)
+            with unreadable() if fault == "device-read-error" else nullcontext():
+                reply = self._app.client(message, context)
         except Exception as err:  # as Flower does, the server is told
             return Answer(request, None, f"{type(err).__name__}: {err}")
         try:

@@ -32,11 +32,12 @@ from .chance import Chance
 from .devices import Answer, FaultDevices, Request
 from .forgery import forge
 from .plan import DEADLINE, MESSAGE_FAULTS, REORDER, SERVER_FAULTS
+from .poison import POISONS, poisoned
 from .upload_law import parsed
 
 _APP_FAILED = 2
 _HOSTILE_NODES = range(1, 4)
-_CHANCE_HOSTILE = {"hostile-reply": 0.15}
+_CHANCE_HOSTILE = {"hostile-reply": 0.3}
 _CHANCE_KEPT_LATE = 0.7
 _MOST_LATE = 200
 _MOST_SEEN = 200
@@ -213,7 +214,7 @@ class FaultGrid(InlineGrid):
             return answer
         at_node = [r for r in requests if r.node_id == answer.request.node_id]
         now = self._chance.random.choice(at_node or requests)
-        return replace(answer, request=now, honest=False)
+        return replace(answer, request=now, honest=False, poison="")
 
     def _post(self, item: _Item, wire: list[_Item], late: list[_Item]) -> None:
         fault = self._chance.pick(MESSAGE_FAULTS)
@@ -256,12 +257,19 @@ class FaultGrid(InlineGrid):
         return changed
 
     def _forge(self, request: Request) -> Answer | None:
-        """Make up a reply of what was overheard."""
+        """Make up a reply, or one of what was overheard."""
         rng = self._chance.random
         try:
             header = DownloadHeader.from_dict(require_record(request.content))
+            plan = Plan.from_content(request.content)
         except CodecError:
             return None
+        kind = self._chance.pick(POISONS, count=False) if plan.upload else ""
+        made = poisoned(self._chance, kind, header, plan) if kind else None
+        if made is not None:
+            self._chance.faults[kind] += 1
+            poison = kind if request.phase == self._devices.operator.phase else ""
+            return Answer(request, made, poison=poison)
         if not self._overheard:
             return None
         self._chance.faults["hostile-reply"] += 1
@@ -308,4 +316,4 @@ def _to_message(answer: Answer) -> Message:
 def _changed(item: _Item, content: RecordDict) -> _Item:
     if isinstance(item, Request):
         return replace(item, content=content, intact=False)
-    return replace(item, content=content, honest=False)
+    return replace(item, content=content, honest=False, poison="")

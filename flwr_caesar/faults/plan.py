@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 # Chance for each message sent.
 MESSAGE_FAULTS = {
@@ -19,6 +20,7 @@ DEVICE_FAULTS = {
     "device-crash-before-write": 0.04,
     "device-crash-after-write": 0.05,
     "device-disk-full": 0.03,
+    "device-read-error": 0.03,
 }
 # For each device and round.
 DEVICE_EVENTS = {
@@ -34,6 +36,7 @@ SERVER_FAULTS = {
     "server-crash-after-commit": 0.04,
     "server-restored": 0.01,
     "server-clock-back": 0.005,
+    "server-clock-stays-back": 0.005,
 }
 DEADLINE = 0.2
 
@@ -66,6 +69,11 @@ class FaultReport:
     moved, resets : int
         Phases after which control variates were not zero, and control epochs begun
         anew.
+    met : mapping of str to mapping of str to int
+        How often each guard met each kind of poisoned reply.
+    progress : float
+        How much of the way from the first model to the mean of the devices' targets
+        the last one has gone, in percent: 100 less the squared distance that is left.
     """
 
     seed: int
@@ -84,6 +92,8 @@ class FaultReport:
     predicted: int = 0
     moved: int = 0
     resets: int = 0
+    met: dict[str, dict[str, int]] = field(default_factory=dict)
+    progress: float = math.nan
 
     @property
     def injected(self) -> int:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,20 @@ from .devices import Answer, FaultDevices
 from .grid import FaultGrid, ServerKilledError
 from .law import Law
 from .plan import SERVER_FAULTS, FaultReport
+from .poison import HARMLESS, guard_of, limited
 from .sessions import QUIET_ROUNDS
 from .upload_law import Given, UploadLaw, Vector, parsed
 from .world import Clock, seeded_world
 
 _TOLERANCE = 1e-4
 # Some rounds go well, some less so, in some everything fails at once.
-_SEVERITIES = (0.0, 0.5, 1.0, 1.0)
+SEVERITIES = (0.0, 0.5, 1.0, 1.0)
 _FRACTION_EVALUATED = 0.1
+# What docs/trust.md promises of a mean.
+_MOST_SHARE = 0.75
 _CHANCE_OF_BACKUP = 0.4
 _MOST_BACKUPS = 4
+_MOST_LIVES_BACK = 8
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class StrategyFaultRun:
         For the server's durable folder and backups of it.
     on_round : callable, optional
         Called with the number of each round and this run, when it begins.
+    severities : sequence of float
+        Each round draws one, by which its chances of faults are multiplied.
 
     Attributes
     ----------
@@ -110,8 +116,11 @@ class StrategyFaultRun:
         participation: float,
         folder: Path,
         on_round: Callable[[int, StrategyFaultRun], None] | None = None,
+        *,
+        severities: Sequence[float] = SEVERITIES,
     ) -> None:
         self._name = name
+        self._severities = severities
         self._case = case
         self._chance = Chance(seed)
         self._clock = Clock()
@@ -143,6 +152,7 @@ class StrategyFaultRun:
         )
         self._grid = FaultGrid(self._app, self._devices, self._chance, self._opened)
         self.refusals: Counter[str] = Counter()
+        self._met: dict[str, Counter[str]] = {}
         self.number = 0
         self._commits = self._applied = self._predicted = self._resets = 0
         self._resets_seen: int | None = None
@@ -150,6 +160,8 @@ class StrategyFaultRun:
         self._backups: list[_Backup] = []
         self._restore: _Backup | None = None
         self._set_back = False
+        # Lives of the server for which its clock stays wrong.
+        self._lives_back = 0
         # Of the phase: the inner strategy's model, what it was given, what it made.
         self._model: Vector = self.law.zeros()
         self._given: dict[int, Vector] | Vector | None = None
@@ -195,11 +207,35 @@ class StrategyFaultRun:
             predicted=self._predicted,
             moved=self._control.moved,
             resets=self._resets,
+            met={guard: dict(kinds) for guard, kinds in sorted(self._met.items())},
+            progress=self._progress(),
         )
+
+    def _progress(self) -> float:
+        numbers = range(self._count)
+        targets = {
+            name: np.mean([self._app.target(n, name) for n in numbers], axis=0)
+            for name in SIZES
+        }
+        goal = self.law.vector(targets)
+        start = self.law.vector(record_to_arrays(initial_model()))
+        left = np.square(self._model - goal).sum() / np.square(start - goal).sum()
+        return float(100 * (1 - left))
+
+    def _count_poison(self, dropped: dict[int, str]) -> None:
+        """Take note of which guard met which poisoned reply; none may count."""
+        for node, answer in self._grid.first.items():
+            if not answer.poison or node not in dropped:
+                continue
+            reason = dropped[node]
+            guard = guard_of(reason) if reason else "used"
+            self._met.setdefault(guard, Counter())[answer.poison] += 1
+            if not reason and answer.poison not in HARMLESS:
+                self.law.report(f"a reply counts in spite of {answer.poison}")
 
     def _quiet_rounds(self) -> None:
         self._chance.quiet = True
-        self._set_back = False
+        self._set_back, self._lives_back = False, 0
         self._grid.clear()
         self._serve(QUIET_ROUNDS)
         self.law.where = "after the quiet rounds"
@@ -218,7 +254,9 @@ class StrategyFaultRun:
     def _serve(self, rounds: int) -> None:
         """Let a server live for some rounds, or until it is killed."""
         self._back_up_or_restore()
-        self._clock.is_back, self._set_back = self._set_back, False
+        self._lives_back = max(self._lives_back - 1, 0)
+        self._clock.is_back = self._set_back or self._lives_back > 0
+        self._set_back = False
         self._resets_seen = None
         every = not self._case.has_control and self._chance.random.random() < 0.5
         self._strategy = self._built(self._inner(every=every))
@@ -320,9 +358,9 @@ class StrategyFaultRun:
         self.law.where = f"round {self.number}"
         if self._on_round:
             self._on_round(self.number - 1, self)
-        self._chance.scale = 1.0
+        self._chance.scale = max(self._severities)
         self._devices.tamper()
-        self._chance.scale = self._chance.random.choice(_SEVERITIES)
+        self._chance.scale = self._chance.random.choice(self._severities)
         self._grid.choose(self._participation)
         self._model = self.law.vector(record_to_arrays(arrays))
         if self._durable is None:
@@ -356,6 +394,7 @@ class StrategyFaultRun:
         used = [node for node, reason in dropped.items() if not reason]
         if record.phase == TRAIN:
             self._heard = frozenset(used)
+            self._count_poison(dropped)
             for node, answer in self._grid.first.items():
                 reason = dropped.get(node, "")
                 if reason.startswith(OFTEN_CHANGED):
@@ -372,6 +411,10 @@ class StrategyFaultRun:
             self._set_back = True
             self._devices.operator.epoch += 1
             self._devices.operator.excuse_all()
+            raise ServerKilledError
+        if self._chance.strikes("server-clock-stays-back", SERVER_FAULTS):
+            # Nothing is excused: the ledger goes on, and orders grow all the same.
+            self._lives_back = self._chance.random.randrange(2, _MOST_LIVES_BACK)
             raise ServerKilledError
         if self._backups and self._chance.strikes("server-restored", SERVER_FAULTS):
             self._restore = self._chance.random.choice(self._backups)
@@ -401,10 +444,13 @@ class StrategyFaultRun:
             (record,) = content.array_records.values()
             (metrics,) = content.metric_records.values()
             weight = metrics["num-examples"]
-            assert isinstance(weight, int)
+            assert isinstance(weight, (int, float))
             frame = record_to_frame(record)
             self._predicted += inspect_frame(frame).state_digest != NO_DIGEST
             uploads.append(Given(node, header, frame, float(weight)))
+        if not isinstance(self._given, dict) and not self._uniform:
+            limits = limited({u.node_id: u.weight for u in uploads}, _MOST_SHARE)
+            uploads = [replace(u, weight=limits[u.node_id]) for u in uploads]
         self._uploads.applied(uploads, self._given, uniform=bool(self._uniform))
         self._commits += 1
         self._applied += len(uploads)
@@ -439,6 +485,7 @@ def run_strategy_faults(
     participation: float = 0.5,
     case: FaultCase | None = None,
     on_round: Callable[[int, StrategyFaultRun], None] | None = None,
+    severities: Sequence[float] = SEVERITIES,
 ) -> FaultReport:
     """Train with faults, and check the laws after every message and round.
 
@@ -456,6 +503,9 @@ def run_strategy_faults(
         What to run, if it is none that is known by its name.
     on_round : callable, optional
         Called with the number of each round and the run, when it begins.
+    severities : sequence of float
+        Each round draws one, by which its chances of faults are multiplied; ``(0,)``
+        is a run without faults.
     """
     with tempfile.TemporaryDirectory(prefix="flwr-caesar-faults-") as folder:
         run = StrategyFaultRun(
@@ -466,6 +516,7 @@ def run_strategy_faults(
             participation,
             Path(folder),
             on_round,
+            severities=severities,
         )
         run.run(rounds)
     return run.report(seed=seed, rounds=rounds, participation=participation)

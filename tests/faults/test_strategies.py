@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flwr_caesar import transport
 from flwr_caesar.cli import main
 from flwr_caesar.clients import mod
 from flwr_caesar.clients.retelling import Told
 from flwr_caesar.codec import CodecState, Layout, update_layout
-from flwr_caesar.faults import plan
+from flwr_caesar.faults import grid, plan, poison
 from flwr_caesar.faults.cases import CASES
 from flwr_caesar.faults.strategies import run_strategy_faults
-from flwr_caesar.strategies import CompressedStrategy
+from flwr_caesar.strategies import CompressedStrategy, Guard, metrics
 from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
@@ -219,3 +220,96 @@ def test_command_names_the_strategies(capsys):
         main(["faults", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert all(name in out for name in CASES)
+
+
+# --- poison ----------------------------------------------------------------------
+
+
+def met(name: str, monkeypatch, **size: int) -> dict[str, dict[str, int]]:
+    """Return which guard met which poison in a run with many hostile replies."""
+    monkeypatch.setitem(grid._CHANCE_HOSTILE, "hostile-reply", 0.9)
+    report = run_strategy_faults(name, seed=SEED, **{**SIZE, "rounds": 25, **size})
+    assert report.violations == ()
+    return report.met
+
+
+def test_the_report_says_which_guard_met_which_poison(monkeypatch):
+    found = met("topk", monkeypatch)
+    assert set(found["length"]) <= {"poison-huge"}
+    assert set(found["weight"]) == {"poison-weight"}
+    assert set(found["labels"]) == {"hostile-labels"}
+    assert set(found["seconds"]) == {"hostile-seconds"}
+    assert set(found["part"]) == {"hostile-part"}
+    assert set(found["used"]) == {"poison-heavy"}
+    assert found["length"]["poison-huge"] > 0
+
+
+def poisoned(monkeypatch) -> str:
+    monkeypatch.setitem(grid._CHANCE_HOSTILE, "hostile-reply", 0.9)
+    return found("topk", seeds=range(4), rounds=15)
+
+
+def only(monkeypatch, kind: str) -> None:
+    for each in poison.POISONS:
+        monkeypatch.setitem(poison.POISONS, each, 0.7 if each == kind else 0.0)
+
+
+def test_a_server_that_believes_any_length_is_found(monkeypatch):
+    only(monkeypatch, "poison-huge")
+    monkeypatch.setattr(Guard, "too_long", lambda *_: {})
+    assert "counts in spite of poison-huge" in poisoned(monkeypatch)
+
+
+def test_a_server_that_believes_any_share_is_found(monkeypatch):
+    only(monkeypatch, "poison-heavy")
+    monkeypatch.setattr(Guard, "limited_weights", lambda _, weights: dict(weights))
+    assert "the mean applied is not" in poisoned(monkeypatch)
+
+
+def test_a_server_that_believes_any_weight_is_found(monkeypatch):
+    only(monkeypatch, "poison-weight")
+    monkeypatch.setattr(metrics, "MAX_WEIGHT", 1e18)
+    assert "counts in spite of poison-weight" in poisoned(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [
+        ("_MAX_LABELS", "hostile-labels"),
+        ("_MAX_SECONDS", "hostile-seconds"),
+        ("_MAX_PART_CHARS", "hostile-part"),
+    ],
+)
+def test_a_server_that_believes_any_claim_is_found(monkeypatch, limit, kind):
+    only(monkeypatch, kind)
+    monkeypatch.setattr(transport, limit, 1 << 2000)
+    monkeypatch.setattr(poison, "_PARTS", ('{"a": "' + "x" * 5_000 + '"}',))
+    assert f"counts in spite of {kind}" in poisoned(monkeypatch)
+
+
+# --- clocks and disks ------------------------------------------------------------
+
+
+def test_a_server_whose_incarnations_follow_a_wrong_clock_is_found(monkeypatch):
+    monkeypatch.setitem(plan.SERVER_FAULTS, "server-clock-stays-back", 0.3)
+    begin = ServerSession.__init__
+
+    def trusting(self, store, *, now, **rest):
+        begin(self, store, now=now, **rest)
+        self._head = replace(self._head, incarnation=max(now, 1))
+
+    monkeypatch.setattr(ServerSession, "__init__", trusting)
+    assert found("topk")
+
+
+def test_a_device_that_takes_unreadable_for_broken_is_found(monkeypatch):
+    load = ContextStore.load
+
+    def hasty(self, lineage):
+        try:
+            return load(self, lineage)
+        except OSError:
+            return None
+
+    monkeypatch.setattr(ContextStore, "load", hasty)
+    assert "gives up without need" in found("topk")

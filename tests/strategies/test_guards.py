@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord
+from flwr.app import ConfigRecord, Error, Message, MetricRecord
 from flwr.serverapp.strategy import (
     FedAdam,
     FedAvg,
@@ -156,6 +156,21 @@ def test_an_update_that_is_too_long_is_refused_and_the_others_count() -> None:
     alone = missing.start(grid, initial_model(), num_rounds=1, timeout=0.05)
     for name, array in got.items():
         np.testing.assert_allclose(array, alone.arrays[name].numpy(), atol=1e-4)
+
+
+def test_a_restarted_server_remembers_how_long_updates_are(tmp_path) -> None:
+    def make() -> TopK:
+        return TopK(FedAvg(fraction_evaluate=0.0), checkpoint=tmp_path / "c")
+
+    def only_the_victim(reply: Message, node: int) -> Message:
+        if node != VICTIM:
+            return Message(Error(2, "away"), reply_to=reply)
+        return reply
+
+    run(make(), rounds=3)
+    strategy = make()
+    run(strategy, value=1e10, tamper=only_the_victim, rounds=4)
+    assert "times as long as the median" in strategy.history[-1].dropped[VICTIM]
 
 
 def test_guards_are_off_in_one_word() -> None:
