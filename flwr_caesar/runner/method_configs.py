@@ -13,7 +13,7 @@ from flwr_caesar.methods import get_method, list_methods
 _log = logging.getLogger(__name__)
 
 
-class MethodConfigs(SearchPathPlugin):  # type: ignore[misc]
+class MethodConfigs(SearchPathPlugin):
     """Append each method's ``conf`` package behind ours, so that it replaces nothing.
 
     A method that does not load is left out with a warning: it must not stop the runs
