@@ -34,6 +34,7 @@ from flwr_caesar.transport import (
     require_record,
 )
 
+from .cached_reply import CachedReply
 from .memory import give_back
 from .message import (
     as_plain,
@@ -44,7 +45,6 @@ from .message import (
     trained_model,
     without_arrays,
 )
-from .retelling import Told
 from .start import start_state
 from .stopwatch import Stopwatch
 from .store import open_store
@@ -177,9 +177,12 @@ class CompressionMod:
                 upload = committed.reply
                 content[key] = frame_to_record(committed.frame)
                 pack_others(content, key)
-            told = Told.of(content, {**method.report(after), **measured}, labels)
-            store.save(told.into(after) if plan.upload else after)
-        report = watch.report(part=told.part, labels=told.labels)
+            part = {**method.report(after), **measured}
+            if plan.upload:
+                cached = CachedReply.of(content, part, labels, upload=key)
+                after = cached.into(after)
+            store.save(after)
+        report = watch.report(part=part, labels=tuple(labels))
         content[RECORD_KEY] = report.to_record(upload)
         reply.content = content
         return reply
@@ -225,9 +228,11 @@ def _answer(
     """Return a reply that the app had no part in, or not this time."""
     if header is None:
         raise CodecError("the request has nothing to work on")
-    told = Told.beside(state, header.upload_id) if state else Told()
-    content = RecordDict(dict(told.records()))
-    content[RECORD_KEY] = (report or told.report()).to_record(header)
+    cached = CachedReply()
+    if state:
+        cached = CachedReply.beside(state, header.upload_id)
+    content = RecordDict(dict(cached.records()))
+    content[RECORD_KEY] = (report or cached.report()).to_record(header)
     if frame is not None:
         content[plan.record] = frame_to_record(frame)
     return Message(content, reply_to=msg)

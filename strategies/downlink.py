@@ -29,7 +29,7 @@ class Downlink(ABC):
         Whether all devices decode the model that the version's digest names. False
         where each recovers an approximation of its own.
     part : str
-        The device part that decodes it (`flwr_caesar.clients.parts`).
+        The device's half that decodes it; see `flwr_caesar.methods`.
     """
 
     exact: bool = True

@@ -135,11 +135,9 @@ class StrategyFaultRun:
         method = self._strategy.method
         if method is None:
             raise ValueError(f"{name} sends plain arrays: there are no laws to keep")
-        self._uniform, self._republishes = case.uniform, case.republishes
-        if self._uniform is None:
-            self._uniform = method.uniform_weights
-        if self._republishes is None:
-            self._republishes = type(method).finish is not ServerMethod.finish
+        finishes = type(method).finish is not ServerMethod.finish
+        self._uniform = method.uniform_weights if case.uniform is None else case.uniform
+        self._republishes = finishes if case.republishes is None else case.republishes
         self._is_model = method.payload == MODEL_PAYLOAD
         self._uploads = UploadLaw(
             self.law,

@@ -34,6 +34,12 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "rotated", "bits": 3, "scale": "least_squares"},
     {"id": "quantized", "density": 0.2, "bits": 4.5},
     {"id": "quantized", "levels": "power_of_two", "bits": 5},
+    {"id": "dense"},
+    {"id": "topk", "density": 0.05},
+    {"id": "topk", "density": 0.3, "values": "float16"},
+    {"id": "lattice", "rate": 2.0},
+    {"id": "error_bounded", "rel": 0.01},
+    {"id": "correlation", "density": 0.2},
 ]
 SHAPES: list[tuple[int, ...]] = [(), (0,), (1,), (3, 0, 2), (40,), (9, 5), (2, 3, 16)]
 DTYPES = list(DTYPE_CODES)
@@ -46,6 +52,8 @@ def name_of(config: dict[str, Any]) -> str:
 
 def small(config: dict[str, Any]) -> Codec:
     """Return the codec with its threshold for exact tensors at 16 elements."""
+    if config["id"] == "dense":  # exact anyhow
+        return get_codec(config)
     return get_codec({"exact_below": 16, **config})
 
 

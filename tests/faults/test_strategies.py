@@ -11,7 +11,7 @@ import pytest
 from flwr_caesar import transport
 from flwr_caesar.cli import main
 from flwr_caesar.clients import mod
-from flwr_caesar.clients.retelling import Told
+from flwr_caesar.clients.cached_reply import CachedReply
 from flwr_caesar.codec import CodecState, Layout, update_layout
 from flwr_caesar.faults import grid, plan, poison
 from flwr_caesar.faults.cases import CASES
@@ -94,7 +94,8 @@ def test_a_device_that_replies_before_it_saves_is_found(monkeypatch):
 def test_a_device_that_cannot_tell_its_metrics_again_is_found(monkeypatch):
     monkeypatch.setitem(plan.DEVICE_FAULTS, "device-crash-after-write", 0.4)
     monkeypatch.setitem(plan.MESSAGE_FAULTS, "duplicate", 0.3)
-    monkeypatch.setattr(Told, "beside", classmethod(lambda cls, state, upload: cls()))
+    nothing = classmethod(lambda cls, state, upload: cls())
+    monkeypatch.setattr(CachedReply, "beside", nothing)
     assert "an honest reply is refused" in found("topk")
 
 

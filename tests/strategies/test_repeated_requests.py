@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import CompressionMod
 from flwr_caesar.runner.inline import through_the_wire
 from flwr_caesar.strategies import Caesar, ErrorBounded, FedComLoc, TopK
 from flwr_caesar.sync.protocol import UploadHeader
-from flwr_caesar.transport import RECORD_KEY, DeviceReport
+from flwr_caesar.transport import RECORD_KEY, DeviceReport, arrays_to_record
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -66,3 +66,24 @@ def test_a_request_that_comes_twice_is_answered_with_the_same_upload(name):
     assert not np.array_equal(
         result.arrays["weight"].numpy(), initial_model()["weight"].numpy()
     )
+
+
+def _noting(msg, context, call_next):
+    reply = call_next(msg, context)
+    if "arrays" in reply.content:
+        mask = np.arange(9, dtype=np.int32) * context.node_id
+        reply.content["mask"] = arrays_to_record({"mask": mask})
+        reply.content["notes"] = ConfigRecord({"raw": bytes([context.node_id])})
+    return reply
+
+
+def test_a_request_that_comes_twice_keeps_the_other_records_of_the_app():
+    grid = Twice(numpy_app(mods=[CompressionMod(), _noting]), 3)
+    strategy = TopK(FedAvg(fraction_evaluate=0.0), density=0.1)
+    strategy.start(grid, initial_model(), num_rounds=1, timeout=1.0)
+    assert not any(d.dropped for record in strategy.history for d in record.devices)
+    assert len(grid.both) == 3
+    for first, second in grid.both:
+        assert second["notes"] == first["notes"]
+        assert second["mask"] == first["mask"]
+        assert set(second) == set(first)
