@@ -150,3 +150,23 @@ def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
         lock_on(path).acquire(seconds=0)
+
+
+def test_a_child_can_take_what_its_parent_gave_back(path: Path) -> None:
+    lock = lock_on(path)
+    lock.acquire(seconds=0)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.read(reader, 1)
+            lock_on(path).acquire(seconds=0)
+            status = 0
+        finally:
+            os._exit(status)
+    lock.release()
+    os.write(writer, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(reader)
+    os.close(writer)
