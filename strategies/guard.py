@@ -28,9 +28,9 @@ class Guard:
         Most of a mean of three or more that one device makes up, in ``(0, 1]``. The
         weight of a device that claims more is lowered to this share.
     max_norm : float
-        Longest update, in multiples of the median length of this round's and of
-        recent ones, above 1. A longer one is refused. Of no effect before three
-        lengths are known.
+        Longest update, above 1, in multiples of the median length: that of this round's
+        and recent updates, or that of this round's alone if it is larger. A longer one
+        is refused. Of no effect before three lengths are known.
     max_refusals : int
         A device whose replies were refused so many times in a row is left out.
         0: never.
@@ -67,11 +67,13 @@ class Guard:
         recent : tuple of float
             Lengths of updates that were used before.
         """
-        known = [*recent, *lengths.values()]
-        known = [length for length in known if length > 0]
+        now = [length for length in lengths.values() if length > 0]
+        known = [*(length for length in recent if length > 0), *now]
         if len(known) < _FEWEST:
             return {}
         median = statistics.median(known)
+        if len(now) >= _FEWEST:  # a round may ask all devices for more than the last
+            median = max(median, statistics.median(now))
         return {
             node_id: length / median
             for node_id, length in lengths.items()

@@ -59,6 +59,7 @@ TORCH_FILES = {
     "compressors",
     "straight_through",
     "fedcomloc",
+    "placement",
     "torch_records",
 }
 

@@ -72,7 +72,7 @@ def app_of(
         lambda seed: ArrayRecord({"weight": Array(np.zeros(shape, dtype))}),
         remaining(size, scale),
         rounds=6,
-        lags=SPARSE if size > 1024 else {},
+        lags=SPARSE if size > 256 else {},
         nodes=4,
         tolerance=0.05,
     )

@@ -393,8 +393,9 @@ def test_lengths_are_compared_with_the_median_of_those_that_moved() -> None:
     assert guard.too_long({1: 5.0, 2: 0.0, 3: 0.0, 4: 5.0, 5: 6.0}, ()) == {}
     assert set(guard.too_long({1: math.inf, 2: 1.0, 3: 1.0}, ())) == {1}
     # All of a round may be longer than all before: then it is the round's own median.
-    later = dict.fromkeys(range(1, 9), 50.0)
-    assert guard.too_long(later, (1.0,) * 5) == {}
+    later = dict.fromkeys(range(1, 5), 50.0)
+    assert guard.too_long(later, (1.0,) * 50) == {}
+    assert guard.too_long({**later, 9: 501.0}, (1.0,) * 50) == {9: 501 / 50}
 
 
 @pytest.mark.parametrize(
