@@ -63,6 +63,16 @@ class Downlink(ABC):
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """Take a new model, in the dtypes of the first, under a version number."""
 
+    def held(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return what devices hold of a model that was published last.
+
+        Parameters
+        ----------
+        model : mapping of str to ndarray
+            What `publish` was given; itself where it is sent as it is.
+        """
+        return model
+
     @abstractmethod
     def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
         """Return what a node is sent, whose header's base is not its target."""

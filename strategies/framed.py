@@ -301,7 +301,7 @@ class FrameExchange(Exchange):
 
     def _take(self, model: ArrayRecord) -> None:
         self._model, self._arrays, self._zeros = model, record_to_arrays(model), {}
-        self._published = self._cast(self._arrays)
+        self._published = self.method.downlink.held(self._cast(self._arrays))
 
     def _wire(self, model: ArrayRecord) -> dict[str, Array]:
         return self._cast(record_to_arrays(model))
@@ -392,7 +392,9 @@ class FrameExchange(Exchange):
         reply.update = self._relative(decoded)
         if not reply.length:
             reply.length = length(reply.update)
-        reply.nonnegative = nonnegative_sum(reply.base, reply.update)
+        is_update = self.method.payload != MODEL_PAYLOAD
+        base = self._published if is_update else reply.base
+        reply.nonnegative = nonnegative_sum(base, reply.update)
 
     def _nonnegative(self, phase: Phase) -> frozenset[str]:
         """Return the tensors without a negative element in any model of the round."""

@@ -134,6 +134,10 @@ class LatticeDownlink(Downlink):
         self._records = {}
         return number, self._history.current.digest
 
+    def held(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
+        """See `Downlink.held`."""
+        return model if self._history is None else self._history.current.arrays()
+
     def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
         """See `Downlink.frame`."""
         if self._history is None:
