@@ -6,7 +6,13 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, difference
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.layout import (
+    FLOAT_DTYPES,
+    Array,
+    Arrays,
+    Layout,
+    first_difference,
+)
 from flwr_caesar.flower import KEY_CLIPPING_NORM
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
@@ -115,14 +121,12 @@ def trained_model(
     key = names[0] if len(names) == 1 else sent_as
     arrays = record_to_arrays(content.array_records[key])
     content[key] = ArrayRecord()
-    for name in [*model, *arrays]:
-        found = arrays[name].shape if name in arrays else None
-        expected = model[name].shape if name in model else None
-        if found != expected:
-            raise CodecError(
-                f"the app returned other tensors than it was given: {name!r} is "
-                f"{_shape(found)} and was {_shape(expected)}"
-            )
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != {name: array.shape for name, array in model.items()}:
+        raise CodecError(
+            "the app returned other tensors than it was given: "
+            + first_difference(Layout.of(model), Layout.of(arrays))
+        )
     return key, {name: _as(arrays[name], model[name]) for name in model}
 
 
@@ -145,10 +149,6 @@ def pack_others(content: RecordDict, key: str) -> None:
     for name, record in list(content.array_records.items()):
         if name != key:
             content[name] = exact_record(record)
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "not there" if shape is None else f"of shape {shape}"
 
 
 def _as(array: Array, model: Array) -> Array:

@@ -10,7 +10,13 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays, to_dtype
+from flwr_caesar.codec.layout import (
+    FLOAT_DTYPES,
+    Array,
+    Arrays,
+    first_difference,
+    to_dtype,
+)
 from flwr_caesar.codec.update import nonnegative
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
@@ -261,26 +267,6 @@ def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
                 array = np.asarray(array).astype(dtype)
         cast[spec.name] = array
     return cast
-
-
-def first_difference(expected: Layout, found: Layout) -> str:
-    """Return in words the first tensor in which two layouts differ."""
-    pairs = zip(expected.tensors, found.tensors, strict=False)
-    for want, got in pairs:
-        if (want.name, want.shape) != (got.name, got.shape):
-            return (
-                f"expected {want.name!r} of shape {want.shape}, found {got.name!r} of "
-                f"shape {got.shape}"
-            )
-    longer, what = max(
-        (expected.tensors, "is missing"),
-        (found.tensors, "is not in the model"),
-        key=lambda side: len(side[0]),
-    )
-    common = min(len(expected.tensors), len(found.tensors))
-    if len(longer) == common:
-        return "only their types differ"
-    return f"{longer[common].name!r} {what}"
 
 
 def nonnegative_sum(base: Arrays, update: Arrays) -> frozenset[str]:

@@ -193,3 +193,23 @@ class Layout:
         if offset != len(data):
             raise CodecError("tensor table has trailing bytes")
         return cls(tuple(specs.values()))
+
+
+def first_difference(expected: Layout, found: Layout) -> str:
+    """Return in words the first tensor in which two layouts differ."""
+    pairs = zip(expected.tensors, found.tensors, strict=False)
+    for want, got in pairs:
+        if (want.name, want.shape) != (got.name, got.shape):
+            return (
+                f"expected {want.name!r} of shape {want.shape}, found {got.name!r} of "
+                f"shape {got.shape}"
+            )
+    longer, what = max(
+        (expected.tensors, "is missing"),
+        (found.tensors, "is not in the model"),
+        key=lambda side: len(side[0]),
+    )
+    common = min(len(expected.tensors), len(found.tensors))
+    if len(longer) == common:
+        return "only their types differ"
+    return f"{longer[common].name!r} {what}"
