@@ -325,6 +325,15 @@ def namespaces_of(pid: int) -> list[str]:
     return [name for name in listed if name.startswith(f"{PREFIX}{pid}-")]
 
 
+def is_at_work(pid: int) -> bool:
+    """Whether a process is there, and not only its exit status, unread."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
 @pytest.fixture
 def staying(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Return a lab of its own, started by the command, that waits for Ctrl-C."""
@@ -356,7 +365,7 @@ def test_a_lab_is_taken_down_by_ctrl_c(staying: subprocess.Popen[str]) -> None:
     staying.send_signal(signal.SIGINT)
     assert staying.wait(timeout=120) == 130
     assert namespaces_of(staying.pid) == []
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(is_at_work(pid) for pid in pids)
 
 
 def test_what_a_killed_lab_left_is_taken_down_by_the_next_one(
@@ -374,7 +383,7 @@ def test_what_a_killed_lab_left_is_taken_down_by_the_next_one(
     assert namespaces_of(staying.pid) == []
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if not any(is_at_work(pid) for pid in pids):
             return
         time.sleep(0.1)
     pytest.fail("processes of the killed lab are still there")
