@@ -9,9 +9,9 @@ from __future__ import annotations
 import ast
 import inspect
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,18 @@ NAMES = {
     "flwr.app.message": {"make_message"},
     "flwr.clientapp": {"ClientApp"},
     "flwr.clientapp.typing": {"ClientAppCallable"},
-    "flwr.common.constant": {"ErrorCode", "SUPERLINK_NODE_ID"},
+    "flwr.common.constant": {
+        "ErrorCode",
+        "SUPERLINK_NODE_ID",
+        "SYSTEM_TIME_TOLERANCE",
+        "TIMESTAMP_TOLERANCE",
+    },
+    "flwr.proto.control_pb2": {
+        "ListNodesRequest",
+        "RegisterNodeRequest",
+        "UnregisterNodeRequest",
+    },
+    "flwr.proto.fleet_pb2": {"ActivateNodeRequest"},
     "flwr.proto.node_pb2": {"NodeInfo"},
     "flwr.serverapp": {"Grid", "ServerApp"},
     "flwr.serverapp.strategy": {
@@ -81,10 +92,20 @@ NAMES = {
     },
     "flwr.serverapp.strategy.strategy_utils": {"aggregate_metricrecords"},
     "flwr.supercore": {"log"},
-    "flwr.supercore.constant": {"SYSTEM_MESSAGE_TYPE"},
+    "flwr.supercore.constant": {
+        "FLEET_HTTP_PUBLIC_KEY_HEADER",
+        "FLWR_PACKAGE_VERSION_METADATA_KEY",
+        "SYSTEM_MESSAGE_TYPE",
+    },
+    "flwr.supercore.control": {"ControlHttpClient"},
     "flwr.supercore.differential_privacy": {"KEY_CLIPPING_NORM"},
+    "flwr.supercore.error": {"ApiErrorCode", "FlowerError"},
+    "flwr.supercore.primitives.asymmetric": {"public_key_to_bytes"},
+    "flwr.supercore.protobuf.client": {"ProtobufCall", "ProtobufRequestContext"},
     "flwr.supercore.run": {"Run"},
     "flwr.supercore.task_identity": {"TaskIdentity"},
+    "flwr.supernode.fleet_http_client": {"FleetHttpClient"},
+    "flwr.supernode.node_auth_http_interceptor": {"NodeAuthHttpInterceptor"},
 }
 COMMANDS = {
     ("flower-superlink",): [
@@ -103,11 +124,10 @@ COMMANDS = {
 
 def imported() -> Iterator[tuple[str, str]]:
     """Module and name of each import of Flower's in what we ship."""
-    folders = {Path(__import__("flwr_caesar").__file__).parent}
-    for package in ("strategies", "clients", "reference_app"):
-        spec = find_spec(f"flwr_caesar.{package}")
-        assert spec is not None
-        folders |= {Path(place) for place in spec.submodule_search_locations or ()}
+    root = Path(__file__).parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    elsewhere = settings["tool"]["setuptools"]["package-dir"].values()
+    folders = {root / "flwr_caesar", *(root / place for place in elsewhere)}
     for file in {file for folder in folders for file in folder.rglob("*.py")}:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
