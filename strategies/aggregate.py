@@ -122,7 +122,11 @@ class Aggregator:
             mean = RunningMean()
         while phase.replies:
             if self._takes_mean:
-                rebuilt = self._with_limits(phase, mean, decode_again)
+                try:
+                    rebuilt = self._with_limits(phase, mean, decode_again, refuse)
+                except CodecError:  # one that could be decoded once only is refused
+                    mean = RunningMean()
+                    continue
                 if rebuilt is None:
                     break
                 mean = rebuilt
@@ -163,10 +167,16 @@ class Aggregator:
         phase: Phase,
         mean: RunningMean,
         decode_again: Callable[[Reply], dict[str, Array]],
+        refuse: Callable[[int, str], None],
     ) -> RunningMean | None:
         """Return the mean of the phase's replies at limited weights.
 
         That is `mean`, if it is of these already; `None` if it cannot be made.
+
+        Raises
+        ------
+        CodecError
+            If a reply, which is refused, cannot be decoded again.
         """
         weights = {n: self._weight(reply) for n, reply in phase.replies.items()}
         limited = self._guard.limited_weights(weights) if self._guard else weights
@@ -185,8 +195,13 @@ class Aggregator:
                     weight,
                 )
         mean = RunningMean()
-        for node_id, reply in phase.replies.items():
-            mean.add(decode_again(reply), reply.base, limited[node_id])
+        for node_id, reply in list(phase.replies.items()):
+            try:
+                update = decode_again(reply)
+            except CodecError as err:
+                refuse(node_id, f"it cannot be decoded again: {err}")
+                raise
+            mean.add(update, reply.base, limited[node_id])
         return mean
 
     def _aggregate(

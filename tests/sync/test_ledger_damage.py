@@ -433,10 +433,11 @@ def test_another_users_folder_is_refused(
 
 @pytest.mark.parametrize("name", [DATABASE, f"{DATABASE}-wal", "model"])
 def test_links_are_not_followed(tmp_path: Path, folder: Path, name: str) -> None:
-    found = [*folder.glob(f"{name}*"), folder / name]
-    if found[0].exists():
-        found[0].rename(tmp_path / "elsewhere")
-    found[0].symlink_to(tmp_path / "elsewhere")
+    for number, path in enumerate([*folder.glob(f"{name}*")] or [folder / name]):
+        elsewhere = tmp_path / f"elsewhere-{number}"
+        if path.exists():
+            path.rename(elsewhere)
+        path.symlink_to(elsewhere)
     with pytest.raises(StateError, match="link"):
         SqliteLedger(folder)
 
