@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "codec_cli": {"codec"},
 }
 # Who may be imported by nothing below them.
-TOP = {"runner", "faults", "reference_app", "testing", "cli", "conf"}
+TOP = {"runner", "faults", "reference_app", "testing", "cli", "conf", "deploy"}
 # For a type only: never imported when the program runs.
 TYPES_ONLY = {("methods", "clients")}
 
