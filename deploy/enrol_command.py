@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .control import SuperLinkDownError, connect
 from .enrolment import DAYS, approve, enrol, issue_tickets, numbered
 from .enrolment_request import LARGEST_BYTES, RequestError, read_request
 from .fleet import Fleet, FleetError
+from .on_server import run_on_server
 from .pki import load_certificate
 from .registration import reconcile
-from .server_folder import ServerFolder, ServerFolderError, default_folder
+from .server_folder import ServerFolder, default_folder
 from .whole_file import PRIVATE, write_whole
 
 _EPILOG = """\
@@ -34,16 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     int
         0, 1 if something was refused, 2 for a mistake in the command.
     """
-    options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
-    try:
-        return run(options)
-    except (FleetError, ServerFolderError) as err:
-        print(f"flwr-caesar enrol: {err}", file=sys.stderr)
-        return 1
-    except PermissionError as err:
-        print(f"flwr-caesar enrol: {err}: use sudo", file=sys.stderr)
-        return 1
+    return run_on_server(_parser(), arguments)
 
 
 def _ticket(options: argparse.Namespace) -> int:

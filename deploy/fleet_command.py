@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .control import SuperLinkDownError, connect
 from .fleet import Fleet, FleetError
 from .fleet_report import rows, table
-from .server_folder import CONNECTION, ServerFolder, ServerFolderError, default_folder
+from .on_server import run_on_server
+from .server_folder import CONNECTION, ServerFolder, default_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,16 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     int
         0, 1 if something cannot be done, 2 for a mistake in the command.
     """
-    options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
-    try:
-        return run(options)
-    except (FleetError, ServerFolderError) as err:
-        print(f"flwr-caesar fleet: {err}", file=sys.stderr)
-        return 1
-    except PermissionError as err:
-        print(f"flwr-caesar fleet: {err}: use sudo", file=sys.stderr)
-        return 1
+    return run_on_server(_parser(), arguments)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from flwr_caesar.transport import widened_record
 from .guard import Guard, remember
 from .inner import aggregates_a_mean, looks_at_contents, snapshot, standing_in
 from .mean import RunningMean
-from .metrics import common_signature, signature
+from .metrics import common_signature, disagreeing, signature
 from .nested import weight_key
 from .phase import Phase, Reply
 
@@ -242,11 +242,9 @@ class Aggregator:
     def _agreeing(
         self, phase: Phase, refuse: Callable[[int, str], None]
     ) -> list[Message]:
-        signatures = {n: signature(r.content) for n, r in phase.replies.items()}
-        common = common_signature(list(signatures.values()))
-        for node_id, own in signatures.items():
-            if own != common:
-                refuse(node_id, f"metrics {own} differ from the others' {common}")
+        contents = {n: reply.content for n, reply in phase.replies.items()}
+        for node_id, reason in disagreeing(contents).items():
+            refuse(node_id, reason)
         messages = []
         for reply in phase.replies.values():
             reply.message.content = RecordDict(dict(reply.content.items()))

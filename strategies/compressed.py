@@ -49,7 +49,7 @@ from .grid import Arrival, StreamingGrid
 from .guard import Bench
 from .inner import needs_weights, require_strategy, standing_in
 from .method import ServerMethod
-from .metrics import common_signature, signature
+from .metrics import disagreeing
 from .options import Options, WrapperOptions
 from .phase import ExtraPhase, Phase, Reply
 from .plain import PlainExchange
@@ -418,12 +418,9 @@ class CompressedStrategy(Strategy):
     def _agreeing(self, phase: Phase) -> list[Message]:
         """Return the replies to an evaluation that go together, with their contents."""
         if needs_weights(self.strategy, "aggregate_evaluate"):
-            signatures = {n: signature(r.content) for n, r in phase.replies.items()}
-            common = common_signature(list(signatures.values()))
-            for node_id, own in signatures.items():
-                if own != common:
-                    reason = f"metrics {own} differ from the others' {common}"
-                    self._refuse(phase, node_id, reason)
+            contents = {n: reply.content for n, reply in phase.replies.items()}
+            for node_id, reason in disagreeing(contents).items():
+                self._refuse(phase, node_id, reason)
             if not any(reply.weight for reply in phase.replies.values()):
                 return []
         messages = []

@@ -243,12 +243,12 @@ class FrameExchange(Exchange):
             return
         rows = {node_id: session.row(node_id) for node_id in session.accepted}
         self.memory.commit({n: row.device for n, row in rows.items() if row})
-        self._take(model)
+        self._take(model, phase.model)
         session.close_phase(
             self.method.downlink.version,
             Checkpoint(
                 phase.server_round,
-                record_to_arrays(model),
+                phase.model,
                 inner,
                 wrapper,
                 self.memory.to_state() if inner is not None else {},
@@ -281,14 +281,14 @@ class FrameExchange(Exchange):
                 initial=version,
             )
             replaced = version != session.head.version
-            self._take(model)
+            self._take(model, record_to_arrays(model))
         else:
             replaced = self._model is not model and not self._holds(model)
         if replaced:  # by the caller: a version of its own
             version = downlink.publish(self._wire(model), session.head.version[0] + 1)
             session.open_phase([])
             session.close_phase(version)
-            self._take(model)
+            self._take(model, record_to_arrays(model))
         return session
 
     def _holds(self, model: ArrayRecord) -> bool:
@@ -299,8 +299,8 @@ class FrameExchange(Exchange):
             return False
         return known is not None
 
-    def _take(self, model: ArrayRecord) -> None:
-        self._model, self._arrays, self._zeros = model, record_to_arrays(model), {}
+    def _take(self, model: ArrayRecord, arrays: Arrays) -> None:
+        self._model, self._arrays, self._zeros = model, arrays, {}
         self._published = self.method.downlink.held(self._cast(self._arrays))
 
     def _wire(self, model: ArrayRecord) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flwr.app import MetricRecord, RecordDict
 
@@ -70,6 +70,21 @@ def signature(content: RecordDict) -> Signature:
 def common_signature(signatures: Sequence[Signature]) -> Signature | None:
     """Return the most frequent signature, the earliest of equals; `None` of none."""
     return Counter(signatures).most_common(1)[0][0] if signatures else None
+
+
+def disagreeing(contents: Mapping[int, RecordDict]) -> dict[int, str]:
+    """Return why some of the replies cannot be aggregated with the others, by node.
+
+    Flower ends the run when two replies disagree on metric keys; the most frequent
+    signature is kept, and the others are refused.
+    """
+    signatures = {node_id: signature(content) for node_id, content in contents.items()}
+    common = common_signature(list(signatures.values()))
+    return {
+        node_id: f"metrics {own} differ from the others' {common}"
+        for node_id, own in signatures.items()
+        if own != common
+    }
 
 
 def _length(record: MetricRecord, key: str) -> int:

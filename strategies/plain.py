@@ -126,7 +126,7 @@ class PlainExchange(Exchange):
         """See `Exchange.close`."""
         if model is None:
             return
-        arrays = record_to_arrays(model)
+        arrays = phase.model
         version = phase.server_round, model_digest(arrays)
         if self._head is None:
             self._head = Head(secrets.randbits(64) or 1, time.time_ns(), 0, version)

@@ -16,13 +16,12 @@ from .frame import (
     RAISED,
     FrameReader,
     Section,
-    add_section,
     same_config,
     write_frame,
 )
 from .layout import Array, Arrays, Layout
 from .non_finite import is_finite, require_finite
-from .raised import pack_raised, raise_to, unpack_raised
+from .raised import mark_raised, raise_to, unpack_raised
 from .state import NO_DIGEST, CodecState
 
 TABLE_TAG = "TABL"
@@ -190,10 +189,8 @@ class Codec(ABC):
         elif finite:
             require_finite(decoded)
         if base is not None and nonnegative:
-            raised = raise_to(decoded, base, nonnegative)
-            if raised:
-                decoded |= raised
-                frame = add_section(frame, pack_raised(after.layout, raised), RAISED)
+            frame, raised = mark_raised(frame, after.layout, decoded, base, nonnegative)
+            decoded |= raised
         return frame, decoded, after
 
     def _frame(

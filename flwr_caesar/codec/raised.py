@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from .errors import CodecError
-from .frame import FrameReader, Section
+from .frame import RAISED, FrameReader, Section, add_section
 from .layout import Array, Arrays, Layout
 
 TAG = "RAIS"
@@ -37,6 +37,37 @@ def raise_to(update: Arrays, base: Arrays, names: Collection[str]) -> dict[str, 
         if bool((delta < least).any()):
             raised[name] = np.maximum(delta, least)
     return raised
+
+
+def mark_raised(
+    frame: bytes,
+    layout: Layout,
+    decoded: Arrays,
+    base: Arrays,
+    names: Collection[str],
+) -> tuple[bytes, dict[str, Array]]:
+    """Return a frame that says what its decoder is to raise, and what that becomes.
+
+    Parameters
+    ----------
+    frame : bytes
+        Of an update that decodes to `decoded`.
+    layout : Layout
+        Of the update.
+    decoded, base : mapping of str to ndarray
+        The update as it was coded, and the model to which it is to be added.
+    names : collection of str
+        Tensors without negative elements; see `raise_to`.
+
+    Returns
+    -------
+    tuple of bytes and dict
+        The frame as it is and nothing, where nothing needs to be raised.
+    """
+    raised = raise_to(decoded, base, names)
+    if not raised:
+        return frame, {}
+    return add_section(frame, pack_raised(layout, raised), RAISED), raised
 
 
 def pack_raised(layout: Layout, names: Collection[str]) -> Section:

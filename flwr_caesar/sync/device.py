@@ -18,9 +18,9 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.frame import RAISED, add_section, stamp
+from flwr_caesar.codec.frame import stamp
 from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.raised import pack_raised, raise_to
+from flwr_caesar.codec.raised import mark_raised
 
 from .ledger_api import Version
 from .protocol import (
@@ -310,9 +310,8 @@ def commit_update(
         raw, sent, _ = codec.encode_decoded(total, memory)
     else:
         raw, _ = codec.encode(total, memory)
-    raised = raise_to(sent, state.model, nonnegative) if sent and nonnegative else {}
-    if raised:
-        raw = add_section(raw, pack_raised(layout, raised), RAISED)
+    if sent and nonnegative:
+        raw, _ = mark_raised(raw, layout, sent, state.model, nonnegative)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)
     overwrite = overwrite and not want_sent
     if error_feedback and not is_model:
