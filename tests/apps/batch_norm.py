@@ -63,7 +63,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
-        rounds=8,
+        rounds=6,
         seeds=3,
     ),
     App(
@@ -72,7 +72,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
-        rounds=8,
+        rounds=6,
         options={
             name: {"downlink": "lattice"}
             for name in ("TopK", "ErrorBounded", "CorrelationAware")
