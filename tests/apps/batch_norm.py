@@ -63,6 +63,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
+        tolerance=0.03,
         rounds=6,
         seeds=3,
     ),
@@ -72,6 +73,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
+        tolerance=0.03,
         rounds=6,
         options={
             name: {"downlink": "lattice"}
