@@ -63,7 +63,8 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
-        rounds=8,
+        tolerance=0.03,
+        rounds=6,
         seeds=3,
     ),
     App(
@@ -72,7 +73,8 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
-        rounds=8,
+        tolerance=0.03,
+        rounds=6,
         options={
             name: {"downlink": "lattice"}
             for name in ("TopK", "ErrorBounded", "CorrelationAware")

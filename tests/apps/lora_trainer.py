@@ -133,7 +133,7 @@ APP = App(
     client_app,
     initial_arrays,
     accuracy,
-    rounds=3,
+    rounds=2,
     nodes=2,
     tolerance=0.04,
     needs=("transformers", "peft"),
