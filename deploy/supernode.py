@@ -143,15 +143,15 @@ class SuperNode:
         """Whether the process lives that starts apps for it.
 
         Flower does not look after it: without it a SuperNode stays online, takes
-        messages and answers none.
+        messages and answers none. Where the kernel does not list children, it is
+        taken to live.
         """
+        folder = Path(f"/proc/{self.pid}/task/{self.pid}")
         try:
-            folder = Path(f"/proc/{self.pid}/task/{self.pid}")
             children = (folder / "children").read_text("ascii").split()
-            commands = [Path(f"/proc/{c}/cmdline").read_bytes() for c in children]
         except (OSError, UnicodeDecodeError):
-            return False
-        return any(_EXECUTOR in command for command in commands)
+            return True
+        return any(_EXECUTOR in _command_of(child) for child in children)
 
     def stop(self, *, grace: float = 20.0) -> None:
         """Let it sign off, then end it and all that it started."""
@@ -177,6 +177,13 @@ class SuperNode:
             self.online = self.online or _ONLINE in line
             self.link_events += any(words in line for words in _ABOUT_LINK)
             self._echo(line)
+
+
+def _command_of(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _toml(value: ConfigValue) -> str:

@@ -21,6 +21,8 @@ METERED_PROBE_SECONDS = 600.0
 METER_SECONDS = 60.0
 # Flower sleeps at most 20 s at a time; a slow board imports for a minute.
 HUNG_SECONDS = 180.0
+# One that ends before it was seen once is missed for so long.
+EXECUTOR_SECONDS = 10.0
 # What was online for so long had started well.
 SETTLED_SECONDS = 60.0
 # How soon after a probe the next may be, when the SuperNode loses its connection.
@@ -158,7 +160,7 @@ class Supervisor:
     def _watch(self, running: Running) -> Ending | None:
         """Return once the SuperNode ended, hangs or is to be off."""
         clock = self._world.clock
-        started = moved = clock()
+        started = moved = came = clock()
         progress = running.progress()
         probed, metered = started, started
         interval = METERED_PROBE_SECONDS if self._node.metered else PROBE_SECONDS
@@ -167,7 +169,7 @@ class Supervisor:
         while running.exit_code is None and not self._stopped:
             now = clock()
             if running.online and not was_online:
-                was_online = True
+                was_online, came = True, now
                 self._say(f"Online: {self._node.name} at {self._node.address}")
             if running.online:
                 self._last_online = now
@@ -177,10 +179,12 @@ class Supervisor:
                 progress, moved = latest, now
             if now - moved > HUNG_SECONDS:
                 return Ending(_hung(now - moved))
-            executes = running.executes()
-            if executed and not executes and running.exit_code is None:
+            if running.executes():
+                executed = True
+            elif running.exit_code is None and (
+                executed or (was_online and now - came > EXECUTOR_SECONDS)
+            ):
                 return Ending(_NO_EXECUTOR)
-            executed = executes
             if now - metered >= METER_SECONDS:
                 metered = now
                 if reason := self._off_link():

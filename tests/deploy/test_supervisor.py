@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import pytest
 
 from flwr_caesar.deploy.failures import Cause, Failure
 from flwr_caesar.deploy.metered import Metered, Window
@@ -13,6 +16,7 @@ from flwr_caesar.deploy.node_file import NodeFile
 from flwr_caesar.deploy.notify import Notifier
 from flwr_caesar.deploy.policy import Readings
 from flwr_caesar.deploy.probe import Probed, Standing
+from flwr_caesar.deploy.supernode import SuperNode
 from flwr_caesar.deploy.supervisor import HUNG_SECONDS, Supervisor, World
 from flwr_caesar.deploy.words import Advice
 
@@ -224,12 +228,25 @@ def test_a_process_that_does_not_move_is_ended_and_started_again() -> None:
     assert "main thread" in world.said[0]
 
 
-def test_a_supernode_without_its_executor_is_started_again() -> None:
-    world = Fake({"executor_lives": 100})
+@pytest.mark.parametrize(("lives", "again"), [(100, 105), (0, 16)])
+def test_a_supernode_without_its_executor_is_started_again(
+    lives: float, again: float
+) -> None:
+    world = Fake({"executor_lives": lives})
     world.run()
     assert world.nodes[0].stopped
-    assert world.started == [0, 105]
+    assert world.started == [0, again]
     assert "flower-superexec, which starts the apps, ended" in world.said[1]
+
+
+def test_where_children_are_not_listed_the_executor_is_taken_to_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = object.__new__(SuperNode)
+    monkeypatch.setattr(SuperNode, "pid", 2**30)
+    assert node.executes()
+    monkeypatch.setattr(SuperNode, "pid", os.getpid())
+    assert not node.executes()
 
 
 def test_what_is_wrong_on_the_machine_keeps_it_from_starting_until_it_is_mended() -> (
