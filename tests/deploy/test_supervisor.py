@@ -228,7 +228,7 @@ def test_a_process_that_does_not_move_is_ended_and_started_again() -> None:
     assert "main thread" in world.said[0]
 
 
-@pytest.mark.parametrize(("lives", "again"), [(100, 105), (0, 16)])
+@pytest.mark.parametrize(("lives", "again"), [(100, 105), (0, 17)])
 def test_a_supernode_without_its_executor_is_started_again(
     lives: float, again: float
 ) -> None:
