@@ -44,7 +44,8 @@ from .exchange import (
     require_one_message_each,
     require_size,
 )
-from .framed import NO_MOD, FrameExchange
+from .frame_messages import NO_MOD
+from .framed import FrameExchange
 from .grid import Arrival, StreamingGrid
 from .guard import Bench
 from .inner import needs_weights, require_strategy, standing_in

@@ -32,6 +32,7 @@ from .protocol import (
     UPDATE,
     DownloadHeader,
     UploadHeader,
+    device_id,
     model_digest,
 )
 from .residual import add_residual, left_over
@@ -319,9 +320,7 @@ def commit_update(
         if overwrite:
             total, sent = {}, {}
     upload_id = new_id()
-    reply = replace(
-        _reply(state, header, UPDATE), base=_held(state), upload_id=upload_id
-    )
+    reply = replace(_reply(state, header, UPDATE), upload_id=upload_id)
     pending = Pending(upload_id, header.order, frame, payload)
     after = replace(state, residual=residual, pending=(*state.pending, pending))
     return Committed(after, frame, reply, total, sent)
@@ -337,13 +336,11 @@ def _again(state: DeviceState, header: DownloadHeader, pending: Pending) -> Rece
     if header.target != _held(state):
         note = f"request {header.order} came twice with different models"
         return Received(state, reply=_reply(state, header, STALE), notes=(note,))
-    known = tuple(i for i in _known(state) if i != pending.upload_id)
-    reply = replace(
-        _reply(state, header, UPDATE),
-        base=header.target,
-        upload_id=pending.upload_id,
-        known=known,
-    )
+    reply = _reply(state, header, UPDATE)
+    if reply.known is not None:
+        known = tuple(i for i in reply.known if i != pending.upload_id)
+        reply = replace(reply, known=known)
+    reply = replace(reply, upload_id=pending.upload_id)
     return Received(state, reply=reply, frame=pending.frame)
 
 
@@ -371,17 +368,14 @@ def _held(state: DeviceState) -> Version | None:
     return None if state.version < 0 else (state.version, state.digest)
 
 
-def _known(state: DeviceState) -> tuple[int, ...]:
-    return (*state.settled, *(p.upload_id for p in state.pending))
-
-
 def _reply(state: DeviceState, header: DownloadHeader, status: str) -> UploadHeader:
+    known: tuple[int, ...] | None = None
+    if status == UPDATE and header.device != device_id(state.token):
+        known = (*state.settled, *(p.upload_id for p in state.pending))
     return UploadHeader(
-        lineage=header.lineage,
-        order=header.order,
-        nonce=header.nonce,
-        token=state.token,
-        status=status,
-        held=_held(state),
-        known=_known(state) if status == UPDATE else (),
+        header.nonce,
+        state.token,
+        status,
+        held=_held(state) if status == STALE else None,
+        known=known,
     )

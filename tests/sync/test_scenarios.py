@@ -46,7 +46,7 @@ def test_a_device_that_holds_the_model_is_sent_none():
     header, frame = server.ask([device], train=False)[1]
     assert header.base == header.target
     assert frame is None
-    assert sum(len(str(v)) + len(k) for k, v in header.to_dict().items()) < 1000
+    assert len(header.to_bytes()) < 100
     reply, _ = device.take(header, frame, train=False)
     assert server.hear(1, reply, None).counts
     np.testing.assert_array_equal(device.last.model["w"], server.model["w"])
@@ -210,20 +210,11 @@ def test_damaged_model_is_asked_for_again():
     assert reply.status == "need-whole"
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"nonce": 1}, "another request"),
-        ({"lineage": 7}, "another request"),
-        ({"order": ((1 << 63) - 1, 0)}, "another request"),
-        ({"base": (5, bytes(8))}, "another model"),
-        ({"held": None}, "another model"),
-    ],
-)
-def test_hostile_claims_are_refused(change, reason):
+def test_an_answer_to_another_request_is_refused():
     server, device = Server(), Device(1)
     reply, frame = device.take(*server.ask([device])[1])
-    assert reason in server.hear(1, replace(reply, **change), frame).reason
+    verdict = server.hear(1, replace(reply, nonce=1), frame)
+    assert "another request" in verdict.reason
     server.close()
     assert not server.model["w"].any()
     assert sum(server.session.refusals.values()) == 1
@@ -235,13 +226,7 @@ def test_replay_of_an_applied_upload_is_refused():
     server.hear(1, reply, frame)
     server.close()
     header, _ = server.ask([device])[1]
-    again = replace(
-        reply,
-        order=header.order,
-        nonce=header.nonce,
-        base=header.target,
-        held=header.target,
-    )
+    again = replace(reply, nonce=header.nonce)
     assert "another history or version" in server.hear(1, again, frame).reason
 
 
