@@ -26,6 +26,7 @@ from flwr_caesar.codec.update import keep_sign
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
+from flwr_caesar.sync.part import completed
 from flwr_caesar.sync.protocol import NOT_NOW, DownloadHeader
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -324,6 +325,12 @@ class FrameExchange(Exchange):
         is_model = self.method.payload == MODEL_PAYLOAD
         expected = CodecState(layout if is_model else update_layout(layout))
         frame = record_to_frame(reply.source.array_records[reply.key])
+        info = inspect_frame(frame)
+        if is_model and info.layout_digest != layout.digest and "TABL" in info.sections:
+            part, after = request.plan.upload.decode(
+                frame, max_bytes=max(layout.nbytes, 1)
+            )
+            return completed(part, self._published), after
         known = self.memory.get(request.device.header.device, expected)
         return request.plan.upload.decode(frame, known, base=self._published)
 

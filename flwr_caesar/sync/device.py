@@ -23,6 +23,7 @@ from flwr_caesar.codec.layout import Array, Arrays
 from flwr_caesar.codec.raised import mark_raised
 
 from .ledger_api import Version
+from .part import changed_part, completed
 from .protocol import (
     EVALUATED,
     MAX_PENDING,
@@ -101,16 +102,15 @@ class Committed:
 
 
 def decode_whole(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
-    """Decode a frame that holds a whole model.
+    """Decode a frame that holds a whole model, or the tensors that `base` lacks.
 
     Raises
     ------
     CodecError
-        If it is damaged, or is a change of `base`.
+        If it is damaged, or has a tensor that `base` has not.
     """
-    if base is not None:
-        raise CodecError("this side decodes whole models only")
-    return get_codec(inspect_frame(frame).config).decode(frame, finite=False)[0]
+    found, _ = get_codec(inspect_frame(frame).config).decode(frame, finite=False)
+    return found if base is None else completed(found, base)
 
 
 def receive(
@@ -302,15 +302,20 @@ def commit_update(
         layout = update_layout(Layout.of(update))
         total = add_residual(update, state.residual, layout, overwrite=overwrite)
         residual = {}
-    memory = CodecState(expected)
+    memory: CodecState | None = CodecState(expected)
     if not state.pending and state.codec_arrays:
         last = CodecState(expected, state.codec_version, state.codec_arrays)
         memory = last if last.digest == header.memory else memory
+    part = changed_part(update, state.model) if is_model else None
+    if part is not None:
+        total, memory = part, None
     sent: Mapping[str, Array] = {}
     if want_sent or nonnegative or (error_feedback and not is_model):
         raw, sent, _ = codec.encode_decoded(total, memory)
     else:
         raw, _ = codec.encode(total, memory)
+    if part is not None:
+        total, sent = update, completed(sent, state.model) if want_sent else sent
     if sent and nonnegative:
         raw, _ = mark_raised(raw, layout, sent, state.model, nonnegative)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)

@@ -29,7 +29,7 @@ from flwr_caesar.strategies import (
     Uncompressed,
 )
 from flwr_caesar.sync.wire import sealed
-from flwr_caesar.transport import NOTE_KEY, record_to_frame
+from flwr_caesar.transport import NOTE_KEY, record_to_frame, require_note
 
 from .apps import drift, initial_model, numpy_app
 from .local_grid import LocalGrid, Tamper
@@ -62,6 +62,12 @@ def set_record(key: str, record: object) -> Callable[[Message], None]:
 
 def drop_record(key: str) -> Callable[[Message], None]:
     return lambda reply: reply.content.__delitem__(key)
+
+
+def drop_frame(reply: Message) -> None:
+    said = require_note(reply.content)
+    del reply.content["arrays"]
+    put_note(reply, said)
 
 
 def replace_frame(codec: dict | str, arrays: dict) -> Callable[[Message], None]:
@@ -100,7 +106,8 @@ TAMPERING = {
         reframe(lambda f: stamp(f, lineage=7, base_version=0)),
         "another history",
     ),
-    "no arrays": (drop_record("arrays"), "no frame"),
+    "no arrays": (drop_record("arrays"), "without compression_mod"),
+    "no frame": (drop_frame, "no frame"),
     "no note": (lose_note, "without compression_mod"),
     "too long": (lambda reply: claim(reply, seconds=2e7), "seconds"),
     "unknown claim": (lambda reply: claim(reply, speed=7), "unknown fields"),
@@ -283,7 +290,15 @@ def test_claimed_array_sizes_are_not_believed() -> None:
         )
 
     _, history = run(CompressedStrategy(FedAvg()), on_victim(claim))
-    assert "not a frame" in history[0].dropped[VICTIM]
+    assert "without compression_mod" in history[0].dropped[VICTIM]
+
+    def claim_more(reply: Message) -> None:
+        array = reply.content["arrays"]["frame"]
+        more = Array("uint8", (1 << 40,), array.stype, array.data[:-1])
+        reply.content["arrays"] = ArrayRecord({"frame": more})
+
+    _, history = run(CompressedStrategy(FedAvg()), on_victim(claim_more))
+    assert "truncated" in history[0].dropped[VICTIM]
 
 
 def test_a_quorum_closes_the_round_and_the_rest_is_recorded() -> None:
