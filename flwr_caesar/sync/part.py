@@ -18,8 +18,10 @@ def same_tensor(left: Array, right: Array) -> bool:
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
     bits = np.dtype(f"u{left.dtype.itemsize}")
-    flat = (np.ascontiguousarray(a).reshape(-1).view(bits) for a in (left, right))
-    return bool(np.array_equal(*flat))
+    own, other = (
+        np.ascontiguousarray(array).reshape(-1).view(bits) for array in (left, right)
+    )
+    return bool(np.array_equal(own, other))
 
 
 def changed_part(model: Arrays, base: Arrays) -> dict[str, Array] | None:
