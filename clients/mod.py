@@ -11,8 +11,8 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec
-from flwr_caesar.codec.non_finite import without_non_finite
-from flwr_caesar.codec.update import nonnegative
+from flwr_caesar.codec.contract.non_finite import without_non_finite
+from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.flower import ClientAppCallable, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (

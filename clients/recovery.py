@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flwr_caesar.codec import Layout, get_codec, inspect_frame
-from flwr_caesar.codec.caesar_model import with_stale
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.codecs.caesar_model import with_stale
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.sync.device import decode_whole
 from flwr_caesar.sync.state import DeviceState
 
@@ -21,7 +21,7 @@ class Recovery(DeviceMethod):
     """Recover a model that Caesar compressed, from the device's own last model.
 
     The model that the device trained last is kept; the next download is decoded with
-    it as `flwr_caesar.codec.caesar_model.CaesarModel` says.
+    it as `flwr_caesar.codec.codecs.caesar_model.CaesarModel` says.
     """
 
     def decode(

@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from .codec import CodecError, get_codec, inspect_frame
-from .codec.layout import Arrays, to_dtype
+from .codec.contract.layout import Arrays, to_dtype
 from .sync.protocol import DownloadHeader, UploadHeader
 from .sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
 

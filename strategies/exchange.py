@@ -10,14 +10,14 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.layout import (
+from flwr_caesar.codec.contract.layout import (
     FLOAT_DTYPES,
     Array,
     Arrays,
     first_difference,
     to_dtype,
 )
-from flwr_caesar.codec.update import nonnegative
+from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState

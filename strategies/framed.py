@@ -19,10 +19,10 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.non_finite import with_non_finite, without_non_finite
-from flwr_caesar.codec.state import NO_DIGEST
-from flwr_caesar.codec.update import keep_sign
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
+from flwr_caesar.codec.contract.state import NO_DIGEST
+from flwr_caesar.codec.contract.update import keep_sign
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger

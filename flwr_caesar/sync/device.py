@@ -18,9 +18,9 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.frame import stamp
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.raised import mark_raised
+from flwr_caesar.codec.contract.frame import stamp
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.raised import mark_raised
 
 from .ledger_api import Version
 from .protocol import (

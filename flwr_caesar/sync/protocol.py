@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.digest import model_digest as model_digest
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.digest import model_digest as model_digest
+from flwr_caesar.codec.contract.state import NO_DIGEST
 
 from .ledger_api import MAX_APPLIED, Version
 from .state import Order
