@@ -67,6 +67,7 @@ class Intake:
                 require_size(phase.requests[node_id], nbytes)
                 reply = self._exchange.read(phase, node_id, message)
             except NotNowError as err:
+                self._recorder.measured(phase, node_id, err.telemetry)
                 self.refuse(phase, node_id, str(err), is_fault=False)
                 continue
             except CodecError as err:
