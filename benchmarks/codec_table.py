@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecState, ErrorFeedback, get_codec
-from flwr_caesar.codec.rans import (
+from flwr_caesar.codec.coding.rans import (
     count_symbols,
     decode_symbols,
     encode_symbols,

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecState, ErrorFeedback, get_codec
-from flwr_caesar.codec.correlated_tensor import MODES
-from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.codec.codecs.correlation import Correlation
+from flwr_caesar.codec.predictors.correlated_tensor import MODES
 
 EXACT_BELOW = 1024
 TARGET_NMSE = 0.5

@@ -28,8 +28,8 @@ from codec_table import lossy_names, sz_modes
 from environment import describe
 
 from flwr_caesar.codec import CodecState, get_codec
-from flwr_caesar.codec.bounds import error_over_bound
-from flwr_caesar.codec.error_bounded import ErrorBounded
+from flwr_caesar.codec.codecs.error_bounded import ErrorBounded
+from flwr_caesar.codec.contract.bounds import error_over_bound
 
 BOUNDS = (1e-3, 1e-2, 3e-2, 1e-1)
 MBITS = (1, 10, 100)

@@ -27,7 +27,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from models import resnet18_arrays
 
 from flwr_caesar.codec import CodecState, Layout, update_layout
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import TopK
 from flwr_caesar.sync.protocol import UPDATE, UploadHeader
 from flwr_caesar.transport import (

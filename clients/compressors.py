@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from flwr_caesar.codec import get_codec
-from flwr_caesar.codec.qsgd import QSGD
-from flwr_caesar.codec.select import count_kept
-from flwr_caesar.codec.topk import TopK
+from flwr_caesar.codec.codecs.qsgd import QSGD
+from flwr_caesar.codec.codecs.topk import TopK
+from flwr_caesar.codec.quantisers.select import count_kept
 
 
 def compressor(

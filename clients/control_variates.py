@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.methods.control import ControlReport, ControlSettings
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received

@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, difference
-from flwr_caesar.codec.layout import (
+from flwr_caesar.codec.contract.layout import (
     FLOAT_DTYPES,
     Array,
     Arrays,

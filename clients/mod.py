@@ -11,15 +11,17 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec
-from flwr_caesar.codec.non_finite import without_non_finite
-from flwr_caesar.codec.update import nonnegative
+from flwr_caesar.codec.contract.non_finite import without_non_finite
+from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.flower import ClientAppCallable, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
     commit_update,
+    decline,
     evaluated,
     forget,
     forget_old,
+    is_answered,
     receive,
 )
 from flwr_caesar.sync.mapped import let_go
@@ -34,6 +36,7 @@ from flwr_caesar.transport import (
     with_note,
 )
 
+from .board import Board, watched
 from .cached_reply import CachedReply
 from .memory import give_back
 from .message import (
@@ -93,12 +96,29 @@ class CompressionMod:
         """
         if not msg.has_content() or note_of(msg.content) is None:
             return call_next(msg, context)
+        with watched() as board:
+            return self._handle(msg, context, call_next, board)
+
+    def _handle(
+        self,
+        msg: Message,
+        context: Context,
+        call_next: ClientAppCallable,
+        board: Board,
+    ) -> Message:
         watch = Stopwatch()
         plan, header = Plan.read(msg.content)
         method = device_method(plan.part, plan.settings)
         clipped = is_clipped(msg.content, plan)
         with open_store(context) as store:
             state = store.load(header.lineage)
+            trains = bool(plan.upload) and plan.call_app
+            if trains and not is_answered(state, header) and board.declines():
+                declined = decline(state, header, _new_token)
+                if state is None:
+                    store.save(declined.state)
+                report = DeviceReport(telemetry=board.stop())
+                return _answer(msg, plan, declined.reply, report=report)
             if state is not None:
                 state, forgotten = forget_old(state, header, plan.max_residual_age)
                 if forgotten:
@@ -132,9 +152,9 @@ class CompressionMod:
             watch.decoded()
             if not plan.call_app:
                 store.save(after)
-                report = watch.report(part=method.report(after))
+                report = watch.report(part=method.report(after), telemetry=board.stop())
                 return _answer(msg, plan, evaluated(after, header), report=report)
-            msg.content = content
+            msg.content = board.with_fewer_steps(content) if trains else content
             reply = call_next(msg, context)
             watch.trained()
             if not reply.has_content():
@@ -181,7 +201,7 @@ class CompressionMod:
                 cached = CachedReply.of(content, part, labels, upload=key)
                 after = cached.into(after)
             store.save(after)
-        report = watch.report(part=part, labels=tuple(labels))
+        report = watch.report(part=part, labels=tuple(labels), telemetry=board.stop())
         leads = key if plan.upload else ""
         reply.content = with_note(content, report.note(upload), leads=leads)
         return reply

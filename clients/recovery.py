@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flwr_caesar.codec import CodecError, Layout, get_codec, inspect_frame
-from flwr_caesar.codec.base import read_layout
-from flwr_caesar.codec.caesar_model import with_stale
-from flwr_caesar.codec.frame import FrameReader
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.codecs.caesar_model import with_stale
+from flwr_caesar.codec.contract.base import read_layout
+from flwr_caesar.codec.contract.frame import FrameReader
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.sync.device import decode_whole
 from flwr_caesar.sync.part import completed
 from flwr_caesar.sync.state import DeviceState
@@ -24,7 +24,7 @@ class Recovery(DeviceMethod):
     """Recover a model that Caesar compressed, from the device's own last model.
 
     The model that the device trained last is kept; the next download is decoded with
-    it as `flwr_caesar.codec.caesar_model.CaesarModel` says.
+    it as `flwr_caesar.codec.codecs.caesar_model.CaesarModel` says.
     """
 
     def decode(

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.codec.codecs.correlation import Correlation
 from flwr_caesar.flower import log
 
 from .compressed import CompressedStrategy

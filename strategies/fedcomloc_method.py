@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout, get_codec
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Arrays
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
 from flwr_caesar.flower import log
 from flwr_caesar.methods.control import ControlSettings
 from flwr_caesar.sync.errors import DamagedStateError

@@ -19,15 +19,20 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.non_finite import with_non_finite, without_non_finite
-from flwr_caesar.codec.state import NO_DIGEST
-from flwr_caesar.codec.update import keep_sign
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
+from flwr_caesar.codec.contract.state import NO_DIGEST
+from flwr_caesar.codec.contract.update import keep_sign
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
-from flwr_caesar.sync.protocol import NOT_NOW, DownloadHeader
+from flwr_caesar.sync.protocol import (
+    DECLINED,
+    NOT_NOW,
+    DownloadHeader,
+    UploadHeader,
+)
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -162,8 +167,9 @@ class FrameExchange(Exchange):
         assert self.session is not None
         verdict = self.session.accept(node_id, header, info)
         if not verdict.counts:
-            kind = NotNowError if header.status in NOT_NOW else CodecError
-            raise kind(verdict.reason)
+            if header.status in NOT_NOW:
+                raise _not_now(header, verdict.reason, report)
+            raise CodecError(verdict.reason)
         reply = Reply(
             node_id,
             message,
@@ -371,3 +377,11 @@ class FrameExchange(Exchange):
                 for name, array in like.items()
             }
         return self._zeros
+
+
+def _not_now(header: UploadHeader, reason: str, report: DeviceReport) -> NotNowError:
+    """Return what a reply says that carries nothing to use, in the device's words."""
+    told = report.telemetry
+    if header.status == DECLINED and told is not None and told.policy:
+        reason = f"{reason}: {told.policy.removeprefix('declined: ')}"
+    return NotNowError(reason, told)

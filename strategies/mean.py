@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 
 
 class RunningMean:

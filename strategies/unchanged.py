@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.part import same_tensor
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import Codec, get_codec
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.part import same_tensor
 from flwr_caesar.sync.protocol import DownloadHeader

@@ -1,13 +1,13 @@
 """Arrays to bytes and back: numpy and zstandard, no Flower, no torch, no I/O."""
 
-from .base import Codec
-from .errors import CodecError, StateMismatchError
-from .feedback import ErrorFeedback
-from .frame import FrameInfo, inspect_frame
-from .layout import Layout, TensorSpec
-from .registry import get_codec, list_codecs
-from .state import CodecState
-from .update import apply, difference, update_layout
+from .contract.base import Codec
+from .contract.errors import CodecError, StateMismatchError
+from .contract.feedback import ErrorFeedback
+from .contract.frame import FrameInfo, inspect_frame
+from .contract.layout import Layout, TensorSpec
+from .contract.registry import get_codec, list_codecs
+from .contract.state import CodecState
+from .contract.update import apply, difference, update_layout
 
 __all__ = [
     "Codec",

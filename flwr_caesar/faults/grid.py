@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import InlineGrid, through_the_wire
 from flwr_caesar.sync.protocol import (

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import MetricRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.sync.protocol import (
     TOKEN_BYTES,
     UPDATE,

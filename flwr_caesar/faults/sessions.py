@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.sync import device as device_side
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.memory import MemoryLedger

@@ -21,7 +21,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.codec import Layout, inspect_frame
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import CompressedStrategy, ServerMethod
 from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED

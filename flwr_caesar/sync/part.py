@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 
 _LEAST_GAIN = 4
 """How many times the table of a part its absent tensors have, to be left out."""

@@ -12,8 +12,8 @@ import hashlib
 from dataclasses import dataclass
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.digest import model_digest as model_digest
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.digest import model_digest as model_digest
+from flwr_caesar.codec.contract.state import NO_DIGEST
 
 from . import wire
 from .ledger_api import MAX_APPLIED, Version
@@ -24,14 +24,25 @@ EVALUATED = "evaluated"
 NEED_WHOLE = "need-whole"
 UNSETTLED = "unsettled"
 STALE = "stale"
-STATUSES = frozenset({UPDATE, EVALUATED, NEED_WHOLE, UNSETTLED, STALE})
-NOT_NOW = frozenset({NEED_WHOLE, UNSETTLED, STALE})
+DECLINED = "declined"
+STATUSES = frozenset({UPDATE, EVALUATED, NEED_WHOLE, UNSETTLED, STALE, DECLINED})
+NOT_NOW = frozenset({NEED_WHOLE, UNSETTLED, STALE, DECLINED})
 """Statuses of replies that are in order and carry nothing to use."""
+
+TELLS_HELD = frozenset({STALE, DECLINED})
+"""Statuses of replies that took in no model, and say which one is held."""
 
 MAX_PENDING = 4
 TOKEN_BYTES = 16
 _DEVICE_BYTES = 16
-_STATUS_CODES = {UPDATE: 1, EVALUATED: 2, NEED_WHOLE: 3, UNSETTLED: 4, STALE: 5}
+_STATUS_CODES = {
+    UPDATE: 1,
+    EVALUATED: 2,
+    NEED_WHOLE: 3,
+    UNSETTLED: 4,
+    STALE: 5,
+    DECLINED: 6,
+}
 _STATUS_NAMES = {code: name for name, code in _STATUS_CODES.items()}
 _STATUS_BITS, _KNOWN, _HELD = 7, 8, 16
 _NO_BASE, _SAME_BASE, _OTHER_BASE = range(3)
@@ -160,7 +171,7 @@ class UploadHeader:
         the request's target from now on, and an update is a change of it; with
         `NEED_WHOLE` it holds nothing of use.
     held : tuple of int and bytes, optional
-        With `STALE`, the model that the device holds; `None` if none.
+        With `STALE` and `DECLINED`, the model that the device holds; `None` if none.
     upload_id : int
         Random name of the update; 0 if there is none.
     known : tuple of int, optional
@@ -207,7 +218,9 @@ class UploadHeader:
             raise CodecError(f"header has status {flags}")
         nonce, token = reader.u64(), reader.take(TOKEN_BYTES)
         upload_id = reader.u64() if status == UPDATE else 0
-        if (flags & _KNOWN and status != UPDATE) or (flags & _HELD and status != STALE):
+        if (flags & _KNOWN and status != UPDATE) or (
+            flags & _HELD and status not in TELLS_HELD
+        ):
             raise CodecError(f"header says too much for the status {status}")
         if status == UPDATE and not upload_id:
             raise CodecError("an update has an upload id, and this one has none")

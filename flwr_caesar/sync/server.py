@@ -15,10 +15,12 @@ from flwr_caesar.codec import FrameInfo
 
 from .ledger_api import MAX_APPLIED, DeviceRow, Head, LedgerStore, Version
 from .protocol import (
+    DECLINED,
     EVALUATED,
     MAX_PENDING,
     NEED_WHOLE,
     STALE,
+    TELLS_HELD,
     UNSETTLED,
     UPDATE,
     DownloadHeader,
@@ -259,6 +261,8 @@ class ServerSession:
             return "the device has seen newer requests: is the server's clock right?"
         if reply.status == UNSETTLED:
             return "the device waits to hear what was applied"
+        if reply.status == DECLINED:
+            return "the device declined"
         if reply.status != (UPDATE if self._train else EVALUATED):
             return "the device did not do what it was asked for"
         if reply.status == EVALUATED:
@@ -287,4 +291,4 @@ def _held(request: DownloadHeader, reply: UploadHeader) -> Version | None:
     """Return which model a device holds from now on."""
     if reply.status == NEED_WHOLE:
         return None
-    return reply.held if reply.status == STALE else request.target
+    return reply.held if reply.status in TELLS_HELD else request.target

@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec, inspect_frame
-from flwr_caesar.codec.layout import Arrays, to_dtype
+from flwr_caesar.codec.contract.layout import Arrays, to_dtype
 
 from .envelope import frame_to_record, is_frame, note_nbytes, record_to_frame
 

@@ -25,8 +25,8 @@ from flwr_caesar.clients.training import (  # noqa: E402
     state_arrays,
     train,
 )
-from flwr_caesar.codec.prune import Prune  # noqa: E402
-from flwr_caesar.codec.weights import dequantize_weights, quantize_weights  # noqa: E402
+from flwr_caesar.codec.codecs.prune import Prune  # noqa: E402
+from flwr_caesar.codec.quantisers.weights import dequantize_weights, quantize_weights  # noqa: E402
 
 FORMATS = [(bits, "uniform") for bits in range(1, 9)]
 FORMATS += [(bits, "power_of_two") for bits in (2, 3, 4, 8)]

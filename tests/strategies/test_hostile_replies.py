@@ -20,7 +20,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import get_codec, inspect_frame
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import (
     CompressedStrategy,

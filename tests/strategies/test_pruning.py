@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian
 
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import CodecState, Layout, get_codec, inspect_frame
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import MagnitudePruning
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.transport import (

@@ -20,7 +20,7 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import CompressedStrategy, TopK
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.errors import StateError
