@@ -17,9 +17,11 @@ from flwr_caesar.flower import ClientAppCallable, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
     commit_update,
+    decline,
     evaluated,
     forget,
     forget_old,
+    is_answered,
     receive,
 )
 from flwr_caesar.sync.mapped import let_go
@@ -34,6 +36,7 @@ from flwr_caesar.transport import (
     require_record,
 )
 
+from .board import Board, watched
 from .cached_reply import CachedReply
 from .memory import give_back
 from .message import (
@@ -93,6 +96,16 @@ class CompressionMod:
         """
         if not msg.has_content() or RECORD_KEY not in msg.content:
             return call_next(msg, context)
+        with watched() as board:
+            return self._handle(msg, context, call_next, board)
+
+    def _handle(
+        self,
+        msg: Message,
+        context: Context,
+        call_next: ClientAppCallable,
+        board: Board,
+    ) -> Message:
         watch = Stopwatch()
         plan = Plan.from_content(msg.content)
         header = DownloadHeader.from_dict(require_record(msg.content))
@@ -100,6 +113,13 @@ class CompressionMod:
         clipped = is_clipped(msg.content, plan)
         with open_store(context) as store:
             state = store.load(header.lineage)
+            trains = bool(plan.upload) and plan.call_app
+            if trains and not is_answered(state, header) and board.declines():
+                declined = decline(state, header, _new_token)
+                if state is None:
+                    store.save(declined.state)
+                report = DeviceReport(telemetry=board.stop())
+                return _answer(msg, plan, declined.reply, report=report)
             if state is not None:
                 state, forgotten = forget_old(state, header, plan.max_residual_age)
                 if forgotten:
@@ -133,9 +153,9 @@ class CompressionMod:
             watch.decoded()
             if not plan.call_app:
                 store.save(after)
-                report = watch.report(part=method.report(after))
+                report = watch.report(part=method.report(after), telemetry=board.stop())
                 return _answer(msg, plan, evaluated(after, header), report=report)
-            msg.content = content
+            msg.content = board.with_fewer_steps(content) if trains else content
             reply = call_next(msg, context)
             watch.trained()
             if not reply.has_content():
@@ -182,7 +202,7 @@ class CompressionMod:
                 cached = CachedReply.of(content, part, labels, upload=key)
                 after = cached.into(after)
             store.save(after)
-        report = watch.report(part=part, labels=tuple(labels))
+        report = watch.report(part=part, labels=tuple(labels), telemetry=board.stop())
         content[RECORD_KEY] = report.to_record(upload)
         reply.content = content
         return reply

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from logging import WARNING
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from .codec import CodecError, get_codec, inspect_frame
 from .codec.contract.layout import Arrays, to_dtype
+from .flower import log
 from .sync.protocol import DownloadHeader, UploadHeader
 from .sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
+from .telemetry import Telemetry, TelemetryError
 
 FRAME_STYPE = "flwr_caesar.frame"
 RECORD_KEY = "flwr-caesar"
@@ -32,6 +35,7 @@ _FRAME_KEY = "frame"
 _MAX_LABELS = 1 << 12
 _MAX_PART_CHARS = 1 << 12
 _MAX_SECONDS = 1e7
+_MAX_TELEMETRY_CHARS = 1 << 11
 
 
 def frame_to_record(frame: bytes) -> ArrayRecord:
@@ -281,6 +285,8 @@ class DeviceReport:
         Examples it has of each label; empty if it was not asked or declines.
     part : mapping
         JSON-serialisable, from the part that worked around the app.
+    telemetry : Telemetry, optional
+        What its board measured; `None` if nothing did.
     """
 
     train: float = 0.0
@@ -289,6 +295,7 @@ class DeviceReport:
     start: float = 0.0
     labels: tuple[int, ...] = ()
     part: Mapping[str, Any] = field(default_factory=dict)
+    telemetry: Telemetry | None = None
 
     def to_record(self, header: UploadHeader) -> ConfigRecord:
         """Encode for the wire, together with the header of the upload."""
@@ -296,6 +303,7 @@ class DeviceReport:
             "seconds": [self.train, self.encode, self.decode, self.start],
             "labels": list(self.labels),
             "part": _packed(self.part),
+            "telemetry": _packed(self.telemetry.to_mapping()) if self.telemetry else "",
         }
         told = {key: value for key, value in told.items() if value}
         return ConfigRecord({**header.to_dict(), "protocol": PROTOCOL_VERSION, **told})
@@ -303,6 +311,8 @@ class DeviceReport:
     @classmethod
     def from_content(cls, content: RecordDict) -> DeviceReport:
         """Read a reply's report.
+
+        Telemetry that is out of range is left out: no reply is lost for a sensor.
 
         Raises
         ------
@@ -321,7 +331,23 @@ class DeviceReport:
         part = record.get("part", "")
         if not isinstance(part, str) or len(part) > _MAX_PART_CHARS:
             raise CodecError("the device's report is malformed: part")
-        return cls(train, encode, decode, start, labels, _mapping("part", part))
+        return cls(
+            *(train, encode, decode, start, labels),
+            _mapping("part", part),
+            read_telemetry(record),
+        )
+
+
+def read_telemetry(record: ConfigRecord) -> Telemetry | None:
+    """Return the telemetry in a reply's record; `None` if it has none to be used."""
+    text = record.get("telemetry", "")
+    try:
+        if not isinstance(text, str) or len(text) > _MAX_TELEMETRY_CHARS:
+            raise TelemetryError("it is no short text")
+        return Telemetry.of(_mapping("telemetry", text)) if text else None
+    except (CodecError, TelemetryError) as err:
+        log(WARNING, "A device's telemetry is passed over: %s", err)
+        return None
 
 
 def _seconds(record: ConfigRecord) -> list[float]:

@@ -26,7 +26,12 @@ from flwr_caesar.codec.contract.update import keep_sign
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
-from flwr_caesar.sync.protocol import NOT_NOW, DownloadHeader, UploadHeader
+from flwr_caesar.sync.protocol import (
+    DECLINED,
+    NOT_NOW,
+    DownloadHeader,
+    UploadHeader,
+)
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -37,6 +42,7 @@ from flwr_caesar.transport import (
     exact_record,
     message_nbytes,
     plain_record,
+    read_telemetry,
     record_nbytes,
     record_to_arrays,
     record_to_frame,
@@ -160,8 +166,9 @@ class FrameExchange(Exchange):
         assert self.session is not None
         verdict = self.session.accept(node_id, header, info)
         if not verdict.counts:
-            kind = NotNowError if header.status in NOT_NOW else CodecError
-            raise kind(verdict.reason)
+            if header.status in NOT_NOW:
+                raise _not_now(header, verdict.reason, content)
+            raise CodecError(verdict.reason)
         report = DeviceReport.from_content(content)
         del content[RECORD_KEY]
         reply = Reply(
@@ -420,3 +427,11 @@ class FrameExchange(Exchange):
                 for name, array in like.items()
             }
         return self._zeros
+
+
+def _not_now(header: UploadHeader, reason: str, content: RecordDict) -> NotNowError:
+    """Return what a reply says that carries nothing to use, in the device's words."""
+    told = read_telemetry(require_record(content))
+    if header.status == DECLINED and told is not None and told.policy:
+        reason = f"{reason}: {told.policy.removeprefix('declined: ')}"
+    return NotNowError(reason, told)

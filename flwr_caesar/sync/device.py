@@ -24,6 +24,7 @@ from flwr_caesar.codec.contract.raised import mark_raised
 
 from .ledger_api import Version
 from .protocol import (
+    DECLINED,
     EVALUATED,
     MAX_PENDING,
     NEED_WHOLE,
@@ -187,6 +188,33 @@ def receive(
             notes=(*received.notes, note),
         )
     return replace(received, state=state, model=model)
+
+
+def is_answered(state: DeviceState | None, header: DownloadHeader) -> bool:
+    """Whether a request needs no work, as it came before or is older than another."""
+    if state is None or header.order != state.order:
+        return state is not None and header.order < state.order
+    return any(pending.order == header.order for pending in state.pending)
+
+
+def decline(
+    state: DeviceState | None,
+    header: DownloadHeader,
+    new_token: Callable[[], bytes],
+) -> Received:
+    """Answer a request by not doing what it asks for; nothing else changes.
+
+    Uploads in doubt stay so until the next request, and the model of this one is not
+    taken in, as a device that is too hot is to do as little as it can.
+
+    Parameters
+    ----------
+    state, header, new_token
+        See `receive`.
+    """
+    if state is None:
+        state = DeviceState(new_token(), header.lineage)
+    return Received(state, reply=_reply(state, header, DECLINED))
 
 
 def forget_old(

@@ -27,15 +27,23 @@ EVALUATED = "evaluated"
 NEED_WHOLE = "need-whole"
 UNSETTLED = "unsettled"
 STALE = "stale"
-STATUSES = frozenset({UPDATE, EVALUATED, NEED_WHOLE, UNSETTLED, STALE})
-NOT_NOW = frozenset({NEED_WHOLE, UNSETTLED, STALE})
+DECLINED = "declined"
+STATUSES = frozenset({UPDATE, EVALUATED, NEED_WHOLE, UNSETTLED, STALE, DECLINED})
+NOT_NOW = frozenset({NEED_WHOLE, UNSETTLED, STALE, DECLINED})
 """Statuses of replies that are in order and carry nothing to use."""
 
 MAX_PENDING = 4
 TOKEN_BYTES = 16
 HEADER_KEY = "header"
 _DEVICE_CHARS = 32
-_STATUS_CODES = {UPDATE: 1, EVALUATED: 2, NEED_WHOLE: 3, UNSETTLED: 4, STALE: 5}
+_STATUS_CODES = {
+    UPDATE: 1,
+    EVALUATED: 2,
+    NEED_WHOLE: 3,
+    UNSETTLED: 4,
+    STALE: 5,
+    DECLINED: 6,
+}
 _STATUS_NAMES = {code: name for name, code in _STATUS_CODES.items()}
 _REQUEST = struct.Struct(">QQQQ")
 _CHECK = struct.Struct(">I")

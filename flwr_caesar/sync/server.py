@@ -15,6 +15,7 @@ from flwr_caesar.codec import FrameInfo
 
 from .ledger_api import MAX_APPLIED, DeviceRow, Head, LedgerStore, Version
 from .protocol import (
+    DECLINED,
     EVALUATED,
     NEED_WHOLE,
     STALE,
@@ -263,6 +264,8 @@ class ServerSession:
             return "the device has seen newer requests: is the server's clock right?"
         if reply.status == UNSETTLED:
             return "the device waits to hear what was applied"
+        if reply.status == DECLINED:
+            return "the device declined"
         if reply.status != (UPDATE if self._train else EVALUATED):
             return "the device did not do what it was asked for"
         if reply.status == EVALUATED:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+NODE_VARIABLE = "FLWR_CAESAR_NODE"
+"""Where a process that ``flwr-caesar node`` started finds its ``node.toml``."""
 
 LONGEST_TEXT = 120
 MOST_KEYS = 32
@@ -110,7 +112,7 @@ def _checked(key: str, value: Any, kind: str) -> str | int | float:
     else:
         number = type(value) in (int, float)
         # The coldest place on earth is no reason to drop a reply.
-        good = number and math.isfinite(value) and -100 <= value <= _MOST
+        good = number and -100 <= value <= _MOST
         good = good and (value >= 0 or key == "celsius-max")
         good = good and (value <= 1 or key != "steps-fraction")
     if not good:
