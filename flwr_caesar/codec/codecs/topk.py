@@ -82,16 +82,15 @@ class TopKCodec(LossyCodec):
         self, positions: Positions, kept: Vector, lossy: Sequence[TensorSpec]
     ) -> list[Section]:
         """Return the sections of the kept values."""
-        exponents = np.zeros(len(lossy), np.int8)
-        owners = _owners(positions, lossy)
         if self.values == "float16":
+            owners = _owners(positions, lossy)
             exponents = half_exponents(kept, owners, len(lossy))
-        if not exponents.any():
-            return [Section("VAL", kept.astype(_VALUE_DTYPES[self.values]).tobytes())]
-        return [
-            Section("EXP", exponents.tobytes(), itemsize=1),
-            Section("VALX", to_half(kept, exponents[owners]).tobytes()),
-        ]
+            if exponents.any():
+                return [
+                    Section("EXP", exponents.tobytes(), itemsize=1),
+                    Section("VALX", to_half(kept, exponents[owners]).tobytes()),
+                ]
+        return [Section("VAL", kept.astype(_VALUE_DTYPES[self.values]).tobytes())]
 
     def _decode_vector(
         self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
