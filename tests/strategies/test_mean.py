@@ -65,7 +65,7 @@ def test_no_weight_is_no_part_of_it() -> None:
     np.testing.assert_array_equal(alone.result()["w"], 7)
 
 
-def test_a_mask_stays_where_no_device_set_a_number() -> None:
-    base = {"w": np.array([-np.inf, 1, 2], np.float32)}
-    mean = added(({"w": np.array([0, 1, 0], np.float32)}, 1), base=base)
-    np.testing.assert_array_equal(mean.result()["w"], [-np.inf, 2, 2])
+def test_a_mask_stays_unless_a_device_set_a_number() -> None:
+    base = {"w": np.array([-np.inf, np.nan, 2], np.float32)}
+    mean = added(({"w": np.array([0, 5, 1], np.float32)}, 1), base=base)
+    np.testing.assert_array_equal(mean.result()["w"], [-np.inf, 5, 3])
