@@ -28,6 +28,7 @@ test: wheel ## build the wheel, install it, lint, type-check and test that
 	@# From a folder without the sources, so that the installed package is what is seen.
 	@# Three workers for two cores: tests of real servers wait more than they work.
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
+	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
 	cd $(CHECK) && OMP_NUM_THREADS=1 ../../$(TEST)/bin/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
 	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
 

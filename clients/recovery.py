@@ -24,7 +24,7 @@ class Recovery(DeviceMethod):
     """Recover a model that Caesar compressed, from the device's own last model.
 
     The model that the device trained last is kept; the next download is decoded with
-    it as `flwr_caesar.codec.codecs.caesar_model.CaesarModel` says.
+    it as `flwr_caesar.codec.codecs.caesar_model.CaesarModelCodec` says.
     """
 
     def decode(

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import Layout
-from flwr_caesar.codec.codecs.error_bounded import ErrorBounded as Codec
+from flwr_caesar.codec.codecs.error_bounded import ErrorBoundedCodec as Codec
 from flwr_caesar.strategies import ErrorBounded
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 from flwr_caesar.sync.context_store import ContextStore

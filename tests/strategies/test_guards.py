@@ -33,7 +33,6 @@ from flwr_caesar.strategies import (
 )
 from flwr_caesar.strategies.guard import Bench, length
 from flwr_caesar.strategies.inner import snapshot
-from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.metrics import read_weight
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.protocol import UploadHeader
@@ -206,24 +205,6 @@ def test_weights_nobody_has_are_refused(value) -> None:
     strategy = TopK(FedAvg(fraction_evaluate=0.0))
     run(strategy, tamper=on_victim(claim), rounds=1)
     assert refused(strategy) == [{VICTIM}]
-
-
-@pytest.mark.parametrize("weights", [[1e-50, 1e-50], [1e15, 1.0], [5e-324, 1e15]])
-def test_weights_of_any_size_have_a_finite_mean(weights) -> None:
-    mean, base = RunningMean(), {"w": np.zeros(3, np.float32)}
-    for weight, value in zip(weights, (3e38, -3e38), strict=True):
-        mean.add({"w": np.full(3, value, np.float32)}, base, weight)
-    share = weights[0] / sum(weights)
-    expected = 3e38 * share - 3e38 * (1 - share)
-    np.testing.assert_allclose(mean.result()["w"], expected, rtol=1e-5, atol=1e33)
-
-
-def test_a_mean_over_two_bases_has_both_in_their_shares() -> None:
-    mean = RunningMean()
-    first, second = ({"w": np.full(2, v, np.float32)} for v in (0.0, 10.0))
-    mean.add({"w": np.ones(2, np.float32)}, first, 3.0)
-    mean.add({"w": np.ones(2, np.float32)}, second, 1.0)
-    np.testing.assert_allclose(mean.result()["w"], 1 + 0.25 * 10)
 
 
 def test_a_quorum_is_reached_by_the_next_whole_reply() -> None:

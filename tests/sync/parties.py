@@ -122,3 +122,11 @@ class Server:
                 verdicts.append(self.hear(node, *reply))
         self.close()
         return verdicts
+
+
+def law_holds(server: Server, *devices: Device) -> bool:
+    """Whether all that was computed is in the model or still on a device."""
+    applied = server.model["w"]
+    kept = sum((d.residual for d in devices), np.zeros(8))
+    computed = sum((d.computed for d in devices), np.zeros(8))
+    return np.array_equal(applied + kept, computed)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from ..coding.positions import decode_positions, encode_positions, max_positions_bytes
+from ..coding.positions import encode_positions, read_positions
 from ..coding.values import (
     magnitude_bounds,
     pack_signs,
@@ -16,13 +16,12 @@ from ..coding.values import (
     signed,
     unpack_signs,
 )
-from ..contract.base import Codec
 from ..contract.errors import CodecError, StateMismatchError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
 from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import Vector, gather, in_layout_order, scatter, slices
+from ..contract.vector import Vector, gather, slices
 from ..quantisers.select import count_pruned, top_k_mask
 
 STALE_PREFIX = "stale/"
@@ -62,7 +61,7 @@ def with_stale(layout: Layout, model: Arrays) -> CodecState:
     """Return a decoder state that holds a stale model to recover from.
 
     The model lies in `CodecState.private` under ``"stale/" + name``. It is used for
-    one frame; the state that `CaesarModel.decode` returns holds none.
+    one frame; the state that `CaesarModelCodec.decode` returns holds none.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ def with_stale(layout: Layout, model: Arrays) -> CodecState:
 
 
 @dataclass(frozen=True)
-class CaesarModel(Codec):
+class CaesarModelCodec(LossyCodec):
     """Caesar's hybrid model compression with recovery on the device, per tensor.
 
     Of each lossy tensor of `n` elements the ``floor(drop_fraction * n)`` smallest in
@@ -113,62 +112,52 @@ class CaesarModel(Codec):
                 "caesar_model: drop_fraction must be in [0, 1], "
                 f"not {self.drop_fraction}"
             )
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            vector = gather(arrays, lossy)
-            full = np.empty(len(vector), bool)
-            bounds = []
-            for part in slices(lossy):
-                x = vector[part]
-                k = len(x) - count_pruned(len(x), self.drop_fraction)
-                full[part] = top_k_mask(x, k)
-                bounds.append(magnitude_bounds(x[~full[part]]))
-            sections += [
-                Section("POS", encode_positions(np.flatnonzero(full), len(vector))),
-                Section("BND", np.array(bounds, "<f4").tobytes()),
-                Section("SIGN", pack_signs(vector[~full]), itemsize=1),
-                Section("VAL", vector[full].tobytes(), itemsize=4),
-            ]
-        return sections, {}
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
+        full = np.empty(len(vector), bool)
+        bounds = []
+        for part in slices(lossy):
+            x = vector[part]
+            k = len(x) - count_pruned(len(x), self.drop_fraction)
+            full[part] = top_k_mask(x, k)
+            bounds.append(magnitude_bounds(x[~full[part]]))
+        return [
+            Section("POS", encode_positions(np.flatnonzero(full), len(vector))),
+            Section("BND", np.array(bounds, "<f4").tobytes()),
+            Section("SIGN", pack_signs(vector[~full]), itemsize=1),
+            Section("VAL", vector[full].tobytes(), itemsize=4),
+        ], {}
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            n = sum(spec.size for spec in lossy)
-            packed = reader.section("POS", max_size=max_positions_bytes(n))
-            full = np.zeros(n, bool)
-            full[decode_positions(packed, n)] = True
-            k = int(np.count_nonzero(full))
-            bounds = read_magnitudes(reader.section("BND", size=8 * len(lossy)))
-            signs = reader.section("SIGN", size=(n - k + 7) // 8)
-            negative = unpack_signs(signs, n - k)
-            stale = _stale_vector(state, lossy)
-            vector = np.empty(n, np.float32)
-            vector[full] = np.frombuffer(reader.section("VAL", size=4 * k), "<f4")
-            offset = 0
-            for part, (mean, largest) in zip(
-                slices(lossy), bounds.reshape(-1, 2), strict=True
-            ):
-                low = ~full[part]
-                end = offset + int(np.count_nonzero(low))
-                vector[part][low] = recover(
-                    negative[offset:end],
-                    mean,
-                    largest,
-                    None if stale is None else stale[part][low],
-                )
-                offset = end
-            arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        n = sum(spec.size for spec in lossy)
+        full = np.zeros(n, bool)
+        full[read_positions(reader, "POS", n)] = True
+        k = int(np.count_nonzero(full))
+        bounds = read_magnitudes(reader.section("BND", size=8 * len(lossy)))
+        signs = reader.section("SIGN", size=(n - k + 7) // 8)
+        negative = unpack_signs(signs, n - k)
+        stale = _stale_vector(state, lossy)
+        vector = np.empty(n, np.float32)
+        vector[full] = np.frombuffer(reader.section("VAL", size=4 * k), "<f4")
+        offset = 0
+        for part, (mean, largest) in zip(
+            slices(lossy), bounds.reshape(-1, 2), strict=True
+        ):
+            low = ~full[part]
+            end = offset + int(np.count_nonzero(low))
+            vector[part][low] = recover(
+                negative[offset:end],
+                mean,
+                largest,
+                None if stale is None else stale[part][low],
+            )
+            offset = end
+        return vector, {}
 
 
 def _stale_vector(

@@ -9,20 +9,19 @@ from typing import ClassVar
 import numpy as np
 
 from ..coding.values import from_bfloat16, to_bfloat16, to_float16
-from ..contract.base import Codec
 from ..contract.errors import CodecError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout
+from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import gather, in_layout_order, scatter
+from ..contract.vector import Vector
 
 _RELATIVE = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _SUBNORMAL = {"float16": 2.0**-25, "bfloat16": 2.0**-134}
 
 
 @dataclass(frozen=True)
-class Cast(Codec):
+class CastCodec(LossyCodec):
     """Narrow floating point: 16 bits an element before compression.
 
     Values are rounded to nearest, ties to even, then byte-shuffled and compressed with
@@ -47,11 +46,11 @@ class Cast(Codec):
             raise CodecError(
                 f"cast: dtype must be one of {', '.join(_RELATIVE)}, not {self.dtype!r}"
             )
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
 
     def error_bound(self, arrays: Arrays) -> Mapping[str, Array]:
         """Return the half spacing of the narrow type at each element."""
-        _, lossy = split_exact(Layout.of(arrays), self.exact_below)
+        _, lossy = self._split(Layout.of(arrays))
         rounded = {s.name for s in lossy}
         bounds = {}
         for name, array in arrays.items():
@@ -65,29 +64,20 @@ class Cast(Codec):
             bounds[name] = bound
         return bounds
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            vector = gather(arrays, lossy)
-            narrow: Array = (
-                to_float16(vector) if self.dtype == "float16" else to_bfloat16(vector)
-            )
-            sections.append(Section("VAL", narrow.tobytes(), itemsize=2))
-        return sections, {}
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
+        narrow: Array = (
+            to_float16(vector) if self.dtype == "float16" else to_bfloat16(vector)
+        )
+        return [Section("VAL", narrow.tobytes(), itemsize=2)], {}
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            data = reader.section("VAL", size=2 * sum(spec.size for spec in lossy))
-            if self.dtype == "float16":
-                vector = np.frombuffer(data, "<f2").astype(np.float32)
-            else:
-                vector = from_bfloat16(np.frombuffer(data, "<u2"))
-            arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        data = reader.section("VAL", size=2 * sum(spec.size for spec in lossy))
+        if self.dtype == "float16":
+            vector = np.frombuffer(data, "<f2").astype(np.float32)
+        else:
+            vector = from_bfloat16(np.frombuffer(data, "<u2"))
+        return vector, {}

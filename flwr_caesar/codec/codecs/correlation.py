@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,19 +12,17 @@ from ..coding.bitplanes import pack_planes, planes_size, unpack_planes
 from ..coding.integers import decode_integers, encode_integers
 from ..coding.positions import (
     POSITIONS_OVERHEAD,
-    decode_positions,
     encode_positions,
-    max_positions_bytes,
     position_cost,
+    read_positions,
 )
 from ..coding.values import read_magnitudes
-from ..contract.base import Codec
 from ..contract.errors import CodecError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section, same_config
-from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.layout import Array, Layout, TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import Vector, gather, in_layout_order, scatter, slices
+from ..contract.vector import Vector, slices
 from ..predictors import correlated_tensor as tensor
 from ..predictors.correlated_tensor import Budget, Coded, Memory, mode_name
 from ..predictors.low_rank import FACTOR_BITS, Factors, largest_rank, matrix_shape
@@ -49,7 +47,7 @@ _HALVINGS = 48
 
 
 @dataclass(frozen=True)
-class Correlation(Codec):
+class CorrelationCodec(LossyCodec):
     """Correlation-aware top-k sparsification of successive updates, per tensor.
 
     A tensor is sent as ``rho * previous reconstruction + low-rank part + largest
@@ -107,16 +105,11 @@ class Correlation(Codec):
                 f"correlation: allocation must be one of {', '.join(ALLOCATIONS)}, "
                 f"not {self.allocation!r}"
             )
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if not lossy:
-            return sections, {}
-        vector = gather(arrays, lossy)
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
         table = np.zeros(len(lossy), _TENSOR)
         memory: dict[str, Array] = {}
         coded: list[Coded] = []
@@ -135,21 +128,16 @@ class Correlation(Codec):
             own.positions + start for own, start in zip(coded, starts, strict=True)
         ]
         steps = np.concatenate([_steps(own) for own in coded])
-        sections += [
+        return [
             Section("TENS", table.tobytes(), itemsize=1),
             Section("POS", encode_positions(np.concatenate(positions), len(vector))),
             Section("STEP", steps.astype("<f4").tobytes()),
             Section("VAL", _pack_levels(coded)),
-        ]
-        return sections, memory
+        ], memory
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if not lossy:
-            return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
         related = self.memory and state is not None and bool(state.arrays)
         table = _read_table(reader, lossy, related)
         vector = np.empty(sum(spec.size for spec in lossy), np.float32)
@@ -161,8 +149,7 @@ class Correlation(Codec):
             vector[part] = x
             if self.memory:
                 _remember(memory, spec, x, own.factors, held)
-        arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), memory
+        return vector, memory
 
     def modes(self, frame: bytes, layout: Layout) -> dict[str, str]:
         """Return in which mode a frame sends each lossy tensor.
@@ -187,7 +174,7 @@ class Correlation(Codec):
         reader = FrameReader(frame)
         if not same_config(reader.info.config, self.config):
             raise CodecError(f"frame of another codec than {self.config}")
-        _, lossy = split_exact(layout, self.exact_below)
+        _, lossy = self._split(layout)
         if not lossy:
             return {}
         table = _read_table(reader, lossy, self.memory)
@@ -314,8 +301,7 @@ def _read_coded(
     reader: FrameReader, lossy: Sequence[TensorSpec], table: Array
 ) -> list[Coded]:
     total = sum(spec.size for spec in lossy)
-    packed = reader.section("POS", max_size=max_positions_bytes(total))
-    positions = decode_positions(packed, total)
+    positions = read_positions(reader, "POS", total)
     bounds = np.searchsorted(positions, [part.stop for part in slices(lossy)])
     ranks = table["rank"].astype(np.int64)
     data = reader.section("STEP", size=4 * int((1 + 2 * ranks).sum()))

@@ -15,7 +15,7 @@ from ..contract.vector import in_layout_order
 
 
 @dataclass(frozen=True)
-class Dense(Codec):
+class DenseCodec(Codec):
     """Lossless codec for a whole model or update.
 
     Each element size is one section: the bytes of all tensors in layout order,

@@ -19,7 +19,7 @@ from ..coding.contexts import (
     scale_kinds,
 )
 from ..coding.integers import Integers, compact, decode_integers, encode_integers
-from ..coding.positions import decode_positions, encode_positions, max_positions_bytes
+from ..coding.positions import encode_positions, read_positions
 from ..contract.base import Codec
 from ..contract.errors import CodecError
 from ..contract.exact import pack_exact, unpack_exact
@@ -37,7 +37,7 @@ _SCALE_KINDS = 4
 
 
 @dataclass(frozen=True)
-class ErrorBounded(Codec):
+class ErrorBoundedCodec(Codec):
     """Error-bounded lossy codec for updates of successive rounds.
 
     Each float32 tensor is predicted from its reconstructions in earlier rounds, the
@@ -297,8 +297,7 @@ def _read_indices(
 def _read_raw_elements(reader: FrameReader, total: int) -> tuple[Array, Array]:
     if "RPOS" not in reader:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    data = reader.section("RPOS", max_size=max_positions_bytes(total))
-    positions = decode_positions(data, total)
+    positions = read_positions(reader, "RPOS", total)
     values = reader.section("RVAL", size=4 * len(positions))
     return positions, np.frombuffer(values, "<f4")
 

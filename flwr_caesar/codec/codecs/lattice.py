@@ -16,13 +16,12 @@ from ..coding.small_block import (
     encode_shorter,
     max_small_block_bytes,
 )
-from ..contract.base import Codec
 from ..contract.errors import CodecError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
+from ..contract.layout import Array, TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import gather, in_layout_order, scatter, slices
+from ..contract.vector import Vector, slices
 from ..quantisers.lattice_plan import (
     MAX_EXPONENT,
     MIN_EXPONENT,
@@ -40,7 +39,7 @@ _ABSENT = MIN_OFFSET - 1
 
 
 @dataclass(frozen=True)
-class Lattice(Codec):
+class LatticeCodec(LossyCodec):
     """Dead-zone quantiser with one step for all tensors, context-coded.
 
     ``q = sign(x) floor(|x| / step + 1 - dead_zone)``, ``xhat = q step``. The step is
@@ -85,7 +84,7 @@ class Lattice(Codec):
     later: ClassVar[frozenset[str]] = frozenset({"fine_below"})
 
     def __post_init__(self) -> None:
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
         if self.fine_below and self.fine_below <= self.exact_below:
             raise CodecError(
                 f"lattice: fine_below must be 0 or above exact_below, which is "
@@ -98,44 +97,29 @@ class Lattice(Codec):
         if not 0 <= self.nmse < 1:
             raise CodecError(f"lattice: nmse must be in [0, 1), not {self.nmse}")
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            sections += _pack(self._quantise(arrays, lossy), lossy)
-        return sections, {}
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
+        return _pack(self._quantise(vector, lossy), lossy), {}
 
-    def _encode_decoded(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        decoded = {s.name: np.array(arrays[s.name], to_dtype(s.dtype)) for s in exact}
-        if lossy:
-            found = self._quantise(arrays, lossy)
-            sections += _pack(found, lossy)
-            decoded |= self._values(found, lossy)
-        return sections, {}, in_layout_order(layout, decoded)
+    def _encode_decoded_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array], Vector]:
+        found = self._quantise(vector, lossy)
+        del vector  # of the model's size, and `_pack` takes as much
+        return _pack(found, lossy), {}, self._values(found, lossy)
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            arrays |= self._values(_unpack(reader, lossy), lossy)
-        return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        return self._values(_unpack(reader, lossy), lossy), {}
 
-    def _quantise(self, arrays: Arrays, lossy: Sequence[TensorSpec]) -> Quantised:
+    def _quantise(self, vector: Vector, lossy: Sequence[TensorSpec]) -> Quantised:
         target = Target(self.rate, self.step, self.nmse, self.fine_below)
-        return quantise(gather(arrays, lossy), lossy, target)
+        return quantise(vector, lossy, target)
 
-    def _values(
-        self, found: Quantised, lossy: Sequence[TensorSpec]
-    ) -> dict[str, Array]:
-        """Return the tensors that the indices stand for."""
+    def _values(self, found: Quantised, lossy: Sequence[TensorSpec]) -> Vector:
+        """Return the vector that the indices stand for."""
         values = np.empty(len(found.indices), np.float32)
         parts = zip(lossy, slices(lossy), found.offsets, strict=True)
         with np.errstate(over="ignore"):
@@ -143,7 +127,7 @@ class Lattice(Codec):
                 own = found.step.exponent + offset - extra_bits(spec, self.fine_below)
                 values[part] = lattice_values(found.indices[part], own)
             values *= np.float32(found.step.multiple)
-            return scatter(values, lossy)
+        return values
 
 
 def _pack(found: Quantised, lossy: Sequence[TensorSpec]) -> list[Section]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..coding.lattice_block import decode_block, encode_block, max_block_bytes
-from ..coding.positions import decode_positions, encode_positions, max_positions_bytes
+from ..coding.positions import encode_positions, read_positions
 from ..coding.values import read_magnitudes
-from ..contract.base import Codec
 from ..contract.errors import CodecError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
+from ..contract.exact import split_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.layout import Layout, TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import Vector, gather, in_layout_order, scatter, slices
+from ..contract.vector import Vector, slices
 from ..quantisers.select import Mask, prune_mask
 from ..quantisers.tensor_steps import offsets, root_mean_square
 from ..quantisers.weights import (
@@ -31,7 +31,7 @@ from ..quantisers.weights import (
 
 
 @dataclass(frozen=True)
-class Prune(Codec):
+class PruneCodec(LossyCodec):
     """Unstructured one-shot magnitude pruning of a whole message.
 
     Over all prunable tensors together, the ``floor(prune_rate * n)`` smallest
@@ -85,7 +85,7 @@ class Prune(Codec):
         for name in ("exclude_1d", "relative"):
             if not isinstance(value := getattr(self, name), bool):
                 raise CodecError(f"prune: {name} must be true or false, not {value!r}")
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
         if self.bits not in (*WEIGHT_BITS, FLOAT_BITS):
             raise CodecError(
                 f"prune: bits must be from 1 to {WEIGHT_BITS[-1]}, or {FLOAT_BITS}, "
@@ -97,23 +97,21 @@ class Prune(Codec):
                 f"not {self.levels!r}"
             )
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below, exclude_1d=self.exclude_1d)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            vector = gather(arrays, lossy)
-            compared = _on_one_scale(vector, lossy) if self.relative else vector
-            mask = prune_mask(compared, self.prune_rate)
-            if self.bits < FLOAT_BITS:
-                return [*sections, *self._pack(vector, mask, lossy)], {}
-            positions = encode_positions(np.flatnonzero(mask), len(vector))
-            sections += [
-                Section("POS", positions),
-                Section("VAL", vector[mask].tobytes(), itemsize=4),
-            ]
-        return sections, {}
+    def _split(self, layout: Layout) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        return split_exact(layout, self.exact_below, exclude_1d=self.exclude_1d)
+
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
+        compared = _on_one_scale(vector, lossy) if self.relative else vector
+        mask = prune_mask(compared, self.prune_rate)
+        if self.bits < FLOAT_BITS:
+            return self._pack(vector, mask, lossy), {}
+        positions = encode_positions(np.flatnonzero(mask), len(vector))
+        return [
+            Section("POS", positions),
+            Section("VAL", vector[mask].tobytes(), itemsize=4),
+        ], {}
 
     def _pack(
         self, vector: Vector, mask: Mask, lossy: Sequence[TensorSpec]
@@ -130,23 +128,17 @@ class Prune(Codec):
             Section("BLK", encode_block(found, lossy), itemsize=1),
         ]
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below, exclude_1d=self.exclude_1d)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            if self.bits < FLOAT_BITS:
-                vector = self._unpack(reader, lossy)
-            else:
-                vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
-                limit = max_positions_bytes(len(vector))
-                packed = reader.section("POS", max_size=limit)
-                positions = decode_positions(packed, len(vector))
-                data = reader.section("VAL", size=4 * len(positions))
-                vector[positions] = np.frombuffer(data, "<f4")
-            arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        if self.bits < FLOAT_BITS:
+            vector = self._unpack(reader, lossy)
+        else:
+            vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
+            positions = read_positions(reader, "POS", len(vector))
+            data = reader.section("VAL", size=4 * len(positions))
+            vector[positions] = np.frombuffer(data, "<f4")
+        return vector, {}
 
     def _unpack(self, reader: FrameReader, lossy: Sequence[TensorSpec]) -> Vector:
         scales = read_magnitudes(reader.section("SCL", size=4 * len(lossy)))

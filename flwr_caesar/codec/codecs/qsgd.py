@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +12,12 @@ from ..coding.blocks import blocks
 from ..coding.lattice_block import decode_block, encode_block, max_block_bytes
 from ..coding.levels import MAX_LIMIT, pack_levels, unpack_levels
 from ..coding.values import read_magnitudes
-from ..contract.base import Codec
 from ..contract.errors import CodecError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.layout import Array, TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import Vector, gather, in_layout_order, scatter, slices
+from ..contract.vector import Vector, slices
 from ..quantisers.randomness import MAX_SEED, content_seed, generator, round_at_random
 from ..quantisers.select import count_kept, require_density, top_k_mask
 
@@ -27,7 +26,7 @@ _NORMS = ("linf", "l2")
 
 
 @dataclass(frozen=True)
-class QSGD(Codec):
+class QSGDCodec(LossyCodec):
     """Unbiased stochastic quantisation, per tensor or per bucket of one.
 
     ``C(x)_j = norm * sign(x_j) * r_j / levels``, where ``r_j`` is
@@ -89,30 +88,26 @@ class QSGD(Codec):
                 f"qsgd: bucket must be an integer of at least 0, not {self.bucket}"
             )
         require_density(self.id, self.density)
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            vector = gather(arrays, lossy)
-            if self.density < 1:
-                for part in slices(lossy):
-                    x = vector[part]
-                    x[~top_k_mask(x, count_kept(len(x), self.density))] = 0
-            source = generator(content_seed(vector, self.seed))
-            norms = np.concatenate([self._norms(vector[p]) for p in slices(lossy)])
-            quanta = np.empty(len(vector), np.int32)
-            for chunk, of in self._buckets(lossy):
-                quanta[chunk] = self._quantise(vector[chunk], norms[of], source)
-            sections.append(Section("NORM", norms.astype("<f4").tobytes()))
-            if self.levels <= MAX_LIMIT:
-                sections += pack_levels(quanta.astype(np.int16), lossy, self.levels)
-            else:
-                block = encode_block(quanta, lossy)
-                sections.append(Section("BLK", block, itemsize=1))
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
+        if self.density < 1:
+            for part in slices(lossy):
+                x = vector[part]
+                x[~top_k_mask(x, count_kept(len(x), self.density))] = 0
+        source = generator(content_seed(vector, self.seed))
+        norms = np.concatenate([self._norms(vector[p]) for p in slices(lossy)])
+        quanta = np.empty(len(vector), np.int32)
+        for chunk, of in self._buckets(lossy):
+            quanta[chunk] = self._quantise(vector[chunk], norms[of], source)
+        sections = [Section("NORM", norms.astype("<f4").tobytes())]
+        if self.levels <= MAX_LIMIT:
+            sections += pack_levels(quanta.astype(np.int16), lossy, self.levels)
+        else:
+            block = encode_block(quanta, lossy)
+            sections.append(Section("BLK", block, itemsize=1))
         return sections, {}
 
     def _norms(self, x: Vector) -> Vector:
@@ -152,20 +147,16 @@ class QSGD(Codec):
         rounded = round_at_random(scaled, source)
         return np.copysign(np.minimum(rounded, levels), x)
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            count = sum(-(-t.size // (self.bucket or t.size)) for t in lossy)
-            norms = read_magnitudes(reader.section("NORM", size=4 * count))
-            vector = self._levels(reader, lossy).astype(np.float32)
-            vector /= np.float32(self.levels)
-            for chunk, of in self._buckets(lossy):
-                vector[chunk] *= norms[of]
-            arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        count = sum(-(-t.size // (self.bucket or t.size)) for t in lossy)
+        norms = read_magnitudes(reader.section("NORM", size=4 * count))
+        vector = self._levels(reader, lossy).astype(np.float32)
+        vector /= np.float32(self.levels)
+        for chunk, of in self._buckets(lossy):
+            vector[chunk] *= norms[of]
+        return vector, {}
 
     def _levels(self, reader: FrameReader, lossy: Sequence[TensorSpec]) -> Array:
         if self.levels <= MAX_LIMIT:

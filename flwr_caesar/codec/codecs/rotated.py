@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..coding.bitplanes import Codes, pack_planes, planes_size, unpack_planes
-from ..contract.base import Codec
 from ..contract.errors import CodecError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout
+from ..contract.layout import TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import Vector, gather, in_layout_order, scatter
+from ..contract.vector import Vector
 from ..quantisers.hadamard import hadamard
 from ..quantisers.randomness import MAX_SEED, content_seed, random_bits
 
@@ -88,7 +87,7 @@ def _flip(x: Vector, seed: int, start: int) -> Vector:
 
 
 @dataclass(frozen=True)
-class Rotated(Codec):
+class RotatedCodec(LossyCodec):
     """Randomised Hadamard rotation and a Lloyd-Max codebook (DRIVE, EDEN).
 
     The lossy tensors, as one vector, are cut into blocks of a power of two. Of each
@@ -143,30 +142,25 @@ class Rotated(Codec):
             raise CodecError(
                 f"rotated: seed must be an integer in [0, 2^63), not {self.seed}"
             )
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            vector = gather(arrays, lossy)
-            seed = content_seed(vector, self.seed)
-            codes = np.empty(sum(block_sizes(len(vector))), np.uint8)
-            scales = []
-            for block in _blocks(len(vector)):
-                x = np.zeros(block.stop - block.start, np.float32)
-                part = vector[block]
-                x[: len(part)] = part
-                codes[block], scale = self._encode_block(x, seed, block.start)
-                scales.append(scale)
-            sections += [
-                Section("SEED", seed.to_bytes(8, "little")),
-                Section("SCL", np.array(scales, "<f4").tobytes()),
-                Section("CODE", pack_planes(codes, self.bits), itemsize=1),
-            ]
-        return sections, {}
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
+        seed = content_seed(vector, self.seed)
+        codes = np.empty(sum(block_sizes(len(vector))), np.uint8)
+        scales = []
+        for block in _blocks(len(vector)):
+            x = np.zeros(block.stop - block.start, np.float32)
+            part = vector[block]
+            x[: len(part)] = part
+            codes[block], scale = self._encode_block(x, seed, block.start)
+            scales.append(scale)
+        return [
+            Section("SEED", seed.to_bytes(8, "little")),
+            Section("SCL", np.array(scales, "<f4").tobytes()),
+            Section("CODE", pack_planes(codes, self.bits), itemsize=1),
+        ], {}
 
     def _encode_block(self, x: Vector, seed: int, start: int) -> tuple[Codes, float]:
         book = levels(self.bits)
@@ -186,25 +180,21 @@ class Rotated(Codec):
             return codes, peak * length / aligned
         return codes, peak * length * aligned / (d * float(np.dot(q, q)))
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            n = sum(spec.size for spec in lossy)
-            sizes = block_sizes(n)
-            seed = int.from_bytes(reader.section("SEED", size=8), "little")
-            scales = np.frombuffer(reader.section("SCL", size=4 * len(sizes)), "<f4")
-            if not (np.abs(scales) <= _LARGEST).all():
-                raise CodecError("rotated: a scale is out of range")
-            data = reader.section("CODE", size=planes_size(sum(sizes), self.bits))
-            codes = unpack_planes(data, sum(sizes), self.bits)
-            book = levels(self.bits)
-            vector = np.empty(n, np.float32)
-            for block, scale in zip(_blocks(n), scales, strict=True):
-                q = (book * scale).take(codes[block])
-                part = vector[block]
-                part[...] = _flip(hadamard(q), seed, block.start)[: len(part)]
-            arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        n = sum(spec.size for spec in lossy)
+        sizes = block_sizes(n)
+        seed = int.from_bytes(reader.section("SEED", size=8), "little")
+        scales = np.frombuffer(reader.section("SCL", size=4 * len(sizes)), "<f4")
+        if not (np.abs(scales) <= _LARGEST).all():
+            raise CodecError("rotated: a scale is out of range")
+        data = reader.section("CODE", size=planes_size(sum(sizes), self.bits))
+        codes = unpack_planes(data, sum(sizes), self.bits)
+        book = levels(self.bits)
+        vector = np.empty(n, np.float32)
+        for block, scale in zip(_blocks(n), scales, strict=True):
+            q = (book * scale).take(codes[block])
+            part = vector[block]
+            part[...] = _flip(hadamard(q), seed, block.start)[: len(part)]
+        return vector, {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,16 +15,15 @@ from ..coding.values import (
     signed,
     unpack_signs,
 )
-from ..contract.base import Codec
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout
+from ..contract.layout import TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import gather, in_layout_order, scatter, slices
+from ..contract.vector import Vector, slices
 
 
 @dataclass(frozen=True)
-class Signs(Codec):
+class SignsCodec(LossyCodec):
     """Scaled sign, per tensor: ``C(x) = mean(|x|) * sign(x)`` with ``sign(0) = +1``.
 
     A contraction, ``||x - C(x)||^2 = ||x||^2 - ||x||_1^2 / n``: 0.363 of the energy is
@@ -46,33 +45,24 @@ class Signs(Codec):
     id: ClassVar[str] = "signs"
 
     def __post_init__(self) -> None:
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            vector = gather(arrays, lossy)
-            means = [mean_magnitude(vector[part]) for part in slices(lossy)]
-            sections += [
-                Section("MEAN", np.array(means, "<f4").tobytes()),
-                Section("SIGN", pack_signs(vector), itemsize=1),
-            ]
-        return sections, {}
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
+        means = [mean_magnitude(vector[part]) for part in slices(lossy)]
+        return [
+            Section("MEAN", np.array(means, "<f4").tobytes()),
+            Section("SIGN", pack_signs(vector), itemsize=1),
+        ], {}
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            n = sum(spec.size for spec in lossy)
-            means = read_magnitudes(reader.section("MEAN", size=4 * len(lossy)))
-            negative = unpack_signs(reader.section("SIGN", size=(n + 7) // 8), n)
-            vector = np.empty(n, np.float32)
-            for part, mean in zip(slices(lossy), means, strict=True):
-                vector[part] = signed(negative[part], mean)
-            arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), {}
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        n = sum(spec.size for spec in lossy)
+        means = read_magnitudes(reader.section("MEAN", size=4 * len(lossy)))
+        negative = unpack_signs(reader.section("SIGN", size=(n + 7) // 8), n)
+        vector = np.empty(n, np.float32)
+        for part, mean in zip(slices(lossy), means, strict=True):
+            vector[part] = signed(negative[part], mean)
+        return vector, {}

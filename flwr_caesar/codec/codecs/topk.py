@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,18 +10,16 @@ import numpy as np
 
 from ..coding.positions import (
     Positions,
-    decode_positions,
     encode_positions,
-    max_positions_bytes,
+    read_positions,
 )
 from ..coding.values import from_half, half_exponents, to_half
-from ..contract.base import Codec
 from ..contract.errors import CodecError
-from ..contract.exact import pack_exact, require_exact_below, split_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.layout import TensorSpec
+from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
-from ..contract.vector import Vector, gather, in_layout_order, scatter, slices
+from ..contract.vector import Vector, slices
 from ..quantisers.select import count_kept, require_density, top_k_mask
 
 _VALUE_DTYPES: dict[str, np.dtype[Any]] = {
@@ -31,7 +29,7 @@ _VALUE_DTYPES: dict[str, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True)
-class TopK(Codec):
+class TopKCodec(LossyCodec):
     """Top-k sparsification, per tensor.
 
     Of each lossy tensor of `n` elements the ``ceil(density * n)`` largest in magnitude
@@ -67,59 +65,40 @@ class TopK(Codec):
                 f"topk: values must be one of {', '.join(_VALUE_DTYPES)}, "
                 f"not {self.values!r}"
             )
-        require_exact_below(self.id, self.exact_below)
+        super().__post_init__()
 
-    def _encode(
-        self, arrays: Arrays, layout: Layout, state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        sections = pack_exact(arrays, exact)
-        if lossy:
-            positions, kept = self._largest(arrays, lossy)
-            n = sum(spec.size for spec in lossy)
-            sections.append(Section("POS", encode_positions(positions, n)))
-            sections += self._pack(positions, kept, lossy)
-        return sections, {}
-
-    def _pack(
-        self, positions: Positions, kept: Vector, lossy: Sequence[TensorSpec]
-    ) -> list[Section]:
-        """Return the sections of the kept values."""
-        exponents = np.zeros(len(lossy), np.int8)
-        owners = _owners(positions, lossy)
-        if self.values == "float16":
-            exponents = half_exponents(kept, owners, len(lossy))
-        if not exponents.any():
-            return [Section("VAL", kept.astype(_VALUE_DTYPES[self.values]).tobytes())]
-        return [
-            Section("EXP", exponents.tobytes(), itemsize=1),
-            Section("VALX", to_half(kept, exponents[owners]).tobytes()),
-        ]
-
-    def _largest(
-        self, arrays: Arrays, lossy: Sequence[TensorSpec]
-    ) -> tuple[Positions, Vector]:
-        """Return where in all tensors the kept elements are, and what they are."""
-        vector = gather(arrays, lossy)
+    def _encode_vector(
+        self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Encoded:
         mask = np.empty(len(vector), bool)
         for part in slices(lossy):
             x = vector[part]
             mask[part] = top_k_mask(x, count_kept(len(x), self.density)) & (x != 0)
         positions = np.flatnonzero(mask)
-        return positions, vector[positions]
+        where = Section("POS", encode_positions(positions, len(vector)))
+        return [where, *self._pack(positions, vector[positions], lossy)], {}
 
-    def _decode(
-        self, reader: FrameReader, layout: Layout, state: CodecState | None
-    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        exact, lossy = split_exact(layout, self.exact_below)
-        arrays = unpack_exact(reader, exact)
-        if lossy:
-            vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
-            packed = reader.section("POS", max_size=max_positions_bytes(len(vector)))
-            positions = decode_positions(packed, len(vector))
-            vector[positions] = self._unpack(reader, positions, lossy)
-            arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), {}
+    def _pack(
+        self, positions: Positions, kept: Vector, lossy: Sequence[TensorSpec]
+    ) -> list[Section]:
+        """Return the sections of the kept values."""
+        if self.values == "float16":
+            owners = _owners(positions, lossy)
+            exponents = half_exponents(kept, owners, len(lossy))
+            if exponents.any():
+                return [
+                    Section("EXP", exponents.tobytes(), itemsize=1),
+                    Section("VALX", to_half(kept, exponents[owners]).tobytes()),
+                ]
+        return [Section("VAL", kept.astype(_VALUE_DTYPES[self.values]).tobytes())]
+
+    def _decode_vector(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> Decoded:
+        vector = np.zeros(sum(spec.size for spec in lossy), np.float32)
+        positions = read_positions(reader, "POS", len(vector))
+        vector[positions] = self._unpack(reader, positions, lossy)
+        return vector, {}
 
     def _unpack(
         self, reader: FrameReader, positions: Positions, lossy: Sequence[TensorSpec]

@@ -20,8 +20,8 @@ from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
 from .blocks import Index3, Shape3, blocks, tensor_blocks
+from .counts import count_symbols, entropy_bits
 from .integers import to_symbols
-from .rans import count_symbols, entropy_bits
 from .tables import MAX_ALPHABET
 
 CLASSES = 96

@@ -10,8 +10,9 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from .blocks import blocks
+from .counts import Symbols
 from .positions import pack_bits, unpack_bits
-from .rans import Symbols, decode_symbols, encode_symbols
+from .rans import decode_symbols, encode_symbols
 
 _DIRECT = 64
 _DIRECT_BITS = 6

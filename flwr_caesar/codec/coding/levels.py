@@ -10,7 +10,7 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
 from ..contract.layout import TensorSpec
-from .positions import decode_positions, encode_positions, max_positions_bytes
+from .positions import encode_positions, read_positions
 from .rans import MAX_CONTEXTS, decode_symbols, encode_symbols
 from .values import unpack_signs
 
@@ -88,8 +88,7 @@ def unpack_levels(
         levels: Levels = symbols.view(np.int16)
         levels -= np.int16(limit)
     else:
-        packed = reader.section("POS", max_size=max_positions_bytes(n))
-        positions = decode_positions(packed, n)
+        positions = read_positions(reader, "POS", n)
         k = len(positions)
         negative = unpack_signs(reader.section("SIGN", size=(k + 7) // 8), k)
         present = np.ones(k, np.int16)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import CodecError
+from ..contract.frame import FrameReader
 from ..contract.layout import Array
 from .blocks import blocks
 
@@ -162,6 +163,17 @@ def decode_positions(data: bytes, n: int) -> Positions:
         absent[positions] = True
         positions = np.flatnonzero(~absent)
     return positions.astype(np.int64, copy=False)
+
+
+def read_positions(reader: FrameReader, tag: str, n: int) -> Positions:
+    """Decode a frame's section of positions in a vector of length `n`.
+
+    Raises
+    ------
+    CodecError
+        If it is missing, or not exactly what `encode_positions` writes.
+    """
+    return decode_positions(reader.section(tag, max_size=max_positions_bytes(n)), n)
 
 
 def pack_bits(values: Array, b: int) -> bytes:

@@ -204,9 +204,12 @@ class Codec(ABC):
         """Return the frame of an `_encode`, the state after it, and the rest of it."""
         arrays = {name: np.asarray(array) for name, array in arrays.items()}
         layout = Layout.of(arrays)
+        odd: frozenset[str] = frozenset()
         if finite:
             require_finite(arrays)
-        whole = self._as_they_are(arrays)
+        else:
+            odd = frozenset(n for n, array in arrays.items() if not is_finite(array))
+        whole = odd | self._beyond({n: a for n, a in arrays.items() if n not in odd})
         coded = {n: np.zeros_like(a) if n in whole else a for n, a in arrays.items()}
         known = state is not None and state.layout.digest == layout.digest
         previous = state if known else None
@@ -228,10 +231,6 @@ class Codec(ABC):
         if rest and rest[0] is not None:
             rest[0] |= {name: np.array(arrays[name]) for name in whole}
         return frame, _advance(layout, previous, memory), tuple(rest)
-
-    def _as_they_are(self, arrays: Arrays) -> frozenset[str]:
-        odd = {name for name, array in arrays.items() if not is_finite(array)}
-        return self._beyond({n: a for n, a in arrays.items() if n not in odd}) | odd
 
     def decode(
         self,

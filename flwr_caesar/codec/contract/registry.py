@@ -15,19 +15,19 @@ from .errors import CodecError
 ENTRY_POINT_GROUP = "flwr_caesar.codecs"
 
 _OURS = {
-    "caesar_model": "caesar_model:CaesarModel",
-    "cast": "cast:Cast",
-    "correlation": "correlation:Correlation",
-    "dense": "dense:Dense",
-    "error_bounded": "error_bounded:ErrorBounded",
-    "lattice": "lattice:Lattice",
-    "prune": "prune:Prune",
-    "qsgd": "qsgd:QSGD",
-    "quantized": "quantized:Quantized",
-    "rotated": "rotated:Rotated",
-    "signs": "signs:Signs",
-    "ternary": "ternary:Ternary",
-    "topk": "topk:TopK",
+    "caesar_model": "caesar_model:CaesarModelCodec",
+    "cast": "cast:CastCodec",
+    "correlation": "correlation:CorrelationCodec",
+    "dense": "dense:DenseCodec",
+    "error_bounded": "error_bounded:ErrorBoundedCodec",
+    "lattice": "lattice:LatticeCodec",
+    "prune": "prune:PruneCodec",
+    "qsgd": "qsgd:QSGDCodec",
+    "quantized": "quantized:QuantizedCodec",
+    "rotated": "rotated:RotatedCodec",
+    "signs": "signs:SignsCodec",
+    "ternary": "ternary:TernaryCodec",
+    "topk": "topk:TopKCodec",
 }
 
 

@@ -13,7 +13,6 @@ from ..contract.vector import Vector
 
 MIN_BITS = 2
 MAX_BITS = 8
-_LARGEST = np.finfo(np.float32).max
 
 Levels = np.ndarray[Any, np.dtype[np.int8]]
 
@@ -61,8 +60,9 @@ def quantize_uniform(x: Vector, bits: int) -> tuple[Levels, np.float32]:
     step = np.float32(np.abs(x).max(initial=np.float32(0)) / np.float32(top))
     if step == 0:
         return np.zeros(len(x), np.int8), step
-    if step > _LARGEST / np.float32(top):
-        step = np.nextafter(step, np.float32(0))  # top * step must stay finite
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.float32(top) * step):  # `step` was rounded up
+            step = np.nextafter(step, np.float32(0))
     return np.clip(np.rint(x / step), -top, top).astype(np.int8), step
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecState, ErrorFeedback, Layout, StateMismatchError
-from flwr_caesar.codec.codecs.caesar_model import CaesarModel, recover, with_stale
+from flwr_caesar.codec.codecs.caesar_model import CaesarModelCodec, recover, with_stale
 from flwr_caesar.codec.quantisers.select import count_pruned
 
 from ..library import small_model
@@ -34,7 +34,7 @@ def test_recovery_by_hand() -> None:
 
 def test_a_frame_by_hand() -> None:
     w = f32(5, -4, 1, -2, 0)
-    codec = CaesarModel(drop_fraction=0.6, exact_below=1)
+    codec = CaesarModelCodec(drop_fraction=0.6, exact_below=1)
     frame, _ = codec.encode({"w": w})
     layout = Layout.of({"w": w})
     np.testing.assert_array_equal(codec.decode(frame)[0]["w"], f32(5, -4, 1, -1, 1))
@@ -50,7 +50,7 @@ def test_full_precision_is_exact_and_the_rest_bounded(
     theta: float, seed: int, has_stale: bool
 ) -> None:
     model = small_model(seed)
-    codec = CaesarModel(drop_fraction=theta, exact_below=16)
+    codec = CaesarModelCodec(drop_fraction=theta, exact_below=16)
     frame, _ = codec.encode(model)
     drift = small_model(seed + 1)
     stale = {n: (a + 0.3 * drift[n]).astype(a.dtype) for n, a in model.items()}
@@ -71,7 +71,7 @@ def test_a_close_stale_model_helps() -> None:
     rng = np.random.default_rng(0)
     w = {"w": rng.standard_normal((200, 200)).astype(np.float32)}
     stale = {"w": w["w"] + rng.normal(0, 0.05, (200, 200)).astype(np.float32)}
-    codec = CaesarModel()
+    codec = CaesarModelCodec()
     frame, state = codec.encode(w)
     blind, _ = codec.decode(frame)
     helped, _ = codec.decode(frame, with_stale(state.layout, stale))
@@ -86,7 +86,7 @@ def test_the_cost_is_within_5_percent_of_the_ideal(theta: float) -> None:
     bits = np.random.default_rng(0).integers(0, 1 << 32, 400_000, dtype=np.uint32)
     w = bits.view(np.float32)
     w = w[np.isfinite(w)]
-    frame, _ = CaesarModel(drop_fraction=theta).encode({"w": w})
+    frame, _ = CaesarModelCodec(drop_fraction=theta).encode({"w": w})
     entropy = -sum(p * np.log2(p) for p in (theta, 1 - theta) if p)
     ideal = 32 * (1 - theta) + theta + entropy
     assert 8 * len(frame) / w.size <= 1.05 * ideal
@@ -94,7 +94,7 @@ def test_the_cost_is_within_5_percent_of_the_ideal(theta: float) -> None:
 
 def test_a_stale_model_of_another_shape_is_refused() -> None:
     w = np.ones((40, 40), np.float32)
-    codec = CaesarModel()
+    codec = CaesarModelCodec()
     frame, state = codec.encode({"w": w})
     for stale in ({"w": w[:20]}, {"v": w}):
         with pytest.raises(StateMismatchError, match="stale"):
@@ -103,7 +103,7 @@ def test_a_stale_model_of_another_shape_is_refused() -> None:
 
 def test_a_stale_model_with_nan_is_never_decoded() -> None:
     w = np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32)
-    codec = CaesarModel()
+    codec = CaesarModelCodec()
     frame, state = codec.encode({"w": w})
     stale = {"w": np.full_like(w, np.nan)}
     decoded, _ = codec.decode(frame, with_stale(state.layout, stale))
@@ -111,7 +111,7 @@ def test_a_stale_model_with_nan_is_never_decoded() -> None:
 
 
 def test_a_residual_is_not_mistaken_for_a_stale_model() -> None:
-    feedback = ErrorFeedback(CaesarModel())
+    feedback = ErrorFeedback(CaesarModelCodec())
     model = small_model()
     state = seen = None
     for _ in range(3):

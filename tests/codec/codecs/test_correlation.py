@@ -18,7 +18,7 @@ from flwr_caesar.codec import (
     get_codec,
     inspect_frame,
 )
-from flwr_caesar.codec.codecs.correlation import Correlation
+from flwr_caesar.codec.codecs.correlation import CorrelationCodec
 from flwr_caesar.codec.conformance.mutate import Parts, seal
 from flwr_caesar.codec.contract.frame import FrameReader
 from flwr_caesar.codec.contract.layout import Layout
@@ -28,9 +28,9 @@ from ..library import Array, nmse
 LOSSY = ("TENS", "POS", "STEP", "VAL")
 
 
-def codec(**parameters: Any) -> Correlation:
+def codec(**parameters: Any) -> CorrelationCodec:
     found = get_codec({"id": "correlation", "exact_below": 64, **parameters})
-    assert isinstance(found, Correlation)
+    assert isinstance(found, CorrelationCodec)
     return found
 
 

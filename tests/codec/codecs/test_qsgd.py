@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from flwr_caesar.codec.codecs.qsgd import QSGD
-from flwr_caesar.codec.quantisers.randomness import generator, round_at_random
+from flwr_caesar.codec.codecs.qsgd import QSGDCodec
 
 DRAWS = 400
 
@@ -20,7 +17,7 @@ def test_the_mean_over_seeds_is_the_input(norm: str, levels: int) -> None:
     draws = np.array(
         [
             c.decode(c.encode({"x": x})[0])[0]["x"]
-            for c in (QSGD(levels=levels, norm=norm, seed=s) for s in range(DRAWS))
+            for c in (QSGDCodec(levels=levels, norm=norm, seed=s) for s in range(DRAWS))
         ],
         np.float64,
     )
@@ -37,14 +34,6 @@ def test_the_mean_over_seeds_is_the_input(norm: str, levels: int) -> None:
     assert 0.6 < np.square(error).sum() * DRAWS / variance.sum() < 1.4
 
 
-@given(st.floats(0, 256, width=32), st.integers(0, 2**63))
-def test_rounding_goes_to_a_neighbour(x: float, seed: int) -> None:
-    rounded = round_at_random(np.full(50, x, np.float32), generator(seed))
-    assert set(rounded.tolist()) <= {np.floor(x), np.floor(x) + 1}
-    if x == np.floor(x):
-        assert (rounded == x).all()
-
-
 def test_other_data_and_other_seeds_draw_otherwise() -> None:
     x = np.full(5000, 0.3, np.float32)
     x[0] = 1
@@ -52,7 +41,7 @@ def test_other_data_and_other_seeds_draw_otherwise() -> None:
     y[0] = -1
 
     def pattern(x: np.ndarray, seed: int) -> list[bool]:
-        c = QSGD(levels=1, seed=seed)
+        c = QSGDCodec(levels=1, seed=seed)
         return list(c.decode(c.encode({"x": x})[0])[0]["x"][1:] > 0)
 
     assert pattern(x, 0) == pattern(x, 0)
@@ -62,7 +51,7 @@ def test_other_data_and_other_seeds_draw_otherwise() -> None:
 
 def test_each_tensor_has_its_own_norm() -> None:
     x = np.array([1, -1, 0], np.float32)
-    c = QSGD(levels=3, exact_below=1)
+    c = QSGDCodec(levels=3, exact_below=1)
     model = {"a": x, "zero": 0 * x, "b": 100 * x}
     decoded, _ = c.decode(c.encode(model)[0])
     for name, array in model.items():
@@ -73,7 +62,7 @@ def test_each_tensor_has_its_own_norm() -> None:
 def test_a_bucket_is_rounded_as_a_tensor_of_its_own(norm: str) -> None:
     x = np.random.default_rng(2).laplace(0, 1, 1000).astype(np.float32)
     x[256:512] = 0
-    c = QSGD(levels=4, norm=norm, bucket=256, exact_below=0)
+    c = QSGDCodec(levels=4, norm=norm, bucket=256, exact_below=0)
     decoded, _ = c.decode(c.encode({"x": x, "y": 100 * x})[0])
     for scale, array in ((1, decoded["x"]), (100, decoded["y"])):
         for start in range(0, 1000, 256):
@@ -88,7 +77,7 @@ def test_small_buckets_keep_few_levels_near() -> None:
     x = np.random.default_rng(3).normal(0, 1, 100_000).astype(np.float32)
 
     def error(bucket: int) -> float:
-        c = QSGD(levels=256, norm="l2", bucket=bucket)
+        c = QSGDCodec(levels=256, norm="l2", bucket=bucket)
         decoded, _ = c.decode(c.encode({"x": x})[0])
         return float(np.square(decoded["x"] - x).sum() / np.square(x).sum())
 
@@ -103,7 +92,8 @@ def test_the_largest_share_is_kept_and_rounded():
     draws = [
         c.decode(c.encode({"x": x})[0])[0]["x"]
         for c in (
-            QSGD(levels=65536, norm="l2", density=0.25, seed=seed) for seed in range(4)
+            QSGDCodec(levels=65536, norm="l2", density=0.25, seed=seed)
+            for seed in range(4)
         )
     ]
     kept = np.abs(x) >= np.sort(np.abs(x))[-500]
@@ -116,7 +106,7 @@ def test_the_largest_share_is_kept_and_rounded():
 @pytest.mark.parametrize("levels", [256, 65536])
 def test_many_levels_cost_few_bits(levels: int):
     x = np.random.default_rng(3).normal(0, 1, (100, 300)).astype(np.float32)
-    c = QSGD(levels=levels, norm="l2")
+    c = QSGDCodec(levels=levels, norm="l2")
     frame, _ = c.encode({"x": x})
     decoded, _ = c.decode(frame)
     spread = levels / np.sqrt(x.size)

@@ -9,42 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_caesar.codec.codecs.rotated import Rotated, block_sizes, levels
-from flwr_caesar.codec.quantisers.hadamard import hadamard
-from flwr_caesar.codec.quantisers.randomness import random_bits, splitmix64
+from flwr_caesar.codec.codecs.rotated import RotatedCodec, block_sizes, levels
 
 from ..library import nmse
 
 UNBIASED = {1: 0.5708, 2: 0.1331, 3: 0.03578, 4: 0.009592}
 LEAST = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501}
 DRAWS = 300
-
-
-def test_splitmix64_is_the_published_generator() -> None:
-    assert splitmix64(1234567, 0, 3).tolist() == [
-        6457827717110365317,
-        3203168211198807973,
-        9817491932198370423,
-    ]
-    assert splitmix64(1234567, 2, 1)[0] == splitmix64(1234567, 0, 3)[2]
-
-
-def test_bits_are_the_words_least_significant_first() -> None:
-    word = int(splitmix64(9, 1, 1)[0])
-    assert random_bits(9, 64, 64).tolist() == [word >> i & 1 for i in range(64)]
-    assert random_bits(9, 64, 5).tolist() == [word >> i & 1 for i in range(5)]
-
-
-@pytest.mark.parametrize("log2", [0, 1, 5, 6, 7, 10, 13])
-def test_hadamard_is_the_sylvester_matrix(log2: int) -> None:
-    n = 1 << log2
-    rng = np.random.default_rng(log2)
-    x = rng.integers(-8, 8, n).astype(np.float32)
-    y = hadamard(x)
-    for i in rng.integers(0, n, 5):
-        signs = [(-1) ** int(i & j).bit_count() for j in range(n)]
-        assert y[i] == np.dot(signs, x.astype(np.int64))
-    np.testing.assert_array_equal(hadamard(y), n * x)
 
 
 @given(st.integers(0, 1 << 20))
@@ -83,7 +54,7 @@ def distributions() -> dict[str, np.ndarray]:
 def test_the_error_is_within_2_percent_of_theory(bits: int, kind: str) -> None:
     x = distributions()[kind]
     for scale, theory in (("unbiased", UNBIASED), ("least_squares", LEAST)):
-        codec = Rotated(bits=bits, scale=scale)
+        codec = RotatedCodec(bits=bits, scale=scale)
         frame, _ = codec.encode({"x": x})
         decoded = codec.decode(frame)[0]["x"]
         assert nmse(x, decoded) == pytest.approx(theory[bits], rel=0.02)
@@ -93,7 +64,7 @@ def test_the_error_is_within_2_percent_of_theory(bits: int, kind: str) -> None:
 def test_the_unbiased_scale_keeps_the_projection() -> None:
     x = distributions()["heavy"]
     for bits in UNBIASED:
-        codec = Rotated(bits=bits)
+        codec = RotatedCodec(bits=bits)
         decoded = codec.decode(codec.encode({"x": x})[0])[0]["x"].astype(np.float64)
         assert decoded @ x == pytest.approx(np.square(x.astype(np.float64)).sum())
 
@@ -105,7 +76,7 @@ def test_the_mean_over_seeds_is_the_input(bits: int) -> None:
     total = np.zeros(n)
     power = 0.0
     for seed in range(DRAWS):
-        codec = Rotated(bits=bits, seed=seed)
+        codec = RotatedCodec(bits=bits, seed=seed)
         error = codec.decode(codec.encode({"x": x})[0])[0]["x"].astype(float) - x
         total += error
         power += float(np.square(error).sum())
@@ -116,7 +87,7 @@ def test_the_mean_over_seeds_is_the_input(bits: int) -> None:
 
 
 def test_blocks_of_zeros_and_tiny_tensors() -> None:
-    codec = Rotated(exact_below=1)
+    codec = RotatedCodec(exact_below=1)
     model = {
         "zeros": np.zeros(70_000, np.float32),
         "one": np.array([-3], np.float32),
@@ -129,7 +100,7 @@ def test_blocks_of_zeros_and_tiny_tensors() -> None:
 
 
 def test_other_data_turn_otherwise() -> None:
-    codec = Rotated(bits=1)
+    codec = RotatedCodec(bits=1)
     x = np.random.default_rng(0).standard_normal(4096).astype(np.float32)
     y = x.copy()
     y[0] += np.float32(1e-3)

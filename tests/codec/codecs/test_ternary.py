@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flwr_caesar.codec.codecs.ternary import Ternary
+from flwr_caesar.codec.codecs.ternary import TernaryCodec
 from flwr_caesar.codec.quantisers.select import count_kept, top_k
 
 from ..library import Array
@@ -19,7 +19,7 @@ from ..library import Array
     st.floats(0.01, 1),
 )
 def test_the_magnitude_is_the_mean_of_the_kept(x: Array, density: float) -> None:
-    codec = Ternary(density=density, exact_below=1)
+    codec = TernaryCodec(density=density, exact_below=1)
     decoded = codec.decode(codec.encode({"x": x})[0])[0]["x"]
     kept = top_k(x, count_kept(len(x), density))
     kept = kept[x[kept] != 0]
@@ -33,7 +33,7 @@ def test_the_magnitude_is_the_mean_of_the_kept(x: Array, density: float) -> None
 
 def test_each_tensor_has_its_own_magnitude() -> None:
     x = np.array([4, -2, 1, 0], np.float32)
-    codec = Ternary(density=0.5, exact_below=1)
+    codec = TernaryCodec(density=0.5, exact_below=1)
     model = {"a": x, "zero": np.zeros(3, np.float32), "b": -10 * x}
     decoded, _ = codec.decode(codec.encode(model)[0])
     assert decoded["a"].tolist() == [3, -3, 0, 0]
@@ -44,5 +44,5 @@ def test_each_tensor_has_its_own_magnitude() -> None:
 @pytest.mark.parametrize(("density", "bits"), [(0.01, 0.094), (0.1, 0.58)])
 def test_the_cost_is_near_the_entropy(density: float, bits: float) -> None:
     x = np.random.default_rng(0).standard_normal((1000, 1000)).astype(np.float32)
-    frame, _ = Ternary(density=density).encode({"x": x})
+    frame, _ = TernaryCodec(density=density).encode({"x": x})
     assert 8 * len(frame) / x.size < bits

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError, ErrorFeedback, inspect_frame
-from flwr_caesar.codec.codecs.topk import TopK
+from flwr_caesar.codec.codecs.topk import TopKCodec
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES
 
 from ..strategies import Array, arrays, bits, gaussian_model, models
@@ -23,7 +23,7 @@ densities = st.sampled_from([0.001, 0.1, 0.34, 0.5, 0.9, 1.0])
 def test_the_largest_are_exact_and_the_rest_zero(
     model: dict[str, Array], density: float, exact_below: int
 ) -> None:
-    codec = TopK(density=density, exact_below=exact_below)
+    codec = TopKCodec(density=density, exact_below=exact_below)
     decoded, _ = codec.decode(codec.encode(model)[0])
     assert list(decoded) == list(model)
     for name, array in model.items():
@@ -46,7 +46,7 @@ def test_the_largest_are_exact_and_the_rest_zero(
 
 def test_exactly_the_ceiling_is_kept_of_each_tensor() -> None:
     model = gaussian_model()
-    codec = TopK(density=0.013)
+    codec = TopKCodec(density=0.013)
     decoded, _ = codec.decode(codec.encode(model)[0])
     for name in ("conv.weight", "odd", "half", "brain", "double"):
         size = model[name].size
@@ -57,7 +57,7 @@ def test_exactly_the_ceiling_is_kept_of_each_tensor() -> None:
 
 def test_half_precision_values_are_rounded_to_nearest() -> None:
     x = np.linspace(-3, 3, 2001, dtype=np.float32)
-    codec = TopK(density=1, values="float16")
+    codec = TopKCodec(density=1, values="float16")
     decoded, _ = codec.decode(codec.encode({"x": x})[0])
     np.testing.assert_array_equal(decoded["x"], x.astype(np.float16))
 
@@ -69,7 +69,7 @@ def test_half_precision_reaches_every_scale(scale: float) -> None:
         "far": (scale * rng.uniform(0.1, 1, 2000)).astype(np.float32),
         "usual": rng.normal(size=2000).astype(np.float32),
     }
-    codec = TopK(density=0.1, values="float16")
+    codec = TopKCodec(density=0.1, values="float16")
     frame, told, _ = codec.encode_decoded(x)
     decoded, _ = codec.decode(frame)
     for name, array in x.items():
@@ -84,14 +84,14 @@ def test_half_precision_reaches_every_scale(scale: float) -> None:
 
 def test_usual_scales_are_sent_as_ever_and_zeros_not_at_all() -> None:
     x = {"w": np.full(2000, 0.01, np.float32), "frozen": np.zeros(5000, np.float32)}
-    sections = inspect_frame(TopK(values="float16").encode(x)[0]).sections
+    sections = inspect_frame(TopKCodec(values="float16").encode(x)[0]).sections
     assert set(sections) == {"TABL", "POS", "VAL"}
     assert sections["VAL"] == 2 * 20
 
 
 def test_what_float16_cannot_hold_arrives_under_error_feedback() -> None:
     """Two devices count, one of them up to more than 65,504 a round."""
-    codec = ErrorFeedback(TopK(density=0.05, values="float16"))
+    codec = ErrorFeedback(TopKCodec(density=0.05, values="float16"))
     for step in (70_000.0, 1e-12):
         total, state = 0.0, None
         for _ in range(4):
@@ -110,4 +110,4 @@ def test_what_float16_cannot_hold_arrives_under_error_feedback() -> None:
 def test_parameters_out_of_range_are_named(parameters: dict[str, object]) -> None:
     (name,) = parameters
     with pytest.raises(CodecError, match=f"topk: {name} must be"):
-        TopK(**parameters)  # type: ignore[arg-type]
+        TopKCodec(**parameters)  # type: ignore[arg-type]

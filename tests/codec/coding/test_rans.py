@@ -10,25 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.coding import rans
+from flwr_caesar.codec.coding import lanes
+from flwr_caesar.codec.coding.counts import count_symbols, entropy_bits
 from flwr_caesar.codec.coding.integers import (
-    MAX_MAGNITUDE,
     decode_integers,
     encode_integers,
 )
-from flwr_caesar.codec.coding.rans import (
-    count_symbols,
-    decode_symbols,
-    encode_symbols,
-    entropy_bits,
-)
-from flwr_caesar.codec.coding.tables import (
-    SCALE,
-    normalise,
-    pack_tables,
-    quantise_counts,
-    unpack_tables,
-)
+from flwr_caesar.codec.coding.rans import decode_symbols, encode_symbols
 
 
 def laplace_symbols(n, scale, contexts, seed=0):
@@ -66,7 +54,7 @@ def test_short_rows_are_coded_as_long_ones_are(n, scale, contexts, seed):
     found = []
     for narrow in (0, 1 << 16):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rans, "_NARROW_LANES", narrow)
+            patch.setattr(lanes, "_NARROW_LANES", narrow)
             found.append(encode_symbols(symbols, context, contexts))
             decoded = decode_symbols(found[0], context, contexts)
         assert (decoded == symbols).all()
@@ -106,59 +94,6 @@ def test_one_certain_symbol_costs_next_to_nothing():
     data = encode_symbols(symbols, context, 1)
     assert len(data) < 300
     assert (decode_symbols(data, context, 1) == symbols).all()
-
-
-@given(
-    st.lists(st.integers(0, 10**9), min_size=1, max_size=512).filter(lambda c: any(c))
-)
-def test_frequencies_sum_to_the_scale_and_keep_every_symbol(counts):
-    codes = quantise_counts(np.array([counts]))
-    frequencies = normalise(codes)[0]
-    assert int(frequencies.sum()) == SCALE
-    assert ((frequencies > 0) == (np.array(counts) > 0)).all()
-
-
-def test_normalisation_equals_its_statement_in_plain_integers():
-    rng = np.random.default_rng(0)
-    for size in (1, 2, 17, 200, 512):
-        codes = rng.integers(0, 137, size).astype(np.uint8)
-        codes[0] = 136
-        plain = [int(c) - 1 for c in codes]
-        weights = [0 if c < 0 else (8 + c % 8) << (c // 8) for c in plain]
-        total = sum(weights)
-        expected = [(2 * w * SCALE + total) // (2 * total) for w in weights]
-        expected = [
-            max(f, 1) if w else 0 for f, w in zip(expected, weights, strict=True)
-        ]
-        while sum(expected) != SCALE:
-            i = expected.index(max(expected))
-            expected[i] -= min(sum(expected) - SCALE, expected[i] - 1)
-        assert normalise(codes[None])[0].tolist() == expected
-
-
-def test_tables_round_trip():
-    rng = np.random.default_rng(1)
-    codes = rng.integers(0, 137, (9, 60)).astype(np.uint8)
-    codes[3] = 0
-    codes[5, 20:] = 0
-    data = b"xx" + pack_tables(codes) + b"rest"
-    found, offset = unpack_tables(data, 2, 9)
-    assert (found == codes).all()
-    assert data[offset:] == b"rest"
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.one_of(st.integers(-40, 40), st.integers(-MAX_MAGNITUDE, MAX_MAGNITUDE)),
-        max_size=300,
-    )
-)
-def test_integers_of_any_size_round_trip(values):
-    values = np.array(values, np.int32)
-    context = (np.arange(len(values)) % 3).astype(np.uint8)
-    data = encode_integers(values, context, 3)
-    assert (decode_integers(data, context, 3) == values).all()
 
 
 def test_encoding_is_deterministic():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import Codec, CodecState, Layout, get_codec
-from flwr_caesar.codec.codecs.dense import Dense
+from flwr_caesar.codec.codecs.dense import DenseCodec
 from flwr_caesar.codec.conformance.suite import check_codec, sample_arrays
 from flwr_caesar.codec.contract import registry
 from flwr_caesar.codec.contract.frame import FrameReader, Section
@@ -44,7 +44,7 @@ def test_a_codec_with_memory_conforms() -> None:
 
 
 @dataclass(frozen=True)
-class ReadOnly(Dense):
+class ReadOnly(DenseCodec):
     id: ClassVar[str] = "test-read-only"
 
     def _decode(
@@ -68,7 +68,7 @@ class Forgetful(Delta):
 
 
 @dataclass(frozen=True)
-class Random(Dense):
+class Random(DenseCodec):
     id: ClassVar[str] = "test-random"
 
     def _encode(
@@ -80,7 +80,7 @@ class Random(Dense):
 
 
 @dataclass(frozen=True)
-class Inexact(Dense):
+class Inexact(DenseCodec):
     id: ClassVar[str] = "test-inexact"
 
     def _decode(

@@ -19,8 +19,8 @@ from flwr_caesar.codec import (
     StateMismatchError,
     inspect_frame,
 )
-from flwr_caesar.codec.codecs.dense import Dense
-from flwr_caesar.codec.codecs.topk import TopK
+from flwr_caesar.codec.codecs.dense import DenseCodec
+from flwr_caesar.codec.codecs.topk import TopKCodec
 from flwr_caesar.codec.contract.exact import pack_exact, unpack_exact
 from flwr_caesar.codec.contract.frame import FrameReader, Section, write_frame
 from flwr_caesar.codec.contract.layout import Arrays
@@ -28,7 +28,7 @@ from flwr_caesar.codec.contract.state import NO_DIGEST
 
 from ..strategies import Array, arrays, bits, dtypes, gaussian_model, models
 
-CODECS: list[Codec] = [Dense(), TopK(density=0.1, exact_below=8)]
+CODECS: list[Codec] = [DenseCodec(), TopKCodec(density=0.1, exact_below=8)]
 
 
 @dataclass(frozen=True)
@@ -98,39 +98,39 @@ def test_what_is_not_finite_is_refused_by_name(
 def test_a_decoded_nan_is_refused_by_name() -> None:
     layout = Layout.of({"a": np.zeros(1, np.float32)})
     frame = write_frame(
-        config=Dense().config,
+        config=DenseCodec().config,
         layout_digest=layout.digest,
         sections=[Section("X4", b"\0\0\xc0\x7f")],
     )
     with pytest.raises(CodecError, match="'a' holds NaN"):
-        Dense().decode(frame, CodecState(layout))
+        DenseCodec().decode(frame, CodecState(layout))
 
 
 @pytest.mark.parametrize(
     "other",
-    [Dense(), TopK(density=0.2), TopK(density=0.1, values="float16")],
+    [DenseCodec(), TopKCodec(density=0.2), TopKCodec(density=0.1, values="float16")],
     ids=repr,
 )
 def test_frames_of_another_codec_or_configuration_are_refused(other: Codec) -> None:
     frame, _ = other.encode(gaussian_model())
     with pytest.raises(CodecError, match=r"frame of codec .* expected"):
-        TopK(density=0.1).decode(frame)
+        TopKCodec(density=0.1).decode(frame)
 
 
 def test_numbers_in_a_configuration_are_compared_by_value() -> None:
-    frame, _ = TopK(density=1).encode(gaussian_model())
-    TopK(density=1.0).decode(frame)
+    frame, _ = TopKCodec(density=1).encode(gaussian_model())
+    TopKCodec(density=1.0).decode(frame)
     config = {"id": "topk", "density": True, "values": "float32", "exact_below": 1024}
     forged = write_frame(config=config, layout_digest=bytes(16), sections=[])
     with pytest.raises(CodecError, match="expected"):
-        TopK(density=1.0).decode(forged)
+        TopKCodec(density=1.0).decode(forged)
 
 
 def test_a_long_configuration_does_not_fill_the_log() -> None:
     config = {"id": "x" * 60_000}
     frame = write_frame(config=config, layout_digest=bytes(16), sections=[])
     with pytest.raises(CodecError) as caught:
-        Dense().decode(frame)
+        DenseCodec().decode(frame)
     assert len(str(caught.value)) < 400
 
 
@@ -148,33 +148,33 @@ def test_a_frame_without_table_needs_its_layout(codec: Codec) -> None:
 
 def test_a_table_of_other_shapes_is_refused_but_other_dtypes_are_not() -> None:
     model = {"a": np.ones((2, 3), np.float32)}
-    frame, _ = Dense().encode(model)
+    frame, _ = DenseCodec().encode(model)
     for shape, name in [((3, 2), "a"), ((6,), "a"), ((2, 3), "b"), ((2, 3), "long")]:
         expected = CodecState(Layout.of({name: np.zeros(shape, np.float32)}))
         with pytest.raises(CodecError, match="expected"):
-            Dense().decode(frame, expected)
+            DenseCodec().decode(frame, expected)
     expected = CodecState(Layout.of({"a": np.zeros((2, 3), np.float64)}))
-    decoded, state = Dense().decode(frame, expected)
+    decoded, state = DenseCodec().decode(frame, expected)
     assert decoded["a"].dtype == np.float32
     assert state.layout == Layout.of(model)
 
 
 def test_a_table_is_believed_up_to_a_number_of_bytes() -> None:
-    frame, _ = Dense().encode({"a": np.zeros(1000, np.float32)})
-    Dense().decode(frame, max_bytes=4000)
+    frame, _ = DenseCodec().encode({"a": np.zeros(1000, np.float32)})
+    DenseCodec().decode(frame, max_bytes=4000)
     with pytest.raises(CodecError, match="claims 4000 bytes"):
-        Dense().decode(frame, max_bytes=3999)
+        DenseCodec().decode(frame, max_bytes=3999)
 
 
 def test_a_table_must_match_its_digest() -> None:
     layout = Layout.of({"a": np.zeros(1, np.float32)})
     frame = write_frame(
-        config=Dense().config,
+        config=DenseCodec().config,
         layout_digest=bytes(16),
         sections=[Section("TABL", layout.to_bytes()), Section("X4", bytes(4))],
     )
     with pytest.raises(CodecError, match="differs from its digest"):
-        Dense().decode(frame)
+        DenseCodec().decode(frame)
 
 
 def test_a_changed_layout_starts_anew() -> None:
@@ -221,11 +221,11 @@ def test_both_sides_advance_in_step_and_notice_when_not() -> None:
 def test_a_stateless_codec_refuses_a_frame_that_claims_a_state() -> None:
     layout = Layout.of({"a": np.zeros(1, np.float32)})
     frame = write_frame(
-        config=Dense().config,
+        config=DenseCodec().config,
         layout_digest=layout.digest,
         sections=[Section("X4", bytes(4))],
         state_version=1,
         state_digest=b"12345678",
     )
     with pytest.raises(StateMismatchError):
-        Dense().decode(frame, CodecState(layout))
+        DenseCodec().decode(frame, CodecState(layout))

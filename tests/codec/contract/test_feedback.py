@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecState, ErrorFeedback, get_codec
-from flwr_caesar.codec.codecs.dense import Dense
-from flwr_caesar.codec.codecs.topk import TopK
+from flwr_caesar.codec.codecs.dense import DenseCodec
+from flwr_caesar.codec.codecs.topk import TopKCodec
 
 from ..samples import CONFIGS
 from ..strategies import Array, gaussian_model
@@ -68,12 +68,12 @@ def test_what_was_sent_and_the_residual_sum_to_the_input(
 
 
 def test_a_lossless_codec_leaves_nothing() -> None:
-    _, state = ErrorFeedback(Dense()).encode(gaussian_model())
+    _, state = ErrorFeedback(DenseCodec()).encode(gaussian_model())
     assert all((residual == 0).all() for residual in state.private.values())
 
 
 def test_frames_are_the_inner_codecs() -> None:
-    codec = TopK(density=0.1)
+    codec = TopKCodec(density=0.1)
     model = gaussian_model()
     frame, _ = ErrorFeedback(codec).encode(model)
     assert frame == codec.encode(model)[0]
@@ -81,7 +81,7 @@ def test_frames_are_the_inner_codecs() -> None:
 
 
 def test_the_callers_arrays_and_state_stay() -> None:
-    feedback = ErrorFeedback(TopK(density=0.1))
+    feedback = ErrorFeedback(TopKCodec(density=0.1))
     model = gaussian_model()
     _, state = feedback.encode(model)
     copies = {name: array.copy() for name, array in model.items()}
@@ -94,7 +94,7 @@ def test_the_callers_arrays_and_state_stay() -> None:
 
 
 def test_a_new_layout_keeps_the_residuals_that_still_fit() -> None:
-    feedback = ErrorFeedback(TopK(density=0.001, exact_below=0))
+    feedback = ErrorFeedback(TopKCodec(density=0.001, exact_below=0))
     old = {
         "same": np.ones(100, np.float32),
         "reshaped": np.ones(100, np.float32),
@@ -116,7 +116,7 @@ def test_a_new_layout_keeps_the_residuals_that_still_fit() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_decoding_is_the_inner_codecs(known: bool) -> None:
-    feedback = ErrorFeedback(TopK(density=0.1))
+    feedback = ErrorFeedback(TopKCodec(density=0.1))
     frame, state = feedback.encode(gaussian_model())
     expected = CodecState(state.layout) if known else None
     a, _ = feedback.decode(frame, expected, max_bytes=1 << 20)

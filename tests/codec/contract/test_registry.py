@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flwr_caesar.codec import CodecError, get_codec, list_codecs
-from flwr_caesar.codec.codecs.topk import TopK
+from flwr_caesar.codec.codecs.topk import TopKCodec
 
 from ..entry_points import install
 from .test_base import Delta
@@ -33,9 +33,9 @@ def test_a_codec_is_its_configuration(codec_id: str) -> None:
 
 def test_parameters_reach_the_codec() -> None:
     codec = get_codec({"id": "topk", "density": 0.5, "values": "float16"})
-    assert codec == TopK(density=0.5, values="float16", exact_below=1024)
+    assert codec == TopKCodec(density=0.5, values="float16", exact_below=1024)
     assert get_codec(codec.config) == codec
-    assert get_codec({"id": "topk", "density": 1}) == TopK(density=1.0)
+    assert get_codec({"id": "topk", "density": 1}) == TopKCodec(density=1.0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.codecs.prune import Prune
+from flwr_caesar.codec.codecs.prune import PruneCodec
 from flwr_caesar.codec.quantisers.weights import (
     WEIGHT_BITS,
     WEIGHT_LEVELS,
@@ -78,7 +78,7 @@ def test_a_model_on_its_levels_comes_back_to_the_bit(bits: int, levels: str, see
         for name, scale, shape in (("a", 0.1, (6, 10)), ("b", 3, (3, 4, 5)))
     }
     model["bias"] = rng.normal(0, 1, 7).astype(np.float32)
-    codec = Prune(prune_rate=0, bits=bits, levels=levels)
+    codec = PruneCodec(prune_rate=0, bits=bits, levels=levels)
     decoded, _ = codec.decode(codec.encode(model)[0])
     for name, array in model.items():
         np.testing.assert_array_equal(decoded[name], array)
@@ -94,8 +94,8 @@ def test_survivors_alone_make_the_levels_of_each_tensor(bits: int, levels: str):
         "none": rng.laplace(0, 1e-9, (20, 30)).astype(np.float32),
     }
     whole, bit_codec = (
-        Prune(prune_rate=0.6),
-        Prune(prune_rate=0.6, bits=bits, levels=levels),
+        PruneCodec(prune_rate=0.6),
+        PruneCodec(prune_rate=0.6, bits=bits, levels=levels),
     )
     kept, _ = whole.decode(whole.encode(model)[0])
     found, _ = bit_codec.decode(bit_codec.encode(model)[0])
@@ -112,23 +112,23 @@ def test_survivors_alone_make_the_levels_of_each_tensor(bits: int, levels: str):
 )
 def test_the_cost_on_gaussian_weights(rate: float, bits: int, most: float):
     x = np.random.default_rng(0).standard_normal((1000, 500)).astype(np.float32)
-    frame, _ = Prune(prune_rate=rate, bits=bits).encode({"x": x})
+    frame, _ = PruneCodec(prune_rate=rate, bits=bits).encode({"x": x})
     assert 8 * len(frame) / x.size < most
 
 
 def test_a_level_beyond_the_largest_is_refused():
     x = np.array([[1, -0.5, 0.3], [0.2, 0.1, 0]], np.float32)
-    frame, state = Prune(prune_rate=0, bits=4).encode({"x": x})
+    frame, state = PruneCodec(prune_rate=0, bits=4).encode({"x": x})
     foreign = frame.replace(b'"bits":4', b'"bits":3')
     with pytest.raises(CodecError, match="larger than 3"):
-        Prune(prune_rate=0, bits=3).decode(reseal(foreign), state)
+        PruneCodec(prune_rate=0, bits=3).decode(reseal(foreign), state)
 
 
 def test_at_32_bits_the_configuration_is_the_first_one():
-    assert Prune(prune_rate=0.5).config == {
+    assert PruneCodec(prune_rate=0.5).config == {
         "id": "prune",
         "prune_rate": 0.5,
         "exclude_1d": True,
         "exact_below": 0,
     }
-    assert Prune(bits=4).config["bits"] == 4
+    assert PruneCodec(bits=4).config["bits"] == 4
