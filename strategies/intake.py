@@ -15,7 +15,7 @@ from flwr_caesar.flower import ErrorCode, log
 from flwr_caesar.transport import FRAME_STYPE, message_nbytes
 
 from .exchange import Exchange, NotNowError, require_size
-from .framed import NO_MOD
+from .frame_messages import NO_MOD
 from .grid import Arrival
 from .inner import needs_weights
 from .metrics import disagreeing

@@ -12,9 +12,9 @@ from flwr_caesar.codec.quantisers.weights import FLOAT_BITS
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 
 from .compressed import CompressedStrategy
-from .downlink import WholeDownlink
 from .method import ServerMethod
 from .options import WrapperOptions
+from .whole_downlink import WholeDownlink
 
 # Of a tensor of a dozen numbers, such as a linear classifier, none can be spared.
 _EXACT_BELOW = 32

@@ -19,7 +19,7 @@ from flwr_caesar.sync import context_store
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import UPDATE, DownloadHeader
 from flwr_caesar.sync.state import DeviceState
-from flwr_caesar.transport import require_record
+from flwr_caesar.transport import Plan
 
 from .app import FaultApp
 from .chance import Chance
@@ -189,7 +189,7 @@ class FaultDevices:
         except Exception as err:  # as Flower does, the server is told
             return Answer(request, None, f"{type(err).__name__}: {err}")
         try:
-            header = DownloadHeader.from_dict(require_record(request.content))
+            header = Plan.read(request.content)[1]
         except CodecError:
             self._law.report("a device answers a request that is damaged")
             return None
@@ -201,7 +201,7 @@ class FaultDevices:
         self._judge(holder, request, header, after, worked)
         if fault == "device-crash-after-write":
             return None
-        answer = parsed(require_record(reply.content))
+        answer = parsed(reply.content)
         honest = (
             request.intact
             and request.phase == self.operator.phase

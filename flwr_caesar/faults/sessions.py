@@ -27,6 +27,7 @@ from flwr_caesar.sync.protocol import (
     model_digest,
 )
 from flwr_caesar.sync.server import ServerSession
+from flwr_caesar.sync.wire import opened, sealed
 
 from .chance import Chance
 from .forgery import forge
@@ -44,6 +45,7 @@ from .tampering import Operator
 
 SHAPES = {"weight": 16, "bias": 4}
 QUIET_ROUNDS = 3
+_HEADER = "header"
 _HOSTILE_NODES = range(1, 4)
 _MOST_LATE = 400
 # A server that can send changes of the last versions, but not of every one.
@@ -181,7 +183,7 @@ class FaultRun:
             self._send(
                 _Message(
                     node_id,
-                    header.to_dict(),
+                    {_HEADER: sealed(header.to_bytes())},
                     sent,
                     self._operator.epoch,
                     self._operator.phase,
@@ -256,7 +258,7 @@ class FaultRun:
 
     def _take(self, message: _Message) -> None:
         try:
-            reply = UploadHeader.from_dict(message.fields)
+            reply = UploadHeader.from_bytes(opened(message.fields[_HEADER]))
             info = None if message.frame is None else inspect_frame(message.frame)
         except CodecError:
             self.refusals["damaged"] += 1
@@ -338,7 +340,7 @@ class FaultRun:
 
     def _ask(self, holder: Holder, message: _Message) -> None:
         try:
-            header = DownloadHeader.from_dict(message.fields)
+            header = DownloadHeader.from_bytes(opened(message.fields[_HEADER]))
         except CodecError:
             return
         received = device_side.receive(
@@ -382,12 +384,17 @@ class FaultRun:
             if frame is not None:
                 self._frames.append(frame)
             self._send(
-                replace(message, fields=reply.to_dict(), frame=frame, is_reply=True)
+                replace(
+                    message,
+                    fields={_HEADER: sealed(reply.to_bytes())},
+                    frame=frame,
+                    is_reply=True,
+                )
             )
 
     def _hostile(self, message: _Message) -> None:
         try:
-            header = DownloadHeader.from_dict(message.fields)
+            header = DownloadHeader.from_bytes(opened(message.fields[_HEADER]))
         except CodecError:
             return
         self.faults["hostile-reply"] += 1
@@ -401,7 +408,7 @@ class FaultRun:
             replace(
                 message,
                 node_id=node_id,
-                fields=forged.to_dict(),
+                fields={_HEADER: sealed(forged.to_bytes())},
                 frame=frame,
                 is_reply=True,
             )

@@ -39,7 +39,7 @@ def test_a_device_that_holds_the_model_is_sent_none():
     header, frame = server.ask([device], train=False)[1]
     assert header.base == header.target
     assert frame is None
-    assert sum(len(str(v)) + len(k) for k, v in header.to_dict().items()) < 1000
+    assert len(header.to_bytes()) < 100
     reply, _ = device.take(header, frame, train=False)
     assert server.hear(1, reply, None).counts
     np.testing.assert_array_equal(device.last.model["w"], server.model["w"])

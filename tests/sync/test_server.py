@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from flwr_caesar.sync.protocol import device_id
 from tests.sync.parties import Device, Server, law_holds, new_token
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"nonce": 1}, "another request"),
-        ({"lineage": 7}, "another request"),
-        ({"order": ((1 << 63) - 1, 0)}, "another request"),
-        ({"base": (5, bytes(8))}, "another model"),
-        ({"held": None}, "another model"),
-    ],
-)
-def test_hostile_claims_are_refused(change, reason):
+def test_an_answer_to_another_request_is_refused():
     server, device = Server(), Device(1)
     reply, frame = device.take(*server.ask([device])[1])
-    assert reason in server.hear(1, replace(reply, **change), frame).reason
+    verdict = server.hear(1, replace(reply, nonce=1), frame)
+    assert "another request" in verdict.reason
     server.close()
     assert not server.model["w"].any()
     assert sum(server.session.refusals.values()) == 1
@@ -35,13 +24,7 @@ def test_replay_of_an_applied_upload_is_refused():
     server.hear(1, reply, frame)
     server.close()
     header, _ = server.ask([device])[1]
-    again = replace(
-        reply,
-        order=header.order,
-        nonce=header.nonce,
-        base=header.target,
-        held=header.target,
-    )
+    again = replace(reply, nonce=header.nonce)
     assert "another history or version" in server.hear(1, again, frame).reason
 
 
