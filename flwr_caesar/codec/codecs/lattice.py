@@ -22,7 +22,7 @@ from ..contract.layout import Array, TensorSpec
 from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
 from ..contract.vector import Vector, slices
-from ..quantisers.lattice_plan import (
+from ..quantisers.lattice_steps import (
     MAX_EXPONENT,
     MIN_EXPONENT,
     MIN_OFFSET,
@@ -31,8 +31,8 @@ from ..quantisers.lattice_plan import (
     extra_bits,
     quantise,
 )
-from ..quantisers.planner import Step
 from ..quantisers.quantise import lattice_values
+from ..quantisers.step_search import Step
 
 _HEAD = struct.Struct("<hB")
 _ABSENT = MIN_OFFSET - 1

@@ -72,11 +72,6 @@ def top_k(x: Vector, k: int) -> Positions:
     return np.flatnonzero(top_k_mask(x, k))
 
 
-def above_threshold(x: Vector, threshold: float) -> Positions:
-    """Return the increasing positions of the non-zero ``|x| >= threshold``."""
-    return np.flatnonzero((np.abs(x) >= threshold) & (x != 0))
-
-
 def prune_mask(x: Vector, prune_rate: float) -> Mask:
     """Return which elements survive magnitude pruning.
 

@@ -22,7 +22,7 @@ from flwr_caesar.codec.published.lattice_point import (
     encode_point,
     publish,
 )
-from flwr_caesar.codec.quantisers.planner import Step
+from flwr_caesar.codec.quantisers.step_search import Step
 
 SPECS = [TensorSpec("a", "float32", (8, 5, 3, 3)), TensorSpec("b", "float32", (40,))]
 SIZE = 400

@@ -66,14 +66,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Quantiser:
     """A step and a dead zone as a fraction of it."""
 
     step: Step
     dead_zone: float
 
 
-class Planner:
+class StepSearch:
     """Rate and error of a quantiser by step and dead zone, on a sample.
 
     Parameters
@@ -96,50 +96,50 @@ class Planner:
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
         self._energy = energy(self._x)
-        self._measured: dict[Plan, tuple[float, float]] = {}
+        self._measured: dict[Quantiser, tuple[float, float]] = {}
 
-    def measure(self, plan: Plan) -> tuple[float, float]:
+    def measure(self, quantiser: Quantiser) -> tuple[float, float]:
         """Return bits an element and normalised squared error."""
-        if plan not in self._measured:
-            self._measured[plan] = self._measure(plan)
-        return self._measured[plan]
+        if quantiser not in self._measured:
+            self._measured[quantiser] = self._measure(quantiser)
+        return self._measured[quantiser]
 
-    def _measure(self, plan: Plan) -> tuple[float, float]:
-        octaves = math.log2(plan.step.value / self._reference.value)
+    def _measure(self, quantiser: Quantiser) -> tuple[float, float]:
+        octaves = math.log2(quantiser.step.value / self._reference.value)
         shifted = np.clip(self._classes - round(4 * octaves), 0, 95).astype(np.uint8)
-        q = quantise_dead_zone(self._x, plan.step.value, plan.dead_zone)
+        q = quantise_dead_zone(self._x, quantiser.step.value, quantiser.dead_zone)
         bits = _CODER_OVERHEAD * context_bits(q, shifted) / len(q)
-        xhat = q * np.float32(plan.step.value)
+        xhat = q * np.float32(quantiser.step.value)
         lost = energy(np.subtract(self._x, xhat, dtype=np.float64))
         return bits, lost / self._energy if self._energy else 0.0
 
-    def for_rate(self, rate: float) -> Plan:
-        """Return the plan of least error with at most about `rate` bits an element."""
+    def for_rate(self, rate: float) -> Quantiser:
+        """Return the one of least error with at most about `rate` bits an element."""
         return self._search(lambda m: m[0] <= rate, lambda m: m[1], coarser=True)
 
-    def for_error(self, nmse: float) -> Plan:
-        """Return the plan of fewest bits with at most about `nmse` error.
+    def for_error(self, nmse: float) -> Quantiser:
+        """Return the one of fewest bits with at most about `nmse` error.
 
         Few elements may hold most of the energy, and the sample too many of them or
         too few: its error is compared once with that of the whole.
         """
-        plan = self._search_error(nmse)
+        quantiser = self._search_error(nmse)
         if len(self._x) == len(self._all):
-            return plan
-        whole = self._whole_error(plan)
+            return quantiser
+        whole = self._whole_error(quantiser)
         if not whole:
-            return plan
-        return self._search_error(nmse * self.measure(plan)[1] / whole)
+            return quantiser
+        return self._search_error(nmse * self.measure(quantiser)[1] / whole)
 
-    def _search_error(self, nmse: float) -> Plan:
+    def _search_error(self, nmse: float) -> Quantiser:
         return self._search(lambda m: m[1] > nmse, lambda m: m[0], coarser=False)
 
-    def _whole_error(self, plan: Plan) -> float:
+    def _whole_error(self, quantiser: Quantiser) -> float:
         lost = whole = 0.0
         for part in blocks(len(self._all)):
             x = self._all[part]
-            q = quantise_dead_zone(x, plan.step.value, plan.dead_zone)
-            lost += energy(x - q * np.float32(plan.step.value))
+            q = quantise_dead_zone(x, quantiser.step.value, quantiser.dead_zone)
+            lost += energy(x - q * np.float32(quantiser.step.value))
             whole += energy(x)
         return lost / whole if whole else 0.0
 
@@ -149,25 +149,25 @@ class Planner:
         cost: Callable[[tuple[float, float]], float],
         *,
         coarser: bool,
-    ) -> Plan:
+    ) -> Quantiser:
         """Tune the dead zone at steps around the border of `is_coarse`."""
         low, high = -_STEPS, _STEPS
         centre = self._reference.quarter
         while high - low > 1:
             middle = (low + high) // 2
-            plan = Plan(Step.of(centre + middle), DEFAULT_DEAD_ZONE)
-            if is_coarse(self.measure(plan)):
+            quantiser = Quantiser(Step.of(centre + middle), DEFAULT_DEAD_ZONE)
+            if is_coarse(self.measure(quantiser)):
                 high = middle
             else:
                 low = middle
         border = centre + (high if coarser else low)
-        best = Plan(Step.of(border), DEFAULT_DEAD_ZONE)
+        best = Quantiser(Step.of(border), DEFAULT_DEAD_ZONE)
         least = cost(self.measure(best))
         for quarter in range(border - 2, border + 3):
-            plan = self._tune(Step.of(quarter), is_coarse, coarser)
-            measured = self.measure(plan)
+            quantiser = self._tune(Step.of(quarter), is_coarse, coarser)
+            measured = self.measure(quantiser)
             if is_coarse(measured) == coarser and cost(measured) < least:
-                best, least = plan, cost(measured)
+                best, least = quantiser, cost(measured)
         return best
 
     def _tune(
@@ -175,12 +175,12 @@ class Planner:
         step: Step,
         is_coarse: Callable[[tuple[float, float]], bool],
         coarser: bool,
-    ) -> Plan:
+    ) -> Quantiser:
         low, high = _DEAD_ZONES
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            if is_coarse(self.measure(Plan(step, middle))):
+            if is_coarse(self.measure(Quantiser(step, middle))):
                 high = middle
             else:
                 low = middle
-        return Plan(step, high if coarser else low)
+        return Quantiser(step, high if coarser else low)

@@ -13,8 +13,8 @@ from ..coding.contexts import as_channels, fit_scales, scale_classes
 from ..coding.integers import Integers
 from ..contract.layout import TensorSpec
 from ..contract.vector import Vector, slices
-from .planner import DEFAULT_DEAD_ZONE, Plan, Planner, Step
 from .quantise import quantise_dead_zone
+from .step_search import DEFAULT_DEAD_ZONE, Quantiser, Step, StepSearch
 from .tensor_steps import (
     FINE_BITS,
     generous_rate,
@@ -36,7 +36,7 @@ _LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
 
 @dataclass(frozen=True)
 class Target:
-    """What a plan has to meet; see `lattice.Lattice` for the meaning of each.
+    """What a quantiser has to meet; see `LatticeCodec` for the meaning of each.
 
     Parameters
     ----------
@@ -96,11 +96,11 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
     scales = [root_mean_square(x[part]) for part in parts]
     active = [i for i, scale in enumerate(scales) if scale]
     coarse = [i for i in active if not extra_bits(specs[i], target.fine_below)]
-    planned = coarse or active
-    if not planned:
+    chosen = coarse or active
+    if not chosen:
         return Quantised(Step(4, 0), (0,) * len(specs), np.zeros(len(x), np.int32))
-    plan, own = _plan_steps(x, specs, scales, planned, target)
-    step = plan.step
+    quantiser, own = _search_steps(x, specs, scales, chosen, target)
+    step = quantiser.step
     if not (coarse or target.step):
         step = _coarser(step, FINE_BITS)
     exponent = min(max(step.exponent, MIN_EXPONENT), MAX_EXPONENT)
@@ -117,25 +117,25 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
         lowest = MIN_EXPONENT - step.exponent + extra
         offsets[i] = max(offset, least, lowest, MIN_OFFSET)
         indices[parts[i]] = _indices(
-            x[parts[i]], peak, _coarser(step, offsets[i] - extra), plan.dead_zone
+            x[parts[i]], peak, _coarser(step, offsets[i] - extra), quantiser.dead_zone
         )
     return Quantised(step, tuple(offsets), indices)
 
 
-def _plan_steps(
+def _search_steps(
     x: Vector,
     specs: Sequence[TensorSpec],
     scales: Sequence[float],
-    planned: Sequence[int],
+    chosen: Sequence[int],
     target: Target,
-) -> tuple[Plan, dict[int, int]]:
+) -> tuple[Quantiser, dict[int, int]]:
     """Return the step of the tensors that set it, and the offsets of these.
 
     For a rate, tensors are brought to one scale by powers of two before the search. An
     error is that of all of them as they are, and offsets only make it smaller.
     """
-    sizes = [specs[i].size for i in planned]
-    reference, off = unlike([scales[i] for i in planned], sizes)
+    sizes = [specs[i].size for i in chosen]
+    reference, off = unlike([scales[i] for i in chosen], sizes)
     lift = max(off)
     if not (target.step or target.nmse):
         # The offset of the largest scale, too, has to fit into a byte.
@@ -147,18 +147,18 @@ def _plan_steps(
     brought = [0] * len(off) if target.step or target.nmse else off
     vectors = [
         _scaled(x[part], -shift - own)
-        for part, own in zip(_those(slices(specs), planned), brought, strict=True)
+        for part, own in zip(_those(slices(specs), chosen), brought, strict=True)
     ]
     brought_scales = [
         math.ldexp(scales[i], -shift - own)
-        for i, own in zip(planned, brought, strict=True)
+        for i, own in zip(chosen, brought, strict=True)
     ]
-    plan = _plan(
-        vectors, _those(specs, planned), target, together(brought_scales, sizes)
+    quantiser = _quantiser(
+        vectors, _those(specs, chosen), target, together(brought_scales, sizes)
     )
     offsets = [0] * len(off) if target.step else off
-    plan = replace(plan, step=_coarser(plan.step, shift))
-    return plan, dict(zip(planned, offsets, strict=True))
+    quantiser = replace(quantiser, step=_coarser(quantiser.step, shift))
+    return quantiser, dict(zip(chosen, offsets, strict=True))
 
 
 def _peak(x: Vector, scale: float, step: float) -> float:
@@ -201,16 +201,16 @@ def _indices(x: Vector, peak: float, step: Step, dead_zone: float) -> Integers:
     return indices
 
 
-def _plan(
+def _quantiser(
     parts: list[Vector], specs: Sequence[TensorSpec], target: Target, scale: float
-) -> Plan:
+) -> Quantiser:
     """Return step and dead zone for tensors on one scale."""
     if target.step:
-        return Plan(Step.near(target.step), DEFAULT_DEAD_ZONE)
+        return Quantiser(Step.near(target.step), DEFAULT_DEAD_ZONE)
     vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
     rate = generous_rate(target.rate, len(vector))
     if not target.nmse and rate > target.rate and rate >= 4:
-        return Plan(Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate)), 0.5)
+        return Quantiser(Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate)), 0.5)
     reference = Step.near(scale)
     classes = np.empty(len(vector), np.uint8)
     num_scales = 0
@@ -219,10 +219,10 @@ def _plan(
         own = fit_scales(vector[part].reshape(shape), np.float32(reference.value))
         classes[part] = scale_classes(own, shape).reshape(-1)
         num_scales += len(own)
-    planner = Planner(vector, classes, reference)
+    search = StepSearch(vector, classes, reference)
     if target.nmse:
-        return planner.for_error(target.nmse)
+        return search.for_error(target.nmse)
     side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(vector)
     if rate > target.rate:
-        return planner.for_rate(rate)
-    return planner.for_rate(max(rate - side, rate / 4))
+        return search.for_rate(rate)
+    return search.for_rate(max(rate - side, rate / 4))
