@@ -37,14 +37,14 @@ class Caesar(CompressedStrategy):
         What travels.
     rate : float, optional
         ``lattice``: mean bits an element of an upload. By default 0.3, and more for a
-        model of fewer than 100,000 elements: 2 up to 50,000
+        model of fewer than 80,000 elements: 3 up to 50,000
         (`flwr_caesar.plan.by_size.by_size`).
     rate_spread : float
         ``lattice``: the most important device sends at `rate_spread` squared the rate
         of the least important one; 1: all alike.
     step_sigmas : float, optional
         ``lattice``: step of a published model in deviations of what changed. By default
-        3, and finer for a model of fewer than 100,000 elements: 1 up to 50,000.
+        3, and finer for a model of fewer than 80,000 elements: 1 up to 50,000.
     first_bits, shared_start, max_versions : int, bool, int
         ``lattice``: see `flwr_caesar.strategies.lattice_downlink.LatticeDownlink`.
     theta_max : float

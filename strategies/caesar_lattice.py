@@ -46,7 +46,7 @@ class CaesarLattice(CaesarPlan):
 
     def rates(self, theta: Floats, elements: int) -> Floats:
         """See `CaesarPlan.rates`."""
-        own = by_size(elements, small=2.0, usual=0.3)
+        own = by_size(elements, small=3.0, usual=0.3)
         return rate_for(
             theta,
             base_rate=own if self._rate is None else self._rate,

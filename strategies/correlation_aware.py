@@ -87,7 +87,7 @@ class CorrelationAware(CompressedStrategy):
     density : float, optional
         Fraction of elements that sending the largest alone takes, in ``(0, 1]``; the
         other modes fit into the same bytes. By default 0.01, and more of a model of
-        fewer than 100,000 elements: 0.4 up to 50,000
+        fewer than 80,000 elements: 0.4 up to 50,000
         (`flwr_caesar.plan.by_size.by_size`).
     bits : float
         Mean bits of a sent value, from 2 to 8.

@@ -35,7 +35,7 @@ class LatticeDownlink(Downlink):
     ----------
     step_sigmas : float, optional
         The step in deviations of what changed; larger: fewer bits, coarser models. By
-        default `usual_sigmas`, and finer for a model of fewer than 100,000 elements: 1
+        default `usual_sigmas`, and finer for a model of fewer than 80,000 elements: 1
         up to 50,000 (`flwr_caesar.plan.by_size.by_size`).
     shared_start : bool
         Whether devices can make the first model of their app's own initial arrays

@@ -89,7 +89,7 @@ class MagnitudePruning(CompressedStrategy):
     prune_rate : float, optional
         Fraction of its model's weights that a device prunes, in ``[0, 1]``. The
         threshold is one for the whole model. By default 0.5, and less of a model of
-        fewer than 100,000 elements, which has fewer to spare: none up to 50,000
+        fewer than 80,000 elements, which has fewer to spare: none up to 50,000
         (`flwr_caesar.plan.by_size.by_size`).
     server_prune_rate : float, optional
         The same for the server; the devices' rate if not given. 0: the mean is not

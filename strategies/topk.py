@@ -28,7 +28,7 @@ class TopK(CompressedStrategy):
         The inner strategy.
     density : float, optional
         Fraction of elements sent, in ``(0, 1]``. By default 0.1, and more of a model of
-        fewer than 100,000 elements: 0.4 up to 50,000
+        fewer than 80,000 elements: 0.4 up to 50,000
         (`flwr_caesar.plan.by_size.by_size`).
     values : {"float16", "float32"} (default: "float16")
         Precision of the elements sent; the rounding error stays on the device too.

@@ -7,7 +7,7 @@ an element, and learns nothing without it. Large models have elements to spare.
 
 from __future__ import annotations
 
-SMALL, LARGE = 50_000, 100_000
+SMALL, LARGE = 50_000, 80_000
 
 
 def by_size(elements: int, *, small: float, usual: float) -> float:
