@@ -12,7 +12,7 @@ from flwr.app import Message, MetricRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec import CodecState, Layout, get_codec, inspect_frame
+from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
 from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import MagnitudePruning
 from flwr_caesar.sync.context_store import ContextStore
@@ -41,7 +41,11 @@ def frames(messages: list) -> list[dict[str, np.ndarray]]:
     for _, content in messages:
         for record in content.array_records.values():
             frame = record_to_frame(record)
-            found.append(get_codec(inspect_frame(frame).config).decode(frame, known)[0])
+            codec = get_codec(inspect_frame(frame).config)
+            try:
+                found.append(codec.decode(frame, known)[0])
+            except CodecError:  # some tensors of the model only
+                found.append(codec.decode(frame)[0])
     return found
 
 

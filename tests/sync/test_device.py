@@ -119,9 +119,28 @@ def test_who_declines_changes_nothing() -> None:
     assert decline(None, HEADER, token).state.token == token()
 
 
-def test_an_evaluation_names_the_model_it_is_of() -> None:
+def test_an_evaluation_names_the_request_that_it_is_of() -> None:
     reply = evaluated(taken(), HEADER)
-    assert (reply.status, reply.held) == (EVALUATED, HEADER.target)
+    assert (reply.status, reply.nonce) == (EVALUATED, HEADER.nonce)
+
+
+@pytest.mark.parametrize("changed", [{"w": UPDATE_OF_ALL["w"]}, {}])
+def test_what_changed_since_an_older_model_is_taken_if_it_makes_the_target(
+    changed: dict[str, np.ndarray],
+) -> None:
+    """The server missed the last reply, and builds on an older model than is held."""
+    state = taken()
+    model = {**state.model, **changed}
+    target = (2, model_digest(model))
+    later = replace(HEADER, order=(1, 2), base=(-5, bytes(8)), target=target)
+    frame = get_codec("dense").encode(changed)[0]
+    got = receive(state, later, frame, train=True, new_token=token)
+    assert got.reply is None
+    assert got.state.digest == target[1]
+    other = replace(later, target=(2, bytes(8)))
+    got = receive(state, other, frame, train=True, new_token=token)
+    assert got.reply is not None
+    assert got.reply.status == NEED_WHOLE
 
 
 def test_an_update_that_cannot_be_encoded_changes_nothing() -> None:
