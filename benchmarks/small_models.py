@@ -38,7 +38,6 @@ SHAPES = {
     4096: (64, 64),
     20000: (100, 200),
     50000: (200, 250),
-    65000: (250, 260),
     80000: (250, 320),
 }
 NAMES = [PLAIN, *(name for name in OURS if name != "FedComLoc")]

@@ -61,7 +61,8 @@ class App:
     rounds, nodes : int
         How long, and how many devices.
     seeds : int
-        How many runs are averaged in a test; the table averages three of every app.
+        How many runs of each are averaged; they begin alike, so one is enough where
+        plain Flower's own noise is known (`tests.apps.noise`).
     tested : int
         Examples that the score is the accuracy on; 0: it is computed without noise.
     short : mapping of str to str

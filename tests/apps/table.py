@@ -1,4 +1,4 @@
-"""Write docs/compatibility.md: `python -m tests.apps.table`, in about five minutes.
+"""Write docs/compatibility.md: `python -m tests.apps.table`, in some minutes.
 
 With words as arguments, only apps whose titles have one of them, and no file.
 """
@@ -32,15 +32,16 @@ A cell is what became of an app under a strategy. If it **works**, no reply was 
 and the app saw the same as under plain Flower; the numbers are by how many points the
 accuracy after equal rounds differs from plain Flower's (for apps without accuracy,
 hundredths of the way to a goal), and the bytes of all messages, all their records
-counted, over plain Flower's; the mean of {len(SEEDS)} seeds. If it is **refused**, the
-run ends before the second round with the sentence below the table.
+counted, over plain Flower's; both with the same seeds. If it is **refused**, the run
+ends before the second round with the sentence below the table.
 
 *noise* is what plain Flower differs from itself by: twice the larger of two standard
-deviations, that of three seeds and that of a share of so few test examples; for apps
-without noise, {100 * EXACT:.0f} hundredth of the way. An app that works is not worse by
-more. †: that cannot be by the method's nature; below the table is why. No message is
-larger than plain Flower's by more than {ALLOWANCE} bytes, nor are all together by more
-than that for each message.
+deviations, that of {len(SEEDS)} seeds and that of a share of so few test examples; for
+apps without noise, {100 * EXACT:.0f} hundredth of the way. An app that works is not
+worse by more. †: that cannot be by the method's nature; below the table is why. No
+message is larger than plain Flower's by more than {ALLOWANCE} bytes, nor are all
+together by more than that for each message, but for FedComLoc's, which sends the model
+once more to settle a round.
 
 These models have 1 to 70,000 parameters. Up to 50,000 the defaults spare less than for
 larger models ([small models](benchmarks/small-models.md)); what those save stands in
@@ -80,7 +81,7 @@ def row(app: App, notes: Notes) -> str:
     cells = [app.title, "" if refused_by_all else f"{100 * tolerance(app):.1f}"]
     for name in OURS:
         if applies(app, name):
-            verdict = judge(app, name, len(SEEDS))
+            verdict = judge(app, name)
             print(f"{app.title}: {name}: {verdict}", file=sys.stderr)
             cells.append(cell(verdict, notes))
         else:

@@ -60,24 +60,13 @@ def missing(app: App) -> str:
     return app.unsupported and f"{app.title}: {app.unsupported}"
 
 
-def judge(app: App, name: str, seeds: int = 0) -> Verdict:
-    """Run an app under a strategy and compare it with plain Flower.
-
-    Parameters
-    ----------
-    app : App
-        What is run.
-    name : str
-        Of the strategy.
-    seeds : int
-        How many runs of each; by default as many as the app says.
-    """
-    if app.refusal(name):
-        return _refused(app, name)
-    return _working(app, name, range(seeds or app.seeds))
+def judge(app: App, name: str) -> Verdict:
+    """Run an app under a strategy and compare it with plain Flower."""
+    return _refused(app, name) if app.refusal(name) else _working(app, name)
 
 
-def _working(app: App, name: str, seeds: Iterable[int]) -> Verdict:
+def _working(app: App, name: str) -> Verdict:
+    seeds = range(app.seeds)
     plain = [plainly(app, seed) for seed in seeds]
     try:
         ours = [run(app, name, seed) for seed in seeds]
