@@ -119,9 +119,9 @@ def test_who_declines_changes_nothing() -> None:
     assert decline(None, HEADER, token).state.token == token()
 
 
-def test_an_evaluation_names_the_model_it_is_of() -> None:
+def test_an_evaluation_is_of_the_model_that_was_asked_about() -> None:
     reply = evaluated(taken(), HEADER)
-    assert (reply.status, reply.held) == (EVALUATED, HEADER.target)
+    assert (reply.status, reply.nonce, reply.upload_id) == (EVALUATED, HEADER.nonce, 0)
 
 
 def test_an_update_that_cannot_be_encoded_changes_nothing() -> None:
