@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.sync.protocol import (
-    STALE,
     STATUSES,
+    TELLS_HELD,
     UPDATE,
     DownloadHeader,
     UploadHeader,
@@ -44,7 +44,7 @@ uploads = st.sampled_from(sorted(STATUSES)).flatmap(
         nonce=u64,
         token=st.binary(min_size=16, max_size=16),
         status=st.just(status),
-        held=st.none() | versions if status == STALE else st.none(),
+        held=st.none() | versions if status in TELLS_HELD else st.none(),
         upload_id=u64.filter(bool) if status == UPDATE else st.just(0),
         known=st.none() | many if status == UPDATE else st.none(),
     )
