@@ -172,9 +172,12 @@ def _rounds_job(name: str) -> tuple[Job, Job]:
 def work() -> None:
     """Answer each line, the name of a job, with its seconds and digest."""
     sys.stdout, replies = sys.stderr, sys.stdout
+    prepared = ""
     for line in sys.stdin:
-        prepare, run = job(line.rstrip("\n"))
-        prepare()
+        if line != prepared:
+            prepare, run = job(line.rstrip("\n"))
+            prepare()
+            prepared = line
         count, start = 0, time.process_time()
         while not count or time.process_time() < start + LEAST_SECONDS:
             digest = run()

@@ -20,7 +20,6 @@ from flwr_caesar.sync.protocol import (
     UploadHeader,
     model_digest,
 )
-from flwr_caesar.sync.wire import opened, sealed
 from flwr_caesar.transport import (
     DeviceReport,
     Plan,
@@ -29,7 +28,6 @@ from flwr_caesar.transport import (
     is_frame,
     record_to_arrays,
     record_to_frame,
-    require_note,
     with_note,
 )
 
@@ -180,14 +178,6 @@ def test_labels_are_told_only_to_who_asks() -> None:
         reply = counts(request(plan), context(), app())
         told = DeviceReport.read(reply.content)[0].labels
         assert told == ((3, 4) if ask else ())
-
-
-def test_another_protocol_is_refused_by_name() -> None:
-    msg = request(TRAIN)
-    note = opened(require_note(msg.content))
-    msg.content = with_note(msg.content, sealed(bytes([1]) + note[1:]))
-    with pytest.raises(CodecError, match="same flwr-caesar on both sides"):
-        compression_mod(msg, context(), app())
 
 
 def test_other_tensors_than_the_model_are_refused() -> None:

@@ -100,13 +100,15 @@ class LatticeCodec(LossyCodec):
     def _encode_vector(
         self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
     ) -> Encoded:
-        return _pack(self._quantise(vector, lossy), lossy), {}
+        found = self._quantise(vector, lossy)
+        del vector  # of the model's size, and `_pack` takes as much
+        return _pack(found, lossy), {}
 
     def _encode_decoded_vector(
         self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
     ) -> tuple[Sequence[Section], Mapping[str, Array], Vector]:
         found = self._quantise(vector, lossy)
-        del vector  # of the model's size, and `_pack` takes as much
+        del vector
         return _pack(found, lossy), {}, self._values(found, lossy)
 
     def _decode_vector(

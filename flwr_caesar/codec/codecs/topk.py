@@ -16,7 +16,7 @@ from ..coding.positions import (
 from ..coding.values import from_half, half_exponents, to_half
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import TensorSpec
+from ..contract.layout import Array, TensorSpec
 from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
 from ..contract.vector import Vector, slices
@@ -73,8 +73,9 @@ class TopKCodec(LossyCodec):
         mask = np.empty(len(vector), bool)
         for part in slices(lossy):
             x = vector[part]
-            mask[part] = top_k_mask(x, count_kept(len(x), self.density)) & (x != 0)
+            mask[part] = top_k_mask(x, count_kept(len(x), self.density))
         positions = np.flatnonzero(mask)
+        positions = positions[vector[positions] != 0]
         where = Section("POS", encode_positions(positions, len(vector)))
         return [where, *self._pack(positions, vector[positions], lossy)], {}
 
@@ -102,11 +103,11 @@ class TopKCodec(LossyCodec):
 
     def _unpack(
         self, reader: FrameReader, positions: Positions, lossy: Sequence[TensorSpec]
-    ) -> Vector:
+    ) -> Array:
         dtype = _VALUE_DTYPES[self.values]
         size = len(positions) * dtype.itemsize
         if self.values != "float16" or "VALX" not in reader:
-            return np.frombuffer(reader.section("VAL", size=size), dtype).astype("f4")
+            return np.frombuffer(reader.section("VAL", size=size), dtype)
         exponents = np.frombuffer(reader.section("EXP", size=len(lossy)), np.int8)
         values = np.frombuffer(reader.section("VALX", size=size), dtype)
         return from_half(values, exponents[_owners(positions, lossy)])

@@ -10,7 +10,8 @@ from .layout import FLOAT_DTYPES, Array, Arrays
 
 def is_finite(array: Array) -> bool:
     """Whether no element is NaN or infinite; True for what is not floating point."""
-    if array.dtype.name not in FLOAT_DTYPES:
+    kind = array.dtype.kind
+    if kind in "biu" or (kind != "f" and array.dtype.name not in FLOAT_DTYPES):
         return True
     with np.errstate(invalid="ignore"):  # a signalling NaN
         return bool(np.isfinite(array).all())
