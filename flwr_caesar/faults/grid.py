@@ -198,7 +198,8 @@ class FaultGrid(InlineGrid):
         if not self._chance.quiet and rng.random() < DEADLINE * self._chance.scale:
             left = rng.randrange(1 + len(arrived))
             self._chance.faults["deadline-missed"] += len(arrived) - left
-            self._late_answers += arrived[left:]
+            missed = arrived[left:]
+            self._late_answers += [replace(a, fault="deadline-missed") for a in missed]
             del arrived[left:], self._late_answers[:-_MOST_LATE]
         self._arrived = arrived
 
@@ -218,6 +219,8 @@ class FaultGrid(InlineGrid):
 
     def _post(self, item: _Item, wire: list[_Item], late: list[_Item]) -> None:
         fault = self._chance.pick(MESSAGE_FAULTS)
+        if fault:
+            item = _struck(item, fault)
         if fault == "drop":
             return
         if fault == "delay":
@@ -284,7 +287,7 @@ class FaultGrid(InlineGrid):
                     frame, lineage=header.lineage, base_version=header.target[0]
                 )
             content["arrays"] = frame_to_record(frame)
-        return Answer(request, content)
+        return Answer(request, content, fault="hostile-reply")
 
     def _overhear(self, answer: Answer) -> None:
         if answer.content is None:
@@ -311,6 +314,10 @@ def _to_message(answer: Answer) -> Message:
         reply_to_message_id=answer.request.message_id,
     )
     return reply
+
+
+def _struck(item: _Item, fault: str) -> _Item:
+    return item if isinstance(item, Request) else replace(item, fault=fault)
 
 
 def _changed(item: _Item, content: RecordDict) -> _Item:
