@@ -8,7 +8,7 @@ from typing import Unpack
 
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.codec.codecs.correlation import CorrelationCodec
 from flwr_caesar.flower import log
 
 from .compressed import CompressedStrategy
@@ -24,7 +24,7 @@ class CorrelationMethod(ServerMethod):
 
     Parameters
     ----------
-    codec : Correlation
+    codec : CorrelationCodec
         Of the uploads.
     downlink : Downlink
         How the model goes down.
@@ -36,7 +36,7 @@ class CorrelationMethod(ServerMethod):
 
     def __init__(
         self,
-        codec: Correlation,
+        codec: CorrelationCodec,
         downlink: Downlink,
         *,
         error_feedback: bool,
@@ -150,7 +150,7 @@ class CorrelationAware(CompressedStrategy):
             raise ValueError("max_gap sets max_residual_age: pass one of them")
         if max_gap:
             options["max_residual_age"] = max_gap
-        codec = Correlation(
+        codec = CorrelationCodec(
             density=density,
             bits=bits,
             budget=budget,

@@ -10,17 +10,18 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.layout import (
+from flwr_caesar.codec.contract.layout import (
     FLOAT_DTYPES,
     Array,
     Arrays,
     first_difference,
     to_dtype,
 )
-from flwr_caesar.codec.update import nonnegative
+from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
+from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import record_nbytes
 
 from .inner import needs_weights
@@ -30,7 +31,19 @@ from .phase import Device, Outcome, Phase, Reply, Request
 
 
 class NotNowError(CodecError):
-    """A reply that is in order and carries nothing to use, such as a resync."""
+    """A reply that is in order and carries nothing to use, such as a resync.
+
+    Parameters
+    ----------
+    reason : str
+        In words.
+    telemetry : Telemetry, optional
+        What the device measured all the same.
+    """
+
+    def __init__(self, reason: str, telemetry: Telemetry | None = None) -> None:
+        super().__init__(reason)
+        self.telemetry = telemetry
 
 
 class Exchange(ABC):

@@ -21,7 +21,7 @@ from flwr_caesar.sync import context_store
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import STALE, UPDATE, DownloadHeader
 from flwr_caesar.sync.state import DeviceState
-from flwr_caesar.transport import require_record
+from flwr_caesar.transport import Plan
 
 from .app import FaultApp
 from .chance import Chance
@@ -219,7 +219,7 @@ class FaultDevices:
         except Exception as err:  # as Flower does, the server is told
             error = f"{type(err).__name__}: {err}"
         try:
-            header = DownloadHeader.from_dict(require_record(request.content))
+            header = Plan.read(request.content)[1]
         except CodecError:
             if reply is not None:
                 self._law.report("a device answers a request that is damaged")
@@ -240,7 +240,7 @@ class FaultDevices:
             return Answer(request, None, error)
         if fault == "device-crash-after-write":
             return None
-        answer = parsed(require_record(reply.content))
+        answer = parsed(reply.content)
         status = "" if answer is None else answer.status
         expected = (
             request.intact

@@ -18,7 +18,7 @@ from unittest import mock
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.state import DeviceState
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecError, get_codec
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.sync import device as device_side
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.sync.wire import opened, sealed
 
 from .chance import Chance
 from .disks import Disk, same_state
@@ -26,6 +27,7 @@ from .plan import DEVICE_FAULTS, READ_ERROR
 from .tampering import Operator
 from .wire import SentMessage, Wire
 
+HEADER = "header"
 SHAPES = {"weight": 16, "bias": 4}
 # One device in so many keeps its state on a disk; what the others have cannot fail.
 _ON_DISK = 20
@@ -110,7 +112,7 @@ class SessionDevices:
     def ask(self, holder: Holder, message: SentMessage) -> None:
         """Let a device answer a request, if it gets so far."""
         try:
-            header = DownloadHeader.from_dict(message.fields)
+            header = DownloadHeader.from_bytes(opened(message.fields[HEADER]))
         except CodecError:
             self._met.add("header's checksum", message.fault)
             return
@@ -197,7 +199,7 @@ class SessionDevices:
         if fault != "device-crash-after-write":
             if frame is not None:
                 self.frames.append(frame)
-            fields = reply.to_dict()
+            fields = {HEADER: sealed(reply.to_bytes())}
             answer = replace(
                 message, fields=fields, frame=frame, is_reply=True, fault=""
             )

@@ -26,6 +26,7 @@ from flwr_caesar.sync.protocol import (
     model_digest,
 )
 from flwr_caesar.sync.server import ServerSession
+from flwr_caesar.sync.wire import opened, sealed
 
 from .chance import Chance
 from .disks import quick_folder
@@ -38,7 +39,7 @@ from .plan import (
     SERVER_FAULTS,
     FaultReport,
 )
-from .session_devices import SHAPES, SessionDevices
+from .session_devices import HEADER, SHAPES, SessionDevices
 from .wire import SentMessage, Wire
 
 QUIET_ROUNDS = 3
@@ -161,7 +162,7 @@ class FaultRun:
             self._wire.send(
                 SentMessage(
                     node_id,
-                    header.to_dict(),
+                    {HEADER: sealed(header.to_bytes())},
                     sent,
                     self._operator.epoch,
                     self._operator.phase,
@@ -238,7 +239,7 @@ class FaultRun:
 
     def _take(self, message: SentMessage) -> None:
         try:
-            reply = UploadHeader.from_dict(message.fields)
+            reply = UploadHeader.from_bytes(opened(message.fields[HEADER]))
             info = None if message.frame is None else inspect_frame(message.frame)
         except CodecError:
             self.refusals["damaged"] += 1
@@ -292,7 +293,7 @@ class FaultRun:
 
     def _hostile(self, message: SentMessage) -> None:
         try:
-            header = DownloadHeader.from_dict(message.fields)
+            header = DownloadHeader.from_bytes(opened(message.fields[HEADER]))
         except CodecError:
             return
         self.faults["hostile-reply"] += 1
@@ -308,7 +309,7 @@ class FaultRun:
             replace(
                 message,
                 node_id=node_id,
-                fields=forged.to_dict(),
+                fields={HEADER: sealed(forged.to_bytes())},
                 frame=frame,
                 is_reply=True,
                 fault=kind,

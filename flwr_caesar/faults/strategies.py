@@ -20,18 +20,18 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.codec import Layout, inspect_frame
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import CompressedStrategy, ServerMethod
 from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED
-from flwr_caesar.sync.protocol import UploadHeader, device_id
+from flwr_caesar.sync.protocol import device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
     TRAIN,
+    DeviceReport,
     Plan,
     record_to_arrays,
     record_to_frame,
-    require_record,
 )
 
 from .app import SIZES, FaultApp, initial_model
@@ -433,16 +433,18 @@ class StrategyFaultRun:
         """
         if not answer.honest or answer.content is None:
             return False
-        header = UploadHeader.from_dict(require_record(answer.content))
+        header = DeviceReport.read(answer.content)[1]
         applied = self.law.truth.get(device_id(header.token), set())
-        return not applied or not applied.isdisjoint(header.known)
+        # Who does not list what it knows says that it made what the request names.
+        known = header.known is None or not applied.isdisjoint(header.known)
+        return not applied or known
 
     def _committed(self, server_round: int, used: list[int]) -> None:
         assert self._given is not None
         uploads = []
         for node in used:
             content = self._grid.first[node].content
-            header = None if content is None else parsed(require_record(content))
+            header = None if content is None else parsed(content)
             if content is None or header is None:
                 self.law.report("a reply that cannot be read is used")
                 return

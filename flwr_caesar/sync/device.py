@@ -18,20 +18,24 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.frame import stamp
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.raised import mark_raised
+from flwr_caesar.codec.contract.frame import stamp
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.raised import mark_raised
 
 from .ledger_api import Version
+from .part import changed_part, completed
 from .protocol import (
+    DECLINED,
     EVALUATED,
     MAX_PENDING,
     NEED_WHOLE,
     STALE,
+    TELLS_HELD,
     UNSETTLED,
     UPDATE,
     DownloadHeader,
     UploadHeader,
+    device_id,
     model_digest,
 )
 from .residual import add_residual, left_over
@@ -100,16 +104,15 @@ class Committed:
 
 
 def decode_whole(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
-    """Decode a frame that holds a whole model.
+    """Decode a frame that holds a whole model, or the tensors that `base` lacks.
 
     Raises
     ------
     CodecError
-        If it is damaged, or is a change of `base`.
+        If it is damaged, or has a tensor that `base` has not.
     """
-    if base is not None:
-        raise CodecError("this side decodes whole models only")
-    return get_codec(inspect_frame(frame).config).decode(frame, finite=False)[0]
+    found, _ = get_codec(inspect_frame(frame).config).decode(frame, finite=False)
+    return found if base is None else completed(found, base)
 
 
 def receive(
@@ -187,6 +190,33 @@ def receive(
             notes=(*received.notes, note),
         )
     return replace(received, state=state, model=model)
+
+
+def is_answered(state: DeviceState | None, header: DownloadHeader) -> bool:
+    """Whether a request needs no work, as it came before or is older than another."""
+    if state is None or header.order != state.order:
+        return state is not None and header.order < state.order
+    return any(pending.order == header.order for pending in state.pending)
+
+
+def decline(
+    state: DeviceState | None,
+    header: DownloadHeader,
+    new_token: Callable[[], bytes],
+) -> Received:
+    """Answer a request by not doing what it asks for; nothing else changes.
+
+    Uploads in doubt stay so until the next request, and the model of this one is not
+    taken in, as a device that is too hot is to do as little as it can.
+
+    Parameters
+    ----------
+    state, header, new_token
+        See `receive`.
+    """
+    if state is None:
+        state = DeviceState(new_token(), header.lineage)
+    return Received(state, reply=_reply(state, header, DECLINED))
 
 
 def forget_old(
@@ -301,15 +331,20 @@ def commit_update(
         layout = update_layout(Layout.of(update))
         total = add_residual(update, state.residual, layout, overwrite=overwrite)
         residual = {}
-    memory = CodecState(expected)
+    memory: CodecState | None = CodecState(expected)
     if not state.pending and state.codec_arrays:
         last = CodecState(expected, state.codec_version, state.codec_arrays)
         memory = last if last.digest == header.memory else memory
+    part = changed_part(update, state.model) if is_model else None
+    if part is not None:
+        total, memory = part, None
     sent: Mapping[str, Array] = {}
     if want_sent or nonnegative or (error_feedback and not is_model):
         raw, sent, _ = codec.encode_decoded(total, memory)
     else:
         raw, _ = codec.encode(total, memory)
+    if part is not None:
+        total, sent = update, completed(sent, state.model) if want_sent else sent
     if sent and nonnegative:
         raw, _ = mark_raised(raw, layout, sent, state.model, nonnegative)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)
@@ -319,9 +354,7 @@ def commit_update(
         if overwrite:
             total, sent = {}, {}
     upload_id = new_id()
-    reply = replace(
-        _reply(state, header, UPDATE), base=_held(state), upload_id=upload_id
-    )
+    reply = replace(_reply(state, header, UPDATE), upload_id=upload_id)
     pending = Pending(upload_id, header.order, frame, payload)
     after = replace(state, residual=residual, pending=(*state.pending, pending))
     return Committed(after, frame, reply, total, sent)
@@ -337,13 +370,11 @@ def _again(state: DeviceState, header: DownloadHeader, pending: Pending) -> Rece
     if header.target != _held(state):
         note = f"request {header.order} came twice with different models"
         return Received(state, reply=_reply(state, header, STALE), notes=(note,))
-    known = tuple(i for i in _known(state) if i != pending.upload_id)
-    reply = replace(
-        _reply(state, header, UPDATE),
-        base=header.target,
-        upload_id=pending.upload_id,
-        known=known,
-    )
+    reply = _reply(state, header, UPDATE)
+    if reply.known is not None:
+        known = tuple(i for i in reply.known if i != pending.upload_id)
+        reply = replace(reply, known=known)
+    reply = replace(reply, upload_id=pending.upload_id)
     return Received(state, reply=reply, frame=pending.frame)
 
 
@@ -371,17 +402,14 @@ def _held(state: DeviceState) -> Version | None:
     return None if state.version < 0 else (state.version, state.digest)
 
 
-def _known(state: DeviceState) -> tuple[int, ...]:
-    return (*state.settled, *(p.upload_id for p in state.pending))
-
-
 def _reply(state: DeviceState, header: DownloadHeader, status: str) -> UploadHeader:
+    known: tuple[int, ...] | None = None
+    if status == UPDATE and header.device != device_id(state.token):
+        known = (*state.settled, *(p.upload_id for p in state.pending))
     return UploadHeader(
-        lineage=header.lineage,
-        order=header.order,
-        nonce=header.nonce,
-        token=state.token,
-        status=status,
-        held=_held(state),
-        known=_known(state) if status == UPDATE else (),
+        header.nonce,
+        state.token,
+        status,
+        held=_held(state) if status in TELLS_HELD else None,
+        known=known,
     )

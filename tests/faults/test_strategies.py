@@ -16,8 +16,9 @@ from flwr_caesar.codec import CodecState, Layout, update_layout
 from flwr_caesar.faults import grid, plan, poison
 from flwr_caesar.faults.cases import CASES
 from flwr_caesar.faults.strategies import run_strategy_faults
-from flwr_caesar.strategies import CompressedStrategy, Guard, metrics
+from flwr_caesar.strategies import Guard, metrics
 from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
+from flwr_caesar.strategies.intake import Intake
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 from flwr_caesar.sync import device, settle
@@ -168,7 +169,7 @@ def test_a_server_that_one_reply_can_stop_is_found(monkeypatch):
     def stopping(self, phase, node_id, reason, **kwargs):
         raise ValueError(reason)
 
-    monkeypatch.setattr(CompressedStrategy, "_refuse", stopping)
+    monkeypatch.setattr(Intake, "refuse", stopping)
     assert "the server fails: ValueError" in found("topk")
 
 

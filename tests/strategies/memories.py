@@ -7,7 +7,7 @@ import random
 from flwr.app import Message
 
 from flwr_caesar.codec import Codec, CodecState, Layout, inspect_frame, update_layout
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.strategies import CompressedStrategy
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import device_id

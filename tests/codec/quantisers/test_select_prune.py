@@ -1,0 +1,60 @@
+"""Exact selection: the right number, the largest, ties by position."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flwr_caesar.codec.quantisers.select import (
+    above_threshold,
+    count_pruned,
+    prune_mask,
+    top_k,
+    top_k_mask,
+)
+
+from ..library import Array
+
+tied = hnp.arrays(
+    np.float32,
+    st.integers(0, 60),
+    elements=st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e-45, -3e38]),
+)
+
+
+def first_of_equals(x: Array, k: int) -> list[int]:
+    """Return what a stable sort by falling magnitude would keep."""
+    return sorted(sorted(range(len(x)), key=lambda i: (-abs(float(x[i])), i))[:k])
+
+
+@given(tied, st.integers(-1, 61))
+def test_top_k_is_exact_with_ties_in_order(x: Array, k: int) -> None:
+    assert top_k(x, k).tolist() == first_of_equals(x, max(k, 0))
+    assert int(top_k_mask(x, k).sum()) == min(max(k, 0), len(x))
+
+
+@given(tied, st.floats(0, 1))
+def test_prune_drops_the_exact_share_and_all_zeros(x: Array, rate: float) -> None:
+    kept = np.flatnonzero(prune_mask(x, rate)).tolist()
+    share = first_of_equals(x, len(x) - count_pruned(len(x), rate))
+    assert kept == [i for i in share if x[i] != 0]
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(0, 3), (0.5, 2), (0.75, 1), (1, 0)])
+def test_prune_by_hand(rate: float, kept: int) -> None:
+    x = np.array([2, -2, 2, 0], np.float32)
+    assert prune_mask(x, rate).tolist() == [i < kept for i in range(4)]
+
+
+@given(tied, st.floats(0, 4))
+def test_threshold(x: Array, threshold: float) -> None:
+    expected = [i for i, v in enumerate(x) if v != 0 and abs(v) >= threshold]
+    assert above_threshold(x, threshold).tolist() == expected
+
+
+def test_global_selection_crosses_tensors() -> None:
+    whole = np.concatenate([np.full(10, 5), np.ones(10)]).astype(np.float32)
+    assert top_k(whole, 10).tolist() == list(range(10))
