@@ -201,7 +201,8 @@ class FaultGrid(InlineGrid):
         if not self._chance.quiet and rng.random() < DEADLINE * self._chance.scale:
             left = rng.randrange(1 + len(arrived))
             self._chance.faults["deadline-missed"] += len(arrived) - left
-            self._late_answers += arrived[left:]
+            missed = arrived[left:]
+            self._late_answers += [replace(a, fault="deadline-missed") for a in missed]
             del arrived[left:], self._late_answers[:-_MOST_LATE]
         self._arrived = arrived
 
@@ -221,6 +222,8 @@ class FaultGrid(InlineGrid):
 
     def _post(self, item: _Item, wire: list[_Item], late: list[_Item]) -> None:
         fault = self._chance.pick(MESSAGE_FAULTS)
+        if fault:
+            item = _struck(item, fault)
         if fault == "drop":
             return
         if fault == "delay":
@@ -293,7 +296,8 @@ class FaultGrid(InlineGrid):
                 )
             content["arrays"] = frame_to_record(frame)
         leads = "arrays" if "arrays" in content.array_records else ""
-        return Answer(request, with_note(content, report.note(forged), leads=leads))
+        said = with_note(content, report.note(forged), leads=leads)
+        return Answer(request, said, fault="hostile-reply")
 
     def _overhear(self, answer: Answer) -> None:
         if answer.content is None:
@@ -327,6 +331,10 @@ def _to_message(answer: Answer) -> Message:
         reply_to_message_id=answer.request.message_id,
     )
     return reply
+
+
+def _struck(item: _Item, fault: str) -> _Item:
+    return item if isinstance(item, Request) else replace(item, fault=fault)
 
 
 def _changed(item: _Item, content: RecordDict) -> _Item:

@@ -23,10 +23,11 @@ from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 from flwr_caesar.sync import device, settle
 from flwr_caesar.sync.context_store import ContextStore
+from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.server import ServerSession
 
-from .broken import MISJUDGING, deaf
+from .broken import MISJUDGING, deaf, taking_unreadable_for_broken
 
 SIZE = {"devices": 8, "rounds": 10}
 SEED = 4  # in which much happens
@@ -232,7 +233,10 @@ def met(name: str, monkeypatch, **size: int) -> dict[str, dict[str, int]]:
     monkeypatch.setitem(grid._CHANCE_HOSTILE, "hostile-reply", 0.9)
     report = run_strategy_faults(name, seed=SEED, **{**SIZE, "rounds": 25, **size})
     assert report.violations == ()
-    return report.met
+    return {
+        guard: {kind: count for kind, count in kinds.items() if kind in poison.POISONS}
+        for guard, kinds in report.met.items()
+    }
 
 
 def test_the_report_says_which_guard_met_which_poison(monkeypatch):
@@ -314,4 +318,10 @@ def test_a_device_that_takes_unreadable_for_broken_is_found(monkeypatch):
             return None
 
     monkeypatch.setattr(ContextStore, "load", hasty)
+    assert "gives up without need" in found("topk")
+
+
+def test_a_device_on_a_disk_that_takes_unreadable_for_broken_is_found(monkeypatch):
+    monkeypatch.setattr(FolderStore, "load", taking_unreadable_for_broken())
+    monkeypatch.setitem(plan.DISK_FAULTS, "disk-read-error", 0.4)
     assert "gives up without need" in found("topk")
