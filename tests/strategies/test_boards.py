@@ -302,7 +302,7 @@ def test_fewer_steps_are_not_taken_for_a_faster_device(bench: Bench) -> None:
     history = run(strategy, grid, rounds=5)
     estimates = strategy.method._fleet.estimates.seconds_per_sample
     assert devices(history[-1])[1].telemetry.steps_fraction == 0.5
-    assert estimates.predict([0, 1, 2]) == pytest.approx(1e-3, rel=1e-3)
+    assert estimates.predict([0, 1, 2]) == pytest.approx(1e-3, rel=5e-3)
 
 
 @pytest.mark.parametrize("where", ["start", "stop", "file"])

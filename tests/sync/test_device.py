@@ -119,9 +119,10 @@ def test_who_declines_changes_nothing() -> None:
     assert decline(None, HEADER, token).state.token == token()
 
 
-def test_an_evaluation_names_the_model_it_is_of() -> None:
+def test_an_evaluation_names_the_request_whose_model_it_is_of() -> None:
     reply = evaluated(taken(), HEADER)
-    assert (reply.status, reply.held) == (EVALUATED, HEADER.target)
+    assert (reply.status, reply.nonce) == (EVALUATED, HEADER.nonce)
+    assert reply.held is None
 
 
 def test_an_update_that_cannot_be_encoded_changes_nothing() -> None:
