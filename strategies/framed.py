@@ -41,6 +41,7 @@ from flwr_caesar.transport import (
     message_nbytes,
     note_of,
     plain_record,
+    record_nbytes,
     record_to_arrays,
     record_to_frame,
     widened_record,
@@ -52,6 +53,7 @@ from .exchange import (
     Exchange,
     NotNowError,
     cast_like,
+    most_reply_bytes,
     nonnegative_sum,
     others,
     same_model,
@@ -179,8 +181,10 @@ class FrameExchange(Exchange):
             key=key,
             source=message.content,
         )
+        left = most_reply_bytes(request)
         for name, record in others(content, key).items():
-            content[name] = plain_record(record)
+            content[name] = plain_record(record, max_bytes=left)
+            left = max(left - record_nbytes(content[name]), 0)
         if key:
             del content[key]
             decoded, after = self._decoded(phase, reply)

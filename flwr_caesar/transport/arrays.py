@@ -8,6 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec, inspect_frame
+from flwr_caesar.codec.contract.base import DEFAULT_MAX_BYTES
 from flwr_caesar.codec.contract.layout import Arrays, to_dtype
 
 from .envelope import frame_to_record, is_frame, note_nbytes, record_to_frame
@@ -82,16 +83,26 @@ def exact_record(record: ArrayRecord) -> ArrayRecord:
     return min(framed, record, key=record_nbytes)
 
 
-def plain_record(record: ArrayRecord) -> ArrayRecord:
+def plain_record(
+    record: ArrayRecord, *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> ArrayRecord:
     """Return a record with plain arrays, of a frame that needs no state.
+
+    Parameters
+    ----------
+    record : ArrayRecord
+        A frame, or plain arrays already, which are returned as they are.
+    max_bytes : int
+        Most bytes of arrays to believe the frame's own table: a frame of some kB can
+        hold gigabytes of zeros.
 
     Raises
     ------
     CodecError
-        If the frame is damaged.
+        If the frame is damaged, or claims more.
     """
     if not is_frame(record):
         return record
     frame = record_to_frame(record)
     codec = get_codec(inspect_frame(frame).config)
-    return arrays_to_record(codec.decode(frame, finite=False)[0])
+    return arrays_to_record(codec.decode(frame, finite=False, max_bytes=max_bytes)[0])

@@ -29,7 +29,12 @@ from flwr_caesar.strategies import (
     Uncompressed,
 )
 from flwr_caesar.sync.wire import sealed
-from flwr_caesar.transport import NOTE_KEY, record_to_frame, require_note
+from flwr_caesar.transport import (
+    NOTE_KEY,
+    frame_to_record,
+    record_to_frame,
+    require_note,
+)
 
 from .apps import drift, initial_model, numpy_app
 from .local_grid import LocalGrid, Tamper
@@ -94,7 +99,14 @@ wrong_codec = replace_frame(
 )
 
 
+# 2 kB that hold 64 MB: more than the 16 MB that an app may add to so small a model.
+bomb = frame_to_record(
+    get_codec("dense").encode({"more": np.zeros(1 << 24, np.float32)})[0]
+)
+
+
 TAMPERING = {
+    "bomb beside the upload": (set_record("more", bomb), "frame claims 67108864 bytes"),
     "truncated": (reframe(lambda f: f[:-40]), "truncated"),
     "empty": (reframe(lambda f: b""), "not a frame"),
     "flipped": (reframe(lambda f: f[:200] + b"\xff\xff" + f[202:]), "corrupt"),
