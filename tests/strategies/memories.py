@@ -62,7 +62,11 @@ def assert_lock_step(
 
 def predicted(grid: LocalGrid) -> list[bool]:
     """Whether each upload that arrived was coded from a history."""
-    frames = [record_to_frame(content["arrays"]) for _, content in grid.received]
+    frames = [
+        record_to_frame(content["arrays"])
+        for _, content in grid.received
+        if "arrays" in content  # a device that asks for the whole model sends none
+    ]
     return [inspect_frame(frame).state_digest != NO_DIGEST for frame in frames]
 
 
