@@ -172,6 +172,21 @@ def test_a_device_that_is_not_what_it_was_gets_the_right_model(
                 np.testing.assert_array_equal(given[key], array)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_a_lost_reply_costs_no_second_round(name: str) -> None:
+    """The device holds a later model than the server knows of, with the same part."""
+
+    def lose(reply: Message, node: int) -> Message | None:
+        return None if node == 1 and 7 <= len(grid.sent) <= 12 else reply
+
+    grid = LocalGrid(app(), 3, tamper=lose)
+    strategy = strategy_of(name)
+    strategy.start(grid, initial_model(), num_rounds=4, timeout=0.05)
+    reasons = [why for record in strategy.history for why in record.dropped.values()]
+    assert reasons
+    assert not [why for why in reasons if "whole model" in why]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_server_that_goes_on_knows_what_devices_hold(
     name: str, tmp_path: Path
