@@ -172,7 +172,7 @@ def drawn(seed: int) -> Iterator[Mutation]:
 
 def _places(room: str) -> Iterator[tuple[Path, int]]:
     """Yield files and numbers of nodes that can be changed."""
-    for path in sorted((ROOT / ROOMS[room][0]).glob("*.py")):
+    for path in sorted((ROOT / ROOMS[room][0]).rglob("*.py")):
         if path.name in LEFT_OUT:
             continue
         tree = ast.parse(path.read_text())
@@ -280,7 +280,7 @@ def _tested(copy: Path, mutation: Mutation) -> str:
     """Return which test fails; empty if none does."""
     folder = copy / ROOMS[mutation.room][1]
     stem = Path(mutation.path).stem
-    files = sorted(folder.glob("test_*.py"))
+    files = sorted(folder.rglob("test_*.py"))
     likely = [file for file in files if stem in file.stem or stem in file.read_text()]
     likely.sort(key=lambda file: stem not in file.stem)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
