@@ -19,11 +19,10 @@ from flwr_caesar.sync.device import (
     commit_update,
     decline,
     evaluated,
-    forget,
-    forget_old,
     is_answered,
     receive,
 )
+from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState

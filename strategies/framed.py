@@ -183,8 +183,8 @@ class FrameExchange(Exchange):
         )
         left = most_reply_bytes(request)
         for name, record in others(content, key).items():
-            content[name] = plain_record(record, max_bytes=left)
-            left = max(left - record_nbytes(content[name]), 0)
+            plain = plain_record(record, max_bytes=left)
+            content[name], left = plain, max(left - record_nbytes(plain), 0)
         if key:
             del content[key]
             decoded, after = self._decoded(phase, reply)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.sync.device import commit_update, forget, forget_old, receive
+from flwr_caesar.sync.device import commit_update, receive
+from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.ledger_tables import NOT_KNOWN
 from flwr_caesar.sync.protocol import MAX_PENDING, device_id
