@@ -11,8 +11,8 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec
-from flwr_caesar.codec.non_finite import without_non_finite
-from flwr_caesar.codec.update import nonnegative
+from flwr_caesar.codec.contract.non_finite import without_non_finite
+from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.flower import ClientAppCallable, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
@@ -28,12 +28,12 @@ from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.transport import (
-    RECORD_KEY,
     DeviceReport,
     Plan,
     frame_to_record,
+    note_of,
     record_to_arrays,
-    require_record,
+    with_note,
 )
 
 from .board import Board, watched
@@ -94,7 +94,7 @@ class CompressionMod:
             If the device's state cannot be kept; nothing is sent then. Flower reports
             either to the server, which drops this reply and goes on with the others.
         """
-        if not msg.has_content() or RECORD_KEY not in msg.content:
+        if not msg.has_content() or note_of(msg.content) is None:
             return call_next(msg, context)
         with watched() as board:
             return self._handle(msg, context, call_next, board)
@@ -107,8 +107,7 @@ class CompressionMod:
         board: Board,
     ) -> Message:
         watch = Stopwatch()
-        plan = Plan.from_content(msg.content)
-        header = DownloadHeader.from_dict(require_record(msg.content))
+        plan, header = Plan.read(msg.content)
         method = device_method(plan.part, plan.settings)
         clipped = is_clipped(msg.content, plan)
         with open_store(context) as store:
@@ -203,8 +202,8 @@ class CompressionMod:
                 after = cached.into(after)
             store.save(after)
         report = watch.report(part=part, labels=tuple(labels), telemetry=board.stop())
-        content[RECORD_KEY] = report.to_record(upload)
-        reply.content = content
+        leads = key if plan.upload else ""
+        reply.content = with_note(content, report.note(upload), leads=leads)
         return reply
 
     def _with_start(
@@ -252,7 +251,8 @@ def _answer(
     if state:
         cached = CachedReply.beside(state, header.upload_id)
     content = RecordDict(dict(cached.records()))
-    content[RECORD_KEY] = (report or cached.report()).to_record(header)
     if frame is not None:
         content[plan.record] = frame_to_record(frame)
-    return Message(content, reply_to=msg)
+    note = (report or cached.report()).note(header)
+    leads = plan.record if frame is not None else ""
+    return Message(with_note(content, note, leads=leads), reply_to=msg)

@@ -35,12 +35,17 @@ class Caesar(CompressedStrategy):
         The inner strategy.
     codec : {"lattice", "paper"}
         What travels.
-    rate : float
-        ``lattice``: mean bits a parameter of an upload.
+    rate : float, optional
+        ``lattice``: mean bits an element of an upload. By default 0.3, and more for a
+        model of fewer than 80,000 elements: 3 up to 50,000
+        (`flwr_caesar.plan.by_size.by_size`).
     rate_spread : float
         ``lattice``: the most important device sends at `rate_spread` squared the rate
         of the least important one; 1: all alike.
-    step_sigmas, first_bits, shared_start, max_versions : float, int, bool, int
+    step_sigmas : float, optional
+        ``lattice``: step of a published model in deviations of what changed. By default
+        3, and finer for a model of fewer than 80,000 elements: 1 up to 50,000.
+    first_bits, shared_start, max_versions : int, bool, int
         ``lattice``: see `flwr_caesar.strategies.lattice_downlink.LatticeDownlink`.
     theta_max : float
         ``paper``: largest fraction of a downloaded model that is reduced to signs.
@@ -90,9 +95,9 @@ class Caesar(CompressedStrategy):
         strategy: Strategy,
         *,
         codec: str = "lattice",
-        rate: float = 0.3,
+        rate: float | None = None,
         rate_spread: float = 1.5,
-        step_sigmas: float = 3.0,
+        step_sigmas: float | None = None,
         first_bits: int = 6,
         shared_start: bool = False,
         max_versions: int = 30,
@@ -151,7 +156,7 @@ class Caesar(CompressedStrategy):
         else:
             small = exact_below or 0
             method = CaesarLattice(
-                LatticeDownlink(exact_below=small, **lattice),
+                LatticeDownlink(exact_below=small, usual_sigmas=3.0, **lattice),
                 importance,
                 workload,
                 rate=rate,

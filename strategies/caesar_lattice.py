@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flwr_caesar.codec import Codec, get_codec
+from flwr_caesar.plan.by_size import by_size
 from flwr_caesar.plan.columns import Floats
 from flwr_caesar.plan.rates import rate_for
 
@@ -33,7 +34,7 @@ class CaesarLattice(CaesarPlan):
         importance: Importance,
         workload: Workload,
         *,
-        rate: float,
+        rate: float | None,
         rate_spread: float,
         exact_below: int,
     ) -> None:
@@ -43,11 +44,12 @@ class CaesarLattice(CaesarPlan):
             downlink, importance, workload, compute_weight=0.5, error_feedback=True
         )
 
-    def rates(self, theta: Floats) -> Floats:
+    def rates(self, theta: Floats, elements: int) -> Floats:
         """See `CaesarPlan.rates`."""
+        own = by_size(elements, small=3.0, usual=0.3)
         return rate_for(
             theta,
-            base_rate=self._rate,
+            base_rate=own if self._rate is None else self._rate,
             spread=self._spread if self._importance.is_used else 1.0,
             theta_min=self._importance.theta_min,
             theta_max=self._importance.theta_max,

@@ -68,7 +68,7 @@ class CaesarPaper(CaesarPlan):
         self._recovery.assign(dict(zip(nodes, ratios.tolist(), strict=True)))
         return super().plan(phase, devices)
 
-    def rates(self, theta: Floats) -> Floats:
+    def rates(self, theta: Floats, elements: int) -> Floats:
         """See `CaesarPlan.rates`; a deadline is met by batch sizes alone."""
         return np.ones(len(theta))
 

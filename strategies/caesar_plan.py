@@ -10,6 +10,7 @@ import numpy as np
 
 from flwr_caesar.codec import Codec
 from flwr_caesar.plan.batch import batch_sizes, communication_seconds
+from flwr_caesar.plan.by_size import LARGE
 from flwr_caesar.plan.columns import Floats, Ints
 from flwr_caesar.plan.deadline import fit_deadline
 from flwr_caesar.plan.fleet import Fleet
@@ -123,18 +124,26 @@ class CaesarPlan(ServerMethod):
         self._power_modes = PowerModes()
         # Refuse what the codecs refuse now, not in the first round.
         bounds = np.array([importance.theta_min, importance.theta_max])
-        self.codecs(bounds, self.rates(bounds))
+        self.codecs(bounds, self.rates(bounds, LARGE))
         middle = np.array([bounds.mean()])
         super().__init__(
             downlink=downlink,
-            upload=self.codecs(middle, self.rates(middle))[0],
+            upload=lambda n: self.codecs(middle, self.rates(middle, n))[0],
             error_feedback=error_feedback,
             uniform_weights=uniform_weights,
         )
 
     @abstractmethod
-    def rates(self, theta: Floats) -> Floats:
-        """Return the bits a parameter that an upload takes, by what is dropped."""
+    def rates(self, theta: Floats, elements: int) -> Floats:
+        """Return the bits an element that an upload takes, by what is dropped.
+
+        Parameters
+        ----------
+        theta : ndarray of float64, shape (n,)
+            Fractions that devices drop.
+        elements : int
+            Floating-point elements of the model.
+        """
 
     @abstractmethod
     def codecs(self, theta: Floats, rates: Floats) -> list[Codec]:
@@ -151,7 +160,7 @@ class CaesarPlan(ServerMethod):
         ids = [device.row.device if device.row else "" for device in devices]
         slots = self._fleet.slots(ids)
         theta = self._theta(slots)
-        rates = self.rates(theta)
+        rates = self.rates(theta, _elements(phase))
         steps = self._workload.local_steps
         configs: list[dict[str, int]] = [{} for _ in devices]
         if steps is not None:
@@ -299,6 +308,10 @@ class CaesarPlan(ServerMethod):
             return _HEADER_BYTES
         frame = self.downlink.frame(device.node_id, header)
         return record_nbytes(frame) + _HEADER_BYTES
+
+
+def _elements(phase: Phase) -> int:
+    return phase.layout.num_params if phase.layout else LARGE
 
 
 def _beside_work(record: DeviceRecord) -> float:

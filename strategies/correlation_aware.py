@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import INFO
 from typing import Unpack
 
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.codec import Codec
+from flwr_caesar.codec.codecs.correlation import CorrelationCodec
 from flwr_caesar.flower import log
+from flwr_caesar.plan.by_size import by_size
 
 from .compressed import CompressedStrategy
 from .downlink import Downlink
@@ -24,8 +26,8 @@ class CorrelationMethod(ServerMethod):
 
     Parameters
     ----------
-    codec : Correlation
-        Of the uploads.
+    codec : callable
+        Returns that of the uploads for a model of so many elements.
     downlink : Downlink
         How the model goes down.
     error_feedback : bool
@@ -36,7 +38,7 @@ class CorrelationMethod(ServerMethod):
 
     def __init__(
         self,
-        codec: Correlation,
+        codec: Callable[[int], Codec],
         downlink: Downlink,
         *,
         error_feedback: bool,
@@ -56,8 +58,9 @@ class CorrelationMethod(ServerMethod):
         away = {d.node_id for d in devices if self._max_gap and self._is_away(d)}
         if away:
             log(INFO, "%d devices were away too long and start anew", len(away))
+        upload = self.upload_for(phase.layout)
         return {
-            d.node_id: DevicePlan(self.upload, use_memory=d.node_id not in away)
+            d.node_id: DevicePlan(upload, use_memory=d.node_id not in away)
             for d in devices
         }
 
@@ -81,9 +84,11 @@ class CorrelationAware(CompressedStrategy):
     ----------
     strategy : Strategy
         The inner strategy.
-    density : float
+    density : float, optional
         Fraction of elements that sending the largest alone takes, in ``(0, 1]``; the
-        other modes fit into the same bytes.
+        other modes fit into the same bytes. By default 0.01, and more of a model of
+        fewer than 80,000 elements: 0.4 up to 50,000
+        (`flwr_caesar.plan.by_size.by_size`).
     bits : float
         Mean bits of a sent value, from 2 to 8.
     budget : int
@@ -133,7 +138,7 @@ class CorrelationAware(CompressedStrategy):
         self,
         strategy: Strategy,
         *,
-        density: float = 0.01,
+        density: float | None = None,
         bits: float = 6.0,
         budget: int = 0,
         allocation: str = "peak",
@@ -150,13 +155,17 @@ class CorrelationAware(CompressedStrategy):
             raise ValueError("max_gap sets max_residual_age: pass one of them")
         if max_gap:
             options["max_residual_age"] = max_gap
-        codec = Correlation(
-            density=density,
-            bits=bits,
-            budget=budget,
-            memory=history,
-            allocation=allocation,
-        )
+
+        def codec(elements: int) -> Codec:
+            own = by_size(elements, small=0.4, usual=0.01)
+            return CorrelationCodec(
+                density=own if density is None else density,
+                bits=bits,
+                budget=budget,
+                memory=history,
+                allocation=allocation,
+            )
+
         method = CorrelationMethod(
             codec,
             get_downlink(downlink),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.lattice_model import Grids
-from flwr_caesar.codec.layout import Array
-from flwr_caesar.codec.model_steps import FIRST_BITS
-from flwr_caesar.codec.publication import PointHistory
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import Array, Layout
+from flwr_caesar.codec.published.lattice_model import Grids
+from flwr_caesar.codec.published.model_steps import FIRST_BITS
+from flwr_caesar.codec.published.publication import PointHistory
+from flwr_caesar.plan.by_size import LARGE, by_size
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -32,8 +33,10 @@ class LatticeDownlink(Downlink):
 
     Parameters
     ----------
-    step_sigmas : float
-        The step in deviations of what changed; larger: fewer bits, coarser models.
+    step_sigmas : float, optional
+        The step in deviations of what changed; larger: fewer bits, coarser models. By
+        default `usual_sigmas`, and finer for a model of fewer than 80,000 elements: 1
+        up to 50,000 (`flwr_caesar.plan.by_size.by_size`).
     shared_start : bool
         Whether devices can make the first model of their app's own initial arrays
         (`flwr_caesar.clients.CompressionMod`).
@@ -47,30 +50,30 @@ class LatticeDownlink(Downlink):
         Older models remembered; a device that holds one older still gets a whole model.
     max_bytes : int
         Most memory of them.
+    usual_sigmas : float
+        See `step_sigmas`.
     """
 
     def __init__(
         self,
         *,
-        step_sigmas: float = 2.0,
+        step_sigmas: float | None = None,
         shared_start: bool = False,
         first_bits: int = FIRST_BITS,
         exact_below: int = 0,
         max_versions: int = 30,
         max_bytes: int = 1 << 30,
+        usual_sigmas: float = 2.0,
     ) -> None:
-        if not 0 < step_sigmas <= 16:
+        if step_sigmas is not None and not 0 < step_sigmas <= 16:
             raise ValueError(f"step_sigmas must be in (0, 16], not {step_sigmas}")
         if not 0 <= first_bits <= 16:
             raise ValueError(f"first_bits must be 0 to 16, not {first_bits}")
         self._shared_start = shared_start
         self._first_bits = first_bits
         self._grids = Grids(exact_below=exact_below)
-        self._limits: dict[str, Any] = {
-            "step_sigmas": step_sigmas,
-            "max_points": max_versions,
-            "max_bytes": max_bytes,
-        }
+        self._step_sigmas, self._usual_sigmas = step_sigmas, usual_sigmas
+        self._limits = {"max_points": max_versions, "max_bytes": max_bytes}
         self._history: PointHistory | None = None
         self._begun: PointHistory | None = None
         self._number = self._first_number = 0
@@ -78,7 +81,18 @@ class LatticeDownlink(Downlink):
         self._records: dict[bytes | None, ArrayRecord] = {}
 
     def __str__(self) -> str:
-        return f"lattice, step {self._limits['step_sigmas']} sigma"
+        return f"lattice, step {self._sigmas(self._layout)} sigma"
+
+    @property
+    def _layout(self) -> Layout | None:
+        history = self._history or self._begun
+        return None if history is None else history.current.layout
+
+    def _sigmas(self, layout: Layout | None) -> float:
+        if self._step_sigmas is not None:
+            return self._step_sigmas
+        parameters = LARGE if layout is None else layout.num_params
+        return by_size(parameters, small=1.0, usual=self._usual_sigmas)
 
     @property
     def version(self) -> Version | None:
@@ -116,6 +130,7 @@ class LatticeDownlink(Downlink):
             shared=self._shared_start,
             bits=self._first_bits,
             grids=self._grids,
+            step_sigmas=self._sigmas(Layout.of(model)),
             **self._limits,
         )
         return self._begun.current.arrays()
@@ -167,6 +182,8 @@ class LatticeDownlink(Downlink):
                 ((name, value),) = state.tree["first_step"].items()
                 first_step = {str(name): int(value)}
             history = PointHistory.from_arrays(state.arrays, **self._limits)
+            sigmas = self._sigmas(history.current.layout)
+            history = replace(history, step_sigmas=sigmas)
         except (AttributeError, CodecError, KeyError, TypeError, ValueError) as err:
             raise DamagedStateError(
                 f"the published models are malformed: {err}"

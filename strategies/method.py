@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import Codec, Layout, get_codec
-from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.codec.contract.layout import Arrays
+from flwr_caesar.plan.by_size import LARGE
 from flwr_caesar.sync.state import UPDATE_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
 
@@ -28,8 +29,9 @@ class ServerMethod:
     ----------
     downlink : Downlink, optional
         How the model goes down; by default the whole of it, exactly.
-    upload : Codec, optional
-        Codec of the uploads; exact by default.
+    upload : Codec or callable, optional
+        Codec of the uploads, or what returns it for a model of so many floating-point
+        elements; exact by default.
     error_feedback : bool
         Whether devices keep what the codec leaves out.
     payload : {"update", "model"}
@@ -45,18 +47,34 @@ class ServerMethod:
         self,
         *,
         downlink: Downlink | None = None,
-        upload: Codec | None = None,
+        upload: Codec | Callable[[int], Codec] | None = None,
         error_feedback: bool = False,
         payload: str = UPDATE_PAYLOAD,
         uniform_weights: bool = False,
         upload_memory: int = 0,
     ) -> None:
         self.downlink = downlink or get_downlink("whole")
-        self.upload = upload or get_codec("dense")
+        self._by_size = upload if callable(upload) else None
+        # That of a large model, which also refuses settings that no model may have.
+        self.upload = (
+            upload(LARGE) if callable(upload) else upload or get_codec("dense")
+        )
         self.error_feedback = error_feedback
         self.payload = payload
         self.uniform_weights = uniform_weights
         self.upload_memory = upload_memory
+
+    def upload_for(self, layout: Layout | None) -> Codec:
+        """Return the codec of the uploads of a model.
+
+        Parameters
+        ----------
+        layout : Layout, optional
+            Tensors of the model; `None` if it is not known yet, as if it were large.
+        """
+        if self._by_size is None or layout is None:
+            return self.upload
+        return self._by_size(layout.num_params)
 
     def require(self, inner: Strategy) -> None:
         """Refuse an inner strategy that this method cannot work around.
@@ -78,7 +96,7 @@ class ServerMethod:
         feedback = " with error feedback" if self.error_feedback else ""
         return (
             f"Download: {self.downlink}",
-            f"Upload: {self.upload.config}{feedback}",
+            f"Upload: {self.upload_for(layout).config}{feedback}",
         )
 
     def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
@@ -91,7 +109,8 @@ class ServerMethod:
         devices : sequence of Device
             Whom the inner strategy, or an extra phase, chose.
         """
-        return {device.node_id: DevicePlan(self.upload) for device in devices}
+        upload = self.upload_for(phase.layout)
+        return {device.node_id: DevicePlan(upload) for device in devices}
 
     def check(self, reply: Reply) -> None:
         """Refuse a reply whose update is decoded but must not be used.

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Unpack
 
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec import Codec, get_codec
-from flwr_caesar.codec.layout import Arrays
-from flwr_caesar.codec.weights import FLOAT_BITS
+from flwr_caesar.codec import Codec, Layout, get_codec
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.quantisers.weights import FLOAT_BITS
+from flwr_caesar.plan.by_size import LARGE, by_size
+from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 
 from .compressed import CompressedStrategy
-from .downlink import WholeDownlink
 from .method import ServerMethod
 from .options import WrapperOptions
+from .whole_downlink import WholeDownlink
 
 # Of a tensor of a dozen numbers, such as a linear classifier, none can be spared.
 _EXACT_BELOW = 32
+
+
+Prune = Callable[[int], Codec]
+
+
+class PrunedDownlink(WholeDownlink):
+    """Whole models, pruned by what suits their size.
+
+    Parameters
+    ----------
+    prune : callable
+        Returns the codec for a model of so many elements.
+    """
+
+    def __init__(self, prune: Prune) -> None:
+        super().__init__(prune(LARGE))
+        self._prune = prune
+
+    def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
+        """See `Downlink.begin`."""
+        self.codec = self._prune(Layout.of(model).num_params)
+        return super().begin(model)
+
+    def publish(self, model: Mapping[str, Array], number: int) -> Version:
+        """See `Downlink.publish`."""
+        self.codec = self._prune(Layout.of(model).num_params)
+        return super().publish(model, number)
 
 
 class PruningMethod(ServerMethod):
@@ -25,19 +55,21 @@ class PruningMethod(ServerMethod):
 
     Parameters
     ----------
-    device, server : Codec
-        Of what devices send, and of what the server makes of their mean.
+    device, server : callable
+        Return, for a model of so many elements, the codec of what devices send and of
+        what the server makes of their mean.
     """
 
-    def __init__(self, device: Codec, server: Codec) -> None:
+    def __init__(self, device: Prune, server: Prune) -> None:
         super().__init__(
-            downlink=WholeDownlink(server), upload=device, payload=MODEL_PAYLOAD
+            downlink=PrunedDownlink(server), upload=device, payload=MODEL_PAYLOAD
         )
         self._server = server
 
     def finish(self, made: Arrays) -> Arrays:
         """Return the model as devices will decode it."""
-        return self._server.encode_decoded(made)[1]
+        codec = self._server(Layout.of(made).num_params)
+        return codec.encode_decoded(made)[1]
 
 
 class MagnitudePruning(CompressedStrategy):
@@ -54,9 +86,11 @@ class MagnitudePruning(CompressedStrategy):
     ----------
     strategy : Strategy
         The inner strategy.
-    prune_rate : float (default: 0.5)
+    prune_rate : float, optional
         Fraction of its model's weights that a device prunes, in ``[0, 1]``. The
-        threshold is one for the whole model.
+        threshold is one for the whole model. By default 0.5, and less of a model of
+        fewer than 80,000 elements, which has fewer to spare: none up to 50,000
+        (`flwr_caesar.plan.by_size.by_size`).
     server_prune_rate : float, optional
         The same for the server; the devices' rate if not given. 0: the mean is not
         pruned, and less sparse than each of the models it is of.
@@ -91,27 +125,35 @@ class MagnitudePruning(CompressedStrategy):
         self,
         strategy: Strategy,
         *,
-        prune_rate: float = 0.5,
+        prune_rate: float | None = None,
         server_prune_rate: float | None = None,
         exclude_1d: bool = True,
         bits: int | None = None,
         levels: str = "uniform",
         **options: Unpack[WrapperOptions],
     ) -> None:
-        rate = prune_rate if server_prune_rate is None else server_prune_rate
-        if not 0 <= rate <= 1:
-            name = "prune_rate" if server_prune_rate is None else "server_prune_rate"
-            raise ValueError(f"{name} must be in [0, 1], not {rate}")
-        device = {
-            "id": "prune",
-            "prune_rate": prune_rate,
-            "exclude_1d": exclude_1d,
-            "exact_below": _EXACT_BELOW,
-            "bits": FLOAT_BITS if bits is None else bits,
-            "levels": levels,
-            "relative": True,
-        }
-        method = PruningMethod(
-            get_codec(device), get_codec({**device, "prune_rate": rate})
-        )
+        rates = {"prune_rate": prune_rate, "server_prune_rate": server_prune_rate}
+        for name, rate in rates.items():
+            if rate is not None and not 0 <= rate <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {rate}")
+
+        def pruning(rate: float | None) -> Prune:
+            def codec(elements: int) -> Codec:
+                own = by_size(elements, small=0.0, usual=0.5)
+                return get_codec(
+                    {
+                        "id": "prune",
+                        "prune_rate": own if rate is None else rate,
+                        "exclude_1d": exclude_1d,
+                        "exact_below": _EXACT_BELOW,
+                        "bits": FLOAT_BITS if bits is None else bits,
+                        "levels": levels,
+                        "relative": True,
+                    }
+                )
+
+            return codec
+
+        on_server = prune_rate if server_prune_rate is None else server_prune_rate
+        method = PruningMethod(pruning(prune_rate), pruning(on_server))
         super().__init__(strategy, method, **options)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from flwr.app import RecordDict
 
 from flwr_caesar.codec import (
     CodecError,
@@ -26,6 +27,7 @@ from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader, device_id
 from flwr_caesar.sync.short import LEAST_ROUNDING, ROUNDING, ShortResidual
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState, Pending
+from flwr_caesar.transport import DeviceReport
 
 from .law import Ghost, Holder, Law
 
@@ -233,9 +235,9 @@ class UploadLaw:
             self._law.report(f"{device_id(state.token)} sends what it did not compute")
 
 
-def parsed(fields: Mapping[str, Any]) -> UploadHeader | None:
-    """Return the header in the record of a reply; `None` if it is damaged."""
+def parsed(content: RecordDict) -> UploadHeader | None:
+    """Return the header of a reply; `None` if it is damaged."""
     try:
-        return UploadHeader.from_dict(fields)
+        return DeviceReport.read(content)[1]
     except CodecError:
         return None

@@ -4,6 +4,7 @@ Pure and vectorised over devices: no Flower, no torch, no files, no clock.
 """
 
 from .batch import batch_sizes, communication_seconds, round_seconds
+from .by_size import by_size
 from .clock import VirtualClock
 from .clusters import Clusters, cluster
 from .deadline import DeadlinePlan, fit_deadline
@@ -35,6 +36,7 @@ __all__ = [
     "Totals",
     "VirtualClock",
     "batch_sizes",
+    "by_size",
     "cluster",
     "communication_seconds",
     "download_ratio",

@@ -106,7 +106,7 @@ RULES: dict[str, Rule] = {
     "federation.client_gpus": _NOT_NEGATIVE,
 }
 _OPTIONAL_RULES: dict[str, Rule] = {
-    "strategy.density": _PART,
+    "strategy.density": _optional(_PART),
     "train.weight_bits": Rule(
         "null or a whole number from 1 to 8",
         lambda v: v is None or (_whole(1).accepts(v) and v <= 8),

@@ -173,9 +173,7 @@ def _build(
             raise ConfigError(
                 f"{group}.{key}", f"{name} has no such setting; it has: {choices}"
             )
-        parameter = inspect.signature(factory).parameters.get(key)
-        takes_number = parameter is not None and isinstance(parameter.default, float)
-        if takes_number and not isinstance(own[key], (int, float)):
+        if not _accepts(inspect.signature(factory).parameters.get(key), own[key]):
             raise ConfigError(f"{group}.{key}", f"must be a number, not {own[key]!r}")
     try:
         strategy: Strategy = factory(*arguments, **own, **options)
@@ -185,6 +183,15 @@ def _build(
             f"{group}.{named[0]}" if named else group, str(error)
         ) from None
     return strategy
+
+
+def _accepts(parameter: inspect.Parameter | None, value: object) -> bool:
+    """Whether a value is a number where one is needed."""
+    if parameter is None or isinstance(value, (int, float)):
+        return True
+    if isinstance(parameter.default, float):
+        return False
+    return value is None or "float" not in str(parameter.annotation)
 
 
 def _settings(factory: Callable[..., Strategy], options: Mapping[str, Any]) -> set[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import zstandard
 
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 
 from .errors import DamagedStateError
 from .tensors import Chunk

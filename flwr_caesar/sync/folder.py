@@ -12,7 +12,7 @@ from dataclasses import replace
 from logging import INFO, WARNING
 from pathlib import Path
 
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.flower import log
 
 from .aside import is_aside, oldest_aside, remove_aside, set_aside

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 
 from .change import apply_change, pack_change
 from .errors import DamagedStateError

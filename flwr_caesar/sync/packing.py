@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 
 from .errors import DamagedStateError, StateError
 from .short import Short, ShortResidual

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 
 LEAST_BYTES = 1 << 20
 """A smaller residual is kept as it is: it saves no wear to write less."""

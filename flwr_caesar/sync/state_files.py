@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 
 from .errors import DamagedStateError
 from .files import StoredFile, fresh_name, map_arrays, read_small, write_durably

@@ -61,12 +61,13 @@ class App:
     rounds, nodes : int
         How long, and how many devices.
     seeds : int
-        How many runs are averaged.
-    tolerance : float
-        How much lower the score may be than plain Flower's, in the mean of the seeds.
-    lags : mapping of str to float
-        The same by strategy, where few rounds show what a method leaves out; see
-        `tests.apps.strategies.LAGS`. The table marks such cells.
+        How many runs of each are averaged; they begin alike, so one is enough where
+        plain Flower's own noise is known (`tests.apps.noise`).
+    tested : int
+        Examples that the score is the accuracy on; 0: it is computed without noise.
+    short : mapping of str to str
+        By strategy, or ``"*"``, why its method cannot be as good as plain Flower in
+        these rounds. The table says so.
     refused : mapping of str to str
         By strategy, or ``"*"``, a pattern of the sentence with which it is refused;
         empty where it is not.
@@ -81,7 +82,8 @@ class App:
     fedcomloc_lr : float
         Step size, if the app's training has FedComLoc's line.
     options : mapping
-        By strategy, what its constructor is given besides.
+        By strategy, what its constructor is given besides; if there are any, the app
+        is for these strategies only.
     """
 
     title: str
@@ -91,11 +93,11 @@ class App:
     strategy: Callable[[Wrap], Strategy] = fed_avg
     serve: Callable[[Grid, Strategy, ArrayRecord, int, Score], Result] = start
     observe: Callable[[Strategy, Result], object] = observe_nothing
-    rounds: int = 6
+    rounds: int = 3
     nodes: int = 3
     seeds: int = 1
-    tolerance: float = 0.02
-    lags: Mapping[str, float] = field(default_factory=dict)
+    tested: int = 397
+    short: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     fails: bool = False
     needs: tuple[str, ...] = ()

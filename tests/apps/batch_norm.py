@@ -63,9 +63,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
-        tolerance=0.03,
-        rounds=6,
-        seeds=3,
+        rounds=4,
     ),
     App(
         "batch norm, constant features, lattice download",
@@ -73,8 +71,7 @@ APPS = [
         initial_of(build),
         accuracy_if_sound,
         observe=batches_counted,
-        tolerance=0.03,
-        rounds=6,
+        rounds=4,
         options={
             name: {"downlink": "lattice"}
             for name in ("TopK", "ErrorBounded", "CorrelationAware")

@@ -80,8 +80,7 @@ def app_with(dtype: torch.dtype, **options: object) -> App:
         app_in(dtype),
         initial_in(dtype),
         accuracy_of_record(),
-        rounds=8,
-        tolerance=0.03,
+        rounds=4,
         **options,
     )
 

@@ -53,6 +53,6 @@ APP = App(
     client_app,
     initial_of(Attention),
     accuracy_of(Attention, digits()),
-    rounds=8,
+    rounds=4,
     observe=mask_is_the_same,
 )

@@ -72,7 +72,8 @@ APPS = [
         client_app,
         initial_of_scale(scale),
         accuracy_of(Classifier, topics()),
-        rounds=5,
+        rounds=3,
+        tested=400,
     )
     for factor, scale in {"": 1.0, " × 1e6": 1e6, " × 1e-6": 1e-6}.items()
 ]

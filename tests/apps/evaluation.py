@@ -60,7 +60,6 @@ def app_of(title: str, evaluate: Evaluate, made_by: object = strategy) -> App:
         observe=evaluations,
         rounds=3,
         fails=evaluate is failing,
-        tolerance=0.05,
     )
 
 

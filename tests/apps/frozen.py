@@ -70,8 +70,7 @@ APPS = [
         client_of(build),
         initial_of(build),
         accuracy_of(build, digits()),
-        rounds=8,
-        lags={"CorrelationAware": 0.2},
+        rounds=5,
     )
     for title, build in {
         "frozen backbone, linear probing": probing,

@@ -46,9 +46,8 @@ APPS = [
         initial_arrays,
         accuracy,
         made_by(inner, options),
-        rounds=4,
+        rounds=3,
         nodes=4,
-        tolerance=0.05,
     )
     for inner, options in INNER.items()
 ]

@@ -102,6 +102,5 @@ APP = App(
     client_app,
     initial_arrays,
     accuracy,
-    rounds=8,
-    tolerance=0.03,
+    rounds=4,
 )

@@ -86,7 +86,7 @@ APP = App(
     client_app,
     initial_arrays,
     accuracy,
-    rounds=8,
+    rounds=4,
     nodes=2,
     needs=("lightning.pytorch",),
 )

@@ -135,6 +135,6 @@ APP = App(
     accuracy,
     rounds=2,
     nodes=2,
-    tolerance=0.04,
+    tested=400,
     needs=("transformers", "peft"),
 )

@@ -96,7 +96,6 @@ APPS = [
         accuracy,
         rates,
         observe=heard,
-        tolerance=0.05,
     ),
     App(
         "another model for each node",
@@ -105,7 +104,6 @@ APPS = [
         accuracy,
         models,
         observe=heard,
-        tolerance=0.05,
         refused={"*": "differ"},
     ),
 ]

@@ -67,5 +67,4 @@ APP = App(
     strategy,
     observe=metrics,
     rounds=3,
-    tolerance=0.05,
 )

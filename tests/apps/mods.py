@@ -67,7 +67,6 @@ def app_of(
         initial_arrays,
         accuracy,
         made_by,
-        tolerance=0.05,
         refused={name.replace("_", " "): why for name, why in refused.items()},
     )
 

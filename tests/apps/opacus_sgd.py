@@ -51,8 +51,7 @@ APP = App(
     client_app,
     initial_of(build),
     accuracy_of(build, digits()),
-    rounds=8,
+    rounds=4,
     nodes=3,
-    tolerance=0.04,
     needs=("opacus",),
 )

@@ -79,7 +79,6 @@ APPS = [
         accuracy,
         made_by,
         observe=saved,
-        tolerance=0.05,
     )
     for title, made_by in {
         "strategy with methods and its own `start`": saving,

@@ -55,9 +55,8 @@ APPS = [
         initial_arrays,
         accuracy,
         some,
-        rounds=9,
+        rounds=6,
         nodes=9,
-        seeds=3,
     ),
     App(
         "app with a state of its own in the Context",
@@ -66,6 +65,5 @@ APPS = [
         accuracy,
         fed_avg,
         observe=rounds_counted,
-        tolerance=0.05,
     ),
 ]

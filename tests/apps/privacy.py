@@ -54,7 +54,6 @@ def app_of(
         initial_arrays,
         accuracy,
         made_by,
-        tolerance=0.05,
         refused={"*": order} if order else {},
     )
 

@@ -93,7 +93,6 @@ APPS = [
         accuracy,
         serve=ask_then_train,
         observe=asked,
-        tolerance=0.05,
     ),
     App(
         "grid driven by hand, no strategy",

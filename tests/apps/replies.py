@@ -117,7 +117,6 @@ APPS = [
         accuracy,
         made_by,
         observe=train_metrics,
-        tolerance=0.05,
     )
     for title, client_app, made_by in (
         ("records by other keys", other_keys_app, other_keys),

@@ -50,6 +50,7 @@ APP = App(
     client_app,
     initial_arrays,
     accuracy,
-    rounds=10,
-    tolerance=0.04,  # a flower and a bit, of 30
+    rounds=6,
+    seeds=3,
+    tested=30,
 )

@@ -45,6 +45,5 @@ APP = App(
     accuracy,
     serve=stopped,
     observe=rounds_done,
-    tolerance=0.05,
     unsupported=unsupported(),
 )

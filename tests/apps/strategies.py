@@ -31,21 +31,15 @@ OURS: dict[str, Callable[..., Strategy]] = {
     "Uncompressed": Uncompressed,
 }
 
-# How much lower a score may be where a method leaves out much of what it is given, and
-# a few rounds do not make up for it: 99 % of an update, half of a model.
-LAGS = {"CorrelationAware": 0.1, "MagnitudePruning": 0.1}
-
-
-def allowed(app: App, name: str) -> float:
-    """Return by how much an app's score may be lower under a strategy."""
-    return app.lags.get(name, max(app.tolerance, LAGS.get(name, 0.0)))
-
 
 def applies(app: App, name: str) -> bool:
     """Whether an app can be run under a strategy at all.
 
-    FedComLoc asks for a line in the training, which only some apps have.
+    FedComLoc asks for a line in the training, which only some apps have. Options of a
+    strategy's own make another app for those that have them.
     """
+    if app.options and name not in app.options:
+        return False
     return name != "FedComLoc" or app.fedcomloc_lr > 0
 
 

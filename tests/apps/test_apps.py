@@ -1,9 +1,8 @@
 """Every app under every strategy of ours trains as under plain Flower, or is refused.
 
-No reply is dropped, the first and the last model are as good within the app's
-tolerance, or what `tests.apps.strategies.LAGS` allows a method, what the app observes
-is the same, and no message is larger than Flower's by more than 200 bytes. See
-`tests.apps.verdict`.
+No reply is dropped, the first and the last model are as good within the noise of plain
+Flower (`tests.apps.noise`), what the app observes is the same, and no message is larger
+than Flower's by more than `tests.apps.verdict.ALLOWANCE`.
 """
 
 from __future__ import annotations

@@ -66,9 +66,6 @@ APP = App(
     accuracy,
     strategy,
     observe=evaluated_rounds,
-    rounds=12,
-    tolerance=0.03,
-    seeds=3,
+    rounds=5,
     fedcomloc_lr=LR,
-    lags={"FedComLoc": 0.4},  # control variates drift on a CNN at this step size
 )

@@ -153,7 +153,6 @@ APPS = [
         accuracy,
         scaffold,
         observe=controls_exact,
-        tolerance=0.05,
     ),
     App(
         "prototypes: a second ArrayRecord in replies",
@@ -162,6 +161,5 @@ APPS = [
         accuracy,
         prototypes,
         observe=totals,
-        tolerance=0.05,
     ),
 ]

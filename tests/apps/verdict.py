@@ -12,8 +12,8 @@ import numpy as np
 
 from .app import App
 from .grid import DOWN, CountingGrid
+from .noise import tolerance
 from .run import Outcome, plainly, run
-from .strategies import allowed
 
 # Bytes that a message of ours may be larger than Flower's, as it is for models of some
 # ten numbers and for replies that hold metrics alone. Of these about 150 are Flower's:
@@ -29,8 +29,10 @@ class Verdict:
     ----------
     difference : float
         Of the last model's score, in the mean of the seeds.
-    lags : bool
-        Whether that is more than the app's own tolerance.
+    allowed : float
+        How much lower it may be (`tests.apps.noise`).
+    short : str
+        Why it cannot be as good, by the method's nature; empty if it has to be.
     ratio : float
         Bytes of all messages, all records counted, over plain Flower's.
     sentence : str
@@ -41,7 +43,8 @@ class Verdict:
 
     difference: float = 0.0
     ratio: float = 0.0
-    lags: bool = False
+    allowed: float = 0.0
+    short: str = ""
     sentence: str = ""
     faults: list[str] = field(default_factory=list)
 
@@ -72,14 +75,22 @@ def _working(app: App, name: str) -> Verdict:
     verdict = Verdict(
         _mean(ours, -1) - _mean(plain, -1),
         sum(o.nbytes() for o in ours) / sum(p.nbytes() for p in plain),
+        tolerance(app),
+        app.short.get(name, ""),
     )
     faults = verdict.faults
-    limit = allowed(app, name)
-    verdict.lags = verdict.difference < -app.tolerance
-    if not verdict.difference >= -limit:
-        faults.append(f"the last model scores {verdict.difference:+.3f}")
+    learned = _mean(ours, -1) - _mean(ours, 0)
+    if verdict.short:
+        # As good it cannot be, but it has to learn.
+        if not learned >= 0.5 * (_mean(plain, -1) - _mean(plain, 0)):
+            faults.append(f"the score rises by {learned:.3f} only")
+    elif not verdict.difference >= -verdict.allowed:
+        faults.append(
+            f"the last model scores {verdict.difference:+.3f}, and plain Flower "
+            f"varies by {verdict.allowed:.3f}"
+        )
     begun = _mean(ours, 0) - _mean(plain, 0)
-    if not begun >= -limit:
+    if not begun >= -verdict.allowed:
         faults.append(f"the first model scores {begun:+.3f}")
     if not all(np.isfinite(own.scores).all() for own in ours):
         faults.append("a score is not finite")

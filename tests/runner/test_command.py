@@ -86,7 +86,10 @@ def test_a_mistake_is_one_line_and_starts_nothing(
 def trained(tmp_path: Path) -> Path:
     """Fourteen rounds of a run, with a checkpoint, and nothing that could run it."""
     path = tmp_path / "run"
-    folder = RunFolder(path, config.compose(["rounds=14", "+strategy.quorum=0.8"]))
+    folder = RunFolder(
+        path,
+        config.compose(["rounds=14", "strategy.density=0.1", "+strategy.quorum=0.8"]),
+    )
     for number in range(15):
         folder.on_evaluation(number, accuracy=0.06 * number, loss=1.0)
     folder.finish({"w": np.zeros(1, np.float32)})

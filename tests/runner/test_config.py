@@ -138,6 +138,8 @@ def test_an_unknown_connection_lists_the_known(
     [
         (["inner=fedadam", "inner.eta=much"], "inner.eta"),
         (["inner=fedtrimmedavg", "inner.beta=0.7"], "inner.beta"),
+        (["strategy=caesar", "strategy.rate=high"], "strategy.rate"),
+        (["strategy=pruning", "strategy.prune_rate=half"], "strategy.prune_rate"),
         (
             ["profile=mixed", "profile.devices.tx2.share=-1"],
             "profile.devices.tx2.share",

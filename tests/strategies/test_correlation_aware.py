@@ -130,7 +130,7 @@ def test_what_is_left_out_or_lost_comes_later(lost, history: bool) -> None:
 def test_memories_stay_in_step_when_few_take_part_and_replies_are_lost() -> None:
     random.seed(3)
     grid = LocalGrid(numpy_app(mods=[compression_mod], step=Work()), 6)
-    strategy = CorrelationAware(fedavg(6, 0.5), history=True)
+    strategy = CorrelationAware(fedavg(6, 0.5), density=0.01, history=True)
     run_in_lock_step(strategy, grid, 20)
 
 
@@ -175,7 +175,11 @@ def test_a_device_that_was_away_too_long_starts_anew(max_gap, starts_anew) -> No
     work = Work()
     grid = LocalGrid(numpy_app(mods=[compression_mod], step=work), 2)
     strategy = CorrelationAware(
-        fedavg(2), history=True, max_gap=max_gap, presence=Away(4, 5, 6, 7)
+        fedavg(2),
+        density=0.01,
+        history=True,
+        max_gap=max_gap,
+        presence=Away(4, 5, 6, 7),
     )
     left: list[np.ndarray] = []
     before: list[np.ndarray] = []
@@ -279,13 +283,15 @@ def test_a_residual_from_before_is_given_up_once_updates_are_clipped(tmp_path) -
     grid = LocalGrid(
         numpy_app(mods=[compression_mod], step=Work()), 1, tamper=Losing(4)
     )
-    CorrelationAware(fedavg(1), checkpoint=tmp_path).start(
+    CorrelationAware(fedavg(1), density=0.01, checkpoint=tmp_path).start(
         grid, floats(), num_rounds=4, timeout=0.03
     )
     assert device_state(grid, 1).residual
     grid.app = numpy_app(mods=[compression_mod, fixedclipping_mod], step=Work())
     private = DifferentialPrivacyClientSideFixedClipping(fedavg(1), 0.0, NORM, 1)
-    strategy = CorrelationAware(private, error_feedback=False, checkpoint=tmp_path)
+    strategy = CorrelationAware(
+        private, density=0.01, error_feedback=False, checkpoint=tmp_path
+    )
     strategy.start(grid, floats(), num_rounds=6)
     assert not any(dropped(strategy))
     assert not device_state(grid, 1).residual
@@ -321,7 +327,7 @@ def test_clipping_on_the_server_bounds_update_and_residual(adaptive) -> None:
     )
     if adaptive:
         private.clipped_count_stddev = 0.0
-    strategy = CorrelationAware(private)
+    strategy = CorrelationAware(private, density=0.01)
     result = strategy.start(grid, floats(), num_rounds=5, timeout=0.03)
     assert len(inner.lengths) == 9
     assert max(inner.lengths) <= NORM * (1 + 1e-5)
