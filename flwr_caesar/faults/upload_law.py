@@ -25,6 +25,7 @@ from flwr_caesar.codec import (
 )
 from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader, device_id
+from flwr_caesar.sync.short import LEAST_ROUNDING, ROUNDING, ShortResidual
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState, Pending
 from flwr_caesar.transport import DeviceReport
 
@@ -135,6 +136,8 @@ class UploadLaw:
                     computed = computed - owed + sent
                 ghost = replace(ghost, computed=computed)
             law.made(after, ghost, pending.upload_id, sent)
+            if self._error_feedback and not self._is_model:
+                ghost = self._without_dropped(after, ghost)
         elif new:
             law.report(f"{device_id(after.token)} sends what it did not compute")
         if self._is_model:
@@ -203,6 +206,18 @@ class UploadLaw:
         waiting = {pending.upload_id for pending in after.pending}
         returned = tuple(i for i in old if i not in waiting and i not in applied)
         return Received(after, applied=applied, returned=returned)
+
+    def _without_dropped(self, state: DeviceState, ghost: Ghost) -> Ghost:
+        """Return a ghost without what keeping the residual in 16 bits may drop.
+
+        What is dropped beyond that stays in it, and breaks the law.
+        """
+        if not isinstance(state.residual, ShortResidual):
+            return ghost
+        residual = self._law.vector(state.residual)
+        dropped = ghost.computed - ghost.spent_sum - self._waiting(state) - residual
+        most = ROUNDING * np.abs(residual) + LEAST_ROUNDING * np.abs(residual).max()
+        return replace(ghost, computed=ghost.computed - np.clip(dropped, -most, most))
 
     def _waiting(self, state: DeviceState, but: Pending | None = None) -> Vector:
         device = device_id(state.token)

@@ -40,6 +40,7 @@ from .protocol import (
 )
 from .residual import add_residual, left_over
 from .settle import settle
+from .short import ShortResidual
 from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
 
 DecodeModel = Callable[[bytes, Arrays | None], Mapping[str, Array]]
@@ -298,7 +299,8 @@ def commit_update(
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)
     overwrite = overwrite and not want_sent
     if error_feedback and not is_model:
-        residual = left_over(total, sent, layout, overwrite=overwrite)
+        left = left_over(total, sent, layout, overwrite=overwrite)
+        residual = ShortResidual.of(left)
         if overwrite:
             total, sent = {}, {}
     upload_id = new_id()

@@ -60,7 +60,7 @@ def settle(
             notes.append("the server went back to an earlier state of the training")
     forgotten = header.memory == NO_DIGEST
     memory = state.codec_version, state.codec_arrays
-    residual = dict(state.residual)
+    residual: Mapping[str, Array] = state.residual
     applied: list[int] = []
     returned: list[int] = []
     for pending in state.pending:

@@ -21,7 +21,7 @@ from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
 from flwr_caesar.strategies.intake import Intake
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
-from flwr_caesar.sync import device, settle
+from flwr_caesar.sync import device, settle, short
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.ledger import SqliteLedger
@@ -41,6 +41,30 @@ def test_the_laws_hold(name):
     assert report.applied > 30
     assert bool(report.predicted) == CASES[name].remembers
     assert bool(report.moved) == CASES[name].has_control
+
+
+@pytest.fixture
+def sixteen_bits(monkeypatch):
+    """Keep the residual of the harness's small model as that of a large one."""
+    monkeypatch.setattr(short, "LEAST_BYTES", 0)
+    monkeypatch.setattr(short, "EXACT_BELOW", 1)
+
+
+@pytest.mark.usefixtures("sixteen_bits")
+@pytest.mark.parametrize("name", ["topk", "caesar"])
+def test_the_laws_hold_of_a_residual_in_16_bits(name):
+    report = run_strategy_faults(name, seed=SEED, **SIZE)
+    assert report.violations == ()
+    assert report.applied > 30
+
+
+@pytest.mark.usefixtures("sixteen_bits")
+def test_a_residual_that_drops_more_than_is_written_down_is_found(monkeypatch):
+    right = short.Short.of
+    monkeypatch.setattr(
+        short.Short, "of", lambda array: right(array * np.float32(0.99))
+    )
+    assert "is not what it computed" in found("topk")
 
 
 @pytest.mark.parametrize("name", ["fedcomloc", "correlation_aware"])
