@@ -21,6 +21,9 @@ def forge(
 ) -> tuple[UploadHeader, UploadHeader]:
     """Make up a reply to a request.
 
+    A token is a secret, and who has it is the device: a reply under another's token
+    answers the request that it answered, and no other.
+
     Parameters
     ----------
     chance : Chance
@@ -46,7 +49,6 @@ def forge(
     old = chance.random.choice(seen) if seen else honest
     forgeries = [
         old,
-        replace(old, nonce=header.nonce),
         replace(old, token=token, nonce=header.nonce),
         replace(honest, upload_id=old.upload_id or 1, known=old.known),
         replace(honest, known=None),
