@@ -26,8 +26,10 @@ test: wheel ## build the wheel, install it, lint, type-check and test that
 	$(TEST)/bin/ruff check . .ci/flowers
 	$(TEST)/bin/ruff format --check . .ci/flowers
 	@# From a folder without the sources, so that the installed package is what is seen.
+	@# Three workers for two cores: tests of real servers wait more than they work.
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
-	cd $(CHECK) && ../../$(TEST)/bin/pytest -q -c ../../pyproject.toml ../../tests
+	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
+	cd $(CHECK) && OMP_NUM_THREADS=1 ../../$(TEST)/bin/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
 	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
 
 test-flowers: wheel ## only the contract and small runs, with other versions of Flower

@@ -19,8 +19,8 @@ import numpy as np
 import zstandard
 
 from flwr_caesar.codec import get_codec, list_codecs
-from flwr_caesar.codec.layout import Array
-from flwr_caesar.codec.select import top_k
+from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.codec.quantisers.select import top_k
 
 THEORY = {
     "unbiased": (0.5708, 0.1331, 0.03578, 0.009592),

@@ -22,12 +22,8 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecState, ErrorFeedback, get_codec
-from flwr_caesar.codec.rans import (
-    count_symbols,
-    decode_symbols,
-    encode_symbols,
-    entropy_bits,
-)
+from flwr_caesar.codec.coding.counts import count_symbols, entropy_bits
+from flwr_caesar.codec.coding.rans import decode_symbols, encode_symbols
 
 BOUNDS = (1e-3, 3e-3, 1e-2, 3e-2)
 EXACT_BELOW = 1024

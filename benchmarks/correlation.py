@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecState, ErrorFeedback, get_codec
-from flwr_caesar.codec.correlated_tensor import MODES
-from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.codec.codecs.correlation import CorrelationCodec
+from flwr_caesar.codec.predictors.correlated_tensor import MODES
 
 EXACT_BELOW = 1024
 TARGET_NMSE = 0.5
@@ -81,7 +81,7 @@ def measure(config: Config, updates: Sequence[Update], *, feedback: bool) -> Run
         energy += float(np.square(x).sum())
         total, sent = total + lossy(update), sent + xhat
         nbytes += len(frame)
-        if isinstance(codec, Correlation):
+        if isinstance(codec, CorrelationCodec):
             modes.append(Counter())
             for name, mode in codec.modes(frame, theirs.layout).items():
                 modes[-1][mode] += update[name].size

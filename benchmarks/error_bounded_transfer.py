@@ -28,8 +28,8 @@ from codec_table import lossy_names, sz_modes
 from environment import describe
 
 from flwr_caesar.codec import CodecState, get_codec
-from flwr_caesar.codec.bounds import error_over_bound
-from flwr_caesar.codec.error_bounded import ErrorBounded
+from flwr_caesar.codec.codecs.error_bounded import ErrorBoundedCodec
+from flwr_caesar.codec.contract.bounds import error_over_bound
 
 BOUNDS = (1e-3, 1e-2, 3e-2, 1e-1)
 MBITS = (1, 10, 100)
@@ -65,7 +65,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def our_cost(rounds: list[Update], rel: float, *, history: bool) -> Cost:
-    codec = ErrorBounded(rel=rel)
+    codec = ErrorBoundedCodec(rel=rel)
     sent: CodecState | None = None
     received: CodecState | None = None
     cost = Cost()

@@ -1,78 +1,192 @@
 """Faults of many seeds: violations, which guard met what, and the honest devices.
 
-    python benchmarks/faults.py --faults 1000000    some hours on one core
-    python benchmarks/faults.py --seconds 200       as many as fit
+    python benchmarks/faults.py --sessions 1000 --seeds 1-7 --rows build/rows.jsonl
+    python benchmarks/faults.py --strategies 60 --seeds 1-2 --rows build/rows.jsonl
+    python benchmarks/faults.py --table --rows build/rows.jsonl
 
-Seeds count up from `--seed`; for each, every strategy runs once, and the sessions alone
-where `--sessions` asks for so many rounds. Prints the table of
-docs/benchmarks/faults.md.
+The first two run so many rounds for each seed and append a row for each run; what is
+there already is not run again, so either may be stopped and go on. The third prints
+the tables of docs/benchmarks/faults.md. Every strategy runs three times: with faults,
+without any, and without any but with so few devices that as many updates are used.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
+import statistics
 import time
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from flwr_caesar.faults.cases import CASES
+from flwr_caesar.faults.plan import FaultReport
 from flwr_caesar.faults.sessions import run_faults
 from flwr_caesar.faults.strategies import run_strategy_faults
 
-SIZE = {"devices": 30, "rounds": 120}
+SESSIONS = "sessions"
+PARTICIPATION = 0.5
+QUIET_ROUNDS = 12
+
+Row = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faults", type=int, default=10**6, help="stop after so many")
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--devices", type=int, default=SIZE["devices"])
-    parser.add_argument("--rounds", type=int, default=SIZE["rounds"])
-    parser.add_argument("--sessions", type=int, default=0, help="rounds of sessions")
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--seeds", type=seeds, default=range(1, 2), help="such as 1-7")
+    parser.add_argument("--sessions", type=int, default=0, metavar="ROUNDS")
+    parser.add_argument("--strategies", type=int, default=0, metavar="ROUNDS")
+    parser.add_argument("--names", nargs="*", default=list(CASES))
+    parser.add_argument("--devices", type=int, help="200 for sessions, 16 otherwise")
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    size = {"devices": options.devices, "rounds": options.rounds}
-    until = time.monotonic() + options.seconds
-    met: Counter[tuple[str, str]] = Counter()
-    total, violations, seed = 0, 0, options.seed
-    print(f"Python {platform.python_version()}, {platform.machine()}; {size}\n")
-    print("| seed | strategy | faults | violations | progress | without faults |")
-    print("|---:|---|---:|---:|---:|---:|")
-    while total < options.faults and time.monotonic() < until:
+    for seed in options.seeds:
         if options.sessions:
-            rounds = options.sessions
-            report = run_faults(
-                seed=seed, devices=200, rounds=rounds, participation=0.5
-            )
-            total += report.injected
-            violations += len(report.violations)
-            print(
-                f"| {seed} | sessions | {report.injected:,} | "
-                f"{len(report.violations)} | | |",
-                flush=True,
-            )
-        for name in CASES:
-            if total >= options.faults or time.monotonic() >= until:
-                break
-            report = run_strategy_faults(name, seed=seed, **size)
-            calm = run_strategy_faults(name, seed=seed, severities=(0.0,), **size)
-            total += report.injected
-            violations += len(report.violations)
-            for guard, kinds in report.met.items():
-                met.update({(guard, kind): count for kind, count in kinds.items()})
-            print(
-                f"| {seed} | `{name}` | {report.injected:,} | "
-                f"{len(report.violations)} | {report.progress:.2f} | "
-                f"{calm.progress:.2f} |",
-                flush=True,
-            )
-            for violation in report.violations:
-                print(f"<!-- {violation} -->")
-        seed += 1
-    print(f"\n{total:,} faults, {violations} violations.\n")
-    print("| guard | met | times |\n|---|---|---:|")
-    for (guard, kind), count in sorted(met.items()):
-        print(f"| {guard} | {kind} | {count} |")
+            once(options.rows, SESSIONS, seed, options.devices or 200, options.sessions)
+        if options.strategies:
+            for name in options.names:
+                once(
+                    options.rows, name, seed, options.devices or 16, options.strategies
+                )
+    if options.table:
+        print_tables(read(options.rows))
+
+
+def seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def once(path: Path, name: str, seed: int, devices: int, rounds: int) -> None:
+    """Run, unless it was, and keep a row of it."""
+    key = {"name": name, "seed": seed, "devices": devices, "rounds": rounds}
+    if any(key.items() <= row.items() for row in read(path)):
+        return
+    start = time.process_time()
+    row = {**key, **(sessions if name == SESSIONS else strategy)(**key)}
+    row["cpu"] = time.process_time() - start
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read(path: Path) -> list[Row]:
+    return list(map(json.loads, path.open())) if path.exists() else []
+
+
+def sessions(*, seed: int, devices: int, rounds: int, **_: str) -> Row:
+    report = run_faults(
+        seed=seed, devices=devices, rounds=rounds, participation=PARTICIPATION
+    )
+    return told(report)
+
+
+def strategy(*, name: str, seed: int, devices: int, rounds: int) -> Row:
+    meanwhile: list[list[float]] = []
+
+    def run(**options: Any) -> FaultReport:
+        meanwhile.append([])
+        return run_strategy_faults(
+            name,
+            seed=seed,
+            devices=devices,
+            rounds=rounds,
+            quiet_rounds=QUIET_ROUNDS,
+            on_round=lambda _, run: meanwhile[-1].append(run.progress),
+            **options,
+        )
+
+    report = run(participation=PARTICIPATION)
+    calm = run(participation=PARTICIPATION, severities=(0.0,))
+    few = PARTICIPATION * report.applied / calm.applied
+    reports = report, calm, run(participation=few, severities=(0.0,))
+    half = slice(rounds // 2, rounds)
+    return {
+        **told(report),
+        "meanwhile": [statistics.mean(each[half]) for each in meanwhile],
+        "after": [each.progress for each in reports],
+        "applied": [each.applied for each in reports],
+    }
+
+
+def told(report: FaultReport) -> Row:
+    return {
+        "faults": report.faults,
+        "met": report.met,
+        "violations": report.violations,
+    }
+
+
+def print_tables(rows: list[Row]) -> None:
+    total = sum(map(injected, rows))
+    broken = [violation for row in rows for violation in row["violations"]]
+    spent = sum(row["cpu"] for row in rows)
+    print(f"{total:,} faults, {len(broken)} violations, {spent:,.0f} s of CPU time.")
+    print(f"Python {platform.python_version()}, {platform.machine()}.\n")
+    print("| what | seeds | devices | rounds | faults | violations |")
+    print("|---|---|---:|---:|---:|---:|")
+    for (name, devices, rounds), group in grouped(rows).items():
+        ran = ", ".join(str(row["seed"]) for row in group)
+        faults = sum(map(injected, group))
+        found = sum(len(row["violations"]) for row in group)
+        print(f"| `{name}` | {ran} | {devices} | {rounds} | {faults:,} | {found} |")
+    print_progress(rows)
+    print_met([row for row in rows if row["name"] == SESSIONS], "The sessions")
+    print_met([row for row in rows if row["name"] != SESSIONS], "Whole strategies")
+    for violation in broken:
+        print(f"- {violation}")
+
+
+def print_progress(rows: list[Row]) -> None:
+    """Columns: with faults, without, without and with as few updates."""
+    print(
+        "\n| strategy | after: with faults | without | as few "
+        "| meanwhile: with faults | without | as few | used |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for (name, *_), group in grouped(rows).items():
+        if name != SESSIONS:
+            columns = [
+                mean(row[when][i] for row in group)
+                for when in ("after", "meanwhile")
+                for i in range(3)
+            ]
+            used = [sum(row["applied"][i] for row in group) for i in range(3)]
+            columns.append(f"{used[0] / used[1]:.0%}")
+            print(f"| `{name}` | " + " | ".join(columns) + " |")
+
+
+def print_met(rows: list[Row], title: str) -> None:
+    met: dict[str, Counter[str]] = {}
+    for row in rows:
+        for guard, kinds in row["met"].items():
+            met.setdefault(guard, Counter()).update(kinds)
+    print(f"\n{title}:\n\n| guard | faults that it met |\n|---|---|")
+    for guard, kinds in sorted(met.items()):
+        each = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+        print(f"| {guard} | {each} |")
+
+
+def mean(values: Iterable[float]) -> str:
+    every = list(values)
+    spread = f" ± {statistics.stdev(every):.2f}" if len(every) > 1 else ""
+    return f"{statistics.mean(every):.2f}{spread}"
+
+
+def injected(row: Row) -> int:
+    return sum(row["faults"].values())
+
+
+def grouped(rows: list[Row]) -> dict[tuple[str, int, int], list[Row]]:
+    groups: dict[tuple[str, int, int], list[Row]] = {}
+    for row in rows:
+        key = row["name"], row["devices"], row["rounds"]
+        groups.setdefault(key, []).append(row)
+    return groups
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from flwr_caesar.codec import CodecState, get_codec
-from flwr_caesar.codec.layout import to_dtype
+from flwr_caesar.codec.contract.layout import to_dtype
 from tests.vectors.make import CASES, describe
 
 

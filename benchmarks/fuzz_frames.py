@@ -1,8 +1,9 @@
 """Feed hostile frames to the decoders and watch errors, memory and time.
 
 Each frame is a mutation of a good one, or random but for its header (see
-`flwr_caesar.codec.mutate`), given to the decoder with the state it expects, with the
-layout alone, or with nothing but a limit. A frame may decode, or raise `CodecError`.
+`flwr_caesar.codec.conformance.mutate`), given to the decoder with the state it expects,
+with the layout alone, or with nothing but a limit. A frame may decode, or raise
+`CodecError`.
 The script exits with 1 on any other exception or warning, if decoding takes more than
 `--memory` times the expected arrays (plus 1 MiB) of memory, or more than `--slower`
 times a good frame's decoding (and `--floor` milliseconds) of CPU time: a frame that
@@ -33,17 +34,17 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec
-from flwr_caesar.codec.frame import FrameReader, Section, write_frame
-from flwr_caesar.codec.lattice_point import (
+from flwr_caesar.codec.conformance.mutate import mutate
+from flwr_caesar.codec.conformance.suite import sample_arrays
+from flwr_caesar.codec.contract.frame import FrameReader, Section, write_frame
+from flwr_caesar.codec.contract.vector import gather
+from flwr_caesar.codec.published.lattice_point import (
     LatticePoint,
     decode_point,
     encode_point,
     max_point_bytes,
     publish,
 )
-from flwr_caesar.codec.mutate import mutate
-from flwr_caesar.codec.testing import sample_arrays
-from flwr_caesar.codec.vector import gather
 from tests.codec.samples import CONFIGS
 
 Arrays = dict[str, np.ndarray[Any, Any]]

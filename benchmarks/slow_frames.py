@@ -22,18 +22,18 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flwr_caesar.codec import Codec, CodecState, get_codec
-from flwr_caesar.codec.contexts import (
+from flwr_caesar.codec.coding.contexts import (
     ContextMap,
     as_channels,
     count_scales,
     scale_classes,
     scale_kinds,
 )
-from flwr_caesar.codec.frame import FrameReader
-from flwr_caesar.codec.integers import encode_integers
-from flwr_caesar.codec.mutate import Parts, seal
-from flwr_caesar.codec.rans import MAX_ROWS
-from flwr_caesar.codec.tables import MAX_CODE, pack_tables
+from flwr_caesar.codec.coding.integers import encode_integers
+from flwr_caesar.codec.coding.rans import MAX_ROWS
+from flwr_caesar.codec.coding.tables import MAX_CODE, pack_tables
+from flwr_caesar.codec.conformance.mutate import Parts, seal
+from flwr_caesar.codec.contract.frame import FrameReader
 
 Array = np.ndarray[Any, Any]
 CODEC = {"id": "lattice", "rate": 2.0, "exact_below": 64}

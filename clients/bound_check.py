@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flwr_caesar.codec import Codec, CodecError
-from flwr_caesar.codec.bounds import error_over_bound
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.codec.contract.bounds import error_over_bound
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.methods.bounds import BoundReport
 
 from .method import DeviceMethod

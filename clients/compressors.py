@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from flwr_caesar.codec import get_codec
-from flwr_caesar.codec.qsgd import QSGD
-from flwr_caesar.codec.select import count_kept
-from flwr_caesar.codec.topk import TopK
+from flwr_caesar.codec.codecs.qsgd import QSGDCodec
+from flwr_caesar.codec.codecs.topk import TopKCodec
+from flwr_caesar.codec.quantisers.select import count_kept
 
 
 def compressor(
@@ -20,7 +20,7 @@ def compressor(
 ) -> Callable[[Tensor], Tensor]:
     """Return a codec's compression of one tensor, as a function on torch tensors.
 
-    TopK gives exactly what the codec decodes to. `qsgd` gives a value of the same
+    `topk` gives exactly what the codec decodes to. `qsgd` gives a value of the same
     distribution: its random numbers are torch's, on the tensor's device.
 
     Parameters
@@ -45,7 +45,7 @@ def compressor(
         If the codec is another one.
     """
     codec = get_codec(config)
-    if not isinstance(codec, TopK | QSGD):
+    if not isinstance(codec, TopKCodec | QSGDCodec):
         raise ValueError(
             f"no codec {codec.id!r} on torch tensors; a gradient can be evaluated at "
             "what 'topk' or 'qsgd' decodes to"
@@ -56,7 +56,7 @@ def compressor(
         if x.numel() < max(codec.exact_below, 1):
             return x.clone()
         kept = top_k(x.float(), codec.density)
-        if isinstance(codec, TopK):
+        if isinstance(codec, TopKCodec):
             narrow = torch.float16 if codec.values == "float16" else torch.float32
             return kept.to(narrow).to(x.dtype)
         if x.device not in generators:
@@ -91,7 +91,7 @@ def _kth_largest(x: Tensor, k: int) -> Tensor:
     return x.topk(k, sorted=False).values.min()
 
 
-def _round(x: Tensor, codec: QSGD, noise: Tensor) -> Tensor:
+def _round(x: Tensor, codec: QSGDCodec, noise: Tensor) -> Tensor:
     norms = _norms(x.flatten(), codec).view_as(x)
     scaled = torch.where(norms > 0, x.abs() / norms, 0).mul(codec.levels)
     low = scaled.floor()
@@ -99,7 +99,7 @@ def _round(x: Tensor, codec: QSGD, noise: Tensor) -> Tensor:
     return rounded.copysign(x).div(codec.levels).mul(norms)
 
 
-def _norms(x: Tensor, codec: QSGD) -> Tensor:
+def _norms(x: Tensor, codec: QSGDCodec) -> Tensor:
     """Return for each element of a vector the norm of its bucket."""
     n = len(x)
     run = codec.bucket or n

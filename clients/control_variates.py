@@ -10,13 +10,14 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.methods.control import ControlReport, ControlSettings
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import (
     CONTROL_KEY,
+    EVALUATE,
     MEAN_KEY,
     SETTLE,
     TRAIN,
@@ -124,7 +125,9 @@ class ControlVariates(DeviceMethod):
         return replace(_Memory.of(state), sent=sent, upload_id=upload_id).into(state)
 
     def report(self, state: DeviceState) -> Mapping[str, Any]:
-        """Return the epoch, and how often ``h`` was moved in it."""
+        """Return the epoch, and how often ``h`` was moved in it; nothing of a test."""
+        if self.settings.phase == EVALUATE:
+            return {}
         memory = _Memory.of(state)
         return ControlReport(epoch=memory.epoch, settled=memory.settled).to_dict()
 

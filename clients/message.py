@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, difference
-from flwr_caesar.codec.layout import (
+from flwr_caesar.codec.contract.layout import (
     FLOAT_DTYPES,
     Array,
     Arrays,
@@ -16,13 +16,13 @@ from flwr_caesar.codec.layout import (
 from flwr_caesar.flower import KEY_CLIPPING_NORM
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
-    RECORD_KEY,
     Plan,
     arrays_to_record,
     exact_record,
     plain_record,
     record_to_arrays,
     record_to_frame,
+    without_note,
 )
 
 
@@ -74,9 +74,7 @@ def as_plain(content: RecordDict, plan: Plan, model: Arrays) -> RecordDict:
     plain = RecordDict()
     if plan.record not in content:
         plain[plan.record] = arrays_to_record(model)
-    for name, record in content.items():
-        if name == RECORD_KEY:
-            continue
+    for name, record in without_note(content).items():
         if name == plan.record:
             plain[name] = arrays_to_record(model)
         else:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from flwr.app import RecordDict
 
 from flwr_caesar.codec import Codec, inspect_frame
-from flwr_caesar.codec.lattice_model import ID as LATTICE_MODEL
-from flwr_caesar.codec.lattice_model import decode_model
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.published.lattice_model import ID as LATTICE_MODEL
+from flwr_caesar.codec.published.lattice_model import decode_model
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received, decode_whole
 from flwr_caesar.sync.state import DeviceState

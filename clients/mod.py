@@ -11,29 +11,31 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec
-from flwr_caesar.codec.non_finite import without_non_finite
-from flwr_caesar.codec.update import nonnegative
+from flwr_caesar.codec.contract.non_finite import without_non_finite
+from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.flower import ClientAppCallable, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
     commit_update,
+    decline,
     evaluated,
-    forget,
-    forget_old,
+    is_answered,
     receive,
 )
+from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.transport import (
-    RECORD_KEY,
     DeviceReport,
     Plan,
     frame_to_record,
+    note_of,
     record_to_arrays,
-    require_record,
+    with_note,
 )
 
+from .board import Board, watched
 from .cached_reply import CachedReply
 from .memory import give_back
 from .message import (
@@ -91,15 +93,31 @@ class CompressionMod:
             If the device's state cannot be kept; nothing is sent then. Flower reports
             either to the server, which drops this reply and goes on with the others.
         """
-        if not msg.has_content() or RECORD_KEY not in msg.content:
+        if not msg.has_content() or note_of(msg.content) is None:
             return call_next(msg, context)
+        with watched() as board:
+            return self._handle(msg, context, call_next, board)
+
+    def _handle(
+        self,
+        msg: Message,
+        context: Context,
+        call_next: ClientAppCallable,
+        board: Board,
+    ) -> Message:
         watch = Stopwatch()
-        plan = Plan.from_content(msg.content)
-        header = DownloadHeader.from_dict(require_record(msg.content))
+        plan, header = Plan.read(msg.content)
         method = device_method(plan.part, plan.settings)
         clipped = is_clipped(msg.content, plan)
         with open_store(context) as store:
             state = store.load(header.lineage)
+            trains = bool(plan.upload) and plan.call_app
+            if trains and not is_answered(state, header) and board.declines():
+                declined = decline(state, header, _new_token)
+                if state is None:
+                    store.save(declined.state)
+                report = DeviceReport(telemetry=board.stop())
+                return _answer(msg, plan, declined.reply, report=report)
             if state is not None:
                 state, forgotten = forget_old(state, header, plan.max_residual_age)
                 if forgotten:
@@ -133,9 +151,9 @@ class CompressionMod:
             watch.decoded()
             if not plan.call_app:
                 store.save(after)
-                report = watch.report(part=method.report(after))
+                report = watch.report(part=method.report(after), telemetry=board.stop())
                 return _answer(msg, plan, evaluated(after, header), report=report)
-            msg.content = content
+            msg.content = board.with_fewer_steps(content) if trains else content
             reply = call_next(msg, context)
             watch.trained()
             if not reply.has_content():
@@ -182,9 +200,9 @@ class CompressionMod:
                 cached = CachedReply.of(content, part, labels, upload=key)
                 after = cached.into(after)
             store.save(after)
-        report = watch.report(part=part, labels=tuple(labels))
-        content[RECORD_KEY] = report.to_record(upload)
-        reply.content = content
+        report = watch.report(part=part, labels=tuple(labels), telemetry=board.stop())
+        leads = key if plan.upload else ""
+        reply.content = with_note(content, report.note(upload), leads=leads)
         return reply
 
     def _with_start(
@@ -232,7 +250,8 @@ def _answer(
     if state:
         cached = CachedReply.beside(state, header.upload_id)
     content = RecordDict(dict(cached.records()))
-    content[RECORD_KEY] = (report or cached.report()).to_record(header)
     if frame is not None:
         content[plan.record] = frame_to_record(frame)
-    return Message(content, reply_to=msg)
+    note = (report or cached.report()).note(header)
+    leads = plan.record if frame is not None else ""
+    return Message(with_note(content, note, leads=leads), reply_to=msg)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from logging import INFO, WARNING
 
 import torch
-from flwr.supercore import log
+
+from flwr_caesar.flower import log
 
 GPU_CHOICES = ("preferred", "required", "never")
 

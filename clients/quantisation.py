@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flwr_caesar.codec.uniform import top_level
-from flwr_caesar.codec.weights import WEIGHT_BITS, WEIGHT_LEVELS
+from flwr_caesar.codec.quantisers.uniform import top_level
+from flwr_caesar.codec.quantisers.weights import WEIGHT_BITS, WEIGHT_LEVELS
 
 from .straight_through import EvaluatedAt
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from flwr_caesar.codec import Layout, get_codec, inspect_frame
-from flwr_caesar.codec.caesar_model import with_stale
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec import CodecError, Layout, get_codec, inspect_frame
+from flwr_caesar.codec.codecs.caesar_model import with_stale
+from flwr_caesar.codec.contract.base import read_layout
+from flwr_caesar.codec.contract.frame import FrameReader
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.sync.device import decode_whole
+from flwr_caesar.sync.part import completed
 from flwr_caesar.sync.state import DeviceState
 
 from .method import DeviceMethod, extras
@@ -21,7 +24,7 @@ class Recovery(DeviceMethod):
     """Recover a model that Caesar compressed, from the device's own last model.
 
     The model that the device trained last is kept; the next download is decoded with
-    it as `flwr_caesar.codec.caesar_model.CaesarModel` says.
+    it as `flwr_caesar.codec.codecs.caesar_model.CaesarModelCodec` says.
     """
 
     def decode(
@@ -35,7 +38,12 @@ class Recovery(DeviceMethod):
             return decode_whole(frame, None)
         own = extras(state, _TRAINED) or base
         codec = get_codec(inspect_frame(frame).config)
-        return codec.decode(frame, with_stale(Layout.of(base), own), finite=False)[0]
+        held = Layout.of(base)
+        sent = read_layout(FrameReader(frame), None, max(held.nbytes, 1))
+        if any(spec.name not in own for spec in sent.tensors):
+            raise CodecError("the download has tensors that are not held here")
+        stale = with_stale(sent, {spec.name: own[spec.name] for spec in sent.tensors})
+        return completed(codec.decode(frame, stale, finite=False)[0], base)
 
     def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
         """Keep the trained model."""

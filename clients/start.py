@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.lattice_model import Grids
-from flwr_caesar.codec.layout import Arrays
-from flwr_caesar.codec.publication import initial_point
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import Arrays
+from flwr_caesar.codec.published.lattice_model import Grids
+from flwr_caesar.codec.published.publication import initial_point
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import DeviceState
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import DeviceReport
 
 
@@ -54,7 +55,11 @@ class Stopwatch:
         self._times[2] = time.monotonic()
 
     def report(
-        self, *, part: Mapping[str, Any], labels: tuple[int, ...] = ()
+        self,
+        *,
+        part: Mapping[str, Any],
+        labels: tuple[int, ...] = (),
+        telemetry: Telemetry | None = None,
     ) -> DeviceReport:
         """Return the report of the device, with the times so far."""
         start, decoded, trained = self._times
@@ -65,4 +70,5 @@ class Stopwatch:
             start=self._start,
             labels=labels,
             part=part,
+            telemetry=telemetry,
         )

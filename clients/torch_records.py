@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 
-from flwr_caesar.codec.layout import to_dtype
+from flwr_caesar.codec.contract.layout import to_dtype
 
 
 def state_to_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-from flwr.proto.control_pb2 import (
+
+from .fleet import FleetError
+from .flower import (
+    ApiErrorCode,
+    ControlHttpClient,
+    FlowerError,
     ListNodesRequest,
     RegisterNodeRequest,
     UnregisterNodeRequest,
 )
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.error import ApiErrorCode, FlowerError
-
-from .fleet import FleetError
 from .server_folder import ServerFolder
 
 

@@ -33,11 +33,14 @@ class DeviceWatch:
     ----------
     decision : Decision
         What the device does with a message that asks it to train.
+    declines : str
+        Why it does not train; empty if it does.
     """
 
     def __init__(self, node: NodeFile | None, root: Path = Path("/")) -> None:
         self._node = node
         self.decision = Decision()
+        self._fraction: float | None = None
         self._meter: Meter | None = None
         if node is None:
             return
@@ -58,21 +61,42 @@ class DeviceWatch:
         path = os.environ.get(ENVIRONMENT)
         return cls(NodeFile.load(path) if path else None)
 
+    @property
+    def declines(self) -> str:
+        """Why it does not train; empty if it does."""
+        return self.decision.reason if self.decision.kind is Kind.DECLINED else ""
+
+    @property
+    def takes_fewer(self) -> bool:
+        """Whether it trains with fewer steps than it is asked for."""
+        return self.decision.kind is Kind.FEWER
+
     def steps(self, asked: int) -> int:
-        """Return the local steps to take of those asked for, at least one."""
-        return max(1, round(asked * self.decision.steps)) if asked > 0 else asked
+        """Return the local steps, or epochs, to take of those asked for; at least one.
+
+        What is left of them is told with the telemetry.
+        """
+        taken = max(1, round(asked * self.decision.steps)) if asked > 0 else asked
+        if taken < asked:
+            self._fraction = taken / asked
+        return taken
+
+    def decline(self) -> None:
+        """Note that the message asked it to train, and that it does not."""
+        self._fraction = 0.0
 
     def stop(self) -> Telemetry | None:
         """End, and return what the message cost; `None` where nothing is watched.
 
-        The same is left in the device's state folder for Prometheus.
+        The same is left in the device's state folder for Prometheus. A device that was
+        not asked to train, or whose app was asked for one step, did all it was asked.
         """
         if self._node is None or self._meter is None:
             return None
-        less = self.decision.kind is not Kind.FULL
+        fraction = self._fraction
         measured = self._meter.stop(
-            policy=_told(self.decision),
-            steps_fraction=self.decision.steps if less else None,
+            policy="" if fraction is None else _told(self.decision),
+            steps_fraction=fraction,
         )
         with contextlib.suppress(OSError):
             write_prometheus(

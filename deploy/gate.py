@@ -17,10 +17,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass, field
 
 import httpx
-from flwr.supercore.constant import (
-    FLEET_HTTP_PUBLIC_KEY_HEADER,
-    FLWR_PACKAGE_VERSION_METADATA_KEY,
-)
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -32,6 +28,7 @@ from .device_status import LONGEST as LONGEST_STATUS
 from .enrolment_request import LARGEST_BYTES as LARGEST_ENROLMENT
 from .enrolment_request import RequestError, read_request
 from .fleet import Device, FleetError
+from .flower import FLEET_HTTP_PUBLIC_KEY_HEADER, FLWR_PACKAGE_VERSION_METADATA_KEY
 from .traffic import Traffic
 
 _LOG = logging.getLogger(__name__)

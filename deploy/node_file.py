@@ -12,15 +12,16 @@ from typing import Any
 
 import tomli_w
 
+from flwr_caesar.telemetry import NODE_VARIABLE
+
 from .metered import Metered
 from .policy import Limits
 from .toml_table import NodeFileError, Table
 from .whole_file import PRIVATE, write_whole
 
 DEFAULT_PATH = Path("/etc/flwr-caesar/node.toml")
-# Where a process that Flower starts finds the file of its node.
-ENVIRONMENT = "FLWR_CAESAR_NODE"
 DEFAULT_PORT = 9094
+ENVIRONMENT = NODE_VARIABLE
 
 ConfigValue = bool | int | float | str
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

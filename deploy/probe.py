@@ -18,16 +18,21 @@ from pathlib import Path
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
-from flwr.supercore.error import ApiErrorCode, FlowerError
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from .certificate import Certificate, fetch_certificate, fetch_skew, skew_of
 from .failures import Cause, Failure, failure_of
+from .flower import (
+    SYSTEM_TIME_TOLERANCE,
+    TIMESTAMP_TOLERANCE,
+    ActivateNodeRequest,
+    ApiErrorCode,
+    FleetHttpClient,
+    FlowerError,
+    NodeAuthHttpInterceptor,
+    ProtobufCall,
+    ProtobufRequestContext,
+    public_key_to_bytes,
+)
 
 TIMEOUT = 10.0
 # Seconds that a device may be ahead of and behind the server.

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from .codec import Codec, CodecError, ErrorFeedback, Layout, get_codec, list_codecs
-from .codec.bounds import error_over_bound
-from .codec.layout import Array, Arrays
+from .codec.contract.bounds import error_over_bound
+from .codec.contract.layout import Array, Arrays
 
 _COLUMNS = (
     ("bytes", "{:,}"),

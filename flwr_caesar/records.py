@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .telemetry import Telemetry
+
 _REASON_CHARS = 500
+# Beside a device's other columns these need more of a name.
+_COLUMNS = {"seconds": "seconds_measured", "source": "sensors"}
 
 
 def as_reason(text: str) -> str:
@@ -61,6 +65,8 @@ class DeviceRecord:
         answer or was the last.
     dropped : str
         Why the reply was not used; empty if it was.
+    telemetry : Telemetry
+        What its board measured; as it is by default if nothing did.
     """
 
     node_id: int
@@ -83,6 +89,7 @@ class DeviceRecord:
     virtual_upload: float = 0.0
     waiting: float = 0.0
     dropped: str = ""
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     @property
     def compression_ratio(self) -> float:
@@ -96,7 +103,13 @@ class DeviceRecord:
 
     def to_row(self) -> dict[str, Any]:
         """Flat form for a CSV file."""
-        return {**asdict(self), "compression_ratio": self.compression_ratio}
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        del own["telemetry"]
+        measured = {
+            _COLUMNS.get(name, name): value
+            for name, value in self.telemetry.to_row().items()
+        }
+        return {**own, "compression_ratio": self.compression_ratio, **measured}
 
 
 @dataclass(frozen=True)

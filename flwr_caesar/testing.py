@@ -12,7 +12,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec.testing import check_codec
+from flwr_caesar.codec.conformance.suite import check_codec
 from flwr_caesar.faults.cases import FaultCase
 from flwr_caesar.faults.plan import FaultReport
 from flwr_caesar.faults.strategies import run_strategy_faults

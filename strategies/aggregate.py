@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, apply
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.flower import log
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.strategy_state import StrategyState

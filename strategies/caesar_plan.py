@@ -14,6 +14,7 @@ from flwr_caesar.plan.by_size import LARGE
 from flwr_caesar.plan.columns import Floats, Ints
 from flwr_caesar.plan.deadline import fit_deadline
 from flwr_caesar.plan.fleet import Fleet
+from flwr_caesar.plan.power_modes import PowerModes
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import record_nbytes
@@ -21,6 +22,7 @@ from flwr_caesar.transport import record_nbytes
 from .downlink import Downlink
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Outcome, Phase
+from .recorder import taken_of
 
 _HEADER_BYTES = 300
 # How long messages lie about in the mean: a SuperNode asks for one every 3 s, looks for
@@ -119,6 +121,7 @@ class CaesarPlan(ServerMethod):
         self._workload = workload
         self._compute_weight = compute_weight
         self._fleet = Fleet()
+        self._power_modes = PowerModes()
         # Refuse what the codecs refuse now, not in the first round.
         bounds = np.array([importance.theta_min, importance.theta_max])
         self.codecs(bounds, self.rates(bounds, LARGE))
@@ -191,6 +194,10 @@ class CaesarPlan(ServerMethod):
             volumes=[round(record.examples) for record in records],
             labels=[phase.replies[device.node_id].report.labels for device in known],
         )
+        modes = {n: r.telemetry.power_mode for n, r in zip(ids, records, strict=True)}
+        changed = self._power_modes.changed(modes)
+        # Two rounds at the new speed are learnt faster than the old one is outvoted.
+        self._fleet.estimates.forget_compute(self._fleet.slots(changed))
         self._observe(slots, records)
         return Outcome(
             {
@@ -220,7 +227,10 @@ class CaesarPlan(ServerMethod):
         down = [record.bytes_down for record in records]
         up = [record.bytes_up for record in records]
         steps = self._workload.local_steps is not None
-        samples = [r.batch_size * r.local_steps if steps else 0 for r in records]
+        samples = [
+            r.batch_size * r.local_steps * taken_of(r.telemetry) if steps else 0.0
+            for r in records
+        ]
         virtual = all(record.virtual_train > 0 for record in records)
         train = [r.virtual_train if virtual else r.seconds_train for r in records]
         estimates.observe_training(slots, seconds=train, samples=samples)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from flwr.app import RecordDict
 
 from flwr_caesar.records import DeviceRecord
-from flwr_caesar.transport import RECORD_KEY
 
 if TYPE_CHECKING:
     from flwr_caesar.plan import VirtualClock
@@ -37,8 +36,7 @@ class Work:
         """Read it from a message's configuration."""
         values = {
             key: value
-            for name, record in content.config_records.items()
-            if name != RECORD_KEY
+            for record in content.config_records.values()
             for key, value in record.items()
             if isinstance(value, int)
         }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from logging import INFO, WARNING
 from typing import Any, Unpack
@@ -13,57 +12,43 @@ from flwr.app import (
     ArrayRecord,
     ConfigRecord,
     Message,
-    MessageType,
     MetricRecord,
-    RecordDict,
 )
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from flwr_caesar.codec import CodecError
-from flwr_caesar.flower import ErrorCode, log
+from flwr_caesar.flower import log
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.strategy_state import Learned
 from flwr_caesar.transport import (
     EVALUATE,
-    FRAME_STYPE,
     TRAIN,
-    message_nbytes,
     record_to_arrays,
     widened_record,
 )
 
 from .aggregate import Aggregator
 from .charge import Charger, DeviceIndex
-from .errors import TrainingFailedError
 from .exchange import (
     Exchange,
-    NotNowError,
     most_frame_bytes,
     require_one_message_each,
-    require_size,
 )
-from .framed import NO_MOD, FrameExchange
-from .grid import Arrival, StreamingGrid
+from .extra import extra_messages
+from .failed_rounds import FailedRounds
+from .framed import FrameExchange
+from .grid import StreamingGrid
 from .guard import Bench
-from .inner import needs_weights, require_strategy, standing_in
+from .inner import require_strategy, standing_in
+from .intake import Intake, Waited
 from .method import ServerMethod
-from .metrics import disagreeing
 from .options import Options, WrapperOptions
-from .phase import ExtraPhase, Phase, Reply
+from .phase import ExtraPhase, Phase
 from .plain import PlainExchange
 from .privacy import require_clipped_uploads, require_no_accountant
 from .recorder import Recorder
-
-_KEPT_BYTES = 256 << 20
-_NOT_OF_THE_DEVICE = frozenset(
-    {
-        ErrorCode.MESSAGE_UNAVAILABLE,
-        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
-        ErrorCode.NODE_UNAVAILABLE,
-    }
-)
+from .resumed import shifted
 
 
 class CompressedStrategy(Strategy):
@@ -145,10 +130,11 @@ class CompressedStrategy(Strategy):
             chosen.guard,
             uniform=method is not None and method.uniform_weights,
         )
+        self._intake = Intake(self._exchange, self._recorder)
         self._bench = Bench(chosen.guard)
         self._phase = Phase("", 0)
         self._rounds_before = 0
-        self._failed_rounds = 0
+        self._failed_rounds = FailedRounds(chosen.max_failed_rounds)
         self._learned: Learned | None = None
         self._grid: StreamingGrid | None = None
         self._timeout = 0.0
@@ -216,7 +202,7 @@ class CompressedStrategy(Strategy):
             deadline = None if options.clock else options.deadline
             self._grid = StreamingGrid(grid, deadline=deadline, quorum=options.quorum)
             self._timeout = timeout
-            self._failed_rounds = 0
+            self._failed_rounds = FailedRounds(options.max_failed_rounds)
             try:
                 given = {
                     "timeout": None if timeout == 3600 else timeout,
@@ -236,7 +222,7 @@ class CompressedStrategy(Strategy):
             finally:
                 self._grid = None
         result.arrays = result.arrays or first
-        return result if before == 0 else _shifted(result, before)
+        return result if before == 0 else shifted(result, before)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -260,31 +246,31 @@ class CompressedStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Open replies as they arrive and let the inner strategy aggregate them."""
-        phase, waited = self._phase, _Waited(replies)
+        phase, waited = self._phase, Waited(replies)
         start = time.monotonic()
         model, metrics = self._aggregator.run(
             phase,
-            self._read_all(phase, waited),
+            self._intake.read(phase, waited),
             decode_again=lambda reply: self._exchange.decode_again(phase, reply),
-            refuse=lambda node_id, reason: self._refuse(phase, node_id, reason),
+            refuse=lambda node_id, reason: self._intake.refuse(phase, node_id, reason),
             publish=lambda made: self._exchange.publish(phase, made),
         )
         extra = self._close(phase, model, start, waited)
         while extra is not None:
             extra = self._run_extra_phase(phase.server_round, extra, model)
-        self._require_progress(phase)
+        self._failed_rounds.note(phase)
         return model, metrics
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Drop unusable replies and let the inner strategy aggregate the others."""
-        phase, waited = self._phase, _Waited(replies)
+        phase, waited = self._phase, Waited(replies)
         start = time.monotonic()
-        for _ in self._read_all(phase, waited):
+        for _ in self._intake.read(phase, waited):
             pass
         metrics = None
-        agreeing = self._agreeing(phase)
+        agreeing = self._intake.agreeing(phase, self.strategy)
         if agreeing:
             metrics = self.strategy.aggregate_evaluate(phase.server_round, agreeing)
         self._close(phase, None, start, waited)
@@ -370,67 +356,8 @@ class CompressedStrategy(Strategy):
         phase.seconds_packing = time.monotonic() - phase.started
         return listed
 
-    def _read_all(self, phase: Phase, replies: Iterable[Message]) -> Iterator[Reply]:
-        """Yield the replies that count, as they arrive; each is in `phase` by then."""
-        kept = 0
-        for each in replies:
-            arrival = _arrival(each, phase.started)
-            node_id, message = arrival.node_id, arrival.message
-            if not self._recorder.is_expected(phase, node_id):
-                log(WARNING, "Ignored an unexpected reply of node %d", node_id)
-                continue
-            start = time.monotonic()
-            nbytes = message_nbytes(message.content) if message.has_content() else 0
-            self._recorder.arrived(
-                phase, node_id, seconds=arrival.seconds, bytes_up=nbytes
-            )
-            try:
-                if message.has_error():
-                    raise _error(message)
-                require_size(phase.requests[node_id], nbytes)
-                reply = self._exchange.read(phase, node_id, message)
-            except NotNowError as err:
-                self._refuse(phase, node_id, str(err), is_fault=False)
-                continue
-            except CodecError as err:
-                self._refuse(phase, node_id, str(err))
-                continue
-            if not self._recorder.read(phase, reply):
-                self._exchange.withdraw(node_id, "late")
-                continue
-            kept += nbytes
-            if kept > _KEPT_BYTES:
-                reply.source = None
-            phase.replies[node_id] = reply
-            yield reply
-            if node_id in phase.replies:
-                self._recorder.processed(phase, node_id, time.monotonic() - start)
-
-    def _refuse(
-        self, phase: Phase, node_id: int, reason: str, *, is_fault: bool = True
-    ) -> None:
-        kept = self._recorder.refused(phase, node_id, reason)
-        self._exchange.withdraw(node_id, kept)
-        phase.replies.pop(node_id, None)
-        if is_fault:
-            phase.faults[node_id] = kept
-
-    def _agreeing(self, phase: Phase) -> list[Message]:
-        """Return the replies to an evaluation that go together, with their contents."""
-        if needs_weights(self.strategy, "aggregate_evaluate"):
-            contents = {n: reply.content for n, reply in phase.replies.items()}
-            for node_id, reason in disagreeing(contents).items():
-                self._refuse(phase, node_id, reason)
-            if not any(reply.weight for reply in phase.replies.values()):
-                return []
-        messages = []
-        for reply in phase.replies.values():
-            reply.message.content = reply.content
-            messages.append(reply.message)
-        return messages
-
     def _close(
-        self, phase: Phase, model: ArrayRecord | None, start: float, waited: _Waited
+        self, phase: Phase, model: ArrayRecord | None, start: float, waited: Waited
     ) -> ExtraPhase | None:
         """Commit a phase and write down what it cost."""
         end = self._recorder.timed(phase)
@@ -461,96 +388,13 @@ class CompressedStrategy(Strategy):
         """Run a phase of the method, of which the inner strategy learns nothing."""
         assert self._grid is not None
         assert model is not None
-        messages = [
-            Message(
-                RecordDict(
-                    {
-                        self._exchange.model_key: model,
-                        "config": ConfigRecord(),
-                        **extra.records,
-                    }
-                ),
-                dst_node_id=node_id,
-                message_type=MessageType.TRAIN,
-            )
-            for node_id in extra.node_ids
-        ]
+        messages = extra_messages(extra, self._exchange.model_key, model)
         phase = Phase(extra.kind, server_round, attempt=extra.attempt)
         packed = self._open(phase, messages, self._grid)
-        waited = _Waited(
+        waited = Waited(
             self._grid.send_and_receive(packed, timeout=self._timeout, to_all=True)
         )
         start = time.monotonic()
-        for _ in self._read_all(phase, waited):
+        for _ in self._intake.read(phase, waited):
             pass
         return self._close(phase, None, start, waited)
-
-    def _require_progress(self, phase: Phase) -> None:
-        """End the run if devices reply again and again and no reply can be used.
-
-        Raises
-        ------
-        TrainingFailedError
-            With the most frequent reason.
-        """
-        most = self._options.max_failed_rounds
-        if phase.replies or not phase.faults or not most:
-            self._failed_rounds = 0 if phase.replies else self._failed_rounds
-            return
-        self._failed_rounds += 1
-        if phase.server_round > 1 and self._failed_rounds < most:
-            return
-        ((reason, _),) = Counter(phase.faults.values()).most_common(1)
-        count = self._failed_rounds
-        rounds = "1 round" if count == 1 else f"{count} rounds"
-        raise TrainingFailedError(
-            f"none of {len(phase.faults)} replies could be used in {rounds}. Most "
-            f"frequent reason: {reason}"
-        )
-
-
-class _Waited(Iterator[Message]):
-    """Passes replies on and counts the seconds that they were waited for."""
-
-    def __init__(self, replies: Iterable[Any]) -> None:
-        self._replies = iter(replies)
-        self.seconds = 0.0
-
-    def __next__(self) -> Message:
-        start = time.monotonic()
-        try:
-            reply: Message = next(self._replies)
-            return reply
-        finally:
-            self.seconds += time.monotonic() - start
-
-
-def _error(message: Message) -> CodecError:
-    """Return what an error reply says; without blame if the SuperLink wrote it."""
-    error = message.error
-    text = f"error {error.code}: {error.reason}"
-    if error.code in _NOT_OF_THE_DEVICE:
-        return NotNowError(text)
-    if error.code == ErrorCode.MOD_FAILED_PRECONDITION:
-        return CodecError(f"{text}. Put compression_mod first, before other mods")
-    if FRAME_STYPE in str(error.reason):
-        return CodecError(f"{NO_MOD} ({text})")
-    return CodecError(text)
-
-
-def _arrival(reply: Message | Arrival, start: float) -> Arrival:
-    if isinstance(reply, Arrival):
-        return reply
-    return Arrival(reply.metadata.src_node_id, reply, time.monotonic() - start)
-
-
-def _shifted(result: Result, before: int) -> Result:
-    """Count the rounds of a resumed run from the first."""
-    for name in (
-        "train_metrics_clientapp",
-        "evaluate_metrics_clientapp",
-        "evaluate_metrics_serverapp",
-    ):
-        metrics = getattr(result, name)
-        setattr(result, name, {before + done: m for done, m in metrics.items()})
-    return result

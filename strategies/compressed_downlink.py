@@ -8,8 +8,8 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import Codec, CodecError, get_codec
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.sync.device import decode_whole
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version

@@ -9,7 +9,7 @@ from typing import Unpack
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import Codec
-from flwr_caesar.codec.correlation import Correlation
+from flwr_caesar.codec.codecs.correlation import CorrelationCodec
 from flwr_caesar.flower import log
 from flwr_caesar.plan.by_size import by_size
 
@@ -158,7 +158,7 @@ class CorrelationAware(CompressedStrategy):
 
         def codec(elements: int) -> Codec:
             own = by_size(elements, small=0.4, usual=0.01)
-            return Correlation(
+            return CorrelationCodec(
                 density=own if density is None else density,
                 bits=bits,
                 budget=budget,

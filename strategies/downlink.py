@@ -8,13 +8,10 @@ from typing import Any
 
 from flwr.app import ArrayRecord
 
-from flwr_caesar.codec import Codec
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
-from flwr_caesar.transport import frame_to_record
 
 
 class Downlink(ABC):
@@ -89,43 +86,3 @@ class Downlink(ABC):
         DamagedStateError
             If it was not made by `state`; nothing is changed then.
         """
-
-
-class WholeDownlink(Downlink):
-    """The whole model each time, by one codec, the same frame for all devices.
-
-    Parameters
-    ----------
-    codec : Codec
-        May be lossy; the version is named by what the frame decodes to.
-    """
-
-    def __init__(self, codec: Codec) -> None:
-        self.codec = codec
-        self._version: Version | None = None
-        self._frame: ArrayRecord | None = None
-
-    def __str__(self) -> str:
-        return str(self.codec.config)
-
-    @property
-    def version(self) -> Version | None:
-        """See `Downlink.version`."""
-        return self._version
-
-    def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the model as devices will decode it."""
-        return self.codec.encode_decoded(model, finite=False)[1]
-
-    def publish(self, model: Mapping[str, Array], number: int) -> Version:
-        """See `Downlink.publish`."""
-        frame, decoded, _ = self.codec.encode_decoded(model, finite=False)
-        self._frame = frame_to_record(frame)
-        self._version = number, model_digest(decoded)
-        return self._version
-
-    def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
-        """See `Downlink.frame`."""
-        if self._frame is None:
-            raise ValueError("nothing is published yet")
-        return self._frame

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flwr_caesar.codec import get_codec
 
-from .downlink import Downlink, WholeDownlink
+from .downlink import Downlink
 from .lattice_downlink import LatticeDownlink
+from .whole_downlink import WholeDownlink
 
 DOWNLINKS = ("whole", "lattice")
 

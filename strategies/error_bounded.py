@@ -8,9 +8,9 @@ from typing import Any, Unpack
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.error_bounded import ErrorBounded as ErrorBoundedCodec
-from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.codec.codecs.error_bounded import ErrorBoundedCodec
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.methods.bounds import BoundReport
 
 from .compressed import CompressedStrategy
@@ -109,7 +109,7 @@ class ErrorBounded(CompressedStrategy):
     upload_memory : int
         Most bytes that the server remembers of all devices together; those that took
         part longest ago are forgotten first. A device takes
-        `flwr_caesar.codec.error_bounded.ErrorBounded.memory_nbytes`.
+        `flwr_caesar.codec.codecs.error_bounded.ErrorBoundedCodec.memory_nbytes`.
     error_feedback : bool
         Whether devices keep what the bound let go and add it to their next update; the
         bound is then on their sum.

@@ -10,17 +10,18 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.layout import (
+from flwr_caesar.codec.contract.layout import (
     FLOAT_DTYPES,
     Array,
     Arrays,
     first_difference,
     to_dtype,
 )
-from flwr_caesar.codec.update import nonnegative
+from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
+from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import record_nbytes
 
 from .inner import needs_weights
@@ -30,7 +31,19 @@ from .phase import Device, Outcome, Phase, Reply, Request
 
 
 class NotNowError(CodecError):
-    """A reply that is in order and carries nothing to use, such as a resync."""
+    """A reply that is in order and carries nothing to use, such as a resync.
+
+    Parameters
+    ----------
+    reason : str
+        In words.
+    telemetry : Telemetry, optional
+        What the device measured all the same.
+    """
+
+    def __init__(self, reason: str, telemetry: Telemetry | None = None) -> None:
+        super().__init__(reason)
+        self.telemetry = telemetry
 
 
 class Exchange(ABC):
@@ -173,19 +186,25 @@ def most_frame_bytes(layout: Layout) -> int:
     return 2 * layout.nbytes + (1 << 16)
 
 
-def require_size(request: Request, nbytes: int) -> None:
-    """Require that a reply is not much larger than what was sent, before it is read.
+def most_reply_bytes(request: Request) -> int:
+    """Return the most bytes of arrays that a reply may hold, packed or not.
 
     Beside the model it may hold whatever the app adds, within 16 MB or three times
     what it was sent.
+    """
+    sent = request.raw_bytes + sum(map(record_nbytes, request.others.values()))
+    return 4 * sent + (16 << 20)
+
+
+def require_size(request: Request, nbytes: int) -> None:
+    """Require that a reply is not much larger than what was sent, before it is read.
 
     Raises
     ------
     CodecError
         If it is.
     """
-    sent = request.raw_bytes + sum(map(record_nbytes, request.others.values()))
-    most = 4 * sent + (16 << 20)
+    most = most_reply_bytes(request)
     if nbytes > most:
         raise CodecError(
             f"the reply has {nbytes / 1e6:.0f} MB, at most {most / 1e6:.0f} are "

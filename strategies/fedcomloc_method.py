@@ -12,13 +12,13 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout, get_codec
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Arrays
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
 from flwr_caesar.flower import log
 from flwr_caesar.methods.control import ControlSettings
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
-from flwr_caesar.transport import MEAN_KEY, SETTLE, frame_to_record
+from flwr_caesar.transport import EVALUATE, MEAN_KEY, SETTLE, frame_to_record
 
 from .compressed_downlink import CompressedDownlink
 from .exchange import cast_like
@@ -266,6 +266,8 @@ class FedComLocMethod(ServerMethod):
                     f"the device at node {device.node_id} has lost its control variates"
                 )
         reply = phase.replies.get(device.node_id)
+        if phase.kind == EVALUATE:  # changes no variate, so nothing is reported
+            return ""
         facts = self._known(device)
         allowed = [facts.report]
         if phase.kind == SETTLE:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import (
@@ -19,29 +19,33 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.non_finite import with_non_finite, without_non_finite
-from flwr_caesar.codec.state import NO_DIGEST
-from flwr_caesar.codec.update import keep_sign
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
+from flwr_caesar.codec.contract.state import NO_DIGEST
+from flwr_caesar.codec.contract.update import keep_sign
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
-from flwr_caesar.sync.protocol import NOT_NOW, DownloadHeader, UploadHeader
+from flwr_caesar.sync.part import completed
+from flwr_caesar.sync.protocol import (
+    DECLINED,
+    NOT_NOW,
+    DownloadHeader,
+    UploadHeader,
+)
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import (
-    RECORD_KEY,
     DeviceReport,
-    Plan,
-    exact_record,
     message_nbytes,
+    note_of,
     plain_record,
     record_nbytes,
     record_to_arrays,
     record_to_frame,
-    require_record,
     widened_record,
+    without_note,
 )
 
 from .charge import Work
@@ -49,21 +53,17 @@ from .exchange import (
     Exchange,
     NotNowError,
     cast_like,
-    most_frame_bytes,
+    most_reply_bytes,
     nonnegative_sum,
     others,
     same_model,
 )
+from .frame_messages import NO_MOD, packed, require_frame_size, upload_key
 from .guard import length
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices
 from .uplink_memory import UplinkMemory
-
-NO_MOD = (
-    "the device runs without compression_mod, or behind a mod that reads arrays: put "
-    "it first in its app, ClientApp(mods=[compression_mod])"
-)
 
 
 class FrameExchange(Exchange):
@@ -130,7 +130,15 @@ class FrameExchange(Exchange):
         for message, key, device in zip(messages, keys, devices, strict=True):
             plan = plans[device.node_id]
             device = replace(device, header=self._with_memory(device.header, plan))
-            content = self._packed(phase, message.content, key, device, plan)
+            content = packed(
+                message.content,
+                key,
+                device,
+                plan,
+                self.method,
+                is_train=phase.is_train,
+                max_residual_age=self._max_residual_age,
+            )
             phase.requests[device.node_id] = Request(
                 device.node_id,
                 key,
@@ -148,22 +156,22 @@ class FrameExchange(Exchange):
         """See `Exchange.read`."""
         request = phase.requests[node_id]
         content = RecordDict(dict(message.content.items()))
-        if RECORD_KEY not in content:
+        if note_of(content) is None:
             raise CodecError(NO_MOD)
-        header = UploadHeader.from_dict(require_record(content))
-        key = self._upload_key(phase, request, content)
+        report, header = DeviceReport.read(content)
+        content = without_note(content)
+        key = upload_key(phase, request, content)
         if key and self.layout:
-            self._require_frame_size(content.array_records[key], self.layout)
+            require_frame_size(content.array_records[key], self.layout)
         info = (
             inspect_frame(record_to_frame(content.array_records[key])) if key else None
         )
         assert self.session is not None
         verdict = self.session.accept(node_id, header, info)
         if not verdict.counts:
-            kind = NotNowError if header.status in NOT_NOW else CodecError
-            raise kind(verdict.reason)
-        report = DeviceReport.from_content(content)
-        del content[RECORD_KEY]
+            if header.status in NOT_NOW:
+                raise _not_now(header, verdict.reason, report)
+            raise CodecError(verdict.reason)
         reply = Reply(
             node_id,
             message,
@@ -173,8 +181,10 @@ class FrameExchange(Exchange):
             key=key,
             source=message.content,
         )
+        left = most_reply_bytes(request)
         for name, record in others(content, key).items():
-            content[name] = plain_record(record)
+            plain = plain_record(record, max_bytes=left)
+            content[name], left = plain, max(left - record_nbytes(plain), 0)
         if key:
             del content[key]
             decoded, after = self._decoded(phase, reply)
@@ -316,61 +326,6 @@ class FrameExchange(Exchange):
         self.memory.forget(header.device)
         return replace(header, memory=NO_DIGEST)
 
-    def _packed(
-        self,
-        phase: Phase,
-        content: RecordDict,
-        key: str,
-        device: Device,
-        plan: DevicePlan,
-    ) -> RecordDict:
-        header, downlink = device.header, self.method.downlink
-        packed = RecordDict(dict(content.items()))
-        for name, record in others(content, key).items():
-            packed[name] = exact_record(record)
-        if header.base == header.target:
-            del packed[key]
-        else:
-            packed[key] = downlink.frame(device.node_id, header)
-        if plan.config:
-            for name, config in content.config_records.items():
-                packed[name] = ConfigRecord({**config, **plan.config})
-        packed[RECORD_KEY] = Plan(
-            record=key,
-            upload=plan.upload.config if phase.is_train else {},
-            error_feedback=self.method.error_feedback and phase.is_train,
-            max_residual_age=self._max_residual_age,
-            payload=self.method.payload,
-            exact=downlink.exact,
-            call_app=plan.call_app,
-            part=plan.part or downlink.part,
-            settings=plan.settings,
-            start=downlink.start if header.base == downlink.newcomer else {},
-            ask_labels=plan.ask_labels,
-        ).to_record(header)
-        return packed
-
-    def _upload_key(self, phase: Phase, request: Request, content: RecordDict) -> str:
-        """Return which ArrayRecord of a reply is the upload; empty if none is asked."""
-        names = list(content.array_records)
-        if not phase.is_train or not names:
-            return ""
-        if len(names) == 1:
-            return names[0]
-        if request.key not in names:
-            raise CodecError(
-                f"reply has {len(names)} ArrayRecords, and none is named "
-                f"{request.key!r} as the model was"
-            )
-        return request.key
-
-    def _require_frame_size(self, record: ArrayRecord, layout: Layout) -> None:
-        size, most = record_nbytes(record), most_frame_bytes(layout)
-        if size > most:
-            raise CodecError(
-                f"the upload has {size} bytes, {most} are the most of this model"
-            )
-
     def _decoded(self, phase: Phase, reply: Reply) -> tuple[Arrays, CodecState]:
         request = phase.requests[reply.node_id]
         assert request.plan is not None
@@ -380,6 +335,12 @@ class FrameExchange(Exchange):
         is_model = self.method.payload == MODEL_PAYLOAD
         expected = CodecState(layout if is_model else update_layout(layout))
         frame = record_to_frame(reply.source.array_records[reply.key])
+        info = inspect_frame(frame)
+        if is_model and info.layout_digest != layout.digest and "TABL" in info.sections:
+            part, after = request.plan.upload.decode(
+                frame, max_bytes=max(layout.nbytes, 1)
+            )
+            return completed(part, self._published), after
         known = self.memory.get(request.device.header.device, expected)
         return request.plan.upload.decode(frame, known, base=self._published)
 
@@ -420,3 +381,11 @@ class FrameExchange(Exchange):
                 for name, array in like.items()
             }
         return self._zeros
+
+
+def _not_now(header: UploadHeader, reason: str, report: DeviceReport) -> NotNowError:
+    """Return what a reply says that carries nothing to use, in the device's words."""
+    told = report.telemetry
+    if header.status == DECLINED and told is not None and told.policy:
+        reason = f"{reason}: {told.policy.removeprefix('declined: ')}"
+    return NotNowError(reason, told)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Arrays
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
 
 MAX_WEIGHT = 1e15
 """Largest weight of a reply that is believed at all: no device has more examples."""

@@ -9,11 +9,11 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.lattice_model import Grids
-from flwr_caesar.codec.layout import Array, Layout
-from flwr_caesar.codec.model_steps import FIRST_BITS
-from flwr_caesar.codec.publication import PointHistory
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import Array, Layout
+from flwr_caesar.codec.published.lattice_model import Grids
+from flwr_caesar.codec.published.model_steps import FIRST_BITS
+from flwr_caesar.codec.published.publication import PointHistory
 from flwr_caesar.plan.by_size import LARGE, by_size
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 
 
 class RunningMean:
@@ -53,6 +53,8 @@ class RunningMean:
                     self._mean[name] = self._mean.get(name, 0.0) + term
                 elif name in self._mean:
                     mean = self._mean[name]
+                    if _equal(mean, term):  # a frozen tensor stays as it is, exactly
+                        continue
                     np.multiply(mean, kind(1 - share), out=mean)
                     np.multiply(term, kind(share), out=term)
                     mean += term
@@ -92,6 +94,13 @@ class RunningMean:
 
 def _is_float(array: Array) -> bool:
     return array.dtype.name in FLOAT_DTYPES
+
+
+def _equal(left: Array, right: Array) -> bool:
+    """Whether two arrays are equal; most that are not differ at their beginning."""
+    if not np.array_equal(left.reshape(-1)[:64], right.reshape(-1)[:64]):
+        return False
+    return np.array_equal(left, right)
 
 
 def _term(delta: Array, base: Array) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import Codec, Layout, get_codec
-from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.plan.by_size import LARGE
 from flwr_caesar.sync.state import UPDATE_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from flwr_caesar.codec import Codec
-from flwr_caesar.codec.layout import Array, Arrays, Layout
+from flwr_caesar.codec.contract.layout import Array, Arrays, Layout
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.protocol import DownloadHeader

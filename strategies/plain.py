@@ -11,9 +11,9 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout, difference
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.non_finite import require_none_new
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.non_finite import require_none_new
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import Head, LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger

@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 
 from .nested import nested

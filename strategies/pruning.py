@@ -8,16 +8,16 @@ from typing import Unpack
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import Codec, Layout, get_codec
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.weights import FLOAT_BITS
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.quantisers.weights import FLOAT_BITS
 from flwr_caesar.plan.by_size import LARGE, by_size
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 
 from .compressed import CompressedStrategy
-from .downlink import WholeDownlink
 from .method import ServerMethod
 from .options import WrapperOptions
+from .whole_downlink import WholeDownlink
 
 # Of a tensor of a dozen numbers, such as a linear classifier, none can be spared.
 _EXACT_BELOW = 32

@@ -9,6 +9,7 @@ from logging import INFO, WARNING
 
 from flwr_caesar.flower import log
 from flwr_caesar.records import DeviceRecord, RoundRecord, as_reason
+from flwr_caesar.telemetry import Telemetry
 
 from .charge import LATE, Charger
 from .metrics import read_accuracy
@@ -72,9 +73,11 @@ class Recorder:
     def read(self, phase: Phase, reply: Reply) -> bool:
         """Write down what a usable reply says; return False if it is virtually late."""
         request = phase.requests[reply.node_id]
-        samples = request.work.samples(reply.weight, is_train=phase.is_train)
-        record = self._charged(phase, phase.records[reply.node_id], samples)
         report = reply.report
+        self.measured(phase, reply.node_id, report.telemetry)
+        samples = request.work.samples(reply.weight, is_train=phase.is_train)
+        samples *= taken_of(report.telemetry)
+        record = self._charged(phase, phase.records[reply.node_id], samples)
         phase.records[reply.node_id] = record = replace(
             record,
             dropped="",
@@ -90,6 +93,12 @@ class Recorder:
             self.refused(phase, reply.node_id, LATE)
             return False
         return True
+
+    def measured(self, phase: Phase, node_id: int, telemetry: Telemetry | None) -> None:
+        """Write down what a device's board measured, if it did."""
+        if telemetry is not None:
+            record = phase.records[node_id]
+            phase.records[node_id] = replace(record, telemetry=telemetry)
 
     def processed(self, phase: Phase, node_id: int, seconds: float) -> None:
         """Write down what a reply cost the server."""
@@ -154,3 +163,10 @@ class Recorder:
         if self._charger is None:
             return record
         return self._charger.charge(phase.server_round, record, samples)
+
+
+def taken_of(telemetry: Telemetry | None) -> float:
+    """Return the part of the steps asked for that a device took, in ``[0, 1]``."""
+    if telemetry is None or telemetry.steps_fraction is None:
+        return 1.0
+    return telemetry.steps_fraction

@@ -9,7 +9,7 @@ from logging import WARNING
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.flower import log
 from flwr_caesar.sync.strategy_state import StrategyState
 

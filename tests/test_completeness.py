@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import flwr_caesar.conf
-from flwr_caesar.codec import registry
+from flwr_caesar.codec.contract import registry
 from flwr_caesar.faults.cases import CASES
 from flwr_caesar.methods import list_methods
 from flwr_caesar.methods.registry import _OURS as OURS

@@ -122,8 +122,17 @@ COMMANDS = {
 }
 
 
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
+
+
 def imported() -> Iterator[tuple[str, str]]:
     """Module and name of each import of Flower's in what we ship."""
+    for _, module, name in where_imported():
+        yield module, name
+
+
+def where_imported() -> Iterator[tuple[str, str, str]]:
+    """Also the file's name of each."""
     root = Path(__file__).parents[1]
     settings = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
     elsewhere = settings["tool"]["setuptools"]["package-dir"].values()
@@ -136,7 +145,13 @@ def imported() -> Iterator[tuple[str, str]]:
             elif isinstance(node, ast.ImportFrom):
                 module = node.module or ""
                 if module.partition(".")[0] == "flwr":
-                    yield from ((module, alias.name) for alias in node.names)
+                    for alias in node.names:
+                        yield file.name, module, alias.name
+
+
+def test_names_that_are_not_public_have_a_place_of_their_own() -> None:
+    private = {file for file, module, _ in where_imported() if module not in PUBLIC}
+    assert private == {"flower.py"}
 
 
 def test_the_list_of_names_is_whole() -> None:

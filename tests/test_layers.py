@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 ALLOWED: dict[str, set[str]] = {
     "codec": set(),
     "plan": {"codec"},
-    "records": set(),
+    "telemetry": set(),
+    "records": {"telemetry"},
     "flower": set(),
     "sync": {"codec", "flower"},
-    "transport": {"codec", "flower", "sync"},
+    "transport": {"codec", "flower", "sync", "telemetry"},
     "methods": {"codec"},
-    "clients": {"codec", "flower", "methods", "sync", "transport"},
+    "clients": {"codec", "flower", "methods", "sync", "telemetry", "transport"},
     "strategies": {
         "codec",
         "flower",
@@ -27,10 +29,21 @@ ALLOWED: dict[str, set[str]] = {
         "plan",
         "records",
         "sync",
+        "telemetry",
         "transport",
     },
     "tasks": {"codec", "clients", "flower"},
     "codec_cli": {"codec"},
+}
+# The rooms of the codec, and which of the others each may import.
+ROOMS: dict[str, set[str]] = {
+    "contract": set(),
+    "coding": {"contract"},
+    "quantisers": {"contract", "coding"},
+    "predictors": {"contract", "coding", "quantisers"},
+    "codecs": {"contract", "coding", "quantisers", "predictors"},
+    "published": {"contract", "coding", "quantisers"},
+    "conformance": {"contract"},
 }
 # Who may be imported by nothing below them.
 TOP = {"runner", "faults", "reference_app", "testing", "cli", "conf", "deploy"}
@@ -126,6 +139,38 @@ def test_a_layer_imports_only_those_below(layer: str) -> None:
             if only_types and (layer, other) in TYPES_ONLY:
                 continue
             assert other == layer or other in ALLOWED[layer], f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_the_codec_imports_only_those_below(room: str) -> None:
+    for path in sorted((folder("codec") / room).rglob("*.py")):
+        for name, _ in imports(path, "codec"):
+            if not name.startswith("flwr_caesar."):
+                continue
+            other = name.split(".")[2] if name.count(".") > 1 else "nothing"
+            assert other == room or other in ROOMS[room], f"{path.name}: {name}"
+
+
+def test_every_file_of_the_codec_is_in_a_room() -> None:
+    here = {p for p in folder("codec").iterdir() if p.name != "__pycache__"}
+    assert {p.name for p in here if p.is_dir()} == ROOMS.keys()
+    assert {p.name for p in here if p.is_file()} == {"__init__.py"}
+
+
+def test_the_wheel_has_every_package() -> None:
+    root = Path(__file__).parent.parent
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    setup = tomllib.loads(text)["tool"]["setuptools"]
+    places = {root / place: name for name, place in setup["package-dir"].items()}
+    places[root / "flwr_caesar"] = "flwr_caesar"
+    found = {
+        ".".join([name, *init.parent.relative_to(place).parts])
+        for place, name in places.items()
+        for init in place.rglob("__init__.py")
+    }
+    # Files of the app that a run bundles, and `deploy/app` under its other name.
+    found -= {name for name in found if name.endswith(".caesar_app")}
+    assert found - {"flwr_caesar.deploy.app"} == set(setup["packages"])
 
 
 @pytest.mark.parametrize("layer", sorted(PURE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from flwr_caesar.deploy.board import Board
 from flwr_caesar.deploy.endings import superexec_missing
 from flwr_caesar.deploy.telemetry.jtop import SOCKET
 from flwr_caesar.deploy.words import Advice
+from flwr_caesar.flower import flower_version
 from flwr_caesar.runner.superlink import SuperLinkError, executable
 
 from .finding import Finding, failure, ok, warning
 
-_FLOWER = "1.41."
+# The first and the last that .ci/flowers and the servers' tests ran with.
+_FLOWERS = ("1.41", "1.42")
 _TORCH_SECONDS = 180
 # In a process of its own: torch takes seconds and hundreds of megabytes to import.
 _ASK_TORCH = """
@@ -47,17 +50,19 @@ def check_python(running: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 
 def check_flower(installed: str | None = None) -> Finding:
-    """Whether it is the Flower that this package is made for."""
-    found = version("flwr") if installed is None else installed
-    if not found.startswith(_FLOWER):
-        return failure(
-            "Flower",
-            Advice(
-                f"Flower {found} is installed; this flwr-caesar is made for {_FLOWER}x",
-                "run: pip install 'flwr>=1.41,<1.42'",
-            ),
-        )
-    return ok("Flower", found)
+    """Whether it is a Flower that this package works with."""
+    found = flower_version().split()[-1] if installed is None else installed
+    match = re.match(r"(\d+)\.(\d+)", found)
+    number = (int(match[1]), int(match[2])) if match else (0, 0)
+    advice = Advice(
+        f"Flower {found} is installed; this flwr-caesar was tried with "
+        f"{_FLOWERS[0]} to {_FLOWERS[-1]}",
+        f"run: pip install 'flwr=={_FLOWERS[-1]}.*'",
+    )
+    first, last = (tuple(map(int, each.split("."))) for each in _FLOWERS)
+    if number < first or number[0] > last[0]:
+        return failure("Flower", advice)
+    return warning("Flower", advice) if number > last else ok("Flower", found)
 
 
 def check_commands() -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from flwr_caesar.deploy.board import read_text
@@ -56,7 +58,7 @@ def check_wear(folder: Path, root: Path = Path("/")) -> Finding:
         Where the machine's file system begins.
     """
     medium = medium_of(folder, root)
-    written = state_bytes(folder)
+    written = round_bytes(folder)
     if medium != "SD":
         return ok("medium", {"MMC": "eMMC"}.get(medium, medium) or "no SD card")
     if written == 0:
@@ -93,14 +95,28 @@ def medium_of(folder: Path, root: Path = Path("/")) -> str:
 
 
 def state_bytes(folder: Path) -> int:
-    """Return the bytes of a device's state, which are about what a round writes."""
-    total = 0
+    """Return the bytes of a device's state."""
+    return sum(size for _, size in _files(folder))
+
+
+def round_bytes(folder: Path) -> int:
+    """Return about how many bytes a round writes: a part of the model, and the rest.
+
+    The model is there as a whole and as what changed since; a round adds one of these.
+    """
+    model, rest = [], 0
+    for name, size in _files(folder):
+        if name.startswith(("model-", "change-")):
+            model.append(size)
+        else:
+            rest += size
+    return rest + (sum(model) // len(model) if model else 0)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int]]:
     for file in folder.glob("[0-9a-f]*/*") if folder.is_dir() else ():
-        try:
-            total += file.stat().st_size
-        except OSError:
-            continue
-    return total
+        with contextlib.suppress(OSError):
+            yield file.name, file.stat().st_size
 
 
 _OWNER = "run as the user that the node runs as; `ls -ld` shows whose folder it is"

@@ -1,6 +1,7 @@
 """What a round costs a device in watts, heat and wear, from whatever sensors it has."""
 
+from flwr_caesar.telemetry import Telemetry, TelemetryError
+
 from .meter import Meter
-from .report import Telemetry, TelemetryError
 
 __all__ = ["Meter", "Telemetry", "TelemetryError"]

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from flwr_caesar.deploy.board import read_text
+from flwr_caesar.telemetry import Telemetry
 
-from .report import Telemetry
 from .sample import Sample
 from .source import Source, open_source
 from .totals import Totals

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flwr_caesar.deploy.whole_file import write_whole
-
-from .report import Telemetry
+from flwr_caesar.telemetry import Telemetry
 
 FILE_NAME = "flwr_caesar.prom"
 

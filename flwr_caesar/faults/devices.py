@@ -5,31 +5,38 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from flwr.app import Context, Message, RecordDict
 
+from flwr_caesar.clients.store import IN_CONTEXT
 from flwr_caesar.codec import CodecError
 from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import through_the_wire
 from flwr_caesar.sync import context_store
 from flwr_caesar.sync.context_store import ContextStore
-from flwr_caesar.sync.protocol import UPDATE, DownloadHeader
+from flwr_caesar.sync.protocol import STALE, UPDATE, DownloadHeader
 from flwr_caesar.sync.state import DeviceState
-from flwr_caesar.transport import require_record
+from flwr_caesar.transport import Plan
 
 from .app import FaultApp
 from .chance import Chance
 from .control_law import ControlLaw
+from .disks import Disk, same_state
 from .law import Holder, Law
-from .plan import DEVICE_EVENTS, DEVICE_FAULTS
+from .met import Met
+from .plan import DEVICE_EVENTS, DEVICE_FAULTS, READ_ERROR
 from .tampering import Operator
 from .upload_law import Arrays, UploadLaw, parsed
 
 _RUN_ID = 1
+# One device in so many keeps its state on a disk, the others in Flower's Context.
+_ON_DISK = 3
+_FAULTS_ON_DISK = {k: v for k, v in DEVICE_FAULTS.items() if k != READ_ERROR}
 
 
 @contextmanager
@@ -99,6 +106,8 @@ class Answer:
         was asked for and as it was sent.
     poison : str
         What a hostile node did to its values; see `flwr_caesar.faults.poison`.
+    fault : str
+        What befell it on its way; empty for nothing.
     """
 
     request: Request
@@ -106,6 +115,7 @@ class Answer:
     error: str = ""
     honest: bool = False
     poison: str = ""
+    fault: str = ""
 
 
 class FaultDevices:
@@ -125,6 +135,8 @@ class FaultDevices:
         That tells it what they do.
     control : ControlLaw
         For their control variates, if they have any.
+    folder : Path
+        For the disks of those that have one.
 
     Attributes
     ----------
@@ -134,6 +146,8 @@ class FaultDevices:
         Who tampers with them.
     events : int
         Durable writes, and acts of the operator.
+    met : Met
+        What faults of disks have met.
     """
 
     def __init__(
@@ -144,10 +158,16 @@ class FaultDevices:
         law: Law,
         uploads: UploadLaw,
         control: ControlLaw,
+        folder: Path,
     ) -> None:
         self.holders = [Holder(number, chance.new_id()) for number in range(count)]
         self.operator = Operator(chance, self.holders, law)
         self.events = 0
+        self.met = Met()
+        self._disks = {
+            number: Disk(folder / f"device-{number}", chance)
+            for number in range(0, count, _ON_DISK)
+        }
         self._app = app
         self._chance = chance
         self._law = law
@@ -175,41 +195,71 @@ class FaultDevices:
         return None
 
     def _ask(self, holder: Holder, request: Request) -> Answer | None:
-        fault = self._chance.pick(DEVICE_FAULTS)
+        disk = self._disks.get(holder.number)
+        fault = self._chance.pick(_FAULTS_ON_DISK if disk else DEVICE_FAULTS)
         if fault == "device-crash-before-write":
             return None
         if fault == "device-disk-full":
             return Answer(request, None, "the device's state could not be kept")
+        kind = ""
+        if disk:
+            disk.put(holder.state)
+            kind = "" if fault else disk.draw()
         self._app.take_work()
-        context = self._context(holder)
-        message = request.message()
+        context = self._context(holder, disk)
+        reply: Message | None = None
+        error = ""
         try:
-            with unreadable() if fault == "device-read-error" else nullcontext():
-                reply = self._app.client(message, context)
+            with ExitStack() as stack:
+                if fault == READ_ERROR:
+                    stack.enter_context(unreadable())
+                if disk:
+                    stack.enter_context(disk.struck(kind))
+                reply = self._app.client(request.message(), context)
         except Exception as err:  # as Flower does, the server is told
-            return Answer(request, None, f"{type(err).__name__}: {err}")
+            error = f"{type(err).__name__}: {err}"
         try:
-            header = DownloadHeader.from_dict(require_record(request.content))
+            header = Plan.read(request.content)[1]
         except CodecError:
-            self._law.report("a device answers a request that is damaged")
-            return None
-        after = ContextStore(context.state).load(header.lineage)
+            if reply is not None:
+                self._law.report("a device answers a request that is damaged")
+            return None if reply is not None else Answer(request, None, error)
+        if disk:
+            after = disk.load(header.lineage)
+            self._meet(kind, error)
+        else:
+            after = ContextStore(context.state).load(header.lineage)
+        if reply is None and (not disk or same_state(after, holder.state)):
+            return Answer(request, None, error)
         if after is None:
             self._law.report("a device answers without having kept a state")
             return None
         worked = self._app.take_work()
         self._judge(holder, request, header, after, worked)
+        if reply is None:  # the disk failed after the state was committed
+            return Answer(request, None, error)
         if fault == "device-crash-after-write":
             return None
-        answer = parsed(require_record(reply.content))
-        honest = (
+        answer = parsed(reply.content)
+        status = "" if answer is None else answer.status
+        expected = (
             request.intact
             and request.phase == self.operator.phase
             and holder.excused_at < 0
-            and answer is not None
-            and answer.status == UPDATE
         )
+        if expected and status == STALE and request.epoch == self.operator.epoch:
+            self._law.report(f"device {holder.number} takes a request for an old one")
+        honest = expected and status == UPDATE
         return Answer(request, reply.content, honest=honest)
+
+    def _meet(self, kind: str, error: str) -> None:
+        """Take note of what a fault of a disk met; it may not undo a state."""
+        if not kind:
+            return
+        if "StateError" in error:
+            self.met.refused_by_store(kind, error)
+        elif not error:
+            self.met.held(kind)
 
     def _judge(
         self,
@@ -231,18 +281,18 @@ class FaultDevices:
         operator.calm(holder, header, epoch=request.epoch, phase=request.phase)
         self._law.check(holder)
 
-    def _context(self, holder: Holder) -> Context:
+    def _context(self, holder: Holder, disk: Disk | None) -> Context:
         context = Context(
             run_id=_RUN_ID,
             node_id=holder.node_id,
             node_config={
                 "partition-id": holder.number,
                 "num-partitions": len(self.holders),
-                "state-dir": "context",
+                "state-dir": str(disk.root) if disk else IN_CONTEXT,
             },
             state=RecordDict(),
             run_config={},
         )
-        if holder.state is not None:
+        if holder.state is not None and not disk:
             ContextStore(context.state).save(holder.state)
         return context

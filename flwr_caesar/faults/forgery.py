@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flwr_caesar.sync.protocol import TOKEN_BYTES, UPDATE, DownloadHeader, UploadHeader
+from flwr_caesar.sync.protocol import (
+    STALE,
+    TOKEN_BYTES,
+    UPDATE,
+    DownloadHeader,
+    UploadHeader,
+)
 
 from .chance import Chance
 
@@ -31,24 +37,20 @@ def forge(
     """
     token = chance.random.randbytes(TOKEN_BYTES)
     honest = UploadHeader(
-        header.lineage,
-        header.order,
         header.nonce,
         token,
         UPDATE,
-        header.target,
-        header.target,
-        chance.new_id(),
+        upload_id=chance.new_id(),
+        known=(),
     )
     old = chance.random.choice(seen) if seen else honest
     forgeries = [
         old,
         replace(old, nonce=header.nonce),
-        replace(old, token=token, nonce=header.nonce, order=header.order),
+        replace(old, token=token, nonce=header.nonce),
         replace(honest, upload_id=old.upload_id or 1, known=old.known),
-        replace(honest, lineage=chance.new_id()),
-        replace(honest, order=((1 << 63) - 1, (1 << 63) - 1)),
-        replace(honest, base=((1 << 63) - 1, bytes(8))),
+        replace(honest, known=None),
+        replace(honest, upload_id=0, status=STALE, held=((1 << 63) - 1, bytes(8))),
         replace(honest, nonce=chance.new_id()),
         honest,
     ]

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import InlineGrid, through_the_wire
 from flwr_caesar.sync.protocol import (
-    HEADER_KEY,
     NEED_WHOLE,
-    DownloadHeader,
     UploadHeader,
 )
 from flwr_caesar.transport import (
-    RECORD_KEY,
+    NOTE_KEY,
+    DeviceReport,
     Plan,
     frame_to_record,
+    note_of,
     record_to_frame,
-    require_record,
+    require_note,
+    with_note,
+    without_note,
 )
 
 from .app import FaultApp
@@ -171,10 +174,10 @@ class FaultGrid(InlineGrid):
 
     def _look_at(self, requests: list[Request]) -> None:
         for request in requests:
-            header = DownloadHeader.from_dict(require_record(request.content))
+            _, header = Plan.read(request.content)
             self.changes += header.base not in (None, header.target)
             self.target = header.target
-        self._on_open(Plan.from_content(requests[0].content))
+        self._on_open(Plan.read(requests[0].content)[0])
 
     def _carry(self, requests: list[Request]) -> None:
         rng = self._chance.random
@@ -198,7 +201,8 @@ class FaultGrid(InlineGrid):
         if not self._chance.quiet and rng.random() < DEADLINE * self._chance.scale:
             left = rng.randrange(1 + len(arrived))
             self._chance.faults["deadline-missed"] += len(arrived) - left
-            self._late_answers += arrived[left:]
+            missed = arrived[left:]
+            self._late_answers += [replace(a, fault="deadline-missed") for a in missed]
             del arrived[left:], self._late_answers[:-_MOST_LATE]
         self._arrived = arrived
 
@@ -218,6 +222,8 @@ class FaultGrid(InlineGrid):
 
     def _post(self, item: _Item, wire: list[_Item], late: list[_Item]) -> None:
         fault = self._chance.pick(MESSAGE_FAULTS)
+        if fault:
+            item = _struck(item, fault)
         if fault == "drop":
             return
         if fault == "delay":
@@ -248,20 +254,23 @@ class FaultGrid(InlineGrid):
         return changed
 
     def _damage_header(self, content: RecordDict) -> RecordDict:
-        fields: dict[str, Any] = dict(require_record(content))
-        value = self._chance.tamper(fields.pop(HEADER_KEY))
+        value = self._chance.tamper(require_note(content))
+        if isinstance(value, bytes):
+            return with_note(content, value, leads=_led(content))
+        # Another type than bytes: there is no note that says anything.
+        leads, plain = _led(content), without_note(content)
+        if leads:
+            frame = record_to_frame(plain.array_records[leads])
+            plain[leads] = frame_to_record(frame)
         if value is not None:
-            fields[HEADER_KEY] = value
-        changed = RecordDict(dict(content.items()))
-        changed[RECORD_KEY] = ConfigRecord(fields)
-        return changed
+            plain[NOTE_KEY] = ConfigRecord({"": value})
+        return plain
 
     def _forge(self, request: Request) -> Answer | None:
         """Make up a reply, or one of what was overheard."""
         rng = self._chance.random
         try:
-            header = DownloadHeader.from_dict(require_record(request.content))
-            plan = Plan.from_content(request.content)
+            plan, header = Plan.read(request.content)
         except CodecError:
             return None
         kind = self._chance.pick(POISONS, count=False) if plan.upload else ""
@@ -275,8 +284,10 @@ class FaultGrid(InlineGrid):
         self._chance.faults["hostile-reply"] += 1
         forged, _ = forge(self._chance, header, self._seen)
         content = RecordDict(dict(rng.choice(self._overheard).items()))
-        fields = {**require_record(content), **forged.to_dict()}
-        content[RECORD_KEY] = ConfigRecord(fields)
+        try:
+            report, _ = DeviceReport.read(content)
+        except CodecError:
+            report = DeviceReport()
         if self._frames:
             frame = rng.choice(self._frames)
             if rng.random() < 0.5:
@@ -284,19 +295,28 @@ class FaultGrid(InlineGrid):
                     frame, lineage=header.lineage, base_version=header.target[0]
                 )
             content["arrays"] = frame_to_record(frame)
-        return Answer(request, content)
+        leads = "arrays" if "arrays" in content.array_records else ""
+        said = with_note(content, report.note(forged), leads=leads)
+        return Answer(request, said, fault="hostile-reply")
 
     def _overhear(self, answer: Answer) -> None:
         if answer.content is None:
             return
         self._overheard.append(answer.content)
-        header = parsed(require_record(answer.content))
+        header = parsed(answer.content)
         if header is None:
             return
         self._seen.append(header)
         self.resyncs += header.status == NEED_WHOLE
         for record in answer.content.array_records.values():
-            self._frames.append(record_to_frame(record))
+            with suppress(CodecError):
+                self._frames.append(record_to_frame(record))
+
+
+def _led(content: RecordDict) -> str:
+    """Return which frame may lead a note: that of a reply."""
+    bare = note_of(without_note(content))
+    return next(iter(content.array_records), "") if bare is not None else ""
 
 
 def _to_message(answer: Answer) -> Message:
@@ -311,6 +331,10 @@ def _to_message(answer: Answer) -> Message:
         reply_to_message_id=answer.request.message_id,
     )
     return reply
+
+
+def _struck(item: _Item, fault: str) -> _Item:
+    return item if isinstance(item, Request) else replace(item, fault=fault)
 
 
 def _changed(item: _Item, content: RecordDict) -> _Item:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.protocol import device_id
 from flwr_caesar.sync.state import DeviceState

@@ -15,12 +15,21 @@ MESSAGE_FAULTS = {
 }
 # For each message delivered.
 REORDER = 0.2
+READ_ERROR = "device-read-error"
+"""Of a state that is kept in Flower's Context; see `DISK_FAULTS` for those on disks."""
 # For each request that a device works on.
 DEVICE_FAULTS = {
     "device-crash-before-write": 0.04,
     "device-crash-after-write": 0.05,
     "device-disk-full": 0.03,
-    "device-read-error": 0.03,
+    READ_ERROR: 0.03,
+}
+# For each request that a device with a disk works on, if nothing else strikes it.
+DISK_FAULTS = {
+    "disk-read-error": 0.06,
+    "disk-write-error": 0.04,
+    "disk-moved": 0.04,
+    "app-killed-with-child": 0.02,
 }
 # For each device and round.
 DEVICE_EVENTS = {
@@ -39,6 +48,8 @@ SERVER_FAULTS = {
     "server-clock-stays-back": 0.005,
 }
 DEADLINE = 0.2
+MOST_LIVES_BACK = 8
+"""For how many lives of a server, at most, its clock stays back."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class FaultReport:
         Phases after which control variates were not zero, and control epochs begun
         anew.
     met : mapping of str to mapping of str to int
-        How often each guard met each kind of poisoned reply.
+        How often each guard met each kind of fault, where it can be told.
     progress : float
         How much of the way from the first model to the mean of the devices' targets
         the last one has gone, in percent: 100 less the squared distance that is left.

@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import MetricRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.sync.protocol import (
     TOKEN_BYTES,
     UPDATE,
     DownloadHeader,
     UploadHeader,
 )
+from flwr_caesar.sync.wire import opened, sealed
 from flwr_caesar.transport import DeviceReport, Plan, frame_to_record
+from flwr_caesar.transport.short import pack_mapping
 
 from .app import SHAPES
 from .chance import Chance
@@ -37,14 +39,9 @@ HARMLESS = frozenset({"poison-heavy"})
 _HUGE = (1e6, 1e12, 1e25)
 _HEAVY = 10**14
 _WEIGHTS = (1e39, 1e16, math.inf, math.nan, -1.0, -(10**6))
-_SECONDS: tuple[Any, ...] = (
-    [math.nan, 0.0, 0.0, 0.0],
-    [1e300, 0.0, 0.0, 0.0],
-    [0.0, -1.0, 0.0, 0.0],
-    [1.0],
-)
-_LABELS: tuple[Any, ...] = ([1] * 65_536, [-1], [1 << 60])
-_PARTS = ("x" * 5_000, "[1]", "{", "[" * 4_000)
+_SECONDS = (1e8, 1e300)
+_LABELS: tuple[Any, ...] = ([1] * 5_000, [-1], [1 << 60], "x")
+_PARTS: tuple[Any, ...] = ({"x": "x" * 5_000}, [1], "{", {"x": [[1] * 4_000]})
 _GUARDS = {
     "length": "times as long as the median",
     "check before commit": "which contributes most",
@@ -88,34 +85,29 @@ def poisoned(
     except CodecError:
         return None
     told = UploadHeader(
-        header.lineage,
-        header.order,
         header.nonce,
         rng.randbytes(TOKEN_BYTES),
         UPDATE,
-        header.target,
-        header.target,
-        chance.new_id(),
+        upload_id=chance.new_id(),
+        known=(),
     )
-    fields: dict[str, Any] = dict(DeviceReport(train=1.0).to_record(told))
+    seconds, claims = 1.0, {}
     weight: float = 10
     if kind == "poison-weight":
         weight = rng.choice(_WEIGHTS)
     elif kind == "poison-heavy":
         weight = _HEAVY
     elif kind == "hostile-labels":
-        fields["labels"] = rng.choice(_LABELS)
+        claims = {"labels": rng.choice(_LABELS)}
     elif kind == "hostile-seconds":
-        fields["seconds"] = rng.choice(_SECONDS)
+        seconds = rng.choice(_SECONDS)
     elif kind == "hostile-part":
-        fields["part"] = rng.choice(_PARTS)
+        claims = {"part": rng.choice(_PARTS)}
     frame = stamp(frame, lineage=header.lineage, base_version=header.target[0])
+    note = opened(DeviceReport(train=seconds).note(told)) + pack_mapping(claims)
+    metrics = MetricRecord({"num-examples": weight, "loss": 1.0})
     return RecordDict(
-        {
-            "arrays": frame_to_record(frame),
-            "metrics": MetricRecord({"num-examples": weight, "loss": 1.0}),
-            "flwr-caesar": ConfigRecord(fields),
-        }
+        {"arrays": frame_to_record(frame, sealed(note)), "metrics": metrics}
     )
 
 

@@ -7,19 +7,18 @@ that the law holds to the last bit. One seed decides everything that happens.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.sync import device as device_side
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.protocol import (
+    STALE,
     UPDATE,
     DownloadHeader,
     UploadHeader,
@@ -27,39 +26,27 @@ from flwr_caesar.sync.protocol import (
     model_digest,
 )
 from flwr_caesar.sync.server import ServerSession
+from flwr_caesar.sync.wire import opened, sealed
 
 from .chance import Chance
+from .disks import quick_folder
 from .forgery import forge
-from .law import Holder, Law
+from .law import Law
+from .met import Met
 from .plan import (
-    DEADLINE,
     DEVICE_EVENTS,
-    DEVICE_FAULTS,
-    MESSAGE_FAULTS,
-    REORDER,
+    MOST_LIVES_BACK,
     SERVER_FAULTS,
     FaultReport,
 )
-from .tampering import Operator
+from .session_devices import HEADER, SHAPES, SessionDevices
+from .wire import SentMessage, Wire
 
-SHAPES = {"weight": 16, "bias": 4}
 QUIET_ROUNDS = 3
 _HOSTILE_NODES = range(1, 4)
-_MOST_LATE = 400
 # A server that can send changes of the last versions, but not of every one.
 _MOST_BASES = 6
 _CHANCE_KEPT = 0.8
-
-
-@dataclass(frozen=True)
-class _Message:
-    node_id: int
-    fields: dict[str, Any]
-    frame: bytes | None
-    epoch: int
-    phase: int
-    train: bool = True
-    is_reply: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,44 +56,30 @@ class _Published:
     changes: dict[Version, bytes] = field(default_factory=dict, repr=False)
 
 
-@lru_cache(maxsize=16)
-def _decode_frame(frame: bytes) -> Mapping[str, Array]:
-    """Decode what hundreds of devices are sent only once."""
-    return device_side.decode_whole(frame, None)
-
-
-def _decode_model(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
-    """Decode a model, or what is to be added to the base to get it."""
-    decoded = _decode_frame(frame)
-    if base is None:
-        return decoded
-    if {n: a.shape for n, a in base.items()} != {
-        n: a.shape for n, a in decoded.items()
-    }:
-        raise CodecError("the change is of other tensors than the base")
-    return {name: base[name] + array for name, array in decoded.items()}
-
-
 class FaultRun:
     """One simulated training, see `run_faults`."""
 
-    def __init__(self, seed: int, devices: int, participation: float) -> None:
+    def __init__(
+        self, seed: int, devices: int, participation: float, folder: Path
+    ) -> None:
         self._chance = Chance(seed)
         self._random = self._chance.random
         self._participation = participation
-        self._codec = get_codec({"id": "topk", "density": 0.25, "exact_below": 8})
         self._dense = get_codec("dense")
         self.law = Law(SHAPES)
-        self.holders = [Holder(n, self._chance.new_id()) for n in range(devices)]
-        self._operator = Operator(self._chance, self.holders, self.law)
-        self._wire: deque[_Message] = deque()
-        self._late: list[_Message] = []
+        self.met = Met()
+        self._wire = Wire(self._chance)
+        self._devices = SessionDevices(
+            devices, self._chance, self.law, self._wire, self.met, folder
+        )
+        self.holders = self._devices.holders
+        self._operator = self._devices.operator
         self._seen: deque[UploadHeader] = deque(maxlen=200)
-        self._frames: deque[bytes] = deque(maxlen=200)
         self.faults = self._chance.faults
         self.refusals: Counter[str] = Counter()
-        self.events = self.applied = self.resyncs = self.changes = 0
+        self.applied = self.resyncs = self.changes = self._events = 0
         self._clock = 1_000_000
+        self._lives_back = 0
         self._sums: dict[int, tuple[str, int, dict[str, Any]]] = {}
         self._last_applied = 0
         self._bases: dict[Version, _Published] = {}
@@ -115,6 +88,11 @@ class FaultRun:
         )
         self._start_server()
         self._backups = [(self._ledger.copy(), self.law.snapshot())]
+
+    @property
+    def events(self) -> int:
+        """Messages delivered, durable writes, commits, and acts of the operator."""
+        return self._events + self._devices.events
 
     def round(self, number: int) -> None:
         """Run one round with its faults, and check every device after it."""
@@ -130,8 +108,8 @@ class FaultRun:
     def quiet_rounds(self) -> None:
         """End with rounds without faults, after which all is well again."""
         self._chance.quiet = True
+        self._lives_back = 0
         self._wire.clear()
-        self._late.clear()
         self._start_server()
         for number in range(QUIET_ROUNDS):
             self.round(-1 - number)
@@ -150,6 +128,9 @@ class FaultRun:
 
     def _start_server(self, now: int | None = None) -> None:
         self._clock += 1_000
+        self._lives_back = max(self._lives_back - 1, 0)
+        if self._lives_back:
+            now = 0
         if self._random.random() < 0.5:  # what it could send changes of may be lost
             self._bases.clear()
         model = self._ledger.checkpoint.model
@@ -178,20 +159,17 @@ class FaultRun:
         )
         for node_id, header in headers.items():
             sent = self._frame_for(header)
-            self._send(
-                _Message(
+            self._wire.send(
+                SentMessage(
                     node_id,
-                    header.to_dict(),
+                    {HEADER: sealed(header.to_bytes())},
                     sent,
                     self._operator.epoch,
                     self._operator.phase,
                     train,
                 )
             )
-        for _ in range(
-            min(len(self._late), self._random.randrange(1 + len(self._late)))
-        ):
-            self._wire.append(self._late.pop(self._random.randrange(len(self._late))))
+        self._wire.let_late_ones_arrive()
         self._deliver_all()
         if self._chance.strikes("server-crash-before-commit", SERVER_FAULTS):
             self._start_server()
@@ -205,6 +183,11 @@ class FaultRun:
             self._operator.epoch += 1
             self._operator.excuse_all()
             self._start_server(now=0)
+        if self._chance.strikes("server-clock-stays-back", SERVER_FAULTS):
+            # Nothing is excused: the ledger goes on, and orders grow all the same.
+            self._lives_back = self._random.randrange(2, MOST_LIVES_BACK)
+            self._start_server()
+            self.met.add("order grows past the ledger's", "server-clock-stays-back")
 
     def _frame_for(self, header: DownloadHeader) -> bytes | None:
         """Return the whole model, a change of the base, or nothing."""
@@ -228,7 +211,7 @@ class FaultRun:
             del self._bases[next(iter(self._bases))]
 
     def _close(self, *, train: bool) -> None:
-        self.events += 1
+        self._events += 1
         uploads = [
             (device, upload_id, self.law.vector(values))
             for node, (device, upload_id, values) in self._sums.items()
@@ -254,77 +237,51 @@ class FaultRun:
             self._backups.append((self._ledger.copy(), self.law.snapshot()))
             self._backups = self._backups[-6:]
 
-    def _take(self, message: _Message) -> None:
+    def _take(self, message: SentMessage) -> None:
         try:
-            reply = UploadHeader.from_dict(message.fields)
+            reply = UploadHeader.from_bytes(opened(message.fields[HEADER]))
             info = None if message.frame is None else inspect_frame(message.frame)
         except CodecError:
             self.refusals["damaged"] += 1
+            self.met.by_reply(message, "damaged")
             return
         self._seen.append(reply)
         verdict = self._server.accept(message.node_id, reply, info)
+        self.met.by_reply(message, verdict.reason)
         if verdict.reason == "the device needs a whole model":
             self.resyncs += 1
+        if reply.status == STALE:
+            self._check_stale(message, reply)
         if not verdict.counts or reply.status != UPDATE or message.frame is None:
             return
         layout = Layout.of(self._ledger.checkpoint.model)
         try:
-            values, _ = self._codec.decode(message.frame, CodecState(layout))
+            values, _ = self._devices.codec.decode(message.frame, CodecState(layout))
         except CodecError as err:
             self._server.withdraw(message.node_id, f"malformed: {err!s:.40}")
+            self.met.by_reply(message, "malformed")
             return
         device = device_id(reply.token)
         if message.node_id in _HOSTILE_NODES:
             self.law.claimed(device, reply.upload_id, self.law.vector(values))
         self._sums[message.node_id] = device, reply.upload_id, values
 
-    # the network
-
-    def _send(self, message: _Message) -> None:
-        fault = self._chance.pick(MESSAGE_FAULTS)
-        if fault == "drop":
+    def _check_stale(self, message: SentMessage, reply: UploadHeader) -> None:
+        """Check that a device which has seen newer requests is one that may have."""
+        operator = self._operator
+        is_now = (message.epoch, message.phase) == (operator.epoch, operator.phase)
+        holder = next((h for h in self.holders if h.node_id == message.node_id), None)
+        if message.fault or not is_now or holder is None or holder.excused_at >= 0:
             return
-        if fault == "delay":
-            self._late.append(message)
-            del self._late[:-_MOST_LATE]
-            return
-        if fault == "duplicate":
-            copies = self._wire if self._random.random() < 0.7 else self._late
-            copies.append(message)
-        if fault == "corrupt-frame":
-            message = replace(message, frame=self._chance.flip(message.frame or b""))
-        if fault == "corrupt-header":
-            name = self._random.choice(sorted(message.fields))
-            message = replace(
-                message,
-                fields={
-                    **message.fields,
-                    name: self._chance.tamper(message.fields[name]),
-                },
+        if holder.state is not None and holder.state.token == reply.token:
+            self.law.report(
+                f"device {holder.number} takes a new request for an old one"
             )
-        self._wire.append(message)
 
     def _deliver_all(self) -> None:
         at_node = {holder.node_id: holder for holder in self.holders}
-        deadline = not self._chance.quiet and self._random.random() < DEADLINE
-        left = self._random.randrange(1 + 2 * len(self._wire)) if deadline else -1
-        while self._wire:
-            if left == 0:
-                self.faults["deadline-missed"] += len(self._wire)
-                self._late.extend(self._wire)
-                del self._late[:-_MOST_LATE]
-                self._wire.clear()
-                return
-            left -= 1
-            if (
-                not self._chance.quiet
-                and len(self._wire) > 1
-                and self._random.random() < REORDER
-            ):
-                self.faults["reorder"] += 1
-                self._wire.rotate(-self._random.randrange(1, len(self._wire)))
-            message = self._wire.popleft()
-            self.events += 1
+        for message in self._wire.deliveries():
+            self._events += 1
             if message.is_reply:
                 self._take(message)
             elif message.node_id in _HOSTILE_NODES:
@@ -332,78 +289,30 @@ class FaultRun:
             else:
                 holder = at_node.get(message.node_id)
                 if holder is not None:
-                    self._ask(holder, message)
+                    self._devices.ask(holder, message)
 
-    # the devices
-
-    def _ask(self, holder: Holder, message: _Message) -> None:
+    def _hostile(self, message: SentMessage) -> None:
         try:
-            header = DownloadHeader.from_dict(message.fields)
-        except CodecError:
-            return
-        received = device_side.receive(
-            holder.state,
-            header,
-            message.frame,
-            train=message.train,
-            new_token=lambda: self._random.randbytes(16),
-            decode_model=_decode_model,
-        )
-        before = holder.state or replace(received.state, pending=(), settled=())
-        stale = message.epoch != self._operator.epoch
-        fault = self._chance.pick(DEVICE_FAULTS)
-        if fault in ("device-crash-before-write", "device-disk-full"):
-            return
-        if stale:
-            holder.excused_at = max(holder.excused_at, self._operator.phase)
-        ghost = self.law.settled(holder, before, received, stale=stale)
-        state, reply, frame = received.state, received.reply, received.frame
-        if reply is None and message.train:
-            update = {
-                n: np.array([float(self._random.randrange(1, 1000)) for _ in range(s)])
-                for n, s in SHAPES.items()
-            }
-            done = device_side.commit_update(
-                state, header, update, codec=self._codec, new_id=self._chance.new_id
-            )
-            state, reply, frame = done.state, done.reply, done.frame
-            ghost = replace(ghost, computed=ghost.computed + self.law.vector(update))
-            before_sum = self.law.vector(received.state.residual)
-            values = before_sum + self.law.vector(update)
-            values -= self.law.vector(state.residual)
-            self.law.made(state, ghost, reply.upload_id, values)
-        elif reply is None:
-            reply = device_side.evaluated(state, header)
-        self.events += 1
-        self._operator.saved(holder, state, ghost)
-        self._operator.calm(holder, header, epoch=message.epoch, phase=message.phase)
-        self.law.check(holder)
-        if fault != "device-crash-after-write":
-            if frame is not None:
-                self._frames.append(frame)
-            self._send(
-                replace(message, fields=reply.to_dict(), frame=frame, is_reply=True)
-            )
-
-    def _hostile(self, message: _Message) -> None:
-        try:
-            header = DownloadHeader.from_dict(message.fields)
+            header = DownloadHeader.from_bytes(opened(message.fields[HEADER]))
         except CodecError:
             return
         self.faults["hostile-reply"] += 1
+        kind = "hostile-reply"
         forged, seen = forge(self._chance, header, self._seen)
-        frame = self._random.choice(self._frames) if self._frames else b""
+        frames = self._devices.frames
+        frame = self._random.choice(frames) if frames else b""
         node_id = message.node_id
         if self._random.random() < 0.3:
             node_id = self._random.choice(self.holders).node_id
-            forged = seen
-        self._wire.append(
+            forged, kind = seen, "hostile-replay"
+        self._wire.put(
             replace(
                 message,
                 node_id=node_id,
-                fields=forged.to_dict(),
+                fields={HEADER: sealed(forged.to_bytes())},
                 frame=frame,
                 is_reply=True,
+                fault=kind,
             )
         )
 
@@ -416,14 +325,15 @@ class FaultRun:
             kind = self._chance.pick(DEVICE_EVENTS, count=False)
             if kind and self._operator.act(kind, holder):
                 self.faults[kind] += 1
-                self.events += 1
+                self._events += 1
         if self._chance.strikes("server-restored", SERVER_FAULTS):
             ledger, truth = self._random.choice(self._backups)
             self._ledger = ledger.copy()
+            self._lives_back = 0  # with an old ledger, it would not be known as wrong
             self._operator.epoch += 1
             self.law.restored(truth, self.holders, self._operator.phase)
             self._start_server()
-            self.events += 1
+            self._events += 1
 
 
 def run_faults(
@@ -447,15 +357,16 @@ def run_faults(
     on_round : callable, optional
         Called with the number of each round and the run, after it.
     """
-    run = FaultRun(seed, devices, participation)
-    for number in range(rounds):
-        run.round(number)
-        if on_round:
-            on_round(number, run)
-        if run.law.violations:
-            break
-    else:
-        run.quiet_rounds()
+    with quick_folder() as folder:
+        run = FaultRun(seed, devices, participation, folder)
+        for number in range(rounds):
+            run.round(number)
+            if on_round:
+                on_round(number, run)
+            if run.law.violations:
+                break
+        else:
+            run.quiet_rounds()
     return FaultReport(
         seed=seed,
         devices=devices,
@@ -469,4 +380,5 @@ def run_faults(
         forfeited=run.law.forfeited,
         refusals=dict(run.refusals.most_common()),
         violations=tuple(run.law.violations),
+        met=run.met.report(),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,18 +20,18 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.codec import Layout, inspect_frame
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import CompressedStrategy, ServerMethod
 from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED
-from flwr_caesar.sync.protocol import UploadHeader, device_id
+from flwr_caesar.sync.protocol import device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
     TRAIN,
+    DeviceReport,
     Plan,
     record_to_arrays,
     record_to_frame,
-    require_record,
 )
 
 from .app import SIZES, FaultApp, initial_model
@@ -40,9 +39,10 @@ from .cases import FaultCase, all_cases
 from .chance import Chance
 from .control_law import ControlLaw
 from .devices import Answer, FaultDevices
+from .disks import quick_folder
 from .grid import FaultGrid, ServerKilledError
 from .law import Law
-from .plan import SERVER_FAULTS, FaultReport
+from .plan import MOST_LIVES_BACK, SERVER_FAULTS, FaultReport
 from .poison import HARMLESS, guard_of, limited
 from .sessions import QUIET_ROUNDS
 from .upload_law import Given, UploadLaw, Vector, parsed
@@ -56,7 +56,6 @@ _FRACTION_EVALUATED = 0.1
 _MOST_SHARE = 0.75
 _CHANCE_OF_BACKUP = 0.4
 _MOST_BACKUPS = 4
-_MOST_LIVES_BACK = 8
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,16 @@ class StrategyFaultRun:
             payload=method.payload,
         )
         self._devices = FaultDevices(
-            devices, self._app, self._chance, self.law, self._uploads, self._control
+            devices,
+            self._app,
+            self._chance,
+            self.law,
+            self._uploads,
+            self._control,
+            folder / "disks",
         )
         self._grid = FaultGrid(self._app, self._devices, self._chance, self._opened)
         self.refusals: Counter[str] = Counter()
-        self._met: dict[str, Counter[str]] = {}
         self.number = 0
         self._commits = self._applied = self._predicted = self._resets = 0
         self._resets_seen: int | None = None
@@ -178,13 +182,13 @@ class StrategyFaultRun:
         """What was injected, by kind."""
         return self._chance.faults
 
-    def run(self, rounds: int) -> None:
+    def run(self, rounds: int, quiet_rounds: int = QUIET_ROUNDS) -> None:
         """Run so many rounds with faults, then some without; stop at a violation."""
         with seeded_world(self._chance, self._clock):
             while self.number < rounds and not self.law.violations:
                 self._serve(rounds - self.number)
             if not self.law.violations:
-                self._quiet_rounds()
+                self._quiet_rounds(quiet_rounds)
 
     def report(self, *, seed: int, rounds: int, participation: float) -> FaultReport:
         """Return what happened."""
@@ -205,11 +209,13 @@ class StrategyFaultRun:
             predicted=self._predicted,
             moved=self._control.moved,
             resets=self._resets,
-            met={guard: dict(kinds) for guard, kinds in sorted(self._met.items())},
-            progress=self._progress(),
+            met=self._devices.met.report(),
+            progress=self.progress,
         )
 
-    def _progress(self) -> float:
+    @property
+    def progress(self) -> float:
+        """How far the model is on its way; see `FaultReport`."""
         numbers = range(self._count)
         targets = {
             name: np.mean([self._app.target(n, name) for n in numbers], axis=0)
@@ -221,21 +227,21 @@ class StrategyFaultRun:
         return float(100 * (1 - left))
 
     def _count_poison(self, dropped: dict[int, str]) -> None:
-        """Take note of which guard met which poisoned reply; none may count."""
+        """Take note of which guard met which struck reply; no poison may count."""
         for node, answer in self._grid.first.items():
-            if not answer.poison or node not in dropped:
+            if node not in dropped:
                 continue
             reason = dropped[node]
             guard = guard_of(reason) if reason else "used"
-            self._met.setdefault(guard, Counter())[answer.poison] += 1
-            if not reason and answer.poison not in HARMLESS:
+            self._devices.met.add(guard, answer.poison or answer.fault)
+            if answer.poison and not reason and answer.poison not in HARMLESS:
                 self.law.report(f"a reply counts in spite of {answer.poison}")
 
-    def _quiet_rounds(self) -> None:
+    def _quiet_rounds(self, rounds: int) -> None:
         self._chance.quiet = True
         self._set_back, self._lives_back = False, 0
         self._grid.clear()
-        self._serve(QUIET_ROUNDS)
+        self._serve(rounds)
         self.law.where = "after the quiet rounds"
         for holder in self._devices.holders:
             state = holder.state
@@ -284,6 +290,7 @@ class StrategyFaultRun:
         live = self._folder / "server"
         if self._restore is not None:
             backup, self._restore = self._restore, None
+            self._lives_back = 0  # with an old ledger, it would not be known as wrong
             shutil.rmtree(live)
             shutil.copytree(backup.folder, live)
             self._round, self._durable = backup.round, backup.model
@@ -412,7 +419,7 @@ class StrategyFaultRun:
             raise ServerKilledError
         if self._chance.strikes("server-clock-stays-back", SERVER_FAULTS):
             # Nothing is excused: the ledger goes on, and orders grow all the same.
-            self._lives_back = self._chance.random.randrange(2, _MOST_LIVES_BACK)
+            self._lives_back = self._chance.random.randrange(2, MOST_LIVES_BACK)
             raise ServerKilledError
         if self._backups and self._chance.strikes("server-restored", SERVER_FAULTS):
             self._restore = self._chance.random.choice(self._backups)
@@ -426,16 +433,18 @@ class StrategyFaultRun:
         """
         if not answer.honest or answer.content is None:
             return False
-        header = UploadHeader.from_dict(require_record(answer.content))
+        header = DeviceReport.read(answer.content)[1]
         applied = self.law.truth.get(device_id(header.token), set())
-        return not applied or not applied.isdisjoint(header.known)
+        # Who does not list what it knows says that it made what the request names.
+        known = header.known is None or not applied.isdisjoint(header.known)
+        return not applied or known
 
     def _committed(self, server_round: int, used: list[int]) -> None:
         assert self._given is not None
         uploads = []
         for node in used:
             content = self._grid.first[node].content
-            header = None if content is None else parsed(require_record(content))
+            header = None if content is None else parsed(content)
             if content is None or header is None:
                 self.law.report("a reply that cannot be read is used")
                 return
@@ -484,6 +493,7 @@ def run_strategy_faults(
     case: FaultCase | None = None,
     on_round: Callable[[int, StrategyFaultRun], None] | None = None,
     severities: Sequence[float] = SEVERITIES,
+    quiet_rounds: int = QUIET_ROUNDS,
 ) -> FaultReport:
     """Train with faults, and check the laws after every message and round.
 
@@ -494,7 +504,7 @@ def run_strategy_faults(
     seed : int
         Decides everything: the same arguments give the same report.
     devices, rounds : int
-        Size of the run; a few rounds without faults follow.
+        Size of the run.
     participation : float
         Fraction of the devices asked in a round.
     case : FaultCase, optional
@@ -504,17 +514,19 @@ def run_strategy_faults(
     severities : sequence of float
         Each round draws one, by which its chances of faults are multiplied; ``(0,)``
         is a run without faults.
+    quiet_rounds : int
+        How many rounds without faults, and with all devices, follow.
     """
-    with tempfile.TemporaryDirectory(prefix="flwr-caesar-faults-") as folder:
+    with quick_folder() as folder:
         run = StrategyFaultRun(
             name,
             case or all_cases()[name],
             seed,
             devices,
             participation,
-            Path(folder),
+            folder,
             on_round,
             severities=severities,
         )
-        run.run(rounds)
+        run.run(rounds, quiet_rounds)
     return run.report(seed=seed, rounds=rounds, participation=participation)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from flwr.app import RecordDict
 
 from flwr_caesar.codec import (
     CodecError,
@@ -24,7 +25,9 @@ from flwr_caesar.codec import (
 )
 from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader, device_id
+from flwr_caesar.sync.short import LEAST_ROUNDING, ROUNDING, ShortResidual
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState, Pending
+from flwr_caesar.transport import DeviceReport
 
 from .law import Ghost, Holder, Law
 
@@ -133,6 +136,8 @@ class UploadLaw:
                     computed = computed - owed + sent
                 ghost = replace(ghost, computed=computed)
             law.made(after, ghost, pending.upload_id, sent)
+            if self._error_feedback and not self._is_model:
+                ghost = self._without_dropped(after, ghost)
         elif new:
             law.report(f"{device_id(after.token)} sends what it did not compute")
         if self._is_model:
@@ -202,6 +207,18 @@ class UploadLaw:
         returned = tuple(i for i in old if i not in waiting and i not in applied)
         return Received(after, applied=applied, returned=returned)
 
+    def _without_dropped(self, state: DeviceState, ghost: Ghost) -> Ghost:
+        """Return a ghost without what keeping the residual in 16 bits may drop.
+
+        What is dropped beyond that stays in it, and breaks the law.
+        """
+        if not isinstance(state.residual, ShortResidual):
+            return ghost
+        residual = self._law.vector(state.residual)
+        dropped = ghost.computed - ghost.spent_sum - self._waiting(state) - residual
+        most = ROUNDING * np.abs(residual) + LEAST_ROUNDING * np.abs(residual).max()
+        return replace(ghost, computed=ghost.computed - np.clip(dropped, -most, most))
+
     def _waiting(self, state: DeviceState, but: Pending | None = None) -> Vector:
         device = device_id(state.token)
         masses = (
@@ -218,9 +235,9 @@ class UploadLaw:
             self._law.report(f"{device_id(state.token)} sends what it did not compute")
 
 
-def parsed(fields: Mapping[str, Any]) -> UploadHeader | None:
-    """Return the header in the record of a reply; `None` if it is damaged."""
+def parsed(content: RecordDict) -> UploadHeader | None:
+    """Return the header of a reply; `None` if it is damaged."""
     try:
-        return UploadHeader.from_dict(fields)
+        return DeviceReport.read(content)[1]
     except CodecError:
         return None

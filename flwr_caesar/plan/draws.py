@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from flwr_caesar.codec.randomness import Words, mix64
+from flwr_caesar.codec.quantisers.randomness import Words, mix64
 
 from .columns import Floats
 

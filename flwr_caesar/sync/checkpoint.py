@@ -9,7 +9,7 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.flower import log
 
 from .checked import Row

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.codec.contract.layout import Array, Arrays, to_dtype
 from flwr_caesar.flower import log
 
 from .errors import DamagedStateError

@@ -18,24 +18,29 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.frame import stamp
-from flwr_caesar.codec.layout import Array, Arrays
-from flwr_caesar.codec.raised import mark_raised
+from flwr_caesar.codec.contract.frame import stamp
+from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.raised import mark_raised
 
 from .ledger_api import Version
+from .part import changed_part, completed
 from .protocol import (
+    DECLINED,
     EVALUATED,
     MAX_PENDING,
     NEED_WHOLE,
     STALE,
+    TELLS_HELD,
     UNSETTLED,
     UPDATE,
     DownloadHeader,
     UploadHeader,
+    device_id,
     model_digest,
 )
 from .residual import add_residual, left_over
 from .settle import settle
+from .short import ShortResidual
 from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
 
 DecodeModel = Callable[[bytes, Arrays | None], Mapping[str, Array]]
@@ -100,16 +105,15 @@ class Committed:
 
 
 def decode_whole(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
-    """Decode a frame that holds a whole model.
+    """Decode a frame that holds a whole model, or the tensors that `base` lacks.
 
     Raises
     ------
     CodecError
-        If it is damaged, or is a change of `base`.
+        If it is damaged, or has a tensor that `base` has not.
     """
-    if base is not None:
-        raise CodecError("this side decodes whole models only")
-    return get_codec(inspect_frame(frame).config).decode(frame, finite=False)[0]
+    found, _ = get_codec(inspect_frame(frame).config).decode(frame, finite=False)
+    return found if base is None else completed(found, base)
 
 
 def receive(
@@ -189,56 +193,31 @@ def receive(
     return replace(received, state=state, model=model)
 
 
-def forget_old(
-    state: DeviceState, header: DownloadHeader, max_age: int
-) -> tuple[DeviceState, Mapping[str, Array]]:
-    """`forget` the residual if it is too old; off by default.
+def is_answered(state: DeviceState | None, header: DownloadHeader) -> bool:
+    """Whether a request needs no work, as it came before or is older than another."""
+    if state is None or header.order != state.order:
+        return state is not None and header.order < state.order
+    return any(pending.order == header.order for pending in state.pending)
+
+
+def decline(
+    state: DeviceState | None,
+    header: DownloadHeader,
+    new_token: Callable[[], bytes],
+) -> Received:
+    """Answer a request by not doing what it asks for; nothing else changes.
+
+    Uploads in doubt stay so until the next request, and the model of this one is not
+    taken in, as a device that is too hot is to do as little as it can.
 
     Parameters
     ----------
-    state : DeviceState
-        As it was saved.
-    header : DownloadHeader
-        The request; call this before `receive`.
-    max_age : int
-        Most phases since the state's last request; 0 keeps a residual for ever.
-
-    Returns
-    -------
-    tuple of DeviceState and mapping of str to ndarray
-        The state, and what was given up.
+    state, header, new_token
+        See `receive`.
     """
-    age = header.order[1] - state.order[1]
-    if max_age <= 0 or age <= max_age or header.order < state.order:
-        return state, {}
-    return forget(state, header)
-
-
-def forget(
-    state: DeviceState, header: DownloadHeader
-) -> tuple[DeviceState, Mapping[str, Array]]:
-    """Give up the residual, and the uploads that would return to it.
-
-    Parameters
-    ----------
-    state : DeviceState
-        As it was saved.
-    header : DownloadHeader
-        The request; call this before `receive`.
-
-    Returns
-    -------
-    tuple of DeviceState and mapping of str to ndarray
-        The state, and what was given up.
-    """
-    if header.order <= state.order:
-        return state, {}
-    judged = settle(state, header, lambda: state.token)
-    given_up = judged.state.residual
-    if judged.forfeited or not given_up:
-        return state, {}
-    kept = tuple(p for p in state.pending if p.upload_id not in judged.returned)
-    return replace(state, residual={}, pending=kept), given_up
+    if state is None:
+        state = DeviceState(new_token(), header.lineage)
+    return Received(state, reply=_reply(state, header, DECLINED))
 
 
 def commit_update(
@@ -301,27 +280,31 @@ def commit_update(
         layout = update_layout(Layout.of(update))
         total = add_residual(update, state.residual, layout, overwrite=overwrite)
         residual = {}
-    memory = CodecState(expected)
+    memory: CodecState | None = CodecState(expected)
     if not state.pending and state.codec_arrays:
         last = CodecState(expected, state.codec_version, state.codec_arrays)
         memory = last if last.digest == header.memory else memory
+    part = changed_part(update, state.model) if is_model else None
+    if part is not None:
+        total, memory = part, None
     sent: Mapping[str, Array] = {}
     if want_sent or nonnegative or (error_feedback and not is_model):
         raw, sent, _ = codec.encode_decoded(total, memory)
     else:
         raw, _ = codec.encode(total, memory)
+    if part is not None:
+        total, sent = update, completed(sent, state.model) if want_sent else sent
     if sent and nonnegative:
         raw, _ = mark_raised(raw, layout, sent, state.model, nonnegative)
     frame = stamp(raw, lineage=state.lineage, base_version=state.version)
     overwrite = overwrite and not want_sent
     if error_feedback and not is_model:
-        residual = left_over(total, sent, layout, overwrite=overwrite)
+        left = left_over(total, sent, layout, overwrite=overwrite)
+        residual = ShortResidual.of(left)
         if overwrite:
             total, sent = {}, {}
     upload_id = new_id()
-    reply = replace(
-        _reply(state, header, UPDATE), base=_held(state), upload_id=upload_id
-    )
+    reply = replace(_reply(state, header, UPDATE), upload_id=upload_id)
     pending = Pending(upload_id, header.order, frame, payload)
     after = replace(state, residual=residual, pending=(*state.pending, pending))
     return Committed(after, frame, reply, total, sent)
@@ -337,13 +320,11 @@ def _again(state: DeviceState, header: DownloadHeader, pending: Pending) -> Rece
     if header.target != _held(state):
         note = f"request {header.order} came twice with different models"
         return Received(state, reply=_reply(state, header, STALE), notes=(note,))
-    known = tuple(i for i in _known(state) if i != pending.upload_id)
-    reply = replace(
-        _reply(state, header, UPDATE),
-        base=header.target,
-        upload_id=pending.upload_id,
-        known=known,
-    )
+    reply = _reply(state, header, UPDATE)
+    if reply.known is not None:
+        known = tuple(i for i in reply.known if i != pending.upload_id)
+        reply = replace(reply, known=known)
+    reply = replace(reply, upload_id=pending.upload_id)
     return Received(state, reply=reply, frame=pending.frame)
 
 
@@ -355,7 +336,11 @@ def _open_model(
     *,
     exact: bool,
 ) -> Mapping[str, Array]:
-    if header.base is not None and header.base != _held(state):
+    held = _held(state)
+    fits = header.base in (None, held)
+    # A server that missed our last reply builds on an older model than ours. What ours
+    # has in common with both may do, and the digest tells whether it did.
+    if not fits and (held is None or frame is None or not exact):
         raise CodecError(f"the download builds on {header.base}, not held here")
     if frame is None:
         if header.base != header.target:
@@ -363,7 +348,11 @@ def _open_model(
         return state.model
     model = decode_model(frame, None if header.base is None else state.model)
     if exact and model_digest(model) != header.target[1]:
-        raise CodecError("the model received is not the one that was meant")
+        raise CodecError(
+            "the model received is not the one that was meant"
+            if fits
+            else f"the download builds on {header.base}, not held here"
+        )
     return model
 
 
@@ -371,17 +360,14 @@ def _held(state: DeviceState) -> Version | None:
     return None if state.version < 0 else (state.version, state.digest)
 
 
-def _known(state: DeviceState) -> tuple[int, ...]:
-    return (*state.settled, *(p.upload_id for p in state.pending))
-
-
 def _reply(state: DeviceState, header: DownloadHeader, status: str) -> UploadHeader:
+    known: tuple[int, ...] | None = None
+    if status == UPDATE and header.device != device_id(state.token):
+        known = (*state.settled, *(p.upload_id for p in state.pending))
     return UploadHeader(
-        lineage=header.lineage,
-        order=header.order,
-        nonce=header.nonce,
-        token=state.token,
-        status=status,
-        held=_held(state),
-        known=_known(state) if status == UPDATE else (),
+        header.nonce,
+        state.token,
+        status,
+        held=_held(state) if status in TELLS_HELD else None,
+        known=known,
     )

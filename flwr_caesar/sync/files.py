@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 
 from .errors import DamagedStateError
 from .mapped import map_file
@@ -131,19 +131,50 @@ def read_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:
     OSError
         If it cannot be read, which says nothing of what it holds.
     """
+    data = read_bytes(folder, stored)
+    return table_of(data).views(data)
+
+
+def read_bytes(folder: Path, stored: StoredFile) -> Array:
+    """Return the bytes of a file of arrays, shape ``(size,)``, uint8, in memory.
+
+    Raises
+    ------
+    DamagedStateError, OSError
+        As `read_arrays`.
+    """
     with _opened(folder, stored) as fd:
         data = np.empty(stored.size, np.uint8)
         _fill(fd, 0, data.data)
-        start = data[:LENGTH_BYTES].tobytes()
-        head = data[: head_bytes(start, stored.size)].tobytes()
-        table = TensorTable.parse(head, stored.size)
-        chunks: list[Chunk] = [
-            head,
-            *(data[begin:end].data for begin, end in table.spans()),
-        ]
-        if checksum(chunks) != stored.checksum:
+        if checksum(pieces_of(data)) != stored.checksum:
             raise DamagedStateError("it has the wrong checksum")
-    return table.views(data)
+    return data
+
+
+def table_of(data: Array) -> TensorTable:
+    """Return where which array is in the bytes of a file.
+
+    Raises
+    ------
+    DamagedStateError
+        If they are none.
+    """
+    start = data[:LENGTH_BYTES].tobytes()
+    head = data[: head_bytes(start, data.size)].tobytes()
+    return TensorTable.parse(head, data.size)
+
+
+def pieces_of(data: Array) -> list[Chunk]:
+    """Return the bytes of a file in the pieces in which `to_chunks` made them.
+
+    Raises
+    ------
+    DamagedStateError
+        If they are none.
+    """
+    table = table_of(data)
+    arrays = (data[begin:end].data for begin, end in table.spans())
+    return [data[: table.start].data, *arrays]
 
 
 def map_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:

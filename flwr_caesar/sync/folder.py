@@ -7,36 +7,47 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from logging import INFO, WARNING
 from pathlib import Path
 
-from flwr_caesar.codec.layout import Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.flower import log
 
 from .aside import is_aside, oldest_aside, remove_aside, set_aside
 from .errors import DamagedStateError, StateError
 from .files import (
-    StoredFile,
     fresh_name,
-    map_arrays,
-    read_small,
     remove_others,
     replace_durably,
     sync_folder,
     write_durably,
 )
 from .lock import FileLock
-from .packing import MAX_MANIFEST_BYTES, describe, pack_memory, restore, seal, unseal
+from .model_file import LEAST_BYTES, StoredModel, read_model, write_model
+from .packing import (
+    FORMAT,
+    describe,
+    pack_memory,
+    seal,
+    split_residual,
+)
 from .private import require_private
+from .short import ShortResidual
 from .state import DeviceState
-from .tensors import checksum, to_chunks
+from .state_files import (
+    MANIFEST,
+    StateFiles,
+    named,
+    read_state,
+    unnamed,
+    write_part,
+)
+from .tensors import Chunk, checksum, to_chunks
 
-MANIFEST = "state.json"
 _LINEAGE = re.compile(r"[0-9a-f]{16}")
 _LOCK = re.compile(r"[0-9a-f]{16}\.lock")
-_MODEL = "model/"
 _PROBE_BYTES = 4096
 _ADVICE = {
     errno.ENOSPC: "free some space or point state-dir to another disk",
@@ -59,17 +70,6 @@ def default_state_dir() -> Path:
     # The base directory specification: a relative path there is to be ignored.
     base = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state"
     return base / "flwr-caesar"
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The files of a state; the memory is all of it but the model."""
-
-    model: StoredFile
-    memory: StoredFile | None = None
-
-    def names(self) -> list[str]:
-        return [file.name for file in (self.model, self.memory) if file]
 
 
 class FolderStore:
@@ -102,7 +102,8 @@ class FolderStore:
         self._max_bytes = max_bytes
         self._lock_seconds = lock_seconds
         self._locks: dict[str, FileLock] = {}
-        self._files: dict[str, _Files] = {}
+        self._files: dict[str, StateFiles] = {}
+        self._known: dict[str, Array] = {}
 
     def __enter__(self) -> FolderStore:
         return self
@@ -116,6 +117,7 @@ class FolderStore:
             lock.release()
         self._locks.clear()
         self._files.clear()
+        self._known.clear()
 
     def load(self, lineage: int) -> DeviceState | None:
         """Return the state of a lineage; `None` if there is none.
@@ -130,10 +132,11 @@ class FolderStore:
         """
         name = _folder_name(lineage)
         self._files.pop(name, None)
+        self._known.pop(name, None)
         with self._explained("cannot be read now and is left as it is"):
             folder = self._claim(name)
             try:
-                found = _read(folder)
+                found = read_state(folder)
                 if found and found[0].lineage != lineage:
                     raise DamagedStateError(f"it is of {found[0].lineage:016x}")
             except DamagedStateError as err:
@@ -150,7 +153,9 @@ class FolderStore:
                 return None
         if found is None:
             return None
-        state, self._files[name] = found
+        state, self._files[name], known = found
+        if known is not None:
+            self._known[name] = known
         with contextlib.suppress(OSError):
             remove_others(folder, self._files[name].names())
         return state
@@ -158,12 +163,14 @@ class FolderStore:
     def prepare(self, state: DeviceState) -> DeviceState:
         """Try the folder before the work, by writing the model that it starts from.
 
-        If that is kept already, a few bytes are written instead and removed again.
+        What is written is what changed of the model that is kept, if that is less. If
+        it is kept already, a few bytes are written instead and removed again.
 
         Returns
         -------
         DeviceState
-            The same, with a model that is read from the file when it is used.
+            The same, with a model that is read from its file when it is used if it was
+            written whole.
 
         Raises
         ------
@@ -177,7 +184,7 @@ class FolderStore:
             memory = max(memory + _nbytes(state.extras), _nbytes(state.model))
             self._make_room(name, _nbytes(state.model) + memory)
             before = self._files.get(name)
-            chunks = to_chunks(_named(state.model))
+            chunks = to_chunks(named(state.model))
             sum_of = checksum(chunks)
             if before and before.model.holds(chunks, sum_of):
                 probe = folder / fresh_name("probe", "tmp")
@@ -185,10 +192,12 @@ class FolderStore:
                 probe.unlink()
                 model = before.model
             else:
-                model = write_durably(folder / fresh_name("model"), chunks, sum_of)
-            self._files[name] = _Files(model, before.memory if before else None)
+                model = self._write_model(folder, chunks, sum_of, before)
+            self._files[name] = replace(before or StateFiles(model), model=model)
             _require_room(folder, memory)
-            return replace(state, model=_unnamed(map_arrays(folder, model)))
+            if model.changes:
+                return state
+            return replace(state, model=unnamed(read_model(folder, model)[0]))
 
     def save(self, state: DeviceState) -> None:
         """Keep a state durably: after a crash, either it or the one before loads.
@@ -205,34 +214,53 @@ class FolderStore:
             folder = self._claim(name)
             self._files[name] = self._commit(folder, state, self._files.pop(name, None))
 
-    def _commit(self, folder: Path, state: DeviceState, last: _Files | None) -> _Files:
-        parts = {"model": _named(state.model), "memory": pack_memory(state)}
-        self._make_room(folder.name, sum(map(_nbytes, parts.values())))
-        new: list[StoredFile] = []
-        files: dict[str, StoredFile] = {}
+    def _commit(
+        self, folder: Path, state: DeviceState, last: StateFiles | None
+    ) -> StateFiles:
+        model, memory = named(state.model), pack_memory(state)
+        self._make_room(folder.name, _nbytes(model) + _nbytes(memory))
+        had = set(last.names() if last else ())
+        kept: StateFiles | None = None
         try:
-            for kind, arrays in parts.items():
-                chunks = to_chunks(arrays)
-                sum_of = checksum(chunks)
-                before: StoredFile | None = getattr(last, kind, None)
-                if before is None or not before.holds(chunks, sum_of):
-                    path = folder / fresh_name(kind)
-                    before = write_durably(path, chunks, sum_of)
-                    new.append(before)
-                files[kind] = before
-            rows = {kind: file.to_json() for kind, file in files.items()}
-            sealed = seal({**describe(state), "files": rows})
+            chunks = to_chunks(model)
+            sum_of = checksum(chunks)
+            if last is None or not last.model.holds(chunks, sum_of):
+                written = self._write_model(folder, chunks, sum_of, last)
+                last = replace(last or StateFiles(written), model=written)
+            kept = last
+            rest, residual = split_residual(memory)
+            if _nbytes(residual) < LEAST_BYTES:
+                rest, residual = memory, {}
+            kept = replace(kept, memory=write_part(folder, "memory", rest, kept.memory))
+            file = None
+            if residual:
+                file = write_part(folder, "residual", residual, kept.residual)
+            kept = replace(kept, residual=file)
+            manifest = {**describe(state), "files": kept.to_json()}
+            if kept.is_new:
+                manifest["format"] = FORMAT
+            sealed = seal(manifest)
             sync_folder(folder)
             replace_durably(folder, MANIFEST, sealed)
         except (OSError, StateError):
-            for file in new:
-                (folder / file.name).unlink(missing_ok=True)
+            for name in set(kept.names() if kept else ()) - had:
+                (folder / name).unlink(missing_ok=True)
             raise
         sync_folder(folder)
-        kept = _Files(**files)
         with contextlib.suppress(OSError):
             remove_others(folder, kept.names())
         return kept
+
+    def _write_model(
+        self,
+        folder: Path,
+        chunks: Collection[Chunk],
+        sum_of: int,
+        last: StateFiles | None,
+    ) -> StoredModel:
+        before = last.model if last else None
+        known = self._known.pop(folder.name, None)
+        return write_model(folder, chunks, sum_of, before, known)
 
     def _claim(self, name: str) -> Path:
         """Lock a lineage and return its folder, which is there and private."""
@@ -313,36 +341,9 @@ def _folder_name(lineage: int) -> str:
     return f"{lineage:016x}"
 
 
-def _read(folder: Path) -> tuple[DeviceState, _Files] | None:
-    try:
-        sealed = read_small(folder / MANIFEST, most=MAX_MANIFEST_BYTES)
-    except FileNotFoundError:
-        return None
-    manifest = unseal(sealed)
-    try:
-        rows = manifest["files"]
-        model, memory = (
-            StoredFile.from_json(rows[kind]) for kind in ("model", "memory")
-        )
-    except (KeyError, TypeError) as err:
-        raise DamagedStateError(f"the manifest lacks {err}") from err
-    state = restore(
-        manifest,
-        _unnamed(map_arrays(folder, model)),
-        map_arrays(folder, memory),
-    )
-    return state, _Files(model, memory)
-
-
-def _named(model: Arrays) -> Arrays:
-    return {_MODEL + name: array for name, array in model.items()}
-
-
-def _unnamed(arrays: Arrays) -> Arrays:
-    return {name.removeprefix(_MODEL): array for name, array in arrays.items()}
-
-
 def _nbytes(arrays: Arrays) -> int:
+    if isinstance(arrays, ShortResidual):
+        return arrays.nbytes
     return sum(array.nbytes for array in arrays.values())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 
 
 def map_file(fd: int, size: int) -> Array:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays
 
 from .errors import DamagedStateError, StateError
+from .short import Short, ShortResidual
 from .state import (
     MAX_TOLD_BYTES,
     MODEL_PAYLOAD,
@@ -19,10 +20,13 @@ from .state import (
     Pending,
 )
 
-FORMAT = 3
-_READABLE = (2, FORMAT)  # 2 had what was told in the manifest
+FORMAT = 4
+# 2 had what was told in the manifest. 4 has a residual in 16 bits or a model as changes
+# of another; a state without these is written as 3, which earlier releases read.
+_READABLE = (2, 3, FORMAT)
 MAX_MANIFEST_BYTES = 64 << 20
 _KINDS = ("residual", "codec", "pending", "extras", "told")
+_SHORT = "short"
 _PAYLOADS = (UPDATE_PAYLOAD, MODEL_PAYLOAD)
 
 
@@ -70,7 +74,7 @@ def unseal(data: bytes) -> dict[str, Any]:
 def describe(state: DeviceState) -> dict[str, Any]:
     """Return everything of a state but its arrays, frames and what was told."""
     return {
-        "format": FORMAT,
+        "format": FORMAT if isinstance(state.residual, ShortResidual) else 3,
         "token": state.token.hex(),
         "lineage": state.lineage,
         "order": list(state.order),
@@ -95,12 +99,49 @@ def pack_memory(state: DeviceState) -> dict[str, Array]:
         frames[str(index)] = np.frombuffer(pending.frame, np.uint8)
         if pending.told:
             told[str(index)] = np.frombuffer(_checked(pending.told), np.uint8)
-    parts = (state.residual, state.codec_arrays, frames, state.extras, told)
+    residual, short = _split(state.residual)
+    parts = (residual, state.codec_arrays, frames, state.extras, told, short)
     return {
         f"{kind}/{name}": array
-        for kind, part in zip(_KINDS, parts, strict=True)
+        for kind, part in zip((*_KINDS, _SHORT), parts, strict=True)
         for name, array in part.items()
     }
+
+
+def split_residual(memory: Arrays) -> tuple[Arrays, Arrays]:
+    """Return what `pack_memory` returned without the residual, and the residual."""
+    parts: tuple[dict[str, Array], dict[str, Array]] = {}, {}
+    for name, array in memory.items():
+        parts[name.partition("/")[0] in (_KINDS[0], _SHORT)][name] = array
+    return parts
+
+
+def _split(residual: Arrays) -> tuple[Arrays, Arrays]:
+    """Return the tensors of a residual that are kept as they are, and those in short.
+
+    The latter's names begin with the exponent.
+    """
+    if not isinstance(residual, ShortResidual):
+        return residual, {}
+    kept = residual.kept.items()
+    return (
+        {name: each for name, each in kept if not isinstance(each, Short)},
+        {
+            f"{each.exponent}/{name}": each.values
+            for name, each in kept
+            if isinstance(each, Short)
+        },
+    )
+
+
+def _residual(exact: Arrays, short: Arrays) -> Arrays:
+    if not short:
+        return exact
+    kept: dict[str, Short | Array] = dict(exact)
+    for key, values in short.items():
+        exponent, _, name = key.partition("/")
+        kept[name] = Short(values, int(exponent))
+    return ShortResidual(kept)
 
 
 def _checked(told: str) -> bytes:
@@ -122,7 +163,7 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
     DamagedStateError
         If the parts do not make one.
     """
-    parts: dict[str, dict[str, Array]] = {kind: {} for kind in _KINDS}
+    parts: dict[str, dict[str, Array]] = {kind: {} for kind in (*_KINDS, _SHORT)}
     try:
         for name, array in memory.items():
             kind, _, rest = name.partition("/")
@@ -150,7 +191,7 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             version=_int(manifest["version"]),
             digest=bytes.fromhex(manifest["digest"]),
             model=model,
-            residual=parts["residual"],
+            residual=_residual(parts["residual"], parts[_SHORT]),
             pending=pending,
             settled=tuple(map(_int, manifest["settled"])),
             codec_version=_int(manifest["codec_version"]),

@@ -1,24 +1,21 @@
 """What server and device say to each other beside the frames.
 
-Each header is one short string of bytes, under the key ``"header"`` of a ConfigRecord,
-whose own names and tags would cost more than what they name. All numbers are
-big-endian; a checksum finds accidental damage; against an ill-meaning sender each side
-checks what the fields say. The layouts are in docs/wire-format.md.
+Each header is one short string of bytes, as a device on a thin link, or with a tiny
+model, would otherwise pay more for it than for the model. What a reply repeats of its
+request is left out: its nonce names the request. Against an ill-meaning sender each
+side checks what the fields say. The layouts are in docs/wire-format.md.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.digest import model_digest as model_digest
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.digest import model_digest as model_digest
+from flwr_caesar.codec.contract.state import NO_DIGEST
 
+from . import wire
 from .ledger_api import MAX_APPLIED, Version
 from .state import Order
 
@@ -27,26 +24,35 @@ EVALUATED = "evaluated"
 NEED_WHOLE = "need-whole"
 UNSETTLED = "unsettled"
 STALE = "stale"
-STATUSES = frozenset({UPDATE, EVALUATED, NEED_WHOLE, UNSETTLED, STALE})
-NOT_NOW = frozenset({NEED_WHOLE, UNSETTLED, STALE})
+DECLINED = "declined"
+STATUSES = frozenset({UPDATE, EVALUATED, NEED_WHOLE, UNSETTLED, STALE, DECLINED})
+NOT_NOW = frozenset({NEED_WHOLE, UNSETTLED, STALE, DECLINED})
 """Statuses of replies that are in order and carry nothing to use."""
+
+TELLS_HELD = frozenset({STALE, DECLINED})
+"""Statuses of replies that took in no model, and say which one is held."""
 
 MAX_PENDING = 4
 TOKEN_BYTES = 16
-HEADER_KEY = "header"
-_DEVICE_CHARS = 32
-_STATUS_CODES = {UPDATE: 1, EVALUATED: 2, NEED_WHOLE: 3, UNSETTLED: 4, STALE: 5}
+_DEVICE_BYTES = 16
+_STATUS_CODES = {
+    UPDATE: 1,
+    EVALUATED: 2,
+    NEED_WHOLE: 3,
+    UNSETTLED: 4,
+    STALE: 5,
+    DECLINED: 6,
+}
 _STATUS_NAMES = {code: name for name, code in _STATUS_CODES.items()}
-_REQUEST = struct.Struct(">QQQQ")
-_CHECK = struct.Struct(">I")
-_VERSION = struct.Struct(">Q8s")
-_ID = struct.Struct(">Q")
+_STATUS_BITS, _KNOWN, _HELD = 7, 8, 16
+_NO_BASE, _SAME_BASE, _OTHER_BASE = range(3)
+_BASE_BITS, _DEVICE, _MEMORY = 3, 4, 8
 _MAX_KNOWN = MAX_APPLIED + MAX_PENDING
 
 
 def device_id(token: bytes) -> str:
     """Return the id of the device that knows `token`: half its SHA-256, in hex."""
-    return hashlib.sha256(token).hexdigest()[:_DEVICE_CHARS]
+    return hashlib.sha256(token).digest()[:_DEVICE_BYTES].hex()
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class DownloadHeader:
     device : str
         Id of the device that the server believes to be at this node, or empty.
     applied : tuple of int
-        Ids of the newest uploads applied of that device, newest last.
+        Ids of the newest uploads applied of that device, newest last; as many as may
+        wait on the device, `MAX_PENDING`.
     memory : bytes
         Digest of the codec memory that the server holds for that device's uploads.
     """
@@ -83,40 +90,68 @@ class DownloadHeader:
     applied: tuple[int, ...] = ()
     memory: bytes = NO_DIGEST
 
-    def to_dict(self) -> dict[str, bytes]:
-        """Encode for a ConfigRecord."""
-        return _sealed(
+    def to_bytes(self) -> bytes:
+        """Encode for the wire."""
+        is_other = self.base not in (None, self.target)
+        base = (
+            _OTHER_BASE if is_other else _NO_BASE if self.base is None else _SAME_BASE
+        )
+        has_memory = self.memory != NO_DIGEST
+        flags = base | _DEVICE * bool(self.device) | _MEMORY * has_memory
+        return b"".join(
             [
-                _REQUEST.pack(self.lineage, *self.order, self.nonce),
-                _VERSION.pack(*self.target),
-                _pack_optional(self.base),
-                bytes([bool(self.device)]) + bytes.fromhex(self.device),
-                self.memory,
-                _pack_ids(self.applied),
+                bytes([flags]),
+                wire.u64(self.lineage),
+                wire.u64(self.order[0]),
+                wire.varint(self.order[1]),
+                wire.u64(self.nonce),
+                wire.version(self.target),
+                wire.version(self.base) if self.base and is_other else b"",
+                bytes.fromhex(self.device),
+                self.memory if has_memory else b"",
+                wire.ids(self.applied) if self.device else b"",
             ]
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DownloadHeader:
-        """Decode; keys of other parts of the record are passed over.
+    def read(cls, reader: wire.Reader) -> DownloadHeader:
+        """Decode; what follows is left to the reader's owner.
 
         Raises
         ------
         CodecError
-            If the header is missing, damaged, or a field is out of range.
+            If the header is truncated or a field is out of range.
         """
-        reader = _Reader(values)
-        lineage, order, nonce = reader.request()
-        header = cls(
-            lineage=lineage,
-            order=order,
-            nonce=nonce,
-            target=reader.version(),
-            base=reader.optional_version(),
-            device=reader.take(_DEVICE_CHARS // 2).hex() if reader.flag() else "",
-            memory=reader.take(len(NO_DIGEST)),
-            applied=reader.ids(MAX_APPLIED),
-        )
+        flags = reader.u8()
+        kind = flags & _BASE_BITS
+        if flags > (_BASE_BITS | _DEVICE | _MEMORY) or kind > _OTHER_BASE:
+            raise CodecError(f"header has the flags {flags}")
+        lineage, order = reader.u64(), (reader.u64(), reader.varint())
+        if not lineage or order[0] >= 1 << 63:
+            raise CodecError(f"header has order {order} of {lineage}")
+        nonce, target = reader.u64(), reader.version()
+        base = None if kind == _NO_BASE else target
+        if kind == _OTHER_BASE and (base := reader.version()) == target:
+            raise CodecError("header names its target as another model")
+        has_device = bool(flags & _DEVICE)
+        device = reader.take(_DEVICE_BYTES).hex() if has_device else ""
+        memory = NO_DIGEST
+        if flags & _MEMORY and (memory := reader.take(len(memory))) == NO_DIGEST:
+            raise CodecError("header names a memory that is none")
+        applied = reader.ids(MAX_PENDING) if has_device else ()
+        return cls(lineage, order, nonce, target, base, device, applied, memory)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DownloadHeader:
+        """Decode a header that stands alone.
+
+        Raises
+        ------
+        CodecError
+            As `read` does, or if something follows.
+        """
+        reader = wire.Reader(data)
+        header = cls.read(reader)
         reader.require_end()
         return header
 
@@ -127,148 +162,82 @@ class UploadHeader:
 
     Parameters
     ----------
-    lineage, order, nonce : int, tuple of int, int
-        Repeated from the request.
+    nonce : int
+        Repeated from the request, whose lineage, order and target are meant.
     token : bytes
         Proves who the device is.
     status : str
-        One of `STATUSES`.
+        One of `STATUSES`. With `UPDATE`, `EVALUATED` and `UNSETTLED` the device holds
+        the request's target from now on, and an update is a change of it; with
+        `NEED_WHOLE` it holds nothing of use.
     held : tuple of int and bytes, optional
-        The model that the device holds from now on; `None` if none.
-    base : tuple of int and bytes, optional
-        The model that the update is a change of.
+        With `STALE` and `DECLINED`, the model that the device holds; `None` if none.
     upload_id : int
         Random name of the update; 0 if there is none.
-    known : tuple of int
+    known : tuple of int, optional
         With an update, ids of the uploads that the device knows it made: applied, or
         not settled yet, without this one. A server that applied another one since is
-        talking to a copy or an old backup.
+        talking to a copy or an old backup. `None`: the request was to this device, and
+        it made the uploads that are named there.
     """
 
-    lineage: int
-    order: Order
     nonce: int
     token: bytes
     status: str
     held: Version | None = None
-    base: Version | None = None
     upload_id: int = 0
-    known: tuple[int, ...] = ()
+    known: tuple[int, ...] | None = None
 
-    def to_dict(self) -> dict[str, bytes]:
-        """Encode for a ConfigRecord."""
-        return _sealed(
+    def to_bytes(self) -> bytes:
+        """Encode for the wire."""
+        flags = _STATUS_CODES[self.status]
+        flags |= _KNOWN * (self.known is not None) | _HELD * (self.held is not None)
+        return b"".join(
             [
-                _REQUEST.pack(self.lineage, *self.order, self.nonce),
+                bytes([flags]),
+                wire.u64(self.nonce),
                 self.token,
-                bytes([_STATUS_CODES[self.status]]),
-                _pack_optional(self.held),
-                _pack_optional(self.base),
-                _ID.pack(self.upload_id),
-                _pack_ids(self.known),
+                wire.u64(self.upload_id) if self.status == UPDATE else b"",
+                b"" if self.known is None else wire.ids(self.known),
+                b"" if self.held is None else wire.version(self.held),
             ]
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> UploadHeader:
-        """Decode; keys of other parts of the record are passed over.
+    def read(cls, reader: wire.Reader) -> UploadHeader:
+        """Decode; what follows is left to the reader's owner.
 
         Raises
         ------
         CodecError
-            If the header is missing, damaged, or a field is out of range.
+            If the header is truncated or a field is out of range.
         """
-        reader = _Reader(values)
-        lineage, order, nonce = reader.request()
-        header = cls(
-            lineage=lineage,
-            order=order,
-            nonce=nonce,
-            token=reader.take(TOKEN_BYTES),
-            status=reader.status(),
-            held=reader.optional_version(),
-            base=reader.optional_version(),
-            upload_id=reader.u64(),
-            known=reader.ids(_MAX_KNOWN),
-        )
+        flags = reader.u8()
+        status = _STATUS_NAMES.get(flags & _STATUS_BITS)
+        if status is None or flags > (_STATUS_BITS | _KNOWN | _HELD):
+            raise CodecError(f"header has status {flags}")
+        nonce, token = reader.u64(), reader.take(TOKEN_BYTES)
+        upload_id = reader.u64() if status == UPDATE else 0
+        if (flags & _KNOWN and status != UPDATE) or (
+            flags & _HELD and status not in TELLS_HELD
+        ):
+            raise CodecError(f"header says too much for the status {status}")
+        if status == UPDATE and not upload_id:
+            raise CodecError("an update has an upload id, and this one has none")
+        known = reader.ids(_MAX_KNOWN) if flags & _KNOWN else None
+        held = reader.version() if flags & _HELD else None
+        return cls(nonce, token, status, held, upload_id, known)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> UploadHeader:
+        """Decode a header that stands alone.
+
+        Raises
+        ------
+        CodecError
+            As `read` does, or if something follows.
+        """
+        reader = wire.Reader(data)
+        header = cls.read(reader)
         reader.require_end()
-        if (header.status == UPDATE) != bool(header.upload_id):
-            raise CodecError("an upload id belongs to an update, and an update has one")
         return header
-
-
-def _pack_optional(version: Version | None) -> bytes:
-    return b"\0" if version is None else b"\1" + _VERSION.pack(*version)
-
-
-def _pack_ids(ids: tuple[int, ...]) -> bytes:
-    return struct.pack(f">B{len(ids)}Q", len(ids), *ids)
-
-
-def _sealed(parts: list[bytes]) -> dict[str, bytes]:
-    data = b"".join(parts)
-    return {HEADER_KEY: data + _CHECK.pack(zlib.crc32(data))}
-
-
-class _Reader:
-    """Strict access to the fields of a header that somebody sent, in their order."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        data = values.get(HEADER_KEY)
-        if not isinstance(data, bytes):
-            raise CodecError("the message's record has no header")
-        self._data, self._at = data[: -_CHECK.size], 0
-        seal = data[-_CHECK.size :]
-        if seal != _CHECK.pack(zlib.crc32(self._data)):
-            raise CodecError("header is damaged: its checksum differs")
-
-    def take(self, size: int) -> bytes:
-        taken = self._data[self._at : self._at + size]
-        if len(taken) != size:
-            raise CodecError("header is truncated")
-        self._at += size
-        return taken
-
-    def flag(self) -> bool:
-        (value,) = self.take(1)
-        if value > 1:
-            raise CodecError(f"header has the flag {value}")
-        return bool(value)
-
-    def u64(self) -> int:
-        value: int = _ID.unpack(self.take(_ID.size))[0]
-        return value
-
-    def request(self) -> tuple[int, Order, int]:
-        lineage, incarnation, phase, nonce = _REQUEST.unpack(self.take(_REQUEST.size))
-        if not lineage or max(incarnation, phase) >= 1 << 63:
-            raise CodecError(f"header has order {(incarnation, phase)} of {lineage}")
-        return lineage, (incarnation, phase), nonce
-
-    def version(self) -> Version:
-        number, digest = _VERSION.unpack(self.take(_VERSION.size))
-        if number >= 1 << 63:
-            raise CodecError(f"header names version {number}")
-        return number, digest
-
-    def optional_version(self) -> Version | None:
-        return self.version() if self.flag() else None
-
-    def status(self) -> str:
-        (code,) = self.take(1)
-        if code not in _STATUS_NAMES:
-            raise CodecError(f"header has status {code}")
-        return _STATUS_NAMES[code]
-
-    def ids(self, most: int) -> tuple[int, ...]:
-        (count,) = self.take(1)
-        if count > most:
-            raise CodecError(f"header has {count} ids, at most {most} are expected")
-        ids = struct.unpack(f">{count}Q", self.take(count * _ID.size))
-        if 0 in ids or len(set(ids)) != len(ids):
-            raise CodecError("header repeats an id or holds zero")
-        return ids
-
-    def require_end(self) -> None:
-        if self._at != len(self._data):
-            raise CodecError("header has bytes after its end")

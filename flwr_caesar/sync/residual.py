@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.codec.layout import Array, Arrays, to_dtype
-from flwr_caesar.codec.non_finite import is_finite
+from flwr_caesar.codec.contract.layout import Array, Arrays, to_dtype
+from flwr_caesar.codec.contract.non_finite import is_finite
 
 from .mapped import let_go
 

@@ -15,9 +15,12 @@ from flwr_caesar.codec import FrameInfo
 
 from .ledger_api import MAX_APPLIED, DeviceRow, Head, LedgerStore, Version
 from .protocol import (
+    DECLINED,
     EVALUATED,
+    MAX_PENDING,
     NEED_WHOLE,
     STALE,
+    TELLS_HELD,
     UNSETTLED,
     UPDATE,
     DownloadHeader,
@@ -135,7 +138,7 @@ class ServerSession:
                 target=self._head.version,
                 base=self._base(row.held if row else newcomer),
                 device=row.device if row else "",
-                applied=row.applied if row else (),
+                applied=row.applied[-MAX_PENDING:] if row else (),
             )
         return dict(self._open)
 
@@ -156,11 +159,7 @@ class ServerSession:
         request = self._open.get(node_id)
         if request is None:
             return self._refuse("no request to this node is open")
-        if (reply.lineage, reply.order, reply.nonce) != (
-            request.lineage,
-            request.order,
-            request.nonce,
-        ):
+        if reply.nonce != request.nonce:
             return self._refuse("answers another request")
         del self._open[node_id]
         device = device_id(reply.token)
@@ -169,10 +168,9 @@ class ServerSession:
         reason = self._why_not(request, reply, info, row)
         if reason and reply.status == UPDATE and known is None:
             return self._refuse(reason)
-        held = None if reply.status == NEED_WHOLE else reply.held
         self._rows[device] = replace(
             row,
-            held=held,
+            held=_held(request, reply),
             last=request.order,
             resyncs=row.resyncs + (reply.status == NEED_WHOLE),
             refused=row.refused + (bool(reason) and reply.status == UPDATE),
@@ -263,19 +261,22 @@ class ServerSession:
             return "the device has seen newer requests: is the server's clock right?"
         if reply.status == UNSETTLED:
             return "the device waits to hear what was applied"
+        if reply.status == DECLINED:
+            return "the device declined"
         if reply.status != (UPDATE if self._train else EVALUATED):
             return "the device did not do what it was asked for"
         if reply.status == EVALUATED:
             return ""
-        if reply.base != request.target or reply.held != request.target:
-            return "the update is a change of another model"
         if info is None:
             return "the update has no frame"
         if (info.lineage, info.base_version) != (request.lineage, request.target[0]):
             return "the frame is of another history or version"
         if reply.upload_id in row.applied:
             return "the update was applied before"
-        if row.applied and row.applied[-1] not in reply.known:
+        known = reply.known
+        if known is None:
+            known = request.applied if row.device == request.device else ()
+        if row.applied and row.applied[-1] not in known:
             return "another copy of the device went on without this one"
         if row.device in self._senders:
             return "the device has sent an update from another node"
@@ -284,3 +285,10 @@ class ServerSession:
     def _refuse(self, reason: str) -> Verdict:
         self.refusals[reason] += 1
         return Verdict(False, reason)
+
+
+def _held(request: DownloadHeader, reply: UploadHeader) -> Version | None:
+    """Return which model a device holds from now on."""
+    if reply.status == NEED_WHOLE:
+        return None
+    return reply.held if reply.status in TELLS_HELD else request.target

@@ -15,8 +15,8 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.layout import FLOAT_DTYPES, Array, Arrays
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.contract.state import NO_DIGEST
 
 from .ledger_api import MAX_APPLIED
 from .protocol import DownloadHeader, device_id
@@ -60,7 +60,7 @@ def settle(
             notes.append("the server went back to an earlier state of the training")
     forgotten = header.memory == NO_DIGEST
     memory = state.codec_version, state.codec_arrays
-    residual = dict(state.residual)
+    residual: Mapping[str, Array] = state.residual
     applied: list[int] = []
     returned: list[int] = []
     for pending in state.pending:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 
 UPDATE_PAYLOAD = "update"
 MODEL_PAYLOAD = "model"
@@ -68,7 +68,8 @@ class DeviceState:
     model : mapping of str to ndarray
         That model.
     residual : mapping of str to ndarray
-        What was computed and not sent, float32 (float64 for float64 tensors).
+        What was computed and not sent, float32 (float64 for float64 tensors); see
+        `flwr_caesar.sync.short` for how large tensors are kept.
     pending : tuple of Pending
         Uploads that are not settled, oldest first.
     settled : tuple of int

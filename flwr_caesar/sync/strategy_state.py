@@ -21,7 +21,7 @@ from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.codec.layout import DTYPE_CODES, Array
+from flwr_caesar.codec.contract.layout import DTYPE_CODES, Array
 from flwr_caesar.flower import log
 
 from .errors import DamagedStateError

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.codec.layout import Array, Arrays, to_dtype
+from flwr_caesar.codec.contract.layout import Array, Arrays, to_dtype
 
 from .errors import DamagedStateError, StateError
 

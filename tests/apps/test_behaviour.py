@@ -28,16 +28,16 @@ def app_with(client_app: object = plain_app, strategy: object = fed_avg) -> App:
     return App("", client_app, initial_arrays, accuracy, strategy, rounds=4)
 
 
-@pytest.mark.parametrize("name", [n for n in FRAMED if n != "MagnitudePruning"])
+@pytest.mark.parametrize("name", FRAMED)
 def test_frozen_tensors_cost_next_to_nothing(name: str) -> None:
-    """On the way up, and down where changes of the model are sent, not the whole."""
+    """On the way up, and down once a device has them."""
     app = frozen.APPS[0]
     ours, plain = run(app, name), plainly(app)
     is_frozen = {
         n for n, p in frozen.probing().named_parameters() if not p.requires_grad
     }
     cost = sum(app.initial_arrays(0)[n].numpy().nbytes for n in is_frozen)
-    for way in (UP, DOWN) if name == "Caesar" else (UP,):
+    for way in (UP, DOWN):
         allowed = plain.grid.sizes["train", way][0] - 0.95 * cost + ALLOWANCE
         # The first messages bring the frozen tensors to the devices.
         assert max(ours.grid.sizes["train", way][app.nodes :]) <= allowed, way

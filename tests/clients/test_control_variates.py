@@ -85,7 +85,8 @@ def test_a_new_epoch_starts_from_zero_and_then_moves() -> None:
     )
     tested = part(phase="evaluate", epoch=9)
     kept, content = tested.before(Received(kept, MODEL), RecordDict())
-    assert tested.report(kept) == {"epoch": 9, "settled": 0}
+    assert tested.report(kept) == {}
+    assert part(phase="train", epoch=9).report(kept) == {"epoch": 9, "settled": 0}
     assert not content
 
 

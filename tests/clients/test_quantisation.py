@@ -25,8 +25,8 @@ from flwr_caesar.clients.training import (  # noqa: E402
     state_arrays,
     train,
 )
-from flwr_caesar.codec.prune import Prune  # noqa: E402
-from flwr_caesar.codec.weights import dequantize_weights, quantize_weights  # noqa: E402
+from flwr_caesar.codec.codecs.prune import PruneCodec  # noqa: E402
+from flwr_caesar.codec.quantisers.weights import dequantize_weights, quantize_weights  # noqa: E402
 
 FORMATS = [(bits, "uniform") for bits in range(1, 9)]
 FORMATS += [(bits, "power_of_two") for bits in (2, 3, 4, 8)]
@@ -99,7 +99,7 @@ def test_the_message_is_the_model_that_was_evaluated(bits, levels):
     train(model, x, y, epochs=3, batch_size=8, lr=0.1, **options)
     trained = state_arrays(model)
     expected = evaluate(model, x, y, **options)
-    codec = Prune(prune_rate=0, bits=bits, levels=levels)
+    codec = PruneCodec(prune_rate=0, bits=bits, levels=levels)
     decoded, _ = codec.decode(codec.encode(trained)[0])
     load_state_arrays(model, decoded)
     assert evaluate(model, x, y) == expected

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
-from flwr_caesar.codec import registry
+from flwr_caesar.codec.contract import registry
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:

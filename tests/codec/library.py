@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from flwr_caesar.codec import Codec, get_codec
-from flwr_caesar.codec.layout import DTYPE_CODES
+from flwr_caesar.codec.contract.layout import DTYPE_CODES
 
 Array = np.ndarray[Any, Any]
 

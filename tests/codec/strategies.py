@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flwr_caesar.codec.layout import DTYPE_CODES, FLOAT_DTYPES
+from flwr_caesar.codec.contract.layout import DTYPE_CODES, FLOAT_DTYPES
 
 Array = np.ndarray[Any, Any]
 

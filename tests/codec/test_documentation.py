@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import get_codec, list_codecs
-from flwr_caesar.codec.testing import check_codec
+from flwr_caesar.codec.conformance.suite import check_codec
 
 from .entry_points import install
 

@@ -15,8 +15,8 @@ from flwr_caesar.codec import (
     get_codec,
     inspect_frame,
 )
-from flwr_caesar.codec.mutate import KINDS, Parts, mutate, seal
-from flwr_caesar.codec.testing import check_hostile_frames, sample_arrays
+from flwr_caesar.codec.conformance.mutate import KINDS, Parts, mutate, seal
+from flwr_caesar.codec.conformance.suite import check_hostile_frames, sample_arrays
 from tests.vectors.make import adapter, network, unlike
 
 from .samples import CONFIGS

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import list_codecs
-from flwr_caesar.codec.caesar_model import with_stale
-from flwr_caesar.codec.exact import split_exact
-from flwr_caesar.codec.vector import gather
+from flwr_caesar.codec.codecs.caesar_model import with_stale
+from flwr_caesar.codec.contract.exact import split_exact
+from flwr_caesar.codec.contract.vector import gather
 
 from . import plain_codecs
 from .library import CONFIGS, name_of, small, small_model

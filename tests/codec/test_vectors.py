@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import CodecState, get_codec, inspect_frame, list_codecs
-from flwr_caesar.codec.lattice_model import decode_model
-from flwr_caesar.codec.lattice_point import decode_point
-from flwr_caesar.codec.layout import TensorSpec, to_dtype
-from flwr_caesar.codec.positions import decode_positions, encode_positions
-from flwr_caesar.codec.small_block import decode_small_block, encode_small_block
-from flwr_caesar.codec.topk import TopK
+from flwr_caesar.codec.codecs.topk import TopKCodec
+from flwr_caesar.codec.coding.positions import decode_positions, encode_positions
+from flwr_caesar.codec.coding.small_block import decode_small_block, encode_small_block
+from flwr_caesar.codec.contract.layout import TensorSpec, to_dtype
+from flwr_caesar.codec.published.lattice_model import decode_model
+from flwr_caesar.codec.published.lattice_point import decode_point
 from tests.vectors.make import (
     CASES,
     FLAGS,
@@ -271,7 +271,7 @@ def test_the_frame_in_the_document_is_what_we_write() -> None:
         assert int(offset, 16) == len(written)
         written += bytes.fromhex(data)
     w = np.array([[0.5, -2, 0.25], [0, 1.5, 0.125]], np.float32)
-    codec = TopK(density=0.3, values="float16", exact_below=4)
+    codec = TopKCodec(density=0.3, values="float16", exact_below=4)
     frame, _ = codec.encode({"w": w, "n": np.array(7, np.int16)})
     assert written == frame
 

@@ -83,8 +83,12 @@ def test_exit_codes_table_and_json() -> None:
 def test_python_and_flower() -> None:
     fine(check_python(), "3.")
     failed(check_python((3, 10, 12)), "Python 3.10.12: Flower needs 3.11")
-    fine(check_flower(), "1.41")
-    failed(check_flower("1.42.0"), "Flower 1.42.0 is installed")
+    assert check_flower().level is not Level.FAILURE
+    fine(check_flower("1.41.0"), "1.41.0")
+    fine(check_flower("1.42.3"), "1.42.3")
+    warned(check_flower("1.43.0.dev20261101"), "tried with 1.41 to 1.42")
+    for other in ("1.40.2", "2.0.0", "0.9", "unknown"):
+        failed(check_flower(other), f"Flower {other} is installed")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +199,15 @@ def test_an_sd_card_wears_out_under_the_state(tmp_path: Path) -> None:
         check_wear(state, root),
         "State is on an SD card; 88 MB a round, 100 rounds a day: 3.2 TB a year",
     )
+    lineage = state / "0123456789abcdef"
+    for name, size in (("memory-0", 22), ("change-0", 10), ("change-1", 4)):
+        (lineage / f"{name}.safetensors").write_bytes(b"")
+        os.truncate(lineage / f"{name}.safetensors", size * 10**6)
+    os.truncate(lineage / "model.safetensors", 0)
+    (lineage / "model.safetensors").rename(lineage / "model-0.safetensors")
+    os.truncate(lineage / "model-0.safetensors", 43 * 10**6)
+    # The residual each time, and of the model one of three parts.
+    warned(check_wear(state, root), "41 MB a round")
     boards.put(root, "sys/devices/mmc/block/mmcblk1/device/type", "MMC\n")
     fine(check_wear(state, root), "eMMC")
     assert medium_of(state, tmp_path / "nowhere") == ""

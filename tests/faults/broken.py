@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flwr_caesar.sync import settle
+from flwr_caesar.sync.errors import StateError
+from flwr_caesar.sync.folder import FolderStore
 
 
 def forgetting(state, header, new_token):
@@ -29,3 +31,31 @@ def deaf(state, header, new_token):
 
 
 MISJUDGING = [forgetting, restoring_all, deaf]
+
+
+def taking_unreadable_for_broken():
+    """Return a `FolderStore.load` that starts anew where it cannot read."""
+    load = FolderStore.load
+
+    def hasty(self, lineage):
+        try:
+            return load(self, lineage)
+        except StateError:
+            return None
+
+    return hasty
+
+
+def minding_the_machine(*, what):
+    """Return a `FolderStore.load` that starts anew where `what` is another than it was.
+
+    `what` is called with the folder.
+    """
+    load, seen = FolderStore.load, {}
+
+    def wary(self, lineage):
+        state = load(self, lineage)
+        now = what(self.root)
+        return state if seen.setdefault((self.root, lineage), now) == now else None
+
+    return wary

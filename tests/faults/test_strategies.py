@@ -16,16 +16,18 @@ from flwr_caesar.codec import CodecState, Layout, update_layout
 from flwr_caesar.faults import grid, plan, poison
 from flwr_caesar.faults.cases import CASES
 from flwr_caesar.faults.strategies import run_strategy_faults
-from flwr_caesar.strategies import CompressedStrategy, Guard, metrics
+from flwr_caesar.strategies import Guard, metrics
 from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
+from flwr_caesar.strategies.intake import Intake
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
-from flwr_caesar.sync import device, settle
+from flwr_caesar.sync import device, settle, short
 from flwr_caesar.sync.context_store import ContextStore
+from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.server import ServerSession
 
-from .broken import MISJUDGING, deaf
+from .broken import MISJUDGING, deaf, taking_unreadable_for_broken
 
 SIZE = {"devices": 8, "rounds": 10}
 SEED = 4  # in which much happens
@@ -39,6 +41,30 @@ def test_the_laws_hold(name):
     assert report.applied > 30
     assert bool(report.predicted) == CASES[name].remembers
     assert bool(report.moved) == CASES[name].has_control
+
+
+@pytest.fixture
+def sixteen_bits(monkeypatch):
+    """Keep the residual of the harness's small model as that of a large one."""
+    monkeypatch.setattr(short, "LEAST_BYTES", 0)
+    monkeypatch.setattr(short, "EXACT_BELOW", 1)
+
+
+@pytest.mark.usefixtures("sixteen_bits")
+@pytest.mark.parametrize("name", ["topk", "caesar"])
+def test_the_laws_hold_of_a_residual_in_16_bits(name):
+    report = run_strategy_faults(name, seed=SEED, **SIZE)
+    assert report.violations == ()
+    assert report.applied > 30
+
+
+@pytest.mark.usefixtures("sixteen_bits")
+def test_a_residual_that_drops_more_than_is_written_down_is_found(monkeypatch):
+    right = short.Short.of
+    monkeypatch.setattr(
+        short.Short, "of", lambda array: right(array * np.float32(0.99))
+    )
+    assert "is not what it computed" in found("topk")
 
 
 @pytest.mark.parametrize("name", ["fedcomloc", "correlation_aware"])
@@ -167,7 +193,7 @@ def test_a_server_that_one_reply_can_stop_is_found(monkeypatch):
     def stopping(self, phase, node_id, reason, **kwargs):
         raise ValueError(reason)
 
-    monkeypatch.setattr(CompressedStrategy, "_refuse", stopping)
+    monkeypatch.setattr(Intake, "refuse", stopping)
     assert "the server fails: ValueError" in found("topk")
 
 
@@ -231,7 +257,10 @@ def met(name: str, monkeypatch, **size: int) -> dict[str, dict[str, int]]:
     monkeypatch.setitem(grid._CHANCE_HOSTILE, "hostile-reply", 0.9)
     report = run_strategy_faults(name, seed=SEED, **{**SIZE, "rounds": 25, **size})
     assert report.violations == ()
-    return report.met
+    return {
+        guard: {kind: count for kind, count in kinds.items() if kind in poison.POISONS}
+        for guard, kinds in report.met.items()
+    }
 
 
 def test_the_report_says_which_guard_met_which_poison(monkeypatch):
@@ -313,4 +342,10 @@ def test_a_device_that_takes_unreadable_for_broken_is_found(monkeypatch):
             return None
 
     monkeypatch.setattr(ContextStore, "load", hasty)
+    assert "gives up without need" in found("topk")
+
+
+def test_a_device_on_a_disk_that_takes_unreadable_for_broken_is_found(monkeypatch):
+    monkeypatch.setattr(FolderStore, "load", taking_unreadable_for_broken())
+    monkeypatch.setitem(plan.DISK_FAULTS, "disk-read-error", 0.4)
     assert "gives up without need" in found("topk")

@@ -48,7 +48,7 @@ def strategy(**options):
 def uploads(grid):
     return [
         plan.upload["density"]
-        for plan in (Plan.from_content(content) for _, content in grid.sent)
+        for plan in (Plan.read(content)[0] for _, content in grid.sent)
         if plan.upload
     ]
 

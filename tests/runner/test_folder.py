@@ -111,6 +111,25 @@ def test_a_target_that_was_not_reached(tmp_path: Path) -> None:
     assert (summary["clock"], summary["virtual_seconds"]) == ("measured", None)
 
 
+def test_rows_of_an_older_version_get_the_columns_of_this_one(tmp_path: Path) -> None:
+    a_run(tmp_path, rounds=1)
+    path = tmp_path / "devices.csv"
+    old = [{k: v for k, v in row.items() if k != "power_mode"} for row in rows(path)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(old[0]))
+        writer.writeheader()
+        writer.writerows(old)
+    spec = {**compose(["rounds=3"]), "resume": str(tmp_path)}
+    folder = RunFolder(tmp_path, spec)
+    folder.on_evaluation(1, accuracy=0.2, loss=1.0)
+    for record in a_round(2):
+        folder.on_record(record)
+    found = rows(path)
+    assert [row["round"] for row in found] == ["1"] * 3 + ["2"] * 3
+    assert {row["power_mode"] for row in found} == {""}
+    assert {**found[0], **old[0]} == found[0]
+
+
 def test_devices_keep_round_phase_and_reason(tmp_path: Path) -> None:
     a_run(tmp_path, rounds=1)
     found = [

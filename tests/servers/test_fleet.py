@@ -119,6 +119,10 @@ def test_a_run_learns_and_the_gate_counts_what_the_links_carry(
     rounds = list(csv.DictReader((tmp_path / "run" / "rounds.csv").open()))
     assert float(rounds[-1]["accuracy"]) > 0.85
     assert all(int(row["dropped"]) == 0 for row in rounds)
+    devices = list(csv.DictReader((tmp_path / "run" / "devices.csv").open()))
+    # A board was watched under each, as far as this machine has sensors.
+    assert all(float(row["seconds_measured"]) > 0 for row in devices)
+    assert all(int(row["bytes_written"]) > 0 for row in devices)
     written = status(lab)
     # The gate writes down what it counted every few seconds.
     until = time.monotonic() + 60

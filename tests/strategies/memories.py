@@ -7,7 +7,7 @@ import random
 from flwr.app import Message
 
 from flwr_caesar.codec import Codec, CodecState, Layout, inspect_frame, update_layout
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.strategies import CompressedStrategy
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import device_id
@@ -62,7 +62,11 @@ def assert_lock_step(
 
 def predicted(grid: LocalGrid) -> list[bool]:
     """Whether each upload that arrived was coded from a history."""
-    frames = [record_to_frame(content["arrays"]) for _, content in grid.received]
+    frames = [
+        record_to_frame(content["arrays"])
+        for _, content in grid.received
+        if "arrays" in content
+    ]
     return [inspect_frame(frame).state_digest != NO_DIGEST for frame in frames]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message
+from flwr.app import Message
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
 from flwr_caesar.clients import CompressionMod, compression_mod
@@ -15,10 +15,11 @@ from flwr_caesar.plan import VirtualClock
 from flwr_caesar.plan.profiles import Profile
 from flwr_caesar.strategies import Caesar
 from flwr_caesar.strategies.grid import Arrival, StreamingGrid
-from flwr_caesar.transport import RECORD_KEY, arrays_nbytes
+from flwr_caesar.transport import DeviceReport, arrays_nbytes
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
+from .replies import put_note
 
 
 def labelled(context) -> list[int]:
@@ -167,8 +168,9 @@ def test_measured_times_of_real_devices_make_them_finish_together(
             batch, down = sent[node]
             train = batch * steps * per_sample
             link = (down + arrays_nbytes(content)) / rates[node]
-            told = {**content[RECORD_KEY], "seconds": [train, 0.0, 0.0, 5.0]}
-            content[RECORD_KEY] = ConfigRecord(told)
+            report, header = DeviceReport.read(content)
+            report = DeviceReport(train, start=5.0, labels=report.labels)
+            put_note(arrival.message, report.note(header))
             yield Arrival(node, arrival.message, train + link + 8.0)
 
     monkeypatch.setattr(StreamingGrid, "send_and_receive", at_real_speed)

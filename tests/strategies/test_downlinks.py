@@ -9,8 +9,8 @@ import pytest
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.lattice_model import decode_model
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.published.lattice_model import decode_model
 from flwr_caesar.strategies import CorrelationAware, ErrorBounded, TopK
 from flwr_caesar.strategies.lattice_downlink import LatticeDownlink
 from flwr_caesar.strategies.recovery_downlink import RecoveryDownlink

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Error, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     FedAdam,
     FedAvg,
@@ -33,13 +33,15 @@ from flwr_caesar.strategies import (
 )
 from flwr_caesar.strategies.guard import Bench, length
 from flwr_caesar.strategies.inner import snapshot
-from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.metrics import read_weight
 from flwr_caesar.sync.ledger import SqliteLedger
-from flwr_caesar.transport import RECORD_KEY, DeviceReport, frame_to_record
+from flwr_caesar.sync.protocol import UploadHeader
+from flwr_caesar.transport import DeviceReport, frame_to_record, with_note
 
 from .apps import drift, initial_model, numpy_app
 from .local_grid import LocalGrid, Tamper
+from .replies import claim as say
+from .replies import put_frame
 
 VICTIM = 3
 NODES = 6
@@ -205,24 +207,6 @@ def test_weights_nobody_has_are_refused(value) -> None:
     assert refused(strategy) == [{VICTIM}]
 
 
-@pytest.mark.parametrize("weights", [[1e-50, 1e-50], [1e15, 1.0], [5e-324, 1e15]])
-def test_weights_of_any_size_have_a_finite_mean(weights) -> None:
-    mean, base = RunningMean(), {"w": np.zeros(3, np.float32)}
-    for weight, value in zip(weights, (3e38, -3e38), strict=True):
-        mean.add({"w": np.full(3, value, np.float32)}, base, weight)
-    share = weights[0] / sum(weights)
-    expected = 3e38 * share - 3e38 * (1 - share)
-    np.testing.assert_allclose(mean.result()["w"], expected, rtol=1e-5, atol=1e33)
-
-
-def test_a_mean_over_two_bases_has_both_in_their_shares() -> None:
-    mean = RunningMean()
-    first, second = ({"w": np.full(2, v, np.float32)} for v in (0.0, 10.0))
-    mean.add({"w": np.ones(2, np.float32)}, first, 3.0)
-    mean.add({"w": np.ones(2, np.float32)}, second, 1.0)
-    np.testing.assert_allclose(mean.result()["w"], 1 + 0.25 * 10)
-
-
 def test_a_quorum_is_reached_by_the_next_whole_reply() -> None:
     """Half of three is two."""
 
@@ -283,8 +267,7 @@ def test_nobody_left_means_everybody_is_asked() -> None:
 
 def claiming(**values: Any) -> Tamper:
     def claim(reply: Message) -> None:
-        record = dict(reply.content[RECORD_KEY].items())
-        reply.content[RECORD_KEY] = ConfigRecord({**record, **values})
+        say(reply, **values)
 
     return on_victim(claim)
 
@@ -305,12 +288,12 @@ def test_the_most_labels_are_taken_in() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"part": json.dumps({"x": "y" * 5000})},
+        {"part": {"x": "y" * 5000}},
         {"part": "[" * 3000},
-        {"seconds": [1.0, 1.0, 1.0, 1e300]},
-        {"seconds": [1.0]},
-        {"seconds": "long"},
-        {"header": b"x" * 100_000},
+        {"part": {"x": "y" * 1_000_000}},
+        {"labels": "many"},
+        {"seconds": 1e300},
+        {"header": "x" * 100_000},
     ],
     ids=lambda v: next(iter(v)),
 )
@@ -324,21 +307,18 @@ def test_a_report_at_its_bounds_is_read() -> None:
     part = {"x": "y" * 4000}
     report = DeviceReport(1e7, 0.0, 0.0, 0.0, labels=(1,) * 4096, part=part)
 
-    class NoHeader:
-        def to_dict(self) -> dict[str, Any]:
-            return {}
-
-    from flwr.app import RecordDict
-
-    content = RecordDict({RECORD_KEY: report.to_record(NoHeader())})
-    assert DeviceReport.from_content(content) == report
+    header = UploadHeader(1, bytes(16), "evaluated")
+    content = with_note(RecordDict(), report.note(header))
+    read, back = DeviceReport.read(content)
+    assert (back, read.labels, read.part) == (header, report.labels, part)
+    assert read.train == pytest.approx(1e7, rel=0.005)
 
 
 def test_reasons_are_short_lines() -> None:
     def shout(reply: Message) -> None:
-        record = dict(reply.content[RECORD_KEY].items())
-        record["protocol"] = "x\nINFO : train: used 6 of 6\x1b[2J" + "x" * 1_000_000
-        reply.content[RECORD_KEY] = ConfigRecord(record)
+        weight = "x\nINFO : train: used 6 of 6\x1b[2J" + "x" * 1_000_000
+        reply.content["metrics"] = MetricRecord({"num-examples": 1.0, weight: 1.0})
+        reply.content["arrays"] = ArrayRecord({weight: Array(np.zeros(1))})
 
     strategy = TopK(FedAvg(fraction_evaluate=0.0))
     run(strategy, tamper=on_victim(shout), rounds=1)
@@ -351,7 +331,7 @@ def test_reasons_are_short_lines() -> None:
 
 def test_a_reply_far_larger_than_the_model_is_not_decoded() -> None:
     def stuff(reply: Message) -> None:
-        reply.content["arrays"] = frame_to_record(bytes(1 << 20))
+        put_frame(reply, b"CSAR" + bytes(1 << 20))
 
     strategy = TopK(FedAvg(fraction_evaluate=0.0))
     run(strategy, tamper=on_victim(stuff), rounds=1)

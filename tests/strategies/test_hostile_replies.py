@@ -20,7 +20,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import get_codec, inspect_frame
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import (
     CompressedStrategy,
@@ -28,18 +28,24 @@ from flwr_caesar.strategies import (
     TrainingFailedError,
     Uncompressed,
 )
-from flwr_caesar.transport import RECORD_KEY, frame_to_record, record_to_frame
+from flwr_caesar.sync.wire import sealed
+from flwr_caesar.transport import (
+    NOTE_KEY,
+    frame_to_record,
+    record_to_frame,
+    require_note,
+)
 
 from .apps import drift, initial_model, numpy_app
 from .local_grid import LocalGrid, Tamper
+from .replies import claim, lose_note, put_frame, put_note
 
 VICTIM = 3
 
 
 def reframe(change: Callable[[bytes], bytes]) -> Callable[[Message], None]:
     def tamper(reply: Message) -> None:
-        frame = change(record_to_frame(reply.content["arrays"]))
-        reply.content["arrays"] = frame_to_record(frame)
+        put_frame(reply, change(record_to_frame(reply.content["arrays"])))
 
     return tamper
 
@@ -63,6 +69,12 @@ def drop_record(key: str) -> Callable[[Message], None]:
     return lambda reply: reply.content.__delitem__(key)
 
 
+def drop_frame(reply: Message) -> None:
+    said = require_note(reply.content)
+    del reply.content["arrays"]
+    put_note(reply, said)
+
+
 def replace_frame(codec: dict | str, arrays: dict) -> Callable[[Message], None]:
     """Send another frame that claims the same history and version."""
 
@@ -70,28 +82,13 @@ def replace_frame(codec: dict | str, arrays: dict) -> Callable[[Message], None]:
         info = inspect_frame(record_to_frame(reply.content["arrays"]))
         frame, _ = get_codec(codec).encode(arrays)
         stamped = stamp(frame, lineage=info.lineage, base_version=info.base_version)
-        reply.content["arrays"] = frame_to_record(stamped)
+        put_frame(reply, stamped)
 
     return tamper
 
 
-def change_record(**values: object) -> Callable[[Message], None]:
-    def tamper(reply: Message) -> None:
-        record = dict(reply.content[RECORD_KEY].items())
-        for key, value in values.items():
-            record[key.replace("_", "-")] = value
-        reply.content[RECORD_KEY] = ConfigRecord(record)
-
-    return tamper
-
-
-def drop_field(name: str) -> Callable[[Message], None]:
-    def tamper(reply: Message) -> None:
-        record = dict(reply.content[RECORD_KEY].items())
-        del record[name]
-        reply.content[RECORD_KEY] = ConfigRecord(record)
-
-    return tamper
+def note(data: bytes) -> Callable[[Message], None]:
+    return lambda reply: put_note(reply, data)
 
 
 foreign_frame = replace_frame(
@@ -102,7 +99,14 @@ wrong_codec = replace_frame(
 )
 
 
+# 2 kB that hold 64 MB: more than the 16 MB that an app may add to so small a model.
+bomb = frame_to_record(
+    get_codec("dense").encode({"more": np.zeros(1 << 24, np.float32)})[0]
+)
+
+
 TAMPERING = {
+    "bomb beside the upload": (set_record("more", bomb), "frame claims 67108864 bytes"),
     "truncated": (reframe(lambda f: f[:-40]), "truncated"),
     "empty": (reframe(lambda f: b""), "not a frame"),
     "flipped": (reframe(lambda f: f[:200] + b"\xff\xff" + f[202:]), "corrupt"),
@@ -114,13 +118,18 @@ TAMPERING = {
         reframe(lambda f: stamp(f, lineage=7, base_version=0)),
         "another history",
     ),
-    "no arrays": (drop_record("arrays"), "no frame"),
-    "no record": (drop_record(RECORD_KEY), "without compression_mod"),
-    "negative time": (change_record(seconds=[0.0, 0.0, 0.0, -1.0]), "-1.0 seconds"),
-    "no timing": (drop_field("seconds"), "its seconds"),
-    "other header": (change_record(header=bytes(80)), "damaged"),
-    "no header": (set_record(RECORD_KEY, ConfigRecord({"protocol": 2})), "no header"),
-    "protocol": (set_record(RECORD_KEY, ConfigRecord({"protocol": 9})), "protocol 9"),
+    "no arrays": (drop_record("arrays"), "without compression_mod"),
+    "no frame": (drop_frame, "no frame"),
+    "no note": (lose_note, "without compression_mod"),
+    "too long": (lambda reply: claim(reply, seconds=2e7), "seconds"),
+    "unknown claim": (lambda reply: claim(reply, speed=7), "unknown fields"),
+    "no timing": (note(sealed(b"\1" + bytes(24))), "truncated"),
+    "other header": (note(bytes(80)), "damaged"),
+    "no header": (set_record(NOTE_KEY, ConfigRecord({"": 2})), "no header"),
+    "other protocol": (
+        set_record("flwr-caesar", ConfigRecord({"protocol": 1})),
+        "protocol 1",
+    ),
     "no metrics": (drop_record("metrics"), "0 MetricRecords"),
     "no weight": (set_metrics(loss=1.0), "num-examples"),
     "negative weight": (set_metrics(num_examples=-1.0, loss=1.0), "not a number"),
@@ -293,7 +302,15 @@ def test_claimed_array_sizes_are_not_believed() -> None:
         )
 
     _, history = run(CompressedStrategy(FedAvg()), on_victim(claim))
-    assert "not a frame" in history[0].dropped[VICTIM]
+    assert "without compression_mod" in history[0].dropped[VICTIM]
+
+    def claim_more(reply: Message) -> None:
+        array = reply.content["arrays"]["frame"]
+        more = Array("uint8", (1 << 40,), array.stype, array.data[:-1])
+        reply.content["arrays"] = ArrayRecord({"frame": more})
+
+    _, history = run(CompressedStrategy(FedAvg()), on_victim(claim_more))
+    assert "truncated" in history[0].dropped[VICTIM]
 
 
 def test_a_quorum_closes_the_round_and_the_rest_is_recorded() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flwr_caesar.clients.start import start_state
-from flwr_caesar.codec.digest import model_digest
-from flwr_caesar.codec.publication import PointHistory
+from flwr_caesar.codec.contract.digest import model_digest
+from flwr_caesar.codec.published.publication import PointHistory
 from flwr_caesar.strategies.lattice_downlink import LatticeDownlink
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.protocol import DownloadHeader

@@ -12,20 +12,19 @@ from flwr.app import Message, MetricRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec import CodecState, Layout, get_codec, inspect_frame
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import MagnitudePruning
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.transport import (
-    RECORD_KEY,
     arrays_nbytes,
-    frame_to_record,
     record_to_arrays,
     record_to_frame,
 )
 
 from .apps import drift, initial_model, numpy_app
 from .local_grid import LocalGrid
+from .replies import lose_note, put_frame
 
 LOSSY = ("weight", "half")
 PRUNABLE = 64 * 48 + 2000
@@ -42,7 +41,11 @@ def frames(messages: list) -> list[dict[str, np.ndarray]]:
     for _, content in messages:
         for record in content.array_records.values():
             frame = record_to_frame(record)
-            found.append(get_codec(inspect_frame(frame).config).decode(frame, known)[0])
+            codec = get_codec(inspect_frame(frame).config)
+            try:
+                found.append(codec.decode(frame, known)[0])
+            except CodecError:  # some tensors of the model only
+                found.append(codec.decode(frame)[0])
     return found
 
 
@@ -197,7 +200,7 @@ def test_a_pruned_weight_comes_back_when_training_makes_it_large() -> None:
     grid = framed_grid(3, step=step)
     strategy = MagnitudePruning(FedAvg(fraction_evaluate=0.0), prune_rate=0.9)
     result = strategy.start(grid, initial_model(), num_rounds=3)
-    before, after = frames(grid.sent)[0], result.arrays["weight"].numpy()
+    before, after = frames(grid.sent[:1])[0], result.arrays["weight"].numpy()
     assert (before["weight"][0] == 0).sum() > 30
     assert (after[0] > 40).all()
     assert zeros({"weight": after, "half": np.ones(1)}) == int(0.9 * 64 * 48)
@@ -264,17 +267,17 @@ def replaced(reply: Message, codec: dict, arrays: dict) -> None:
     info = inspect_frame(record_to_frame(reply.content["arrays"]))
     frame, _ = get_codec(codec).encode(arrays)
     frame = stamp(frame, lineage=info.lineage, base_version=info.base_version)
-    reply.content["arrays"] = frame_to_record(frame)
+    put_frame(reply, frame)
 
 
 def bad_frame(name: str, reply: Message) -> None:
     arrays = {n: np.array(a) for n, a in record_to_arrays(initial_model()).items()}
     frame = record_to_frame(reply.content["arrays"])
     if name == "truncated":
-        reply.content["arrays"] = frame_to_record(frame[:-30])
+        put_frame(reply, frame[:-30])
     elif name == "flipped":
         changed = frame[:300] + bytes([frame[300] ^ 1]) + frame[301:]
-        reply.content["arrays"] = frame_to_record(changed)
+        put_frame(reply, changed)
     elif name == "other rate":
         replaced(reply, {"id": "prune", "prune_rate": 0.1}, arrays)
     elif name == "other codec":
@@ -283,7 +286,7 @@ def bad_frame(name: str, reply: Message) -> None:
         arrays["weight"] = np.zeros((4096, 4096), np.float32)
         replaced(reply, {"id": "prune", "prune_rate": 0.5}, arrays)
     else:
-        del reply.content[RECORD_KEY]
+        lose_note(reply)
 
 
 @pytest.mark.parametrize(

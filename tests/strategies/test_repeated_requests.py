@@ -10,8 +10,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr_caesar.clients import CompressionMod
 from flwr_caesar.runner.inline import through_the_wire
 from flwr_caesar.strategies import Caesar, ErrorBounded, FedComLoc, TopK
-from flwr_caesar.sync.protocol import UploadHeader
-from flwr_caesar.transport import RECORD_KEY, DeviceReport, arrays_to_record
+from flwr_caesar.transport import DeviceReport, arrays_to_record
 
 from .apps import initial_model, numpy_app
 from .local_grid import LocalGrid
@@ -55,10 +54,11 @@ def test_a_request_that_comes_twice_is_answered_with_the_same_upload(name):
     assert getattr(strategy, "resets", 0) == 0
     asked = 0
     for first, second in grid.both:
-        ids = [UploadHeader.from_dict(c[RECORD_KEY]) for c in (first, second)]
+        said = [DeviceReport.read(content) for content in (first, second)]
+        ids = [header for _, header in said]
         assert ids[0].upload_id == ids[1].upload_id
         assert first.metric_records == second.metric_records
-        reports = [DeviceReport.from_content(c) for c in (first, second)]
+        reports = [report for report, _ in said]
         assert reports[0].part == reports[1].part
         assert reports[0].labels == reports[1].labels
         asked += bool(reports[1].labels)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
 from flwr_caesar.clients import compression_mod
@@ -21,22 +20,21 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
-from flwr_caesar.codec.frame import stamp
+from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import CompressedStrategy, TopK
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.ledger import SqliteLedger
-from flwr_caesar.sync.protocol import UploadHeader, device_id
+from flwr_caesar.sync.protocol import device_id
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import (
-    RECORD_KEY,
     arrays_nbytes,
-    frame_to_record,
     record_to_frame,
 )
 
 from .apps import drift, initial_model, numpy_app
 from .local_grid import LocalGrid
+from .replies import change_header, header_of, put_frame
 
 
 class Work:
@@ -257,37 +255,36 @@ def test_what_comes_after_the_deadline_is_neither_applied_nor_lost() -> None:
 
 def _forge(**changes: object) -> Callable[[Message, Message], None]:
     """Change what a device says of its upload, with a checksum that fits."""
-
-    def tamper(reply: Message, first: Message) -> None:
-        header = UploadHeader.from_dict(reply.content[RECORD_KEY])
-        record = dict(reply.content[RECORD_KEY].items())
-        record |= replace(header, **changes).to_dict()
-        reply.content[RECORD_KEY] = ConfigRecord(record)
-
-    return tamper
+    return lambda reply, first: change_header(reply, **changes)
 
 
 def _send_again(reply: Message, first: Message) -> None:
     """Send the first upload once more, as if it answered this request."""
-    header = UploadHeader.from_dict(reply.content[RECORD_KEY])
-    old = UploadHeader.from_dict(first.content[RECORD_KEY])
-    _forge(upload_id=old.upload_id, known=())(reply, first)
+    change_header(reply, upload_id=header_of(first).upload_id, known=())
+    now = inspect_frame(record_to_frame(reply.content["arrays"]))
     frame = record_to_frame(first.content["arrays"])
-    assert header.base is not None
-    reply.content["arrays"] = frame_to_record(
-        stamp(frame, lineage=header.lineage, base_version=header.base[0])
-    )
+    frame = stamp(frame, lineage=now.lineage, base_version=now.base_version)
+    put_frame(reply, frame)
+
+
+def _of_another(**changes: int) -> Callable[[Message, Message], None]:
+    """Say of another history or version what is of this one."""
+
+    def tamper(reply: Message, first: Message) -> None:
+        frame = record_to_frame(reply.content["arrays"])
+        info = inspect_frame(frame)
+        of = {"lineage": info.lineage, "base_version": info.base_version}
+        put_frame(reply, stamp(frame, **(of | changes)))
+
+    return tamper
 
 
 @pytest.mark.parametrize(
     ("tamper", "reason", "counted"),
     [
         (_forge(nonce=1), "answers another request", False),
-        (_forge(lineage=7), "answers another request", False),
-        (_forge(order=((1 << 63) - 1,) * 2), "answers another request", False),
-        (_forge(base=((1 << 63) - 1, bytes(8))), "change of another model", True),
-        (_forge(held=None), "change of another model", True),
-        (_forge(token=bytes(16), base=None), "change of another model", False),
+        (_of_another(lineage=7), "another history or version", True),
+        (_of_another(base_version=99), "another history or version", True),
         (_forge(known=()), "another copy of the device", True),
         (_send_again, "applied before", True),
     ],
@@ -318,7 +315,7 @@ def test_what_a_hostile_device_claims_is_refused_and_counted(
     for record in strategy.history[1:]:
         assert record.dropped.keys() == {2}
         assert reason in record.dropped[2]
-    token = UploadHeader.from_dict(first[2].content[RECORD_KEY]).token
+    token = header_of(first[2]).token
     with SqliteLedger(tmp_path) as ledger:
         row = ledger.devices([device_id(token)])[device_id(token)]
     assert row.uploads == 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecState, Layout
-from flwr_caesar.codec.state import NO_DIGEST
+from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 
 LAYOUT = Layout.of({"w": np.zeros(4, np.float32)})

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from flwr_caesar.codec.layout import DTYPE_CODES, Array
+from flwr_caesar.codec.contract.layout import DTYPE_CODES, Array
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState, Pending
 
 CALLS = ("open", "write", "fsync", "replace", "mkdir", "unlink")

@@ -39,7 +39,7 @@ class Device:
 
     def take(self, header, frame, *, train=True):
         """Answer a request; returns the reply's header and frame."""
-        header = DownloadHeader.from_dict(header.to_dict())
+        header = DownloadHeader.from_bytes(header.to_bytes())
         got = receive(self.state, header, frame, train=train, new_token=new_token)
         self.last = got
         self.state = got.state
@@ -94,7 +94,7 @@ class Server:
         }
 
     def hear(self, node_id, reply, frame) -> Verdict:
-        reply = UploadHeader.from_dict(reply.to_dict())
+        reply = UploadHeader.from_bytes(reply.to_bytes())
         info = inspect_frame(frame) if frame else None
         verdict = self.session.accept(node_id, reply, info)
         if verdict.counts and frame:
@@ -122,3 +122,11 @@ class Server:
                 verdicts.append(self.hear(node, *reply))
         self.close()
         return verdicts
+
+
+def law_holds(server: Server, *devices: Device) -> bool:
+    """Whether all that was computed is in the model or still on a device."""
+    applied = server.model["w"]
+    kept = sum((d.residual for d in devices), np.zeros(8))
+    computed = sum((d.computed for d in devices), np.zeros(8))
+    return np.array_equal(applied + kept, computed)

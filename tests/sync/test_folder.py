@@ -220,7 +220,7 @@ def test_a_damaged_folder_is_used_again(root: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 4},
+        {"format": 5},
         {"format": True},
         {"format": None},
         {"lineage": 5},
@@ -644,7 +644,7 @@ def test_damage_inside_a_long_array_is_found(root: Path) -> None:
     rng = np.random.default_rng(0)
     residual = {"w": rng.standard_normal(300_001).astype(np.float32)}
     folder = save(root, replace(sample(1), residual=residual))
-    (path,) = folder.glob("memory-*")
+    (path,) = folder.glob("residual-*")
     whole = path.read_bytes()
     page = 4096
     swapped = whole[:page] + whole[2 * page : 3 * page] + whole[page : 2 * page]

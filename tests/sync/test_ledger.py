@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flwr_caesar.codec.layout import Array
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.sync.errors import DamagedStateError, StateError
 from flwr_caesar.sync.ledger import DATABASE, Checkpoint, SqliteLedger
 from flwr_caesar.sync.ledger_api import DeviceRow, Head, LedgerStore

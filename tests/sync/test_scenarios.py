@@ -8,18 +8,12 @@ import numpy as np
 import pytest
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.sync.device import commit_update, forget, forget_old, receive
+from flwr_caesar.sync.device import commit_update, receive
+from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.ledger_tables import NOT_KNOWN
 from flwr_caesar.sync.protocol import MAX_PENDING, device_id
-from tests.sync.parties import CODEC, Device, Server, new_id, new_token
-
-
-def law_holds(server, *devices):
-    applied = server.model["w"]
-    kept = sum((d.residual for d in devices), np.zeros(8))
-    computed = sum((d.computed for d in devices), np.zeros(8))
-    return np.array_equal(applied + kept, computed)
+from tests.sync.parties import CODEC, Device, Server, law_holds, new_id, new_token
 
 
 def test_newcomer_gets_the_whole_model_and_counts_at_once():
@@ -46,7 +40,7 @@ def test_a_device_that_holds_the_model_is_sent_none():
     header, frame = server.ask([device], train=False)[1]
     assert header.base == header.target
     assert frame is None
-    assert sum(len(str(v)) + len(k) for k, v in header.to_dict().items()) < 1000
+    assert len(header.to_bytes()) < 100
     reply, _ = device.take(header, frame, train=False)
     assert server.hear(1, reply, None).counts
     np.testing.assert_array_equal(device.last.model["w"], server.model["w"])
@@ -210,71 +204,6 @@ def test_damaged_model_is_asked_for_again():
     assert reply.status == "need-whole"
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"nonce": 1}, "another request"),
-        ({"lineage": 7}, "another request"),
-        ({"order": ((1 << 63) - 1, 0)}, "another request"),
-        ({"base": (5, bytes(8))}, "another model"),
-        ({"held": None}, "another model"),
-    ],
-)
-def test_hostile_claims_are_refused(change, reason):
-    server, device = Server(), Device(1)
-    reply, frame = device.take(*server.ask([device])[1])
-    assert reason in server.hear(1, replace(reply, **change), frame).reason
-    server.close()
-    assert not server.model["w"].any()
-    assert sum(server.session.refusals.values()) == 1
-
-
-def test_replay_of_an_applied_upload_is_refused():
-    server, device = Server(), Device(1)
-    reply, frame = device.take(*server.ask([device])[1])
-    server.hear(1, reply, frame)
-    server.close()
-    header, _ = server.ask([device])[1]
-    again = replace(
-        reply,
-        order=header.order,
-        nonce=header.nonce,
-        base=header.target,
-        held=header.target,
-    )
-    assert "another history or version" in server.hear(1, again, frame).reason
-
-
-def test_frame_of_another_lineage_is_refused():
-    ours, theirs, device = Server(), Server(), Device(1)
-    reply, _ = device.take(*ours.ask([device])[1])
-    _, frame = Device(1).take(*theirs.ask([device])[1])
-    assert "another history" in ours.hear(1, reply, frame).reason
-
-
-def test_nobody_acts_for_a_device_without_its_token():
-    server, device = Server(), Device(1)
-    server.round(device)
-    before = server.ledger.devices([device_id(device.state.token)])
-    thief = Device(2)
-    reply, frame = thief.take(*server.ask([thief])[2])
-    known = (*device.state.settled, device.state.pending[0].upload_id)
-    server.hear(2, replace(reply, token=new_token(), known=known), frame)
-    server.close()
-    assert server.ledger.devices([device_id(device.state.token)]) == before
-
-
-def test_withdrawn_upload_is_returned():
-    server, device = Server(), Device(1)
-    server.round(device)
-    server.hear(1, *device.take(*server.ask([device])[1]))
-    server.session.withdraw(1, "no metrics")
-    server.close()
-    server.round(device)
-    assert len(device.last.returned) == 1
-    assert law_holds(server, device)
-
-
 def test_state_of_another_lineage_is_a_mistake_of_the_caller():
     server, device = Server(), Device(1)
     request = server.ask([device])[1]
@@ -306,25 +235,6 @@ def test_what_is_too_old_is_given_up_whole_and_only_then():
     np.testing.assert_array_equal(given_up["w"], device.residual)
     late = replace(header, order=(0, header.order[1]))
     assert forget_old(state, late, 1) == (state, {})
-
-
-def test_a_clock_that_is_set_back_and_stays_back_stops_nobody():
-    server, device = Server(), Device(1)
-    server.round(device)
-    server.now = -10_000
-    for _ in range(3):
-        before = server.session.head.incarnation
-        server.restart()
-        assert server.session.head.incarnation == before + 1
-        assert server.round(device)[0].counts
-        assert law_holds(server, device)
-
-
-def test_a_clock_that_is_ahead_is_used():
-    server = Server()
-    server.now = 5_000
-    server.restart()
-    assert server.session.head.incarnation == 5_100
 
 
 def test_nothing_is_given_up_for_a_request_that_was_answered_or_is_older():

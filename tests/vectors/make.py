@@ -21,15 +21,19 @@ import ml_dtypes
 import numpy as np
 
 from flwr_caesar.codec import CodecState, Layout, get_codec
-from flwr_caesar.codec.lattice_model import (
+from flwr_caesar.codec.contract.layout import DTYPE_CODES, to_dtype
+from flwr_caesar.codec.published.lattice_model import (
     Grids,
     ModelPoint,
     encode_model,
     publish_model,
 )
-from flwr_caesar.codec.lattice_point import LatticePoint, encode_point, publish
-from flwr_caesar.codec.layout import DTYPE_CODES, to_dtype
-from flwr_caesar.codec.model_steps import first_exponents, next_exponents
+from flwr_caesar.codec.published.lattice_point import (
+    LatticePoint,
+    encode_point,
+    publish,
+)
+from flwr_caesar.codec.published.model_steps import first_exponents, next_exponents
 
 HERE = Path(__file__).parent
 Arrays = dict[str, np.ndarray[Any, Any]]

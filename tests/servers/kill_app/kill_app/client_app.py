@@ -13,8 +13,7 @@ from flwr.clientapp import ClientApp
 
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.reference_app.caesar_app import client_app as demo
-from flwr_caesar.sync.protocol import UploadHeader
-from flwr_caesar.transport import RECORD_KEY, record_to_arrays, record_to_frame
+from flwr_caesar.transport import DeviceReport, record_to_arrays, record_to_frame
 
 from .pause import pause, write_whole
 
@@ -32,7 +31,7 @@ def what_was_sent(msg, context, call_next):
     if not reply.has_content() or not reply.content.array_records:
         return reply
     folder, device = _place(context)
-    upload = UploadHeader.from_dict(reply.content[RECORD_KEY]).upload_id
+    upload = DeviceReport.read(reply.content)[1].upload_id
     (record,) = reply.content.array_records.values()
     name = f"sent-{device}-{KEY}-{upload:016x}"
     write_whole(folder / name, record_to_frame(record))

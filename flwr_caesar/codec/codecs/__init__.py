@@ -1,0 +1,1 @@
+"""The codecs, each in the file of its id."""

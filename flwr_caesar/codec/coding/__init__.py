@@ -1,0 +1,1 @@
+"""Integers, positions and narrow values to bytes and back, without loss."""

@@ -1,0 +1,317 @@
+"""Contexts of quantiser indices: separable scales and last round's magnitudes.
+
+A tensor is seen as (output channel, input channel, position). The expected magnitude
+of an index is ``2^(L/4)`` with ``L`` the sum of one integer for the tensor and one for
+each channel and position; these are sent, so the decoder rebuilds every context with
+integer additions before it reads the first index.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..contract.errors import CodecError
+from ..contract.layout import Array
+from ..contract.vector import Vector
+from .blocks import Index3, Shape3, blocks, tensor_blocks
+from .counts import count_symbols, entropy_bits
+from .integers import to_symbols
+from .tables import MAX_ALPHABET
+
+CLASSES = 96
+HISTORIES = 3
+_LOWEST = -32
+_MAX_SCALE = 255
+_MIN_SLICE = 48
+_NEAR, _FAR = -2, 4
+_BITS_PER_CODE = 4
+_BITS_PER_TABLE = 20
+_COUNTED = 1 << 18
+_ALL = slice(None), slice(None), slice(None)
+_HEAD = struct.Struct("<BBBB")
+
+Classes = np.ndarray[Any, np.dtype[np.uint8]]
+Scales = np.ndarray[Any, np.dtype[np.int16]]
+
+
+def as_channels(shape: Sequence[int]) -> Shape3:
+    """Return the shape as (output channels, input channels, positions).
+
+    The first two axes are channels and the others positions; a vector is all
+    positions.
+    """
+    if len(shape) < 2:
+        return 1, 1, math.prod(shape)
+    return shape[0], shape[1], math.prod(shape[2:])
+
+
+def scale_axes(shape: Shape3) -> list[int]:
+    """Return the axes that have scales: longer than 1, 48 elements or more a slice."""
+    size = math.prod(shape)
+    return [
+        axis
+        for axis, length in enumerate(shape)
+        if length > 1 and size >= _MIN_SLICE * length
+    ]
+
+
+def count_scales(shape: Shape3) -> int:
+    """Return how many scales a tensor has: one, and one a slice of each axis."""
+    return 1 + sum(shape[axis] for axis in scale_axes(shape))
+
+
+def scale_kinds(shape: Shape3) -> Classes:
+    """Return what each scale belongs to: 0 the tensor, 1 to 3 the axes."""
+    kinds = [np.zeros(1, np.uint8)]
+    kinds += [np.full(shape[axis], axis + 1, np.uint8) for axis in scale_axes(shape)]
+    return np.concatenate(kinds)
+
+
+def fit_scales(residual: Vector, step: np.float32) -> Scales:
+    """Fit scales to a residual, in quarters of an octave.
+
+    The scale of a slice is its mean magnitude over the tensor's.
+
+    Parameters
+    ----------
+    residual : ndarray of float32, shape (outputs, inputs, positions)
+        What is quantised.
+    step : float32
+        Quantiser step.
+
+    Returns
+    -------
+    ndarray of int16, shape (count_scales(shape),)
+        The tensor's scale, then those of each axis in order.
+    """
+    shape = residual.shape[0], residual.shape[1], residual.shape[2]
+    sums = SliceSums(shape)
+    for at, _ in tensor_blocks(shape):
+        sums.add(at, residual[at])
+    return sums.scales(step)
+
+
+class SliceSums:
+    """Magnitudes of a residual, summed over slices and collected piece by piece.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (outputs, inputs, positions) of the tensor.
+    """
+
+    def __init__(self, shape: Shape3) -> None:
+        self._size = max(math.prod(shape), 1)
+        self._total = 0.0
+        self._axes = {axis: np.zeros(shape[axis]) for axis in scale_axes(shape)}
+
+    def add(self, at: Index3, residual: Vector) -> None:
+        """Add the piece of the residual that stands at an index of the tensor."""
+        magnitude = np.abs(residual).astype(np.float64)
+        inner = magnitude.sum(axis=0)
+        slices = magnitude.sum(axis=(1, 2)), inner.sum(axis=1), inner.sum(axis=0)
+        self._total += float(slices[0].sum())
+        for axis, sums in self._axes.items():
+            sums[at[axis]] += slices[axis]
+
+    def scales(self, step: np.float32) -> Scales:
+        """Return what `fit_scales` does for the whole residual."""
+        mean = self._total / self._size
+        parts = [np.array([mean / float(step)])]
+        for sums in self._axes.values():
+            slices = sums * (len(sums) / self._size)
+            parts.append(slices / mean if mean else np.ones_like(slices))
+        ratios = np.maximum(np.concatenate(parts), 2.0**-16)
+        scales: Scales = np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(
+            np.int16
+        )
+        return scales
+
+
+def check_scales(scales: Array) -> Scales:
+    """Return decoded scales as int16.
+
+    Raises
+    ------
+    CodecError
+        If one is outside -255 to 255.
+    """
+    if len(scales) and int(np.abs(scales).max()) > _MAX_SCALE:
+        raise CodecError("a scale is out of range")
+    return scales.astype(np.int16)
+
+
+def scale_classes(scales: Scales, shape: Shape3, at: Index3 = _ALL) -> Classes:
+    """Return ``min(max(L + 32, 0), 95)`` of each element of the tensor, or of a part.
+
+    Parameters
+    ----------
+    scales : ndarray of int16, shape (count_scales(shape),)
+        From `fit_scales`.
+    shape : tuple of int
+        (outputs, inputs, positions) of the tensor.
+    at : tuple of slice
+        The part.
+    """
+    total = np.full((1, 1, 1), scales[0] - np.int16(_LOWEST), np.int16)
+    start = 1
+    for axis in scale_axes(shape):
+        part = scales[start : start + shape[axis]][at[axis]]
+        start += shape[axis]
+        total = total + np.expand_dims(part, [i for i in range(3) if i != axis])
+    classes: Classes = np.clip(total, 0, CLASSES - 1).astype(np.uint8)
+    sizes = [len(range(*index.indices(n))) for index, n in zip(at, shape, strict=True)]
+    return np.broadcast_to(classes, sizes)
+
+
+def history_classes(previous: Vector, step: np.float32, classes: Classes) -> Classes:
+    """Compare last round's magnitudes with what the scale expects of this round's.
+
+    With ``a = |previous| / step`` in float32, ``h = (bits(a) >> 21) - 508`` is its
+    logarithm in quarter octaves; the class is 0 if ``h - L < -2``, 2 if ``h - L >= 4``,
+    else 1, with `L` as clipped by `scale_classes`.
+
+    Parameters
+    ----------
+    previous : ndarray of float32
+        Reconstruction of the last round.
+    step : float32
+        Quantiser step of this round.
+    classes : ndarray of uint8, same shape
+        From `scale_classes`.
+    """
+    relative = np.abs(previous)
+    with np.errstate(over="ignore"):
+        relative /= step
+    log = (relative.view(np.int32) >> 21).astype(np.int16)
+    log -= classes
+    log -= np.int16(508 + _LOWEST)
+    return (log >= _NEAR).astype(np.uint8) + (log >= _FAR)
+
+
+def element_classes(
+    scales: Scales, shape: Shape3, previous: Vector | None, step: np.float32
+) -> Iterator[tuple[slice, Classes, Classes | None]]:
+    """Yield a tensor's scale and history classes, piece by piece.
+
+    Parameters
+    ----------
+    scales : ndarray of int16, shape (count_scales(shape),)
+        From `fit_scales`.
+    shape : tuple of int
+        (outputs, inputs, positions).
+    previous : ndarray of float32, shape `shape`, optional
+        Reconstruction of the last round; without it there are no history classes.
+    step : float32
+        Quantiser step of this round.
+
+    Yields
+    ------
+    slice, ndarray of uint8, ndarray of uint8 or None
+        Elements in C order, and their two classes.
+    """
+    for at, flat in tensor_blocks(shape):
+        classes = scale_classes(scales, shape, at)
+        seen = None
+        if previous is not None:
+            seen = history_classes(previous[at], step, classes).reshape(-1)
+        yield flat, classes.reshape(-1), seen
+
+
+@dataclass(frozen=True)
+class ContextMap:
+    """How scale and history classes are merged into contexts.
+
+    A context is ``(class >> shift) - first``, clipped to ``[0, width)``, plus `width`
+    times the history class if `use_history`.
+    """
+
+    shift: int
+    first: int
+    width: int
+    use_history: bool
+
+    @property
+    def size(self) -> int:
+        """Number of contexts."""
+        return self.width * (HISTORIES if self.use_history else 1)
+
+    def contexts(self, classes: Classes, histories: Classes | None) -> Classes:
+        """Return the context of each element."""
+        last = self.first + self.width - 1
+        index: Classes = np.clip(classes >> self.shift, self.first, last)
+        index -= np.uint8(self.first)
+        if self.use_history and histories is not None:
+            index += histories * np.uint8(self.width)
+        return index
+
+    def to_bytes(self) -> bytes:
+        """Serialise: shift, first, width, use_history, a byte each."""
+        return _HEAD.pack(self.shift, self.first, self.width, self.use_history)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[ContextMap, bytes]:
+        """Parse a map; return it and the bytes behind it.
+
+        Raises
+        ------
+        CodecError
+            If the bytes are no map of 1 to 256 contexts.
+        """
+        if len(data) < _HEAD.size:
+            raise CodecError("context map is truncated")
+        shift, first, width, use_history = _HEAD.unpack_from(data)
+        found = cls(shift, first, width, use_history == 1)
+        if shift > 7 or use_history > 1 or not 1 <= found.size <= 256:
+            raise CodecError("context map is malformed")
+        if first + width > CLASSES:
+            raise CodecError("context map is malformed")
+        return found, data[_HEAD.size :]
+
+
+def plan_contexts(
+    indices: Array, classes: Classes, histories: Classes | None
+) -> ContextMap:
+    """Choose the map with the fewest bits, tables included."""
+    kinds = 1 if histories is None else HISTORIES
+    counts = np.zeros((kinds * CLASSES, MAX_ALPHABET), np.int64)
+    for part in blocks(len(indices), _COUNTED):
+        fine = classes[part].astype(np.uint16)
+        if histories is not None:
+            fine += histories[part].astype(np.uint16) * np.uint16(CLASSES)
+        found = count_symbols(to_symbols(indices[part]), fine, len(counts))
+        counts[:, : found.shape[1]] += found
+    used = np.flatnonzero(counts.any(axis=0))
+    alphabet = int(used[-1]) + 1 if len(used) else 1
+    by_class = counts[:, :alphabet].reshape(kinds, CLASSES, alphabet)
+    used = np.flatnonzero(by_class.any(axis=(0, 2)))
+    low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+    best: tuple[float, ContextMap] | None = None
+    for shift in range(1, 6):
+        first, width = low >> shift, (high >> shift) - (low >> shift) + 1
+        merged = np.add.reduceat(by_class, np.arange(0, CLASSES, 1 << shift), axis=1)
+        for use_history in (False, True) if histories is not None else (False,):
+            tables = merged if use_history else merged.sum(axis=0, keepdims=True)
+            bits = (
+                entropy_bits(tables)
+                + _BITS_PER_CODE * np.count_nonzero(tables)
+                + _BITS_PER_TABLE * width * len(tables)
+            )
+            if best is None or bits < best[0]:
+                best = bits, ContextMap(shift, first, width, use_history)
+    assert best is not None
+    return best[1]
+
+
+def context_bits(indices: Array, classes: Classes) -> float:
+    """Return about how many bits indices take given half-octave scale classes."""
+    counts = count_symbols(
+        to_symbols(indices.reshape(-1)), classes.reshape(-1) >> 1, CLASSES // 2
+    )
+    return entropy_bits(counts) + _BITS_PER_CODE * float(np.count_nonzero(counts))

@@ -1,0 +1,174 @@
+"""Signed integers of any size as symbols of a small alphabet and raw bits."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from ..contract.errors import CodecError
+from ..contract.layout import Array
+from .blocks import blocks
+from .counts import Symbols
+from .positions import pack_bits, unpack_bits
+from .rans import decode_symbols, encode_symbols
+
+_DIRECT = 64
+_DIRECT_BITS = 6
+_MANTISSA_BITS = 4
+_OCTAVE = 1 << _MANTISSA_BITS
+_MAX_BITS = 33
+MAX_MAGNITUDE = (1 << 31) - 1
+_HEAD = struct.Struct("<I")
+
+Integers = np.ndarray[Any, np.dtype[np.int32]]
+_Wide = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def to_symbols(values: Array) -> Symbols:
+    """Map integers to symbols, small magnitudes one to one.
+
+    With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 64`` is `u`; above,
+    with ``e = floor(log2 u)``, it is ``64 + 16 (e - 6) + (u >> (e - 4)) % 16`` and the
+    ``e - 4`` low bits of `u` are raw.
+
+    Parameters
+    ----------
+    values : ndarray of int16 or int32, shape (n,)
+        Magnitudes below 2^31.
+
+    Returns
+    -------
+    ndarray of uint16, shape (n,)
+        Symbols below 496.
+    """
+    symbols = np.empty(len(values), np.uint16)
+    for part in blocks(len(values)):
+        symbols[part] = _block_symbols(values[part])
+    return symbols
+
+
+def _block_symbols(values: Array) -> Symbols:
+    if -32 < int(values.min()) <= int(values.max()) < 32:
+        return _narrow_zigzag(values.astype(np.int16))
+    symbols = np.empty(len(values), np.uint16)
+    near = (values > -32) & (values < 32)
+    symbols[:] = _narrow_zigzag(np.where(near, values, 0).astype(np.int16))
+    far = np.flatnonzero(~near)
+    u = _zigzag(values[far])
+    e = _exponent(u)
+    mantissa = (u >> (e - _MANTISSA_BITS)) & (_OCTAVE - 1)
+    symbols[far] = _DIRECT + ((e - _DIRECT_BITS) << _MANTISSA_BITS) + mantissa
+    return symbols
+
+
+def _narrow_zigzag(values: Array) -> Symbols:
+    symbols = values << 1
+    symbols ^= values >> 15
+    return symbols.view(np.uint16)
+
+
+def _zigzag(values: Array) -> _Wide:
+    wide = values.astype(np.int64)
+    return (wide << 1) ^ (wide >> 63)
+
+
+def _exponent(u: _Wide) -> _Wide:
+    return np.frexp(u.astype(np.float64))[1].astype(np.int64) - 1
+
+
+def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
+    """Entropy-code integers, each by the table of its context.
+
+    Zigzag is ``2 v`` for ``v >= 0`` and ``-2 v - 1`` below. The raw bits follow the
+    symbols, ordered by their number and then by position.
+
+    Parameters
+    ----------
+    values : ndarray of int16 or int32, shape (n,)
+        Magnitudes below 2^31.
+    contexts : ndarray of uint8, shape (n,)
+        Known to the decoder; values below `num_contexts`.
+    num_contexts : int
+        Number of tables, at most 256.
+    """
+    symbols = to_symbols(values)
+    packed = encode_symbols(symbols, contexts, num_contexts)
+    raw = [
+        pack_bits(_low_bits(values, symbols, first), _raw_bits(first))
+        for first in _octaves(symbols)
+    ]
+    return b"".join([_HEAD.pack(len(packed)), packed, *raw])
+
+
+def _octaves(symbols: Symbols) -> range:
+    """Return the first symbol of each octave that has raw bits, up to the largest."""
+    return range(_DIRECT, int(symbols.max(initial=0)) + 1, _OCTAVE)
+
+
+def _in_octave(symbols: Symbols, first: int) -> Array:
+    return (symbols >= first) & (symbols < first + _OCTAVE)
+
+
+def _low_bits(values: Array, symbols: Symbols, first: int) -> Array:
+    width = _raw_bits(first)
+    count = sum(
+        np.count_nonzero(_in_octave(symbols[part], first))
+        for part in blocks(len(symbols))
+    )
+    low: Array = np.empty(count, np.uint16 if width <= 16 else np.uint32)
+    start = 0
+    for part in blocks(len(symbols)):
+        u = _zigzag(values[part][_in_octave(symbols[part], first)])
+        low[start : start + len(u)] = u & ((1 << width) - 1)
+        start += len(u)
+    return low
+
+
+def _raw_bits(symbol: int) -> int:
+    return ((symbol - _DIRECT) >> _MANTISSA_BITS) + _DIRECT_BITS - _MANTISSA_BITS
+
+
+def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers:
+    """Decode what `encode_integers` wrote with the same contexts.
+
+    Raises
+    ------
+    CodecError
+        If the bytes are not exactly an encoding of that many integers.
+    """
+    if len(data) < _HEAD.size:
+        raise CodecError("integers are truncated")
+    (size,) = _HEAD.unpack_from(data)
+    offset = _HEAD.size + size
+    if offset > len(data):
+        raise CodecError("integers are truncated")
+    symbols = decode_symbols(data[_HEAD.size : offset], contexts, num_contexts)
+    top = int(symbols.max(initial=0))
+    if top >= _DIRECT and _raw_bits(top) + _MANTISSA_BITS >= _MAX_BITS:
+        raise CodecError("integers exceed 32 bits")
+    values = np.empty(len(symbols), np.int32)
+    for part in blocks(len(symbols)):
+        zigzag = symbols[part]
+        values[part] = (zigzag >> 1).astype(np.int32) ^ -(zigzag & 1).astype(np.int32)
+    for first in _octaves(symbols):
+        width, far = _raw_bits(first), np.flatnonzero(_in_octave(symbols, first))
+        length = (len(far) * width + 7) // 8
+        low = unpack_bits(data[offset : offset + length], width, len(far))
+        offset += length
+        for part in blocks(len(far)):
+            at = far[part]
+            mantissa = symbols[at].astype(np.int64) & (_OCTAVE - 1)
+            u = (mantissa | _OCTAVE) << width | low[part].astype(np.int64)
+            values[at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
+    if offset != len(data):
+        raise CodecError("integers have trailing bytes")
+    return values
+
+
+def compact(values: Integers) -> Array:
+    """Return the values as int16 if these can hold them."""
+    limits = np.iinfo(np.int16)
+    fit = limits.min <= values.min(initial=0) <= values.max(initial=0) <= limits.max
+    return values.astype(np.int16) if fit else values

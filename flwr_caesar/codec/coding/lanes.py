@@ -1,0 +1,301 @@
+"""The states of interleaved rANS: lanes that take symbols in turn.
+
+A lane's state `x` is from 2^16 up to 2^32. Coding a symbol of frequency `f` and first
+slot `c`, out of ``SCALE`` slots, makes it ``x // f * SCALE + c + x % f``, about
+``SCALE / f`` times as large; decoding reverses that. A state that would reach 2^32
+gives its lower 16 bits away first, as a word; one that falls below 2^16 takes one back.
+A coder is a stack, so the encoder goes from the last symbol to the first.
+
+The loops below run once for each row, a symbol of every lane. All lanes take the same
+steps at a time, so that numpy works on rows instead of Python on symbols.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ..contract.errors import CodecError
+from ..contract.layout import Array
+from .counts import Symbols
+from .tables import MAX_ALPHABET, SCALE, SCALE_BITS, Codes, normalise
+
+LOWEST = 1 << 16
+"""The least state between two symbols, and where an encoder starts."""
+
+_BLOCK = 1 << 16
+_NARROW_LANES = 12
+_SLOTS_PER_SYMBOL = 8
+_FEW_SLOTS = 64 << SCALE_BITS
+
+# Operands of no dimension: numpy takes twice as long to make one of a scalar.
+_SLOT_MASK = np.array(SCALE - 1, np.uint32)
+_SLOT_SHIFT = np.array(SCALE_BITS, np.uint32)
+_WORD_SHIFT = np.array(16, np.uint32)
+_WORD_MASK = np.array(0xFFFF, np.uint32)
+_LEAST = np.array(LOWEST, np.uint32)
+
+Words = np.ndarray[Any, np.dtype[np.uint16]]
+States = np.ndarray[Any, np.dtype[np.uint32]]
+
+
+def encoder_table(codes: Codes) -> States:
+    """Return frequency and first slot of each symbol in each context, in one word.
+
+    Returns
+    -------
+    ndarray of uint32, shape (contexts * MAX_ALPHABET,)
+        The frequency in the upper half, the first slot in the lower one.
+    """
+    table = np.zeros((len(codes), MAX_ALPHABET), np.uint32)
+    used = codes.any(axis=1)
+    frequency = normalise(codes[used])
+    start = np.cumsum(frequency, axis=1) - frequency
+    table[used, : codes.shape[1]] = (frequency << 16) | (start & 0xFFFF)
+    return table.reshape(-1)
+
+
+def push(
+    states: States,
+    words: list[Words],
+    symbols: Symbols,
+    contexts: Array,
+    table: States,
+) -> None:
+    """Encode symbols, last row first, appending each row's words to `words`."""
+    if len(states) <= _NARROW_LANES:
+        _push_narrow(states, words, symbols, contexts, table)
+        return
+    lanes = len(states)
+    rows = max(_BLOCK // lanes, 1)
+    bounds = [*range(0, len(symbols), rows * lanes), len(symbols)]
+    quotient = np.empty(lanes, np.uint32)
+    full = np.empty(lanes, bool)
+    # What does not depend on states is looked up for many rows at a time, from the last
+    # to the first: the decoder pops what was pushed last.
+    for start, stop in reversed(list(pairwise(bounds))):
+        index = contexts[start:stop].astype(np.intp)
+        index *= MAX_ALPHABET
+        index += symbols[start:stop]
+        packed = table[index]
+        frequency = packed >> _WORD_SHIFT
+        cumulative = packed & _WORD_MASK
+        limit = (frequency << np.uint32(32 - SCALE_BITS)) - np.uint32(1)
+        rest = np.uint32(SCALE) - frequency
+        first = (stop - start - 1) // lanes * lanes
+        for a in range(first, -1, -lanes):
+            b = min(a + lanes, stop - start)
+            f = frequency[a:b]
+            x, q, over = states, quotient, full
+            if len(f) < lanes:  # the last row, which need not be whole
+                x, q, over = (v[: len(f)] for v in (x, q, over))
+            np.greater(x, limit[a:b], over)
+            (lane,) = over.nonzero()
+            if len(lane):
+                large = x[lane]
+                words.append(large.astype(np.uint16))
+                x[lane] = large >> _WORD_SHIFT
+            # x // f * SCALE + first + x % f, with one division and no remainder:
+            # x % f = x - x // f * f, and so x + first + x // f * (SCALE - f).
+            np.floor_divide(x, f, q)
+            np.multiply(q, rest[a:b], q)
+            np.add(x, cumulative[a:b], x)
+            np.add(x, q, x)
+
+
+def _push_narrow(
+    states: States,
+    words: list[Words],
+    symbols: Symbols,
+    contexts: Array,
+    table: States,
+) -> None:
+    """Do what `push` does, element by element: rows too short to work on as arrays."""
+    lanes = len(states)
+    x = states.tolist()
+    last_first: list[int] = []
+    packed = table[contexts.astype(np.intp) * MAX_ALPHABET + symbols].data
+    for i in range(len(symbols) - 1, -1, -1):
+        lane = i % lanes
+        state = x[lane]
+        frequency = packed[i] >> 16
+        if state >= frequency << (32 - SCALE_BITS):
+            last_first.append(state & 0xFFFF)
+            state >>= 16
+        quotient, remainder = divmod(state, frequency)
+        x[lane] = (quotient << SCALE_BITS) + remainder + (packed[i] & 0xFFFF)
+    states[:] = x
+    words.append(np.array(last_first[::-1], np.uint16))
+
+
+@dataclass(frozen=True)
+class DecoderTables:
+    """What each slot of each context stands for.
+
+    Either a table with an entry for each slot, or, where these would be large beside
+    the symbols, one for each symbol, found by bisection of the first slots.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (contexts,)
+        First slot of each context.
+    firsts : ndarray of int64, shape (entries,), optional
+        First slot of each entry; `None` if there is an entry for each slot.
+    steps : ndarray of uint32, shape (entries,)
+        Frequency in the upper half; in the lower one the slot's distance from the
+        symbol's first, or 0 where `firsts` tells it.
+    values : ndarray of uint16, shape (entries,)
+        The symbol.
+    """
+
+    rows: Array
+    firsts: Array | None
+    steps: States
+    values: Symbols
+
+    @classmethod
+    def of(cls, codes: Codes, used: Array, n: int) -> DecoderTables:
+        """Build the tables of the contexts that `n` symbols use."""
+        rows = (np.cumsum(used) - 1) << SCALE_BITS
+        slots = int(np.count_nonzero(used)) << SCALE_BITS
+        frequencies = normalise(codes[used])
+        contexts, symbols = np.nonzero(frequencies)
+        widths = frequencies[contexts, symbols]
+        values = symbols.astype(np.uint16)
+        firsts = np.cumsum(widths) - widths
+        steps = widths.astype(np.uint32) << np.uint32(16)
+        if slots > max(_SLOTS_PER_SYMBOL * n, _FEW_SLOTS):
+            return cls(rows, firsts, steps, values)
+        steps -= (firsts % SCALE).astype(np.uint32)
+        table = np.repeat(steps, widths).reshape(-1, SCALE)
+        table += np.arange(SCALE, dtype=np.uint32)
+        return cls(rows, None, table.reshape(-1), np.repeat(values, widths))
+
+    def look_up(self, slots: Array, steps: States) -> None:
+        """Fill `steps`, and turn `slots` into the entries of `values`."""
+        if self.firsts is None:
+            self.steps.take(slots, None, steps, "wrap")
+            return
+        entries = np.searchsorted(self.firsts, slots, side="right") - 1
+        steps[:] = slots - self.firsts[entries]
+        steps |= self.steps[entries]
+        slots[:] = entries
+
+
+def pull(
+    states: States,
+    words: Words,
+    symbols: Symbols,
+    contexts: Array,
+    tables: DecoderTables,
+) -> int:
+    """Decode into `symbols`, first row first; return how many words were read."""
+    if len(states) <= _NARROW_LANES and tables.firsts is None:
+        return _pull_narrow(states, words, symbols, contexts, tables)
+    lanes = len(states)
+    rows = max(_BLOCK // lanes, 1)
+    position = 0
+    wide = words.astype(np.uint32)  # once, instead of those of each row
+    x, s, p = states, np.empty(lanes, np.uint32), np.empty(lanes, np.uint32)
+    under = np.empty(lanes, bool)
+    for start in range(0, len(symbols), rows * lanes):
+        stop = min(start + rows * lanes, len(symbols))
+        index = tables.rows[contexts[start:stop]]
+        # Each row's states depend on the row before, so that only the rows' contexts
+        # and, after the loop, their symbols are looked up together: `look_up` leaves
+        # the entries for that in `index`.
+        for a in range(0, stop - start, lanes):
+            at = index[a : a + lanes]
+            if len(at) < lanes:
+                x, s, p, under = (v[: len(at)] for v in (x, s, p, under))
+            np.bitwise_and(x, _SLOT_MASK, s)
+            np.add(at, s, at)
+            tables.look_up(at, p)
+            np.right_shift(x, _SLOT_SHIFT, x)
+            np.right_shift(p, _WORD_SHIFT, s)
+            np.multiply(x, s, x)
+            np.bitwise_and(p, _WORD_MASK, p)
+            np.add(x, p, x)
+            np.less(x, _LEAST, under)
+            # The lanes in need take words in their order, as the encoder left them.
+            (lane,) = under.nonzero()
+            k = len(lane)
+            if k:
+                if position + k > len(wide):
+                    raise CodecError("symbols are truncated")
+                x[lane] = (x[lane] << _WORD_SHIFT) | wide[position : position + k]
+                position += k
+        np.take(tables.values, index, out=symbols[start:stop], mode="wrap")
+    return position
+
+
+def _pull_narrow(
+    states: States,
+    words: Words,
+    symbols: Symbols,
+    contexts: Array,
+    tables: DecoderTables,
+) -> int:
+    """Do what `pull` does, element by element: rows too short to work on as arrays."""
+    lanes, count = len(states), len(words)
+    position = 0
+    x = states.tolist()
+    word, step = words.data, tables.steps.data
+    index = tables.rows[contexts]
+    entry = index.data
+    for i in range(len(symbols)):
+        lane = i % lanes
+        state = x[lane]
+        entry[i] = at = entry[i] + state % SCALE
+        packed = step[at]
+        state = (packed >> 16) * (state >> SCALE_BITS) + (packed & 0xFFFF)
+        if state < LOWEST:
+            if position == count:
+                raise CodecError("symbols are truncated")
+            state = state << 16 | word[position]
+            position += 1
+        x[lane] = state
+    states[:] = x
+    np.take(tables.values, index, out=symbols, mode="wrap")
+    return position
+
+
+def write_states(states: States) -> Words:
+    """Return states as words: flags of four bytes, low halves, third, fourth bytes."""
+    high = states >> np.uint32(16)
+    large = high > 0xFF
+    flags = np.packbits(np.pad(large, (0, -len(states) % 16)))
+    top = (high[large] >> np.uint32(8)).astype(np.uint8)
+    upper = np.concatenate([high.astype(np.uint8), top])
+    upper = np.pad(upper, (0, len(upper) % 2))
+    words = [flags.view("<u2"), states.astype(np.uint16), upper.view("<u2")]
+    return np.concatenate(words)
+
+
+def read_states(stack: Words, lanes: int) -> tuple[States, Words]:
+    """Return the states that `write_states` wrote, and the words after them.
+
+    Raises
+    ------
+    CodecError
+        If the words end before, or a state is below `LOWEST`.
+    """
+    data = stack.astype("<u2").view(np.uint8)
+    start = (lanes + 15) // 16 * 2
+    large = np.unpackbits(data[:start]).astype(bool)
+    upper = start + 2 * lanes
+    count = int(large.sum())
+    end = upper + lanes + count
+    end += end % 2
+    if end > len(data) or large[lanes:].any():
+        raise CodecError("symbols are truncated")
+    high = data[upper : upper + lanes].astype(np.uint32)
+    top = data[upper + lanes : upper + lanes + count]
+    high[large[:lanes]] |= top.astype(np.uint32) << np.uint32(8)
+    states = stack[start // 2 : upper // 2] | (high << np.uint32(16))
+    if (high == 0).any():
+        raise CodecError("symbols start in a wrong state")
+    return states, stack[end // 2 :]

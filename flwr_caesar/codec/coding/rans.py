@@ -1,0 +1,157 @@
+"""Interleaved range asymmetric numeral systems (rANS): symbols to bytes and back.
+
+Section 9 of `docs/wire-format.md` is the normative description of the bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from ..contract.errors import CodecError
+from ..contract.layout import Array
+from .counts import Symbols, count_symbols, entropy_bits
+from .lanes import (
+    LOWEST,
+    DecoderTables,
+    Words,
+    encoder_table,
+    pull,
+    push,
+    read_states,
+    write_states,
+)
+from .tables import pack_tables, quantise_counts, unpack_tables
+
+MAX_CONTEXTS = 256
+MAX_LANES = (1 << 16) - 1
+MAX_ROWS = 1 << 11
+_HEAD = struct.Struct("<QIHHHHI")
+_BYTES_PER_LANE = 128
+_WIDE_LANES = 1 << 11
+_SMALL_LANES = 32
+
+
+def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> bytes:
+    """Entropy-code symbols, each by the table of its context.
+
+    Parameters
+    ----------
+    symbols : ndarray of uint16, shape (n,)
+        Values below 512.
+    contexts : ndarray of uint8, shape (n,)
+        Values below `num_contexts`; the decoder must know them.
+    num_contexts : int
+        Number of tables, at most 256.
+
+    Returns
+    -------
+    bytes
+        Header, tables, states and words; from 10^6 symbols within 1 % of the
+        empirical entropy given the contexts.
+
+    References
+    ----------
+    Duda (2013), arXiv:1311.2540; Giesen (2014), arXiv:1402.3392.
+    """
+    n = len(symbols)
+    counts = count_symbols(symbols, contexts, num_contexts)
+    codes = quantise_counts(counts)
+    tables = pack_tables(codes)
+    bits = entropy_bits(counts)
+    few, many, head = _plan_lanes(n, bits)
+    table = encoder_table(codes)
+    words: list[Words] = []
+    states = np.full(few, LOWEST, np.uint32)
+    push(states, words, symbols[head:], contexts[head:], table)
+    stack = np.concatenate([np.empty(0, np.uint16), *words[::-1]])
+    stack = np.concatenate([write_states(states), stack])
+    borrowed = 0
+    if head:
+        borrowed = min(many, len(stack))
+        states = np.full(many, LOWEST, np.uint32)
+        states[:borrowed] += stack[:borrowed]
+        words = []
+        push(states, words, symbols[:head], contexts[:head], table)
+        stack = np.concatenate([write_states(states), *words[::-1], stack[borrowed:]])
+    del words
+    header = _HEAD.pack(n, head, many, few, borrowed, num_contexts, len(stack))
+    return b"".join([header, tables, stack.astype("<u2", copy=False).data])
+
+
+def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
+    """Choose lanes of the short last part and the long first part, and its length."""
+    lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
+    least = -(-n // MAX_ROWS)
+    lanes = max(lanes, least, 1)
+    if lanes <= 2 * _SMALL_LANES or bits < 17 * lanes:
+        return lanes, 1, 0
+    few = max(_SMALL_LANES, lanes // 16)
+    tail = min(int(lanes * 17 * n / bits) + few, few * MAX_ROWS, n)
+    return few, lanes, n - tail
+
+
+def decode_symbols(
+    data: bytes, contexts: Array, num_contexts: int, *, offset: int = 0
+) -> Symbols:
+    """Decode what `encode_symbols` wrote with the same contexts.
+
+    Parameters
+    ----------
+    data : bytes
+        The encoding, from `offset` to the end.
+    contexts : ndarray of uint8, shape (n,)
+        Values below `num_contexts`.
+    num_contexts : int
+        Number of tables.
+    offset : int
+        Where the encoding starts in `data`.
+
+    Returns
+    -------
+    ndarray of uint16, shape (n,)
+        The symbols.
+
+    Raises
+    ------
+    CodecError
+        If the bytes are not exactly an encoding of that many symbols. Nothing larger
+        than a few times the expected symbols is allocated, and each is decoded once.
+    """
+    if len(data) < offset + _HEAD.size:
+        raise CodecError("symbols are truncated")
+    n, head, many, few, borrowed, sent, count = _HEAD.unpack_from(data, offset)
+    if (
+        n != len(contexts)
+        or sent != num_contexts
+        or head > n
+        or not 1 <= few <= MAX_LANES
+        or not 1 <= many <= MAX_LANES
+        or head > many * MAX_ROWS
+        or n - head > few * MAX_ROWS
+        or borrowed > (many if head else 0)
+    ):
+        raise CodecError("symbols have a malformed header")
+    codes, offset = unpack_tables(data, offset + _HEAD.size, num_contexts)
+    if len(data) - offset != 2 * count:
+        raise CodecError("symbols have the wrong length")
+    used = np.bincount(contexts, minlength=num_contexts) > 0
+    if (used & ~codes.any(axis=1)).any():
+        raise CodecError("symbols use a context without a table")
+    stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
+    tables = DecoderTables.of(codes, used, n)
+    symbols = np.empty(n, np.uint16)
+    if head:
+        states, stack = read_states(stack, many)
+        position = pull(states, stack, symbols[:head], contexts[:head], tables)
+        states -= np.uint32(LOWEST)
+        if (states[:borrowed] >= LOWEST).any() or states[borrowed:].any():
+            raise CodecError("symbols end in a wrong state")
+        lent = states[:borrowed].astype(np.uint16)
+        stack = np.concatenate([lent, stack[position:]])
+    states, stack = read_states(stack, few)
+    position = pull(states, stack, symbols[head:], contexts[head:], tables)
+    if position != len(stack) or (states != LOWEST).any():
+        raise CodecError("symbols end in a wrong state")
+    return symbols

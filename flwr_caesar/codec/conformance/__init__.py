@@ -1,0 +1,1 @@
+"""The suite that a codec has to pass, ours and third parties'."""

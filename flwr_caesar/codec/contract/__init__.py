@@ -1,0 +1,1 @@
+"""The codec contract: frames, layouts, states, and what every codec shares."""

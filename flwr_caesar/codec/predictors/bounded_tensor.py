@@ -1,0 +1,275 @@
+"""One tensor of the `error_bounded` codec: prediction, quantiser, choice of mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..coding.blocks import Index3, along, long_axis, tensor_blocks
+from ..coding.contexts import (
+    Scales,
+    SliceSums,
+    context_bits,
+    count_scales,
+    fit_scales,
+    scale_classes,
+)
+from ..coding.integers import Integers, compact
+from ..coding.positions import Positions
+from ..contract.layout import Array
+from ..contract.vector import Vector
+from ..quantisers.quantise import bounded_step, quantise_bounded, reconstruct
+from .predict import (
+    MIN_KERNEL,
+    Gains,
+    Mode,
+    Narrow,
+    advance,
+    fit_gain,
+    fit_pair,
+    kernel_shape,
+    kernel_signs,
+    narrow,
+    normalised_magnitude,
+    oscillation_shape,
+    scaled_previous,
+    widen,
+)
+
+_MAX_LEVELS = 1 << 21
+_SAMPLE = 1 << 15
+_BITS_PER_KERNEL = 1.5
+_NO_GAINS = np.float32(0), np.float32(0)
+
+
+@dataclass(frozen=True)
+class History:
+    """What both sides remember of a tensor, shape (outputs, inputs, positions).
+
+    The averages are `narrow`: they are widened for as many elements as are in hand.
+    """
+
+    previous: Vector
+    average: Narrow
+    magnitude: Narrow
+
+    def part(self, at: Index3) -> History:
+        """Return the history of some elements."""
+        return History(self.previous[at], self.average[at], self.magnitude[at])
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A tensor as quantised: what is sent of it, and its reconstruction."""
+
+    mode: Mode
+    step: np.float32
+    gains: Gains
+    scales: Scales
+    size: int
+    indices: Array
+    reconstruction: Vector
+    signs: Integers | None = None
+    positions: Positions = field(default_factory=lambda: np.empty(0, np.int64))
+    values: Vector = field(default_factory=lambda: np.empty(0, np.float32))
+    whole: Vector = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def without_arrays(self) -> Coded:
+        """Drop what is as large as the tensor, but for `whole`."""
+        return replace(
+            self,
+            indices=np.empty(0, np.int16),
+            reconstruction=np.empty(0, np.float32),
+        )
+
+
+def predict(
+    mode: Mode,
+    gains: Gains,
+    history: History | None,
+    signs: Integers | None,
+    shape: tuple[int, ...],
+) -> Vector:
+    """Return the prediction of a mode; see `predict` for the formulas."""
+    if history is None or mode in (Mode.NONE, Mode.RAW):
+        return np.broadcast_to(np.float32(0), shape)
+    if mode is Mode.SCALED_PREVIOUS:
+        return scaled_previous(history.previous, widen(history.average), gains)
+    prediction = _shape(mode, history, signs)
+    prediction *= gains[0]
+    return prediction
+
+
+def _shape(mode: Mode, history: History, signs: Integers | None) -> Vector:
+    magnitude = widen(history.magnitude)
+    if mode is Mode.OSCILLATION or signs is None:
+        return oscillation_shape(history.previous, magnitude)
+    shape = kernel_shape(signs, magnitude.reshape(len(signs), -1))
+    return shape.reshape(magnitude.shape)
+
+
+def remember(
+    reconstruction: Vector, step: np.float32, history: History | None
+) -> History:
+    """Return the history after a round, from decoded values alone.
+
+    Parameters
+    ----------
+    reconstruction : ndarray of float32, shape (outputs, inputs, positions)
+        What the decoder has, kept as it is.
+    step : float32
+        Quantiser step of the round; 1 for a tensor that was sent raw.
+    history : History or None
+        Before the round.
+    """
+    averages = np.empty((2, *reconstruction.shape), np.uint16)
+    for at, _ in tensor_blocks(_shape3(reconstruction)):
+        average = reconstruction[at]
+        magnitude = normalised_magnitude(average, step)
+        if history is not None:
+            seen = history.part(at)
+            average = advance(widen(seen.average), average)
+            magnitude = advance(widen(seen.magnitude), magnitude)
+        averages[0][at], averages[1][at] = narrow(average), narrow(magnitude)
+    return History(reconstruction, averages[0], averages[1])
+
+
+def encode(x: Vector, history: History | None, bound: float) -> Coded:
+    """Quantise a tensor in the mode that takes the fewest bits.
+
+    The modes are compared by the ideal length of their indices given half-octave scale
+    contexts, with tables and side information, on at least 32,768 elements of larger
+    tensors, whole output channels where there are several.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (outputs, inputs, positions)
+        The tensor.
+    history : History or None
+        Of the same shape; `None` in the first round.
+    bound : float
+        Largest error allowed.
+    """
+    step = bounded_step(bound)
+    largest = float(np.abs(x).max())
+    if step == 0 or largest > _MAX_LEVELS * float(step):
+        return Coded(
+            Mode.RAW,
+            np.float32(1),
+            _NO_GAINS,
+            np.zeros(count_scales(_shape3(x)), np.int16),
+            x.size,
+            np.zeros(x.shape, np.int16),
+            x.copy(),
+            whole=x.reshape(-1),
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        mode, gains = _choose(x, history, step, bound)
+        return _quantise(x, history, step, bound, mode, gains)
+
+
+def _quantise(
+    x: Vector,
+    history: History | None,
+    step: np.float32,
+    bound: float,
+    mode: Mode,
+    gains: Gains,
+) -> Coded:
+    """Quantise piece by piece, so that little is held beside the result."""
+    shape = _shape3(x)
+    indices: Array = np.empty(shape, np.int16)
+    xhat = np.empty(shape, np.float32)
+    sums = SliceSums(shape)
+    signs, positions = [], []
+    for at, flat in tensor_blocks(shape):
+        piece = x[at]
+        own = _signs(mode, piece)
+        seen = history.part(at) if history is not None else None
+        prediction = predict(mode, gains, seen, own, piece.shape)
+        found, xhat[at], raw = quantise_bounded(piece, prediction, step, bound)
+        found = compact(found)
+        if found.dtype != indices.dtype:
+            indices = indices.astype(np.int32, copy=False)
+        indices[at] = found
+        sums.add(at, piece - prediction)
+        positions.append(np.flatnonzero(raw) + flat.start)
+        if own is not None:
+            signs.append(own)
+    where = np.concatenate(positions)
+    return Coded(
+        mode,
+        step,
+        gains,
+        sums.scales(step),
+        x.size,
+        indices,
+        xhat,
+        np.concatenate(signs) if signs else None,
+        where,
+        x.reshape(-1)[where],
+    )
+
+
+def decode(
+    indices: Array,
+    step: np.float32,
+    mode: Mode,
+    gains: Gains,
+    history: History | None,
+    signs: Integers | None,
+) -> Vector:
+    """Rebuild a tensor that `encode` did not send raw."""
+    x = np.empty(indices.shape, np.float32)
+    kernels = signs.reshape(indices.shape[:2]) if signs is not None else None
+    for at, _ in tensor_blocks(_shape3(indices)):
+        seen = history.part(at) if history is not None else None
+        own = kernels[at[:2]].reshape(-1) if kernels is not None else None
+        part = indices[at]
+        x[at] = reconstruct(part, step, predict(mode, gains, seen, own, part.shape))
+    return x
+
+
+def _shape3(x: Array) -> tuple[int, int, int]:
+    return x.shape[0], x.shape[1], x.shape[2]
+
+
+def _choose(
+    x: Vector, history: History | None, step: np.float32, bound: float
+) -> tuple[Mode, Gains]:
+    if history is None:
+        return Mode.NONE, _NO_GAINS
+    axis = long_axis(_shape3(x))
+    sample = along(axis, slice(None, None, max(x.size // _SAMPLE, 1)))
+    part, seen = x[sample], history.part(sample)
+    modes = [Mode.NONE, Mode.SCALED_PREVIOUS, Mode.OSCILLATION]
+    if x.shape[2] >= MIN_KERNEL and x.shape[0] * x.shape[1] > 1:
+        modes.append(Mode.KERNEL_SIGNS)
+    best: tuple[float, Mode, Gains] | None = None
+    for mode in modes:
+        signs = _signs(mode, part)
+        gains = _gains(mode, part, seen, signs)
+        prediction = predict(mode, gains, seen, signs, part.shape)
+        indices, _, _ = quantise_bounded(part, prediction, step, bound)
+        scales = fit_scales(part - prediction, step)
+        bits = context_bits(indices, scale_classes(scales, _shape3(part)))
+        bits += _BITS_PER_KERNEL * len(signs) if signs is not None else 0
+        if best is None or bits < best[0]:
+            best = bits, mode, gains
+    assert best is not None
+    return best[1], best[2]
+
+
+def _signs(mode: Mode, x: Vector) -> Integers | None:
+    if mode is not Mode.KERNEL_SIGNS:
+        return None
+    return kernel_signs(x.reshape(x.shape[0] * x.shape[1], -1))
+
+
+def _gains(mode: Mode, x: Vector, history: History, signs: Integers | None) -> Gains:
+    if mode is Mode.NONE:
+        return _NO_GAINS
+    if mode is Mode.SCALED_PREVIOUS:
+        return fit_pair(x, history.previous, widen(history.average))
+    return fit_gain(x, _shape(mode, history, signs)), np.float32(0)

@@ -1,0 +1,1 @@
+"""Models that a server publishes, as frames between points that all sides hold."""

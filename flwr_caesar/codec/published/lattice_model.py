@@ -1,0 +1,275 @@
+"""`lattice_model`: a published model, whole or as the exact change of another.
+
+A receiver needs the model as plain arrays only: ``new = old + d 2^unit`` in float64 is
+exact, so all of them hold one model to the bit.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..coding.halves import decode_halves, encode_halves, is_half, max_halves_bytes
+from ..coding.integers import Integers
+from ..coding.lattice_block import decode_block, max_block_bytes
+from ..coding.small_block import (
+    WORTH_LEAVING_OUT,
+    decode_small_block,
+    encode_shorter,
+    max_small_block_bytes,
+)
+from ..contract.as_they_are import pack_as_they_are, unpack_as_they_are
+from ..contract.base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
+from ..contract.digest import model_digest
+from ..contract.errors import CodecError, StateMismatchError
+from ..contract.exact import pack_exact, unpack_exact
+from ..contract.frame import FrameReader, Section, same_config, write_frame
+from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
+from ..contract.state import NO_DIGEST
+from ..contract.vector import in_layout_order, slices
+from .lattice_point import LatticePoint, difference
+from .model_point import (
+    DEFAULT_GRIDS,
+    ID,
+    Grids,
+    ModelPoint,
+    publish_model,
+)
+
+__all__ = [
+    "DEFAULT_GRIDS",
+    "ID",
+    "Grids",
+    "ModelPoint",
+    "decode_model",
+    "encode_model",
+    "publish_model",
+]
+
+_HEAD = struct.Struct("<8s8s")
+_MIN_UNIT, _MAX_UNIT = -149, 90
+_SAME = -(1 << 15)
+
+
+def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
+    """Encode a published model, whole or as the change of another.
+
+    Parameters
+    ----------
+    new : ModelPoint
+        The model.
+    base : ModelPoint, optional
+        One of the same layout that the receiver holds.
+
+    Returns
+    -------
+    bytes
+        A frame of codec ``"lattice_model"``; see docs/wire-format.md.
+
+    Raises
+    ------
+    CodecError
+        If the two are of different layouts.
+    """
+    exact, lossy = new.grids.split(new.layout)
+    values: Arrays = new.exact
+    halves: list[TensorSpec] = []
+    if base is not None:
+        if (base.layout, base.grids) != (new.layout, new.grids):
+            raise CodecError("the base has other tensors than the model")
+        halves = [spec for spec in exact if is_half(spec)]
+        exact = [spec for spec in exact if not is_half(spec)]
+        values = _xor({spec.name: new.exact[spec.name] for spec in exact}, base.exact)
+    sections = pack_exact(values, exact)
+    held = base.digest if base is not None else NO_DIGEST
+    sections.append(Section("HEAD", _HEAD.pack(held, new.digest)))
+    if base is not None and halves:
+        data = encode_halves(new.exact, base.exact, halves)
+        sections.append(Section("HALF", data, itemsize=1))
+    if lossy:
+        sections += _pack_changes(new, base, lossy)
+    if base is None:
+        sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
+    return write_frame(
+        config=_config(new.grids.exact_below),
+        layout_digest=new.layout.digest,
+        sections=sections,
+    )
+
+
+def decode_model(
+    frame: bytes,
+    base: Arrays | None = None,
+    *,
+    base_digest: bytes | None = None,
+    expected: Layout | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> dict[str, Array]:
+    """Decode what `encode_model` wrote, to the bit.
+
+    Parameters
+    ----------
+    frame : bytes
+        A frame of codec ``"lattice_model"``.
+    base : mapping of str to ndarray, optional
+        The model that this side holds; not used by a frame of a whole model.
+    base_digest : bytes, optional
+        `model_digest` of `base` where it is known; computed if not given.
+    expected : Layout, optional
+        Tensors that a whole model must have. With `None` the frame's own table is
+        believed, up to `max_bytes`.
+    max_bytes : int
+        Most bytes of arrays to accept from a frame's own table.
+
+    Returns
+    -------
+    dict of str to ndarray
+        New arrays, in layout order.
+
+    Raises
+    ------
+    StateMismatchError
+        If the frame is the change of another model than `base`.
+    CodecError
+        If it is malformed, or leads to another model than it names.
+    """
+    reader = FrameReader(frame)
+    grids = Grids(_exact_below(reader.info.config))
+    held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
+    if held == NO_DIGEST:
+        base = None
+        layout = read_layout(reader, expected, max_bytes)
+    else:
+        base = _require_base(base, base_digest, held)
+        layout = Layout.of(base)
+        if layout.digest != reader.info.layout_digest:
+            raise CodecError("frame is of another layout than the model it changes")
+    exact, lossy = grids.split(layout)
+    halves = [spec for spec in exact if "HALF" in reader and is_half(spec)]
+    arrays = unpack_exact(reader, [spec for spec in exact if spec not in halves])
+    if base is not None:
+        arrays = _xor(arrays, base)
+    if halves:
+        if base is None:
+            raise CodecError("a whole model changes no 16-bit tensors")
+        data = reader.section("HALF", max_size=max_halves_bytes(halves))
+        arrays |= decode_halves(data, base, halves)
+    if lossy:
+        arrays |= _unpack_changes(reader, base, lossy)
+    arrays = in_layout_order(layout, arrays)
+    if model_digest(arrays) != digest:
+        raise CodecError("lattice model differs from its digest")
+    return arrays
+
+
+def _pack_changes(
+    new: ModelPoint, base: ModelPoint | None, lossy: Sequence[TensorSpec]
+) -> list[Section]:
+    """Return the sections of the tensors on the lattice."""
+    old = base.points if base is not None else _zeros(new)
+    changes: list[Integers | None] = []
+    units = []
+    as_they_are: dict[str, Array] = {}
+    for spec, a, b in zip(lossy, new.points, old, strict=True):
+        now = new.special.get(spec.name)
+        was = base.special.get(spec.name) if base is not None else None
+        change, unit = None, _SAME
+        if now is not None:
+            if was is None or now.tobytes() != was.tobytes():
+                as_they_are[spec.name] = now
+        elif was is not None:
+            as_they_are[spec.name] = new.tensor(spec, a)
+        else:
+            try:
+                change, unit = difference(a, b)
+            except CodecError:  # further apart than 32 bits reach
+                as_they_are[spec.name] = new.tensor(spec, a)
+        changes.append(change)
+        units.append(unit)
+    still = [i for i, c in enumerate(changes) if c is not None and not c.any()]
+    if _SAME in units or sum(lossy[i].size for i in still) >= WORTH_LEAVING_OUT:
+        for i in still:
+            changes[i], units[i] = None, _SAME
+    kept = [spec for spec, c in zip(lossy, changes, strict=True) if c is not None]
+    pieces = [c for c in changes if c is not None]
+    is_small, block = encode_shorter(
+        np.concatenate([np.empty(0, np.int32), *pieces]), kept
+    )
+    return [
+        *pack_as_they_are(as_they_are, lossy, list(as_they_are)),
+        Section("UNIT", np.array(units, "<i2").tobytes(), itemsize=2),
+        Section("RICE" if is_small else "LATT", block, itemsize=1),
+    ]
+
+
+def _unpack_changes(
+    reader: FrameReader, base: Arrays | None, lossy: Sequence[TensorSpec]
+) -> dict[str, Array]:
+    units = np.frombuffer(reader.section("UNIT", size=2 * len(lossy)), "<i2").tolist()
+    if not all(unit == _SAME or _MIN_UNIT <= unit <= _MAX_UNIT for unit in units):
+        raise CodecError("lattice model has a malformed unit")
+    kept = [s for s, unit in zip(lossy, units, strict=True) if unit != _SAME]
+    if "RICE" in reader:
+        data = reader.section("RICE", max_size=max_small_block_bytes(kept))
+        indices = decode_small_block(data, kept)
+    else:
+        data = reader.section("LATT", max_size=max_block_bytes(kept))
+        indices = decode_block(data, kept)
+    arrays = dict(unpack_as_they_are(reader, lossy))
+    present = iter(slices(kept))
+    for spec, unit in zip(lossy, units, strict=True):
+        dtype = to_dtype(spec.dtype)
+        part = next(present) if unit != _SAME else None
+        if spec.name in arrays:
+            continue
+        if part is None:
+            old = np.zeros(spec.shape, dtype) if base is None else base[spec.name]
+            arrays[spec.name] = np.array(old, dtype)
+            continue
+        values = np.ldexp(indices[part].astype(np.float64), unit).reshape(spec.shape)
+        if base is not None:
+            values += base[spec.name]
+        with np.errstate(over="ignore"):
+            arrays[spec.name] = values.astype(dtype, copy=False)
+    return arrays
+
+
+def _config(exact_below: int) -> dict[str, str | int]:
+    return {"id": ID, "exact_below": exact_below}
+
+
+def _exact_below(config: Mapping[str, object]) -> int:
+    value = config.get("exact_below")
+    if not isinstance(value, int) or not same_config(config, _config(value)):
+        raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
+    return value
+
+
+def _require_base(base: Arrays | None, known: bytes | None, digest: bytes) -> Arrays:
+    if base is None or (known or model_digest(base)) != digest:
+        raise StateMismatchError(
+            f"frame changes model {digest.hex()}, which this side does not hold"
+        )
+    return base
+
+
+def _zeros(point: ModelPoint) -> tuple[LatticePoint, ...]:
+    return tuple(
+        LatticePoint(np.broadcast_to(np.int32(0), len(own.indices)), own.exponent)
+        for own in point.points
+    )
+
+
+def _xor(arrays: Arrays, others: Arrays) -> dict[str, Array]:
+    """Combine the bytes of tensors of equal names, dtypes and shapes."""
+    found = {}
+    for name, array in arrays.items():
+        little = to_dtype(array.dtype.name)
+        a, b = (
+            np.ascontiguousarray(x, little).reshape(-1).view(np.uint8)
+            for x in (array, others[name])
+        )
+        found[name] = (a ^ b).view(little).reshape(array.shape)
+    return found

@@ -1,0 +1,199 @@
+"""Published models on a power-of-two grid, and exact differences between any two.
+
+``p_t = p_(t-1) + step round((w_t - p_(t-1)) / step)`` with `step` a power of two that
+may change at any time: every point is an integer vector on the finest grid used so
+far, a coarser step moves it by multiples of itself, and the difference between two
+points is an integer vector whatever happened between them. What is rounded away stays
+in ``w - p`` and is published later.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..coding.lattice_block import decode_block, encode_block, max_block_bytes
+from ..contract.errors import CodecError, StateMismatchError
+from ..contract.layout import TensorSpec
+from ..contract.vector import Vector
+
+MIN_EXPONENT, MAX_EXPONENT = -100, 60
+_MAX_INDEX = (1 << 31) - 1
+_HEAD = struct.Struct("<hh8s8s")
+_NO_BASE = bytes(8)
+
+Indices = np.ndarray[Any, np.dtype[np.int32]]
+_Wide = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class LatticePoint:
+    """A model as integers: ``indices * 2^exponent``.
+
+    Parameters
+    ----------
+    indices : ndarray of int32, shape (n,)
+        All lossy tensors, flattened in layout order (`vector.gather`).
+    exponent : int
+        Of the grid.
+    """
+
+    indices: Indices
+    exponent: int
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Eight bytes, CRC-32 then Adler-32 of the exponent and the indices."""
+        head = struct.pack("<h", self.exponent)
+        data = np.ascontiguousarray(self.indices, "<i4").view(np.uint8).data
+        crc = zlib.crc32(data, zlib.crc32(head))
+        return struct.pack("<II", crc, zlib.adler32(data, zlib.adler32(head)))
+
+    def values(self) -> Vector:
+        """Return the model as float32; exact below 2^24 grid units."""
+        return np.ldexp(self.indices.astype(np.float32), self.exponent)
+
+    def on_grid(self, exponent: int) -> _Wide:
+        """Return the indices on a grid as fine or finer."""
+        if exponent > self.exponent:
+            raise CodecError(f"2^{self.exponent} is finer than the grid 2^{exponent}")
+        return _shift(self.indices, self.exponent - exponent)
+
+
+def _shift(indices: Indices, bits: int) -> _Wide:
+    if bits > 31 and indices.any():
+        raise CodecError(f"grids 2^{bits} apart do not fit in 32 bits")
+    return indices.astype(np.int64) << min(bits, 31)
+
+
+def _checked(indices: _Wide, exponent: int) -> LatticePoint:
+    if len(indices) and int(np.abs(indices).max()) > _MAX_INDEX:
+        raise CodecError(f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step")
+    return LatticePoint(indices.astype(np.int32), exponent)
+
+
+def publish(w: Vector, before: LatticePoint | None, exponent: int) -> LatticePoint:
+    """Return the next published point for a model.
+
+    Parameters
+    ----------
+    w : ndarray of float32, shape (n,)
+        The model.
+    before : LatticePoint or None
+        Published last; `None` for the first.
+    exponent : int
+        The step is ``2^exponent``. The grid of the result is the finer of this and
+        the grid of `before`.
+
+    Raises
+    ------
+    CodecError
+        If an index would exceed 32 bits: the step is too small for the model.
+    """
+    if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:
+        raise CodecError(f"step 2^{exponent} is outside 2^-100 to 2^60")
+    if before is None:
+        before = LatticePoint(np.zeros(len(w), np.int32), exponent)
+    grid = min(exponent, before.exponent)
+    gap = np.ldexp(before.indices.astype(np.float64), before.exponent)
+    np.subtract(w, gap, out=gap)
+    moved = np.rint(np.ldexp(gap, -exponent))
+    if len(moved) and not np.ldexp(np.abs(moved).max(), exponent - grid) <= _MAX_INDEX:
+        raise CodecError(f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step")
+    total = before.on_grid(grid) + (moved.astype(np.int64) << (exponent - grid))
+    return _checked(total, grid)
+
+
+def difference(new: LatticePoint, old: LatticePoint) -> tuple[Indices, int]:
+    """Return integers `d` and an exponent with ``new - old = d * 2^exponent``, exactly.
+
+    The exponent is the largest that keeps all of `d` integer, so a coarse step after
+    fine ones costs no more bits than it would alone.
+    """
+    grid = min(new.exponent, old.exponent)
+    gap = new.on_grid(grid) - old.on_grid(grid)
+    together = int(np.bitwise_or.reduce(gap)) if len(gap) else 0
+    common = (together & -together).bit_length() - 1 if together else 0
+    point = _checked(gap >> common, grid + common)
+    return point.indices, point.exponent
+
+
+def encode_point(
+    new: LatticePoint, old: LatticePoint | None, specs: Sequence[TensorSpec]
+) -> bytes:
+    """Encode a point, whole or as the exact difference from one the receiver holds.
+
+    Parameters
+    ----------
+    new, old : LatticePoint
+        Target and base; without a base the whole point is coded.
+    specs : sequence of TensorSpec
+        The lossy tensors, whose sizes sum to the points' length.
+
+    Returns
+    -------
+    bytes
+        Grid exponent and difference exponent (int16 each), digests of base (zeros if
+        none) and target (8 bytes each), then a block (`lattice_block`).
+    """
+    base = old if old is not None else _zero(new.exponent, len(new.indices))
+    gap, exponent = difference(new, base)
+    head = _HEAD.pack(
+        new.exponent, exponent, old.digest if old else _NO_BASE, new.digest
+    )
+    return head + encode_block(gap, specs)
+
+
+def _zero(exponent: int, n: int) -> LatticePoint:
+    return LatticePoint(np.zeros(n, np.int32), exponent)
+
+
+def max_point_bytes(specs: Sequence[TensorSpec]) -> int:
+    """Return the most bytes that `encode_point` may write."""
+    return _HEAD.size + max_block_bytes(specs)
+
+
+def decode_point(
+    data: bytes, old: LatticePoint | None, specs: Sequence[TensorSpec]
+) -> LatticePoint:
+    """Decode what `encode_point` wrote, to the bit.
+
+    Raises
+    ------
+    StateMismatchError
+        If the bytes are a difference from another point than `old`.
+    CodecError
+        If they are malformed, or lead to another point than they name.
+    """
+    if len(data) < _HEAD.size:
+        raise CodecError("lattice point is truncated")
+    grid, exponent, base_digest, digest = _HEAD.unpack_from(data)
+    if not MIN_EXPONENT <= grid <= MAX_EXPONENT:
+        raise CodecError("lattice point has a malformed grid")
+    n = sum(spec.size for spec in specs)
+    if base_digest == _NO_BASE:
+        old = _zero(grid, n)
+    elif old is None or old.digest != base_digest:
+        raise StateMismatchError(
+            f"difference from point {base_digest.hex()}, which this side does not hold"
+        )
+    elif len(old.indices) != n:
+        raise CodecError("lattice point is of another layout")
+    gap = decode_block(data[_HEAD.size :], specs)
+    finest = min(grid, old.exponent)
+    if not finest <= exponent <= finest + 32:
+        raise CodecError("lattice point has a malformed step")
+    total = old.on_grid(finest) + _shift(gap, exponent - finest)
+    lost = grid - finest
+    if lost and bool((total & ((1 << lost) - 1)).any()):
+        raise CodecError("lattice point is not on its grid")
+    point = _checked(total >> lost, grid)
+    if point.digest != digest:
+        raise CodecError("lattice point differs from its digest")
+    return point

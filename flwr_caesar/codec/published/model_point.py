@@ -1,0 +1,276 @@
+"""A model on a power-of-two grid for each tensor, as a server publishes it.
+
+Each floating-point tensor is a lattice point of its own (`lattice_point`), with an
+exponent of its own, and never so fine that float32 could not hold the values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ..contract.digest import model_digest
+from ..contract.errors import CodecError
+from ..contract.exact import require_exact_below
+from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
+from ..contract.vector import in_layout_order
+from ..quantisers.tensor_steps import FINE_BITS
+from .lattice_point import MAX_EXPONENT, MIN_EXPONENT, LatticePoint, publish
+
+ID = "lattice_model"
+_DTYPES = frozenset({"float32", "float64"})
+_EXACT_BITS = 24
+LARGEST_BITS = 22
+_MOVE_BITS = 29
+FINE_RANGE_BITS = 10
+MOST_FINE_BITS = 16
+_SMALLEST, _LARGEST = 2.0 ** (MIN_EXPONENT + LARGEST_BITS), 2.0**82
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Which tensors of a model are on the lattice, and which of them on a finer grid.
+
+    Tensors of ``float32`` and ``float64`` are on it; all others, 16-bit ones included,
+    are sent exactly.
+
+    Parameters
+    ----------
+    exact_below : int
+        Tensors of fewer elements are sent exactly, too.
+    fine_below : int
+        Tensors of fewer elements, such as biases and norms, get a step at least 64
+        times finer, and at least 1,024 times finer than their largest element (but at
+        most 65,536 times finer than the others' step).
+    """
+
+    exact_below: int = 0
+    fine_below: int = 1024
+
+    def __post_init__(self) -> None:
+        require_exact_below(ID, self.exact_below)
+
+    def split(self, layout: Layout) -> tuple[list[TensorSpec], list[TensorSpec]]:
+        """Return the exact tensors and those on the lattice, each in layout order."""
+        exact: list[TensorSpec] = []
+        lossy: list[TensorSpec] = []
+        for spec in layout.tensors:
+            on_lattice = spec.dtype in _DTYPES and spec.size >= max(self.exact_below, 1)
+            (lossy if on_lattice else exact).append(spec)
+        return exact, lossy
+
+    def exponent(self, spec: TensorSpec, largest: float, exponent: int) -> int:
+        """Return a tensor's own exponent.
+
+        Parameters
+        ----------
+        spec : TensorSpec
+            The tensor.
+        largest : float
+            Its largest magnitude.
+        exponent : int
+            That of the model's step.
+        """
+        top = math.frexp(largest)[1]
+        if spec.size < self.fine_below:
+            finest = exponent - MOST_FINE_BITS
+            own = max(top - FINE_RANGE_BITS, finest)
+            exponent = min(exponent - FINE_BITS, own)
+        return max(exponent, top - LARGEST_BITS, MIN_EXPONENT)
+
+
+DEFAULT_GRIDS = Grids()
+
+
+@dataclass(frozen=True)
+class ModelPoint:
+    """A model as it was published.
+
+    Parameters
+    ----------
+    layout : Layout
+        All tensors.
+    points : tuple of LatticePoint
+        Those on the lattice, in layout order, indices of at most 2^24.
+    exact : mapping of str to ndarray
+        The others.
+    grids : Grids
+        Which are which.
+    special : mapping of str to ndarray
+        Those that belong on the lattice and hold what has no place there: NaN,
+        infinity, or a largest magnitude beyond 2^82 or below 2^-78. Their points are
+        zeros.
+    """
+
+    layout: Layout
+    points: tuple[LatticePoint, ...]
+    exact: Arrays
+    grids: Grids = field(default=DEFAULT_GRIDS)
+    special: Arrays = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """`model_digest` of the arrays."""
+        return model_digest(self.arrays())
+
+    @property
+    def exponents(self) -> tuple[int, ...]:
+        """Exponent of each tensor on the lattice."""
+        return tuple(point.exponent for point in self.points)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the point takes."""
+        arrays = [*self.exact.values(), *self.special.values()]
+        exact = sum(array.nbytes for array in arrays)
+        return exact + sum(point.indices.nbytes for point in self.points)
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the model as new arrays, in layout order."""
+        arrays = {name: array.copy() for name, array in self.exact.items()}
+        _, lossy = self.grids.split(self.layout)
+        for spec, point in zip(lossy, self.points, strict=True):
+            arrays[spec.name] = self.tensor(spec, point)
+        arrays |= {name: array.copy() for name, array in self.special.items()}
+        return in_layout_order(self.layout, arrays)
+
+    @staticmethod
+    def tensor(spec: TensorSpec, point: LatticePoint) -> Array:
+        """Return the tensor that a point stands for, as a new array."""
+        values = point.values().reshape(spec.shape)
+        return values.astype(to_dtype(spec.dtype), copy=False)
+
+    @classmethod
+    def of(
+        cls, arrays: Arrays, exponents: Sequence[int], grids: Grids = DEFAULT_GRIDS
+    ) -> ModelPoint:
+        """Return the point that has these arrays, to the bit.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            What `arrays` returned.
+        exponents : sequence of int
+            What `exponents` was.
+        grids : Grids
+            What `grids` was.
+
+        Raises
+        ------
+        CodecError
+            If the arrays are not on these grids.
+        """
+        layout = Layout.of(arrays)
+        exact, lossy = grids.split(layout)
+        if len(exponents) != len(lossy):
+            raise CodecError(f"{len(exponents)} exponents for {len(lossy)} tensors")
+        points = []
+        special = {}
+        for spec, exponent in zip(lossy, exponents, strict=True):
+            if is_special(arrays[spec.name]):
+                special[spec.name] = np.array(arrays[spec.name])
+                points.append(_nothing(spec, exponent))
+                continue
+            flat = arrays[spec.name].reshape(-1).astype(np.float64)
+            scaled = np.ldexp(flat, -exponent)
+            limit = float(np.abs(scaled).max())
+            if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
+                raise CodecError(f"tensor {spec.name!r} is not on its grid")
+            points.append(LatticePoint(scaled.astype(np.int32), exponent))
+        copies = {spec.name: np.array(arrays[spec.name]) for spec in exact}
+        return cls(layout, tuple(points), copies, grids, special)
+
+
+def is_special(array: Array) -> bool:
+    """Whether a tensor has an element that has no place on a lattice."""
+    largest = float(np.abs(array).max(initial=0))
+    return largest != 0 and not _SMALLEST <= largest <= _LARGEST
+
+
+def _nothing(spec: TensorSpec, exponent: int) -> LatticePoint:
+    return LatticePoint(np.broadcast_to(np.int32(0), spec.size), exponent)
+
+
+def publish_model(
+    model: Arrays,
+    before: ModelPoint | None,
+    exponent: int | Sequence[int],
+    grids: Grids = DEFAULT_GRIDS,
+) -> ModelPoint:
+    """Return the next published point of a model.
+
+    A tensor without negative elements is published without: a running variance stays
+    one. A tensor with NaN, infinity, or beyond what a lattice holds is published as it
+    is.
+
+    Parameters
+    ----------
+    model : mapping of str to ndarray
+        The model to approach; no array is kept or changed.
+    before : ModelPoint or None
+        Published last; `None` for the first.
+    exponent : int or sequence of int
+        The step is ``2^exponent``, but for what `Grids` says; or the step of each
+        tensor on the lattice.
+    grids : Grids
+        As for `before`.
+
+    Raises
+    ------
+    CodecError
+        If the model has other tensors than `before`.
+    """
+    model = {name: np.asarray(array) for name, array in model.items()}
+    layout = Layout.of(model)
+    if before is not None and (before.layout, before.grids) != (layout, grids):
+        raise CodecError("the model has other tensors than the one published before")
+    exact, lossy = grids.split(layout)
+    if not isinstance(exponent, int) and len(exponent) != len(lossy):
+        raise CodecError(f"{len(exponent)} exponents for {len(lossy)} tensors")
+    points = []
+    special = {}
+    for i, spec in enumerate(lossy):
+        w = model[spec.name].reshape(-1)
+        if is_special(w):
+            special[spec.name] = np.array(model[spec.name], to_dtype(spec.dtype))
+            points.append(_nothing(spec, MIN_EXPONENT))
+            continue
+        largest = float(np.abs(w).max())
+        if isinstance(exponent, int):
+            own = grids.exponent(spec, largest, exponent)
+        else:
+            least = math.frexp(largest)[1] - LARGEST_BITS
+            own = min(max(exponent[i], least, MIN_EXPONENT), MAX_EXPONENT)
+        last = before.points[i] if before else None
+        if before and spec.name in before.special:
+            last = None
+        points.append(_publish_tensor(w, last, own))
+    copies = {s.name: np.array(model[s.name], to_dtype(s.dtype)) for s in exact}
+    return ModelPoint(layout, tuple(points), copies, grids, special)
+
+
+def _publish_tensor(
+    w: Array, before: LatticePoint | None, exponent: int
+) -> LatticePoint:
+    if before is not None and not _continues(w, before, exponent):
+        before = None
+    point = publish(w, before, exponent)
+    if int(point.indices.min()) < 0 <= float(w.min()):
+        return publish(w, None, exponent)
+    return point
+
+
+def _continues(w: Array, before: LatticePoint, exponent: int) -> bool:
+    """Whether float32 and 32-bit integers hold the next point on the grid so far."""
+    grid = min(exponent, before.exponent)
+    top = math.frexp(float(np.abs(w).max()))[1]
+    last = before.exponent + int(np.abs(before.indices).max()).bit_length()
+    return (
+        exponent - grid <= LARGEST_BITS
+        and top - grid <= _EXACT_BITS - 1
+        and max(top, last) - exponent <= _MOVE_BITS
+    )

@@ -1,0 +1,342 @@
+"""What a server remembers of the models it published, and the frames it sends of them.
+
+All of it is immutable: publishing returns another history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from ..contract.errors import CodecError, StateMismatchError
+from ..contract.layout import Array, Arrays, Layout
+from ..quantisers.tensor_steps import root_mean_square
+from .lattice_model import decode_model, encode_model
+from .model_point import DEFAULT_GRIDS, Grids, ModelPoint, publish_model
+from .model_steps import (
+    FIRST_BITS,
+    expected_bits,
+    first_exponents,
+    next_exponents,
+)
+
+_CURRENT, _FIRST, _OLDER = "current/", "first", "older/"
+_GRIDS, _EXPONENTS, _DIGEST = "grids", "exponents", "digest"
+
+
+def initial_point(
+    model: Arrays,
+    exponent: int | None = None,
+    grids: Grids = DEFAULT_GRIDS,
+    bits: int = FIRST_BITS,
+) -> ModelPoint:
+    """Return the first point of a history that starts from a model.
+
+    A device that can rebuild that model, from a seed or a file, computes the point
+    itself. If the digest is that of the server's, it can be sent a change of it
+    instead of a whole model.
+
+    Parameters
+    ----------
+    model : mapping of str to ndarray
+        The initial model.
+    exponent : int, optional
+        One step for all tensors, as on the server; by default each has its own.
+    grids : Grids
+        As on the server.
+    bits : int
+        As on the server; see `model_steps.first_exponents`.
+    """
+    if exponent is not None:
+        return publish_model(model, None, exponent, grids)
+    return publish_model(model, None, first_exponents(model, grids, bits), grids)
+
+
+@dataclass(frozen=True)
+class _Older:
+    """A point, and the one published after it."""
+
+    point: ModelPoint
+    next: ModelPoint
+
+    @cached_property
+    def back(self) -> bytes:
+        """The frame that leads back from the next."""
+        return encode_model(self.point, self.next)
+
+
+@dataclass(frozen=True)
+class PointHistory:
+    """The published model, and older ones that devices may still hold.
+
+    Start one with `start`; a device's model is named by its `model_digest`.
+
+    Parameters
+    ----------
+    current : ModelPoint
+        Published last.
+    first : ModelPoint, optional
+        The initial point that devices can rebuild; never forgotten. `None` without a
+        shared start.
+    older : tuple
+        Points before `current`, latest first.
+    exponent : int
+        Of the last step.
+    step_sigmas : float
+        The next step in deviations of what is yet unpublished.
+    max_points : int
+        Most older points to remember.
+    max_bytes : int
+        Most memory of all points but `current` and `first`.
+    first_frame : bytes
+        Frame of the whole `first`; empty without one.
+    """
+
+    current: ModelPoint
+    first: ModelPoint | None
+    older: tuple[_Older, ...]
+    exponent: int
+    step_sigmas: float
+    max_points: int
+    max_bytes: int
+    first_frame: bytes = field(default=b"", repr=False)
+    _frames: dict[bytes | None, bytes] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @classmethod
+    def start(
+        cls,
+        model: Arrays,
+        *,
+        shared: bool = False,
+        exponent: int | None = None,
+        grids: Grids = DEFAULT_GRIDS,
+        bits: int = FIRST_BITS,
+        step_sigmas: float = 2.0,
+        max_points: int = 30,
+        max_bytes: int = 1 << 30,
+    ) -> PointHistory:
+        """Return the history of a model that is published for the first time.
+
+        Parameters
+        ----------
+        model : mapping of str to ndarray
+            The initial model.
+        shared : bool
+            Whether devices can rebuild it; its point is then remembered for ever.
+        exponent : int, optional
+            Of the first step of all tensors; by default each has its own.
+        grids : Grids
+            What is on the lattice.
+        bits : int
+            How fine the first point is; see `model_steps.first_exponents`.
+        step_sigmas : float
+            See `model_steps.next_exponents`.
+        max_points, max_bytes : int
+            How much to remember: number of older points, and their memory.
+
+        Raises
+        ------
+        CodecError
+            If the model cannot be published; see `publish_model`.
+        """
+        if not 0 < step_sigmas < math.inf:
+            raise CodecError(f"step_sigmas must be above 0, not {step_sigmas}")
+        point = initial_point(model, exponent, grids, bits)
+        whole = encode_model(point) if shared else b""
+        return cls(
+            point,
+            point if shared else None,
+            (),
+            max(point.exponents, default=0) if exponent is None else exponent,
+            step_sigmas,
+            max_points,
+            max_bytes,
+            whole,
+            {None: whole} if whole else {},
+        )
+
+    def publish(self, model: Arrays, exponent: int | None = None) -> PointHistory:
+        """Return the history after a model was published.
+
+        Parameters
+        ----------
+        model : mapping of str to ndarray
+            The model, of the tensors published before.
+        exponent : int, optional
+            The step is ``2^exponent``; by default what suits the model
+            (`model_steps.next_exponents`), for each tensor.
+
+        Raises
+        ------
+        CodecError
+            If the model cannot be published; see `publish_model`.
+        """
+        now = self.current
+        if Layout.of(model) != now.layout:
+            raise CodecError(
+                "the model has other tensors than the one published before"
+            )
+        steps: int | list[int]
+        if exponent is None:
+            found, steps = next_exponents(model, now, self.step_sigmas)
+            exponent = self.exponent if found is None else found
+        else:
+            steps = exponent
+        point = publish_model(model, now, steps, now.grids)
+        older = (_Older(now, point), *self.older)[: self.max_points]
+        room, kept = self.max_bytes, 0
+        for entry in older:
+            room -= entry.point.nbytes
+            if room < 0:
+                break
+            kept += 1
+        return replace(
+            self, current=point, older=older[:kept], exponent=exponent, _frames={}
+        )
+
+    @cached_property
+    def bases(self) -> Mapping[bytes, ModelPoint]:
+        """Points that `frame` can start from, by digest; `current` is one."""
+        points = [self.current, *(entry.point for entry in self.older)]
+        if self.first is not None:
+            points.append(self.first)
+        return {point.digest: point for point in points}
+
+    def frame(self, base: bytes | None) -> bytes:
+        """Return the frame that brings a device to the current model.
+
+        Parameters
+        ----------
+        base : bytes or None
+            Digest of the model that the device holds, one of `bases`; `None` for none.
+
+        Returns
+        -------
+        bytes
+            For `decode_model`: the change, or the whole model where that is shorter.
+            The same object for the same base.
+
+        Raises
+        ------
+        StateMismatchError
+            If the base is not remembered.
+        """
+        if base is not None and base not in self.bases:
+            raise StateMismatchError(f"model {base.hex()} is not remembered")
+        if base not in self._frames:
+            self._frames[base] = self._encode(base)
+        return self._frames[base]
+
+    def _encode(self, base: bytes | None) -> bytes:
+        if base is None:
+            return encode_model(self.current)
+        change = encode_model(self.current, self.bases[base])
+        if len(change) < _expected_bytes(self.current) / 2:
+            return change
+        return min(change, self.frame(None), key=len)
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Return all that is remembered, as plain arrays for a checkpoint.
+
+        The current model as it is, the first whole, and each older one as the change of
+        the next: frames that are made once and stay from publication to publication.
+        """
+        state = {_CURRENT + name: a for name, a in self.current.arrays().items()}
+        grids = self.current.grids
+        state[_GRIDS] = np.array([grids.exact_below, grids.fine_below], np.int64)
+        state[_EXPONENTS] = np.array([self.exponent, *self.current.exponents], np.int16)
+        state[_DIGEST] = np.frombuffer(self.current.digest, np.uint8)
+        if self.first is not None:
+            state |= _pack(_FIRST, self.first_frame, self.first)
+        for i, entry in enumerate(self.older):
+            state |= _pack(f"{_OLDER}{i}", entry.back, entry.point)
+        return state
+
+    @classmethod
+    def from_arrays(
+        cls,
+        state: Arrays,
+        *,
+        step_sigmas: float = 2.0,
+        max_points: int = 30,
+        max_bytes: int = 1 << 30,
+    ) -> PointHistory:
+        """Return the history that `to_arrays` was taken of.
+
+        Parameters
+        ----------
+        state : mapping of str to ndarray
+            What `to_arrays` returned.
+        step_sigmas, max_points, max_bytes
+            See `start`.
+
+        Raises
+        ------
+        CodecError
+            If the arrays are not such a state.
+        """
+        try:
+            exact_below, fine_below = state[_GRIDS].tolist()
+            grids = Grids(exact_below, fine_below)
+            exponent, *exponents = state[_EXPONENTS].tolist()
+            start = len(_CURRENT)
+            arrays = {
+                name[start:]: array
+                for name, array in state.items()
+                if name.startswith(_CURRENT)
+            }
+            current = ModelPoint.of(arrays, exponents, grids)
+            if current.digest != state[_DIGEST].tobytes():
+                raise CodecError("the current model differs from its digest")
+            first, first_frame = None, b""
+            if _FIRST in state:
+                first = _unpack(_FIRST, state, current)
+                first_frame = state[_FIRST].tobytes()
+            older: list[_Older] = []
+            point = current
+            while f"{_OLDER}{len(older)}" in state:
+                before = _unpack(f"{_OLDER}{len(older)}", state, point)
+                older.append(_Older(before, point))
+                point = before
+        except (KeyError, TypeError, ValueError) as err:
+            raise CodecError(f"this is no state of a publication: {err!r}") from err
+        return cls(
+            current,
+            first,
+            tuple(older),
+            exponent,
+            step_sigmas,
+            max_points,
+            max_bytes,
+            first_frame,
+        )
+
+
+def _pack(name: str, frame: bytes, point: ModelPoint) -> dict[str, Array]:
+    return {
+        name: np.frombuffer(frame, np.uint8),
+        f"{name}.{_EXPONENTS}": np.array(point.exponents, np.int16),
+    }
+
+
+def _unpack(name: str, state: Arrays, next_: ModelPoint) -> ModelPoint:
+    frame = state[name].astype(np.uint8, casting="equiv").tobytes()
+    arrays = decode_model(frame, next_.arrays(), expected=next_.layout)
+    exponents = state[f"{name}.{_EXPONENTS}"].tolist()
+    point = ModelPoint.of(arrays, exponents, next_.grids)
+    if point.layout != next_.layout:
+        raise CodecError(f"{name} is of another layout")
+    return point
+
+
+def _expected_bytes(point: ModelPoint) -> float:
+    """Return about how long a frame of the whole model is, without making it."""
+    scales = [root_mean_square(own.indices) for own in point.points]
+    special = sum(array.nbytes for array in point.special.values())
+    return special + expected_bits(scales, [len(p.indices) for p in point.points]) / 8

@@ -1,0 +1,1 @@
+"""What is kept of a tensor, and on which levels it is rounded."""

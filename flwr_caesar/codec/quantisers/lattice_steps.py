@@ -1,0 +1,228 @@
+"""Steps of the tensors of an update, and the indices that these give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from ..coding.contexts import as_channels, fit_scales, scale_classes
+from ..coding.integers import Integers
+from ..contract.layout import TensorSpec
+from ..contract.vector import Vector, slices
+from .quantise import quantise_dead_zone
+from .step_search import DEFAULT_DEAD_ZONE, Quantiser, Step, StepSearch
+from .tensor_steps import (
+    FINE_BITS,
+    generous_rate,
+    root_mean_square,
+    together,
+)
+from .tensor_steps import offsets as unlike
+
+MIN_EXPONENT, MAX_EXPONENT = -149, 100
+MIN_OFFSET, MAX_OFFSET = -127, 127
+_FRAME_BITS, _BITS_PER_SCALE = 1600, 5
+_FINE_BAND = (1, 14)
+_PEAK_BITS = 29
+_MODERATE = 60
+_GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
+_T = TypeVar("_T")
+_LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a quantiser has to meet; see `LatticeCodec` for the meaning of each.
+
+    Parameters
+    ----------
+    rate, step, nmse : float
+        The step if not 0, else the relative error if not 0, else the rate.
+    fine_below : int
+        Below how many elements a tensor's step is 64 times finer.
+    """
+
+    rate: float
+    step: float
+    nmse: float
+    fine_below: int
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Integers of all tensors, and their steps.
+
+    Parameters
+    ----------
+    step : Step
+        Of tensors that are neither fine nor have an offset.
+    offsets : tuple of int
+        For each tensor the octaves by which its own step is coarser.
+    indices : ndarray of int32, shape (n,)
+        All tensors, one after another.
+    """
+
+    step: Step
+    offsets: tuple[int, ...]
+    indices: Integers
+
+
+def extra_bits(spec: TensorSpec, fine_below: int) -> int:
+    """Return by how many octaves a tensor's step is finer as it is a small one."""
+    return FINE_BITS if spec.size < fine_below else 0
+
+
+def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantised:
+    """Choose the steps of tensors and quantise them.
+
+    The tensors that are not small set the step, or where all of these are 0, the small
+    ones; those of another scale get another step (`tensor_steps.offsets`). A small
+    tensor gets a finer one where its own would exceed half of its scale.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (n,)
+        The tensors, flattened and concatenated (`vector.gather`).
+    specs : sequence of TensorSpec
+        The tensors.
+    target : Target
+        What to meet.
+    """
+    parts = slices(specs)
+    scales = [root_mean_square(x[part]) for part in parts]
+    active = [i for i, scale in enumerate(scales) if scale]
+    coarse = [i for i in active if not extra_bits(specs[i], target.fine_below)]
+    chosen = coarse or active
+    if not chosen:
+        return Quantised(Step(4, 0), (0,) * len(specs), np.zeros(len(x), np.int32))
+    quantiser, own = _search_steps(x, specs, scales, chosen, target)
+    step = quantiser.step
+    if not (coarse or target.step):
+        step = _coarser(step, FINE_BITS)
+    exponent = min(max(step.exponent, MIN_EXPONENT), MAX_EXPONENT)
+    step = replace(step, exponent=exponent)
+    offsets, indices = [0] * len(specs), np.zeros(len(x), np.int32)
+    for i in active:
+        extra = extra_bits(specs[i], target.fine_below)
+        common = math.ldexp(step.value, -extra)
+        offset = own.get(i, 0)
+        if i not in own and not target.step:
+            offset = _fine_offset(common / scales[i], by_rate=not target.nmse)
+        peak = _peak(x[parts[i]], scales[i], common)
+        least = math.ceil(math.log2(peak / common)) - _PEAK_BITS
+        lowest = MIN_EXPONENT - step.exponent + extra
+        offsets[i] = max(offset, least, lowest, MIN_OFFSET)
+        indices[parts[i]] = _indices(
+            x[parts[i]], peak, _coarser(step, offsets[i] - extra), quantiser.dead_zone
+        )
+    return Quantised(step, tuple(offsets), indices)
+
+
+def _search_steps(
+    x: Vector,
+    specs: Sequence[TensorSpec],
+    scales: Sequence[float],
+    chosen: Sequence[int],
+    target: Target,
+) -> tuple[Quantiser, dict[int, int]]:
+    """Return the step of the tensors that set it, and the offsets of these.
+
+    For a rate, tensors are brought to one scale by powers of two before the search. An
+    error is that of all of them as they are, and offsets only make it smaller.
+    """
+    sizes = [specs[i].size for i in chosen]
+    reference, off = unlike([scales[i] for i in chosen], sizes)
+    lift = max(off)
+    if not (target.step or target.nmse):
+        # The offset of the largest scale, too, has to fit into a byte.
+        lift = max(lift - MAX_OFFSET // 2, 0)
+    shift = round(math.log2(reference)) + lift
+    off = [own - lift for own in off]
+    if target.step or abs(shift) < _MODERATE:
+        shift = 0
+    brought = [0] * len(off) if target.step or target.nmse else off
+    vectors = [
+        _scaled(x[part], -shift - own)
+        for part, own in zip(_those(slices(specs), chosen), brought, strict=True)
+    ]
+    brought_scales = [
+        math.ldexp(scales[i], -shift - own)
+        for i, own in zip(chosen, brought, strict=True)
+    ]
+    quantiser = _quantiser(
+        vectors, _those(specs, chosen), target, together(brought_scales, sizes)
+    )
+    offsets = [0] * len(off) if target.step else off
+    quantiser = replace(quantiser, step=_coarser(quantiser.step, shift))
+    return quantiser, dict(zip(chosen, offsets, strict=True))
+
+
+def _peak(x: Vector, scale: float, step: float) -> float:
+    """Return the largest magnitude, or a bound of it that is as good."""
+    bound = scale * math.sqrt(len(x))
+    if bound < step * 2.0 ** (_PEAK_BITS - 1) and bound + step < _LARGEST:
+        return bound
+    return float(np.abs(x).max())
+
+
+def _those(items: Sequence[_T], chosen: Sequence[int]) -> list[_T]:
+    return [items[i] for i in chosen]
+
+
+def _coarser(step: Step, octaves: int) -> Step:
+    return replace(step, exponent=step.exponent + octaves)
+
+
+def _fine_offset(relative: float, *, by_rate: bool) -> int:
+    """Return the offset of a small tensor, by its step over its root mean square."""
+    log = math.log2(relative)
+    least, most = _FINE_BAND
+    if log > -least:
+        return -math.ceil(log + least)
+    return math.ceil(-log - most) if by_rate and log < -most else 0
+
+
+def _scaled(x: Vector, exponent: int) -> Vector:
+    return np.ldexp(x, exponent) if exponent else x
+
+
+def _indices(x: Vector, peak: float, step: Step, dead_zone: float) -> Integers:
+    exponent = 0 if abs(step.exponent) > 2 * _MODERATE else step.exponent
+    if exponent != step.exponent:  # float32 does not hold the step well, or not at all
+        x = np.ldexp(x, -step.exponent)
+    indices = quantise_dead_zone(x, step.multiple * 2.0**exponent, dead_zone)
+    if peak + step.value > _LARGEST:
+        most = int(_LARGEST / step.value)
+        indices = np.clip(indices, -most, most)
+    return indices
+
+
+def _quantiser(
+    parts: list[Vector], specs: Sequence[TensorSpec], target: Target, scale: float
+) -> Quantiser:
+    """Return step and dead zone for tensors on one scale."""
+    if target.step:
+        return Quantiser(Step.near(target.step), DEFAULT_DEAD_ZONE)
+    vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    rate = generous_rate(target.rate, len(vector))
+    if not target.nmse and rate > target.rate and rate >= 4:
+        return Quantiser(Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate)), 0.5)
+    reference = Step.near(scale)
+    classes = np.empty(len(vector), np.uint8)
+    num_scales = 0
+    for spec, part in zip(specs, slices(specs), strict=True):
+        shape = as_channels(spec.shape)
+        own = fit_scales(vector[part].reshape(shape), np.float32(reference.value))
+        classes[part] = scale_classes(own, shape).reshape(-1)
+        num_scales += len(own)
+    search = StepSearch(vector, classes, reference)
+    if target.nmse:
+        return search.for_error(target.nmse)
+    side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(vector)
+    if rate > target.rate:
+        return search.for_rate(rate)
+    return search.for_rate(max(rate - side, rate / 4))

@@ -1,0 +1,108 @@
+"""Records of arrays: plain ones, and such as are one frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from flwr_caesar.codec import CodecError, get_codec, inspect_frame
+from flwr_caesar.codec.contract.base import DEFAULT_MAX_BYTES
+from flwr_caesar.codec.contract.layout import Arrays, to_dtype
+
+from .envelope import frame_to_record, is_frame, note_nbytes, record_to_frame
+
+
+def record_to_arrays(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the arrays of a plain record by name.
+
+    Raises
+    ------
+    CodecError
+        If an array is malformed, with its name.
+    """
+    return {name: _to_numpy(name, array) for name, array in record.items()}
+
+
+def _to_numpy(name: str, array: Array) -> np.ndarray[Any, Any]:
+    try:
+        found = array.numpy()
+    except (TypeError, ValueError, EOFError, OSError, MemoryError) as err:
+        raise CodecError(f"array {name!r} cannot be read: {err}") from err
+    if found.dtype.kind == "V" and array.dtype == "bfloat16":
+        # Flower keeps such an array, but its file format forgets what it is.
+        return found.view(to_dtype("bfloat16"))
+    return found
+
+
+def arrays_to_record(arrays: Arrays) -> ArrayRecord:
+    """Return a plain record of named arrays."""
+    return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
+
+
+def widened_record(arrays: Arrays) -> ArrayRecord:
+    """Return a plain record that Flower's strategies can compute with.
+
+    They know float16, float32 and float64; tensors in bfloat16 become float32, which
+    holds the same values.
+    """
+    return arrays_to_record(
+        {
+            name: a.astype(np.float32) if a.dtype.name == "bfloat16" else a
+            for name, a in arrays.items()
+        }
+    )
+
+
+def record_nbytes(record: ArrayRecord) -> int:
+    """Bytes of a record's arrays as Flower carries them."""
+    return sum(len(array.data) for array in record.values())
+
+
+def arrays_nbytes(content: RecordDict) -> int:
+    """Bytes of all arrays of a message as Flower carries them."""
+    return sum(record_nbytes(record) for record in content.array_records.values())
+
+
+def message_nbytes(content: RecordDict) -> int:
+    """Bytes of all arrays of a message, and of our note, as Flower carries them."""
+    return arrays_nbytes(content) + note_nbytes(content)
+
+
+def exact_record(record: ArrayRecord) -> ArrayRecord:
+    """Return a record as one exact frame, where that is possible and shorter."""
+    if is_frame(record) or not len(record):
+        return record
+    try:
+        framed = frame_to_record(
+            get_codec("dense").encode(record_to_arrays(record), finite=False)[0]
+        )
+    except CodecError:
+        return record
+    return min(framed, record, key=record_nbytes)
+
+
+def plain_record(
+    record: ArrayRecord, *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> ArrayRecord:
+    """Return a record with plain arrays, of a frame that needs no state.
+
+    Parameters
+    ----------
+    record : ArrayRecord
+        A frame, or plain arrays already, which are returned as they are.
+    max_bytes : int
+        Most bytes of arrays to believe the frame's own table: a frame of some kB can
+        hold gigabytes of zeros.
+
+    Raises
+    ------
+    CodecError
+        If the frame is damaged, or claims more.
+    """
+    if not is_frame(record):
+        return record
+    frame = record_to_frame(record)
+    codec = get_codec(inspect_frame(frame).config)
+    return arrays_to_record(codec.decode(frame, finite=False, max_bytes=max_bytes)[0])

@@ -1,0 +1,110 @@
+"""Messages that carry frames: how a request is packed, and what a reply may hold."""
+
+from __future__ import annotations
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from flwr_caesar.codec import CodecError, Layout
+from flwr_caesar.transport import Plan, exact_record, record_nbytes, with_note
+
+from .exchange import most_frame_bytes, others
+from .method import ServerMethod
+from .phase import Device, DevicePlan, Phase, Request
+
+NO_MOD = (
+    "the device runs without compression_mod, or with that of an older flwr-caesar, or "
+    "behind a mod that reads arrays: put it first in its app, "
+    "ClientApp(mods=[compression_mod])"
+)
+
+
+def packed(
+    content: RecordDict,
+    key: str,
+    device: Device,
+    plan: DevicePlan,
+    method: ServerMethod,
+    *,
+    is_train: bool,
+    max_residual_age: int,
+) -> RecordDict:
+    """Return what a device is sent in place of a message of the inner strategy.
+
+    Parameters
+    ----------
+    content : RecordDict
+        Of the inner strategy; not changed.
+    key : str
+        Which of its ArrayRecords is the model.
+    device : Device
+        Who is asked, with the header of the request.
+    plan : DevicePlan
+        For what.
+    method : ServerMethod
+        Of which the plan is.
+    is_train : bool
+        Whether an update is asked for.
+    max_residual_age : int
+        See `WrapperOptions`.
+    """
+    header, downlink = device.header, method.downlink
+    made = RecordDict(dict(content.items()))
+    for name, record in others(content, key).items():
+        made[name] = exact_record(record)
+    if header.base == header.target:
+        del made[key]
+    else:
+        made[key] = downlink.frame(device.node_id, header)
+    if plan.config:
+        for name, config in content.config_records.items():
+            made[name] = ConfigRecord({**config, **plan.config})
+    order = Plan(
+        record=key,
+        upload=plan.upload.config if is_train else {},
+        error_feedback=method.error_feedback and is_train,
+        max_residual_age=max_residual_age,
+        payload=method.payload,
+        exact=downlink.exact,
+        call_app=plan.call_app,
+        part=plan.part or downlink.part,
+        settings=plan.settings,
+        start=downlink.start if header.base == downlink.newcomer else {},
+        ask_labels=plan.ask_labels,
+    )
+    return with_note(made, order.note(header))
+
+
+def upload_key(phase: Phase, request: Request, content: RecordDict) -> str:
+    """Return which ArrayRecord of a reply is the upload; empty if none is asked.
+
+    Raises
+    ------
+    CodecError
+        If that cannot be told.
+    """
+    names = list(content.array_records)
+    if not phase.is_train or not names:
+        return ""
+    if len(names) == 1:
+        return names[0]
+    if request.key not in names:
+        raise CodecError(
+            f"reply has {len(names)} ArrayRecords, and none is named "
+            f"{request.key!r} as the model was"
+        )
+    return request.key
+
+
+def require_frame_size(record: ArrayRecord, layout: Layout) -> None:
+    """Refuse an upload that is far larger than its model.
+
+    Raises
+    ------
+    CodecError
+        With both sizes.
+    """
+    size, most = record_nbytes(record), most_frame_bytes(layout)
+    if size > most:
+        raise CodecError(
+            f"the upload has {size} bytes, {most} are the most of this model"
+        )

@@ -1,0 +1,142 @@
+"""The entropy coder: exact, near the entropy, and safe on hostile bytes."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.coding import lanes
+from flwr_caesar.codec.coding.counts import count_symbols, entropy_bits
+from flwr_caesar.codec.coding.integers import (
+    decode_integers,
+    encode_integers,
+)
+from flwr_caesar.codec.coding.rans import decode_symbols, encode_symbols
+
+
+def laplace_symbols(n, scale, contexts, seed=0):
+    rng = np.random.default_rng(seed)
+    context = rng.integers(0, contexts, n).astype(np.uint8)
+    spread = scale * 2.0 ** (context / 4)
+    values = np.rint(rng.laplace(size=n) * spread).astype(np.int64)
+    symbols = np.where(values >= 0, 2 * values, -2 * values - 1)
+    return np.minimum(symbols, 511).astype(np.uint16), context
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(0, 3000),
+    scale=st.floats(0.01, 40),
+    contexts=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+)
+def test_symbols_round_trip(n, scale, contexts, seed):
+    symbols, context = laplace_symbols(n, scale, contexts, seed)
+    data = encode_symbols(symbols, context, contexts)
+    assert (decode_symbols(data, context, contexts) == symbols).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(0, 30_000),
+    scale=st.floats(0.01, 10),
+    contexts=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+)
+def test_short_rows_are_coded_as_long_ones_are(n, scale, contexts, seed):
+    """Element by element or as arrays: the same bytes, and the same symbols of them."""
+    symbols, context = laplace_symbols(n, scale, contexts, seed)
+    found = []
+    for narrow in (0, 1 << 16):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lanes, "_NARROW_LANES", narrow)
+            found.append(encode_symbols(symbols, context, contexts))
+            decoded = decode_symbols(found[0], context, contexts)
+        assert (decoded == symbols).all()
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("n", [40_000, 300_000])
+def test_two_stage_streams_round_trip(n):
+    symbols, context = laplace_symbols(n, 3.0, 5)
+    data = encode_symbols(symbols, context, 5)
+    assert (decode_symbols(data, context, 5) == symbols).all()
+
+
+@pytest.mark.parametrize("n", [300, 3000, 600_000])
+def test_many_contexts_round_trip(n):
+    """Looked up by bisection where symbols are few, else in tables."""
+    rng = np.random.default_rng(11)
+    context = rng.integers(0, 256, n).astype(np.uint8)
+    symbols = (context + rng.geometric(0.2, n)).astype(np.uint16)
+    data = encode_symbols(symbols, context, 256)
+    assert (decode_symbols(data, context, 256) == symbols).all()
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.6, 1.2])
+@pytest.mark.parametrize("contexts", [1, 16])
+def test_within_one_percent_of_the_entropy(scale, contexts):
+    symbols, context = laplace_symbols(10**6, scale, contexts)
+    bits = entropy_bits(count_symbols(symbols, context, contexts))
+    data = encode_symbols(symbols, context, contexts)
+    assert 8 * len(data) <= 1.01 * bits
+    assert (decode_symbols(data, context, contexts) == symbols).all()
+
+
+def test_one_certain_symbol_costs_next_to_nothing():
+    symbols = np.full(10**5, 7, np.uint16)
+    context = np.zeros(10**5, np.uint8)
+    data = encode_symbols(symbols, context, 1)
+    assert len(data) < 300
+    assert (decode_symbols(data, context, 1) == symbols).all()
+
+
+def test_encoding_is_deterministic():
+    symbols, context = laplace_symbols(50_000, 1.0, 7)
+    assert encode_symbols(symbols, context, 7) == encode_symbols(symbols, context, 7)
+
+
+def test_hostile_bytes_raise_only_codec_errors():
+    rng = np.random.default_rng(2)
+    values = np.rint(rng.laplace(size=30_000) * 20).astype(np.int32)
+    context = rng.integers(0, 6, len(values)).astype(np.uint8)
+    good = encode_integers(values, context, 6)
+    for trial in range(400):
+        bad = bytearray(good)
+        for _ in range(int(rng.integers(1, 4))):
+            bad[int(rng.integers(0, 400 if trial % 2 else len(bad)))] = rng.integers(
+                256
+            )
+        if trial % 5 == 0:
+            bad = bad[: int(rng.integers(0, len(bad)))]
+        try:
+            found = decode_integers(bytes(bad), context, 6)
+        except CodecError:
+            continue
+        assert found.shape == values.shape
+
+
+def test_every_truncation_is_refused():
+    symbols, context = laplace_symbols(500, 1.0, 3)
+    data = encode_symbols(symbols, context, 3)
+    for size in range(len(data)):
+        with pytest.raises(CodecError):
+            decode_symbols(data[:size], context, 3)
+
+
+def test_contexts_that_no_symbol_uses_take_no_table():
+    symbols, context = np.zeros(100, np.uint16), np.full(100, 200, np.uint8)
+    data = encode_symbols(symbols, context, 256)
+    tracemalloc.start()
+    try:
+        found = decode_symbols(data, context, 256)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found == symbols).all()
+    assert peak < 1 << 20
