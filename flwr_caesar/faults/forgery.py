@@ -21,6 +21,9 @@ def forge(
 ) -> tuple[UploadHeader, UploadHeader]:
     """Make up a reply to a request.
 
+    None has another device's token and this request's nonce: who knows a token is that
+    device, as far as a server can tell, also at another node.
+
     Parameters
     ----------
     chance : Chance
@@ -46,7 +49,6 @@ def forge(
     old = chance.random.choice(seen) if seen else honest
     forgeries = [
         old,
-        replace(old, nonce=header.nonce),
         replace(old, token=token, nonce=header.nonce),
         replace(honest, upload_id=old.upload_id or 1, known=old.known),
         replace(honest, known=None),
