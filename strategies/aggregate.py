@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from logging import WARNING
+from typing import Protocol
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -27,6 +28,15 @@ _LENGTHS = "guard-lengths"
 
 Made = tuple[ArrayRecord | None, MetricRecord | None]
 _NOTHING: Made = (None, None)
+
+NOT_AGAIN = "it cannot be decoded again"
+
+
+class Refuse(Protocol):
+    """Takes the reply of a node out of a phase."""
+
+    def __call__(self, node_id: int, reason: str, *, is_fault: bool = True) -> None:
+        """Say which, why, and whether its device is to blame."""
 
 
 class Aggregator:
@@ -86,7 +96,7 @@ class Aggregator:
         replies: Iterable[Reply],
         *,
         decode_again: Callable[[Reply], dict[str, Array]],
-        refuse: Callable[[int, str], None],
+        refuse: Refuse,
         publish: Callable[[ArrayRecord], ArrayRecord],
     ) -> Made:
         """Aggregate the replies of a training phase.
@@ -100,7 +110,8 @@ class Aggregator:
         decode_again : callable
             Returns the update of a reply whose `source` is kept.
         refuse : callable
-            Called with a node and a reason; takes the reply out of the phase.
+            Called with a node, a reason and `is_fault`; takes the reply out of the
+            phase.
         publish : callable
             Called with what the inner strategy made; returns the model to go on with,
             or raises CodecError if it cannot be used.
@@ -149,7 +160,7 @@ class Aggregator:
     def _weight(self, reply: Reply) -> float:
         return 1.0 if self._uniform else reply.weight
 
-    def _drop_too_long(self, phase: Phase, refuse: Callable[[int, str], None]) -> bool:
+    def _drop_too_long(self, phase: Phase, refuse: Refuse) -> bool:
         if self._guard is None:
             return False
         lengths = {node_id: reply.length for node_id, reply in phase.replies.items()}
@@ -167,7 +178,7 @@ class Aggregator:
         phase: Phase,
         mean: RunningMean,
         decode_again: Callable[[Reply], dict[str, Array]],
-        refuse: Callable[[int, str], None],
+        refuse: Refuse,
     ) -> RunningMean | None:
         """Return the mean of the phase's replies at limited weights.
 
@@ -199,14 +210,14 @@ class Aggregator:
             try:
                 update = decode_again(reply)
             except CodecError as err:
-                refuse(node_id, f"it cannot be decoded again: {err}")
+                # Not the device's fault: to make room, what its update builds on was
+                # forgotten. The update returns to its residual.
+                refuse(node_id, f"{NOT_AGAIN}: {err}", is_fault=False)
                 raise
             mean.add(update, reply.base, limited[node_id])
         return mean
 
-    def _aggregate(
-        self, phase: Phase, mean: RunningMean, refuse: Callable[[int, str], None]
-    ) -> Made:
+    def _aggregate(self, phase: Phase, mean: RunningMean, refuse: Refuse) -> Made:
         if not self._takes_mean:
             messages = self._agreeing(phase, refuse)
             if not messages:
@@ -239,9 +250,7 @@ class Aggregator:
         )
         return one_reply.aggregate_train(phase.server_round, [message])
 
-    def _agreeing(
-        self, phase: Phase, refuse: Callable[[int, str], None]
-    ) -> list[Message]:
+    def _agreeing(self, phase: Phase, refuse: Refuse) -> list[Message]:
         contents = {n: reply.content for n, reply in phase.replies.items()}
         for node_id, reason in disagreeing(contents).items():
             refuse(node_id, reason)
@@ -251,9 +260,7 @@ class Aggregator:
             messages.append(reply.message)
         return messages
 
-    def _drop_largest(
-        self, phase: Phase, refuse: Callable[[int, str], None], why: str
-    ) -> None:
+    def _drop_largest(self, phase: Phase, refuse: Refuse, why: str) -> None:
         self._log_largest(phase)
         largest = max(phase.replies.values(), key=self._contribution)
         refuse(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from logging import INFO, WARNING
 from typing import Any, Unpack
 
@@ -252,7 +253,7 @@ class CompressedStrategy(Strategy):
             phase,
             self._intake.read(phase, waited),
             decode_again=lambda reply: self._exchange.decode_again(phase, reply),
-            refuse=lambda node_id, reason: self._intake.refuse(phase, node_id, reason),
+            refuse=partial(self._intake.refuse, phase),
             publish=lambda made: self._exchange.publish(phase, made),
         )
         extra = self._close(phase, model, start, waited)

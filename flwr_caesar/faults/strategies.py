@@ -23,6 +23,7 @@ from flwr_caesar.codec import Layout, inspect_frame
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import CompressedStrategy, ServerMethod
+from flwr_caesar.strategies.aggregate import NOT_AGAIN
 from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED
 from flwr_caesar.sync.protocol import device_id
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -402,7 +403,7 @@ class StrategyFaultRun:
             self._count_poison(dropped)
             for node, answer in self._grid.first.items():
                 reason = dropped.get(node, "")
-                if reason.startswith(OFTEN_CHANGED):
+                if reason.startswith((OFTEN_CHANGED, NOT_AGAIN)):
                     continue
                 if reason and self._should_count(answer):
                     self.law.report(f"an honest reply is refused: {reason}")
