@@ -84,6 +84,22 @@ def is_fresh_name(name: str) -> bool:
     return bool(_OURS.fullmatch(name))
 
 
+def has_content(path: Path, chunks: Collection[Chunk]) -> bool:
+    """Whether a file that can be read has these bytes."""
+    try:
+        with path.open("rb") as file:
+            for chunk in chunks:
+                rest = memoryview(chunk).cast("B")
+                while rest:
+                    found = file.read(min(len(rest), BLOCK_BYTES))
+                    if not found or found != rest[: len(found)]:
+                        return False
+                    rest = rest[len(found) :]
+            return not file.read(1)
+    except OSError:
+        return False
+
+
 def write_durably(
     path: Path, chunks: Collection[Chunk], sum_of: int | None = None
 ) -> StoredFile:

@@ -9,7 +9,14 @@ from typing import Any
 from flwr_caesar.codec.contract.layout import Array, Arrays
 
 from .errors import DamagedStateError
-from .files import StoredFile, fresh_name, map_arrays, read_small, write_durably
+from .files import (
+    StoredFile,
+    fresh_name,
+    has_content,
+    map_arrays,
+    read_small,
+    write_durably,
+)
 from .model_file import StoredModel, read_model
 from .packing import MAX_MANIFEST_BYTES, restore, unseal
 from .state import DeviceState
@@ -85,10 +92,18 @@ def read_state(folder: Path) -> tuple[DeviceState, StateFiles, Array | None] | N
 def write_part(
     folder: Path, kind: str, arrays: Arrays, before: StoredFile | None
 ) -> StoredFile:
-    """Write arrays durably if the file before is not of them."""
+    """Write arrays durably if the file before is not of them.
+
+    Equal checksums do not tell: an upload ends with a CRC of its own, after which the
+    CRC of everything is the same for all uploads of one length.
+    """
     chunks = to_chunks(arrays)
     sum_of = checksum(chunks)
-    if before is not None and before.holds(chunks, sum_of):
+    if (
+        before is not None
+        and before.holds(chunks, sum_of)
+        and has_content(folder / before.name, chunks)
+    ):
         return before
     return write_durably(folder / fresh_name(kind), chunks, sum_of)
 

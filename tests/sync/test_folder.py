@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flwr_caesar.codec import get_codec
 from flwr_caesar.sync import packing
 from flwr_caesar.sync.aside import MOST_KEPT
 from flwr_caesar.sync.errors import StateError
@@ -92,6 +93,21 @@ def test_only_what_changed_is_written(root: Path) -> None:
         store.save(sample(4, version=8))
         assert files(folder) & before == {MANIFEST}
     assert image(load(root)) == image(sample(4, version=8))
+
+
+def test_an_upload_is_not_taken_for_another_of_its_length(root: Path) -> None:
+    """Frames end with their CRC, which makes the CRC of what they are in the same."""
+    codec = get_codec("dense")
+    noise = np.random.default_rng(0).integers(0, 256, (2, 60), np.uint8)
+    frames = [codec.encode({"w": values})[0] for values in noise]
+    assert len(frames[0]) == len(frames[1])
+    states = [
+        replace(sample(0), residual={}, pending=(Pending(7, (1, n), frame),))
+        for n, frame in enumerate(frames)
+    ]
+    save(root, *states)
+    (pending,) = load(root).pending
+    assert pending.frame == frames[1]
 
 
 def test_a_residual_changed_in_place_is_written(root: Path) -> None:
