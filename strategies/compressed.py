@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -180,7 +181,7 @@ class CompressedStrategy(Strategy):
         ----------
         grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config
             See Flower's `Strategy.start`.
-        evaluate_fn : callable, optional
+        evaluate_fn
             Likewise.
         **more
             What else the installed Flower's `start` takes, or that of the inner
@@ -268,8 +269,7 @@ class CompressedStrategy(Strategy):
         """Drop unusable replies and let the inner strategy aggregate the others."""
         phase, waited = self._phase, Waited(replies)
         start = time.monotonic()
-        for _ in self._intake.read(phase, waited):
-            pass
+        deque(self._intake.read(phase, waited), maxlen=0)
         metrics = None
         agreeing = self._intake.agreeing(phase, self.strategy)
         if agreeing:
@@ -374,10 +374,10 @@ class CompressedStrategy(Strategy):
             wrapper = self._aggregator.with_lengths(self._exchange.state())
         self._exchange.close(phase, model, inner=inner, wrapper=wrapper)
         for node_id, record in phase.records.items() if phase.is_train else ():
-            answered = node_id in phase.faults or not record.dropped
-            if answered and self._bench.note(
-                node_id, phase.server_round, refused=node_id in phase.faults
-            ):
+            refused = node_id in phase.faults
+            if record.dropped and not refused:
+                continue
+            if self._bench.note(node_id, phase.server_round, refused=refused):
                 log(WARNING, "Node %d was refused again: it is left out", node_id)
         busy = time.monotonic() - start - waited.seconds
         self._recorder.closed(phase, virtual_seconds=end, seconds_busy=busy)
@@ -396,6 +396,5 @@ class CompressedStrategy(Strategy):
             self._grid.send_and_receive(packed, timeout=self._timeout, to_all=True)
         )
         start = time.monotonic()
-        for _ in self._intake.read(phase, waited):
-            pass
+        deque(self._intake.read(phase, waited), maxlen=0)
         return self._close(phase, None, start, waited)

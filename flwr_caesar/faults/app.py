@@ -58,6 +58,14 @@ class FaultApp:
         own = np.random.default_rng([self._seed, 2, number, SIZES[name]])
         return own.normal(size=SHAPES[name])
 
+    def mean_target(self, devices: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the mean of the targets of the first devices: where the model goes."""
+        numbers = range(devices)
+        return {
+            name: np.mean([self.target(n, name) for n in numbers], axis=0)
+            for name in SIZES
+        }
+
     def _train(self, msg: Message, context: Context) -> Message:
         received = record_to_arrays(msg.content.array_records["arrays"])
         control = msg.content.array_records.get(CONTROL_KEY)

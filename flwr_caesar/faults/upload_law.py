@@ -144,6 +144,20 @@ class UploadLaw:
             ghost = replace(ghost, computed=ghost.spent_sum + self._waiting(after))
         return ghost
 
+    def should_count(self, answer: RecordDict | None) -> bool:
+        """Whether the server can tell who gave an honest answer.
+
+        One that went back further than a device remembers its uploads cannot
+        (docs/sync.md, Limits).
+        """
+        if answer is None:
+            return False
+        header = DeviceReport.read(answer)[1]
+        applied = self._law.truth.get(device_id(header.token), set())
+        # Who does not list what it knows says that it made what the request names.
+        known = header.known is None or not applied.isdisjoint(header.known)
+        return not applied or known
+
     def applied(
         self,
         uploads: list[Given],
