@@ -482,7 +482,8 @@ def test_global_publishes_what_it_compressed_and_owes_the_rest(settings) -> None
     assert np.abs(error).max() > 0
     dense, _, _ = run(3, 1)
     train = [r for r in strategy.history if r.phase == "train"]
-    assert train[0].bytes_down == dense.history[0].bytes_down
+    # But for the notes, which are as long as their ids deflate.
+    assert train[0].bytes_down == pytest.approx(dense.history[0].bytes_down, abs=60)
     assert strategy.history[1].bytes_down < 1.5 * dense.history[1].bytes_down
 
 
