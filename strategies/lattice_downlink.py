@@ -10,11 +10,11 @@ from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.contract.layout import Array, Layout
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.codec.published.lattice_model import Grids
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
-from flwr_caesar.plan.by_size import LARGE, by_size
+from flwr_caesar.plan import precision
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -35,8 +35,8 @@ class LatticeDownlink(Downlink):
     ----------
     step_sigmas : float, optional
         The step in deviations of what changed; larger: fewer bits, coarser models. By
-        default `usual_sigmas`, and finer for a model of fewer than 80,000 elements: 1
-        up to 50,000 (`flwr_caesar.plan.by_size.by_size`).
+        default it grows with the models published, from 0.5 to 3
+        (`flwr_caesar.plan.precision.step_sigmas`).
     shared_start : bool
         Whether devices can make the first model of their app's own initial arrays
         (`flwr_caesar.clients.CompressionMod`).
@@ -50,8 +50,6 @@ class LatticeDownlink(Downlink):
         Older models remembered; a device that holds one older still gets a whole model.
     max_bytes : int
         Most memory of them.
-    usual_sigmas : float
-        See `step_sigmas`.
     """
 
     def __init__(
@@ -63,7 +61,6 @@ class LatticeDownlink(Downlink):
         exact_below: int = 0,
         max_versions: int = 30,
         max_bytes: int = 1 << 30,
-        usual_sigmas: float = 2.0,
     ) -> None:
         if step_sigmas is not None and not 0 < step_sigmas <= 16:
             raise ValueError(f"step_sigmas must be in (0, 16], not {step_sigmas}")
@@ -72,7 +69,7 @@ class LatticeDownlink(Downlink):
         self._shared_start = shared_start
         self._first_bits = first_bits
         self._grids = Grids(exact_below=exact_below)
-        self._step_sigmas, self._usual_sigmas = step_sigmas, usual_sigmas
+        self._step_sigmas = step_sigmas
         self._limits = {"max_points": max_versions, "max_bytes": max_bytes}
         self._history: PointHistory | None = None
         self._begun: PointHistory | None = None
@@ -81,18 +78,8 @@ class LatticeDownlink(Downlink):
         self._records: dict[bytes | None, ArrayRecord] = {}
 
     def __str__(self) -> str:
-        return f"lattice, step {self._sigmas(self._layout)} sigma"
-
-    @property
-    def _layout(self) -> Layout | None:
-        history = self._history or self._begun
-        return None if history is None else history.current.layout
-
-    def _sigmas(self, layout: Layout | None) -> float:
-        if self._step_sigmas is not None:
-            return self._step_sigmas
-        parameters = LARGE if layout is None else layout.num_params
-        return by_size(parameters, small=1.0, usual=self._usual_sigmas)
+        own = self._step_sigmas
+        return f"lattice, step {'auto' if own is None else f'{own} sigma'}"
 
     @property
     def version(self) -> Version | None:
@@ -130,7 +117,6 @@ class LatticeDownlink(Downlink):
             shared=self._shared_start,
             bits=self._first_bits,
             grids=self._grids,
-            step_sigmas=self._sigmas(Layout.of(model)),
             **self._limits,
         )
         return self._begun.current.arrays()
@@ -138,7 +124,11 @@ class LatticeDownlink(Downlink):
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
         if self._history is not None:
-            self._history = self._history.publish(model)
+            sigmas = self._step_sigmas
+            if sigmas is None:
+                sigmas = precision.step_sigmas(number - self._first_number)
+            history = replace(self._history, step_sigmas=sigmas)
+            self._history = history.publish(model)
         else:
             if self._begun is None or self._begun.current.digest != model_digest(model):
                 self.begin(model)
@@ -182,8 +172,6 @@ class LatticeDownlink(Downlink):
                 ((name, value),) = state.tree["first_step"].items()
                 first_step = {str(name): int(value)}
             history = PointHistory.from_arrays(state.arrays, **self._limits)
-            sigmas = self._sigmas(history.current.layout)
-            history = replace(history, step_sigmas=sigmas)
         except (AttributeError, CodecError, KeyError, TypeError, ValueError) as err:
             raise DamagedStateError(
                 f"the published models are malformed: {err}"
