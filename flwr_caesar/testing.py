@@ -66,7 +66,7 @@ def check_method(
         seed=seed,
         devices=devices,
         rounds=rounds,
-        case=FaultCase.of(name, settings, factory),
+        case=FaultCase(name, settings, factory),
     )
     again = f"{name}, seed {seed}, {devices} devices, {rounds} rounds"
     if report.violations:

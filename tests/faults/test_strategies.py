@@ -16,10 +16,10 @@ from flwr_caesar.clients import mod
 from flwr_caesar.clients.cached_reply import CachedReply
 from flwr_caesar.codec import CodecState, Layout, update_layout
 from flwr_caesar.faults import grid, plan, poison
-from flwr_caesar.faults.cases import CASES
 from flwr_caesar.faults.strategies import run_strategy_faults
 from flwr_caesar.strategies import Guard, metrics
 from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
+from flwr_caesar.strategies.framed import FrameExchange
 from flwr_caesar.strategies.intake import Intake
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
@@ -31,19 +31,20 @@ from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.transport import report, seconds
 
 from .broken import MISJUDGING, deaf, taking_unreadable_for_broken
+from .known import KNOWN
 
 SIZE = {"devices": 8, "rounds": 10}
 SEED = 4  # in which much happens
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_the_laws_hold(name):
     report = run_strategy_faults(name, seed=SEED, **SIZE)
     assert report.violations == ()
     assert report.injected > 30
     assert report.applied > 30
-    assert bool(report.predicted) == CASES[name].remembers
-    assert bool(report.moved) == CASES[name].has_control
+    assert bool(report.predicted) == KNOWN[name].remembers
+    assert bool(report.moved) == KNOWN[name].has_control
 
 
 @pytest.fixture
@@ -175,6 +176,18 @@ def test_a_server_that_goes_on_with_another_model_is_found(monkeypatch):
     assert "another model" in found("topk")
 
 
+@pytest.mark.parametrize("name", [n for n, known in KNOWN.items() if known.finishes])
+def test_a_server_that_ignores_what_its_method_finished_is_found(monkeypatch, name):
+    publish = FrameExchange.publish
+
+    def ignoring(self, phase, made):
+        publish(self, phase, made)
+        return made
+
+    monkeypatch.setattr(FrameExchange, "publish", ignoring)
+    assert "another model" in found(name)
+
+
 def test_a_server_that_acknowledges_before_it_commits_is_found(monkeypatch):
     accept = ServerSession.accept
 
@@ -261,7 +274,7 @@ def test_command_names_the_strategies(capsys):
     with pytest.raises(SystemExit):
         main(["faults", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert all(name in out for name in CASES)
+    assert all(name in out for name in KNOWN)
 
 
 # --- poison ----------------------------------------------------------------------
