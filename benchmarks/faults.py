@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from flwr_caesar.faults.cases import all_cases
-from flwr_caesar.faults.plan import FaultReport
+from flwr_caesar.faults.report import FaultReport
 from flwr_caesar.faults.sessions import run_faults
 from flwr_caesar.faults.strategies import run_strategy_faults
 

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec.conformance.suite import check_codec
 from flwr_caesar.faults.cases import FaultCase
-from flwr_caesar.faults.plan import FaultReport
+from flwr_caesar.faults.report import FaultReport
 from flwr_caesar.faults.strategies import run_strategy_faults
 
 __all__ = ["check_codec", "check_method"]

@@ -26,7 +26,7 @@ from .control_law import ControlLaw
 from .disks import Disk, same_state
 from .law import Holder, Law
 from .met import Met
-from .plan import DEVICE_EVENTS, DEVICE_FAULTS, READ_ERROR
+from .odds import DEVICE_EVENTS, DEVICE_FAULTS, READ_ERROR
 from .tampering import Operator
 from .upload_law import Arrays, UploadLaw, parsed
 

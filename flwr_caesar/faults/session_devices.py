@@ -23,7 +23,7 @@ from .chance import Chance
 from .disks import Disk, same_state
 from .law import Holder, Law
 from .met import Met
-from .plan import DEVICE_FAULTS, READ_ERROR
+from .odds import DEVICE_FAULTS, READ_ERROR
 from .tampering import Operator
 from .wire import SentMessage, Wire
 

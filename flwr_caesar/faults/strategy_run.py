@@ -35,8 +35,9 @@ from .grid import FaultGrid, ServerKilledError
 from .law import Law
 from .listening import Arrays, listen_to_finish, listened_to
 from .met import kind_of
-from .plan import MOST_LIVES_BACK, SERVER_FAULTS, FaultReport
+from .odds import MOST_LIVES_BACK, SERVER_FAULTS
 from .poison import HARMLESS, guard_of, limited
+from .report import FaultReport
 from .sessions import QUIET_ROUNDS
 from .upload_law import Given, UploadLaw, Vector, parsed
 from .world import Clock, by_seed, quiet_log
