@@ -73,7 +73,7 @@ def test_a_server_that_checks_less_is_found(monkeypatch, rule):
 
 @pytest.fixture
 def _failing_disks(monkeypatch):
-    monkeypatch.setattr(session_devices, "_ON_DISK", 1)
+    monkeypatch.setattr(session_devices, "_ONE_DISK_IN", 1)
     for kind in odds.DISK_FAULTS:
         monkeypatch.setitem(odds.DISK_FAULTS, kind, 0.2)
 
