@@ -64,9 +64,10 @@ def left_running(folder: Path) -> set[object]:
 def test_a_run_of_a_method_from_outside_is_resumed_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package of docs/extending.md, on a real SuperLink and in Flower's engine."""
+    """The package of docs/extending.md, on a real SuperLink and two real SuperNodes."""
     site, folder = install(tmp_path / "site", monkeypatch), tmp_path / "run"
-    first = ["strategy=adaptive_topk", "federation=small", "rounds=1"]
+    first = ["strategy=adaptive_topk", "federation=local", "rounds=1"]
+    first += ["model=mlp", "train.steps=1"]
     for arguments in (
         [*first, f"hydra.run.dir={folder}"],
         [f"resume={folder}", "rounds=2"],
