@@ -22,8 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from flwr_caesar.faults.cases import CASES
-from flwr_caesar.faults.plan import FaultReport
+from flwr_caesar.faults.cases import all_cases
+from flwr_caesar.faults.report import FaultReport
 from flwr_caesar.faults.sessions import run_faults
 from flwr_caesar.faults.strategies import run_strategy_faults
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds, default=range(1, 2), help="such as 1-7")
     parser.add_argument("--sessions", type=int, default=0, metavar="ROUNDS")
     parser.add_argument("--strategies", type=int, default=0, metavar="ROUNDS")
-    parser.add_argument("--names", nargs="*", default=list(CASES))
+    parser.add_argument("--names", nargs="*", default=list(all_cases()))
     parser.add_argument("--devices", type=int, help="200 for sessions, 16 otherwise")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()

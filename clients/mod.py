@@ -47,7 +47,7 @@ from .message import (
     trained_model,
     without_arrays,
 )
-from .start import start_state
+from .shared_start import with_shared_start
 from .stopwatch import Stopwatch
 from .store import open_store
 
@@ -130,7 +130,7 @@ class CompressionMod:
                     state, forgotten = forget(state, header)
                     if forgotten:
                         log(INFO, "flwr-caesar: %s", _CLIPPED)
-            state = self._with_start(state, header, plan, context)
+            state = self._with_first_model(state, header, plan, context)
             received = receive(
                 state,
                 header,
@@ -209,7 +209,7 @@ class CompressionMod:
         reply.content = with_note(content, report.note(upload), leads=leads)
         return reply
 
-    def _with_start(
+    def _with_first_model(
         self,
         state: DeviceState | None,
         header: DownloadHeader,
@@ -220,7 +220,7 @@ class CompressionMod:
         if self.initial is None or not plan.start or (state and state.version >= 0):
             return state
         initial = self.initial if not callable(self.initial) else self.initial(context)
-        return start_state(
+        return with_shared_start(
             state,
             header,
             record_to_arrays(initial),

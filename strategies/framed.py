@@ -117,11 +117,8 @@ class FrameExchange(Exchange):
         """See `Exchange.open`."""
         if not messages:
             return messages
-        keys = [self.model_record(message.content) for message in messages]
-        models = [
-            m.content.array_records[k] for m, k in zip(messages, keys, strict=True)
-        ]
-        session = self._session_at(same_model(models))
+        keys, model = self.model_of(messages)
+        session = self._session_at(model)
         downlink = self.method.downlink
         phase.layout = self.layout
         headers = session.open_phase(

@@ -20,7 +20,7 @@ from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import message_nbytes, record_to_arrays
 
 from .charge import Work
-from .exchange import Exchange, others, same_model
+from .exchange import Exchange, others
 from .guard import length
 from .phase import Phase, Reply, Request
 
@@ -61,11 +61,8 @@ class PlainExchange(Exchange):
         """See `Exchange.open`."""
         if not messages:
             return messages
-        keys = [self.model_record(message.content) for message in messages]
-        models = [
-            m.content.array_records[k] for m, k in zip(messages, keys, strict=True)
-        ]
-        self._arrays = record_to_arrays(same_model(models))
+        keys, model = self.model_of(messages)
+        self._arrays = record_to_arrays(model)
         phase.layout = self.layout
         for message, key in zip(messages, keys, strict=True):
             node_id = message.metadata.dst_node_id

@@ -21,7 +21,15 @@ from .envelope import (
     with_note,
     without_note,
 )
-from .plan import CONTROL_KEY, EVALUATE, MEAN_KEY, PROTOCOL_VERSION, SETTLE, TRAIN, Plan
+from .plan import (
+    CONTROL_KEY,
+    EVALUATE,
+    MEAN_KEY,
+    MOVE_CONTROL,
+    PROTOCOL_VERSION,
+    TRAIN,
+    Plan,
+)
 from .report import DeviceReport
 
 __all__ = [
@@ -29,9 +37,9 @@ __all__ = [
     "EVALUATE",
     "FRAME_STYPE",
     "MEAN_KEY",
+    "MOVE_CONTROL",
     "NOTE_KEY",
     "PROTOCOL_VERSION",
-    "SETTLE",
     "TRAIN",
     "DeviceReport",
     "Plan",
