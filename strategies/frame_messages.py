@@ -27,6 +27,7 @@ def packed(
     *,
     is_train: bool,
     max_residual_age: int,
+    whole: ArrayRecord | None = None,
 ) -> RecordDict:
     """Return what a device is sent in place of a message of the inner strategy.
 
@@ -46,15 +47,18 @@ def packed(
         Whether an update is asked for.
     max_residual_age : int
         See `WrapperOptions`.
+    whole : ArrayRecord, optional
+        The whole model, for a device that has not what the downlink needs.
     """
     header, downlink = device.header, method.downlink
+    has_part = device.can is None or downlink.part in device.can.parts
     made = RecordDict(dict(content.items()))
     for name, record in others(content, key).items():
         made[name] = exact_record(record)
     if header.base == header.target:
         del made[key]
     else:
-        made[key] = downlink.frame(device.node_id, header)
+        made[key] = whole or downlink.frame(device.node_id, header)
     if plan.config:
         for name, config in content.config_records.items():
             made[name] = ConfigRecord({**config, **plan.config})
@@ -66,7 +70,7 @@ def packed(
         payload=method.payload,
         exact=downlink.exact,
         call_app=plan.call_app,
-        part=plan.part or downlink.part,
+        part=plan.part or (downlink.part if has_part else ""),
         settings=plan.settings,
         start=downlink.start if header.base == downlink.newcomer else {},
         ask_labels=plan.ask_labels,

@@ -58,6 +58,7 @@ from .exchange import (
     others,
     same_model,
 )
+from .fitted import Fitting
 from .frame_messages import NO_MOD, packed, require_frame_size, upload_key
 from .guard import length
 from .method import ServerMethod
@@ -92,6 +93,7 @@ class FrameExchange(Exchange):
         self.memory = UplinkMemory(method.upload_memory)
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None
+        self._fitting = Fitting(method)
         self._max_residual_age = max_residual_age
         self._clipping = clips_on_devices(inner)
         self._model: ArrayRecord | None = None
@@ -127,9 +129,14 @@ class FrameExchange(Exchange):
         )
         devices = [Device(n, h, session.row(n)) for n, h in headers.items()]
         plans = self.method.plan(phase, devices)
+        asked = []
         for message, key, device in zip(messages, keys, devices, strict=True):
             plan = plans[device.node_id]
-            device = replace(device, header=self._with_memory(device.header, plan))
+            fitted = self._fitting.fit(device, plan, self.layout, self._published)
+            if fitted is None:
+                continue
+            plan, header = fitted.plan, fitted.device.header
+            device = replace(fitted.device, header=self._with_memory(header, plan))
             content = packed(
                 message.content,
                 key,
@@ -138,6 +145,7 @@ class FrameExchange(Exchange):
                 self.method,
                 is_train=phase.is_train,
                 max_residual_age=self._max_residual_age,
+                whole=fitted.whole,
             )
             phase.requests[device.node_id] = Request(
                 device.node_id,
@@ -150,7 +158,8 @@ class FrameExchange(Exchange):
                 device,
             )
             message.content = content
-        return messages
+            asked.append(message)
+        return asked
 
     def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
         """See `Exchange.read`."""
@@ -167,7 +176,7 @@ class FrameExchange(Exchange):
             inspect_frame(record_to_frame(content.array_records[key])) if key else None
         )
         assert self.session is not None
-        verdict = self.session.accept(node_id, header, info)
+        verdict = self.session.accept(node_id, header, info, can=report.can_bytes)
         if not verdict.counts:
             if header.status in NOT_NOW:
                 raise _not_now(header, verdict.reason, report)

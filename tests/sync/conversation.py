@@ -51,6 +51,7 @@ from flwr_caesar.sync.wire import Reader, opened
 from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import (
     NOTE_KEY,
+    Abilities,
     DeviceReport,
     arrays_to_record,
     is_frame,
@@ -176,6 +177,8 @@ def state_to_json(state: DeviceState | None) -> dict[str, Any] | None:
         ],
         "settled": [str(upload) for upload in state.settled],
     }
+    if state.reported:
+        found["reported"] = [state.reported, str(state.reported_by)]
     if state.version >= 0 and model_digest(state.model) != state.digest:
         found["model"] = model_digest(state.model).hex()  # one that is inexact
     return found
@@ -314,6 +317,7 @@ class Replay:
     def __init__(self, folder: Path, conversation: Mapping[str, Any]) -> None:
         self._folder = folder
         self._initial = conversation.get("initial")
+        self._can = conversation.get("can", {})
 
     def state(self, store: str, lineage: int) -> DeviceState | None:
         with FolderStore(self._folder / store) as folder:
@@ -343,12 +347,13 @@ class Replay:
             content_from_json(step["message"]), dst_node_id=1, message_type=step["kind"]
         )
         readdress(message, message_id="request")
-        labels = step.get("labels")
+        labels, can = step.get("labels"), self._can.get(step["store"])
         device = CompressionMod(
             initial=None
             if self._initial is None
             else arrays_to_record(tensors_from_json(self._initial)),
             labels=None if labels is None else lambda _: labels,
+            can=None if can is None else Abilities.of(can),
         )
         context = Context(1, 1, {}, RecordDict(), {})
         found: dict[str, Any] = {}
@@ -449,6 +454,7 @@ def _explained(reply: RecordDict, state: DeviceState | None) -> dict[str, Any]:
             **({"labels": list(report.labels)} if report.labels else {}),
             **({"part": dict(report.part)} if report.part else {}),
             **({"telemetry": telemetry.to_mapping()} if telemetry else {}),
+            **({"can": report.can.to_mapping()} if report.can else {}),
         },
     }
     frames = {n: r for n, r in reply.array_records.items() if is_frame(r)}

@@ -70,6 +70,8 @@ class Talk:
         To begin with.
     initial : mapping of str to ndarray, optional
         What the devices' app starts from; `None` if it does not say.
+    can : mapping of str to mapping, optional
+        What devices can that do not know everything, by store.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Talk:
         *,
         model: Arrays | None = None,
         initial: Arrays | None = None,
+        can: Mapping[str, Any] | None = None,
     ) -> None:
         self.server = Server(model or first_model(), method, name)
         self.steps: list[dict[str, Any]] = []
@@ -89,6 +92,7 @@ class Talk:
             "about": about,
             "lineage": f"{self.server.lineage:016x}",
             **({"initial": tensors_to_json(initial)} if initial else {}),
+            **({"can": can} if can else {}),
             "steps": self.steps,
         }
         self._name = name
