@@ -216,13 +216,18 @@ def read_digests() -> dict[str, str]:
 def main() -> None:
     """Record what is not there yet."""
     # They import this module.
-    from . import conversations_of_methods, conversations_of_one_device
+    from . import (
+        conversations_of_messages,
+        conversations_of_methods,
+        conversations_of_one_device,
+    )
 
     FOLDER.mkdir(exist_ok=True)
     known = read_digests()
     for scenario in (
         *conversations_of_one_device.SCENARIOS,
         *conversations_of_methods.SCENARIOS,
+        *conversations_of_messages.SCENARIOS,
     ):
         name = scenario.__name__.replace("_", "-") + ".json"
         if name in known:
