@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from logging import INFO
 from typing import Any
 
@@ -24,8 +23,9 @@ from flwr_caesar.sync.device import (
 )
 from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.mapped import let_go
-from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
+from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
 from flwr_caesar.sync.reported import must_report, reported
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import (
@@ -81,11 +81,15 @@ class CompressionMod:
         What this device does of all that its release can; it tells the server, which
         asks for no more, and declines what goes beyond. By default it does all, and
         tells nothing.
+    sources : Sources, optional
+        Where its token and the ids of its uploads come from, for runs that are to
+        repeat. By default the machine's.
     """
 
     initial: ArrayRecord | Callable[[Context], ArrayRecord] | None = None
     labels: Callable[[Context], Sequence[int]] | None = None
-    can: Abilities | None = None
+    can: Abilities | None = field(default=None, kw_only=True)
+    sources: Sources = field(default_factory=Sources, kw_only=True)
 
     def __call__(
         self, msg: Message, context: Context, call_next: ClientAppCallable
@@ -126,7 +130,7 @@ class CompressionMod:
             if not is_answered(state, header) and (
                 lacks or (trains and board.declines())
             ):
-                declined = decline(state, header, _new_token)
+                declined = decline(state, header, self.sources.new_token)
                 if state is None:
                     store.save(declined.state)
                 can = self.can if lacks else self._said(declined.state, header)
@@ -146,7 +150,7 @@ class CompressionMod:
                 header,
                 frame_of(msg.content, plan),
                 train=bool(plan.upload),
-                new_token=_new_token,
+                new_token=self.sources.new_token,
                 decode_model=lambda frame, base: method.decode(state, frame, base),
                 exact=plan.exact,
             )
@@ -201,7 +205,7 @@ class CompressionMod:
                     nonnegative=signs,
                     overwrite=not is_model,
                     codec=codec,
-                    new_id=_new_id,
+                    new_id=self.sources.new_id,
                     error_feedback=plan.error_feedback,
                     payload=plan.payload,
                     want_sent=bool(plan.part),
@@ -241,21 +245,17 @@ class CompressionMod:
             return state
         initial = self.initial if not callable(self.initial) else self.initial(context)
         return start_state(
-            state, header, record_to_arrays(initial), plan.start, _new_token
+            state,
+            header,
+            record_to_arrays(initial),
+            plan.start,
+            self.sources.new_token,
         )
 
 
 compression_mod = CompressionMod()
 
 _CLIPPED = "what is left of earlier updates is given up, as this one is clipped"
-
-
-def _new_id() -> int:
-    return secrets.randbits(64) or 1
-
-
-def _new_token() -> bytes:
-    return secrets.token_bytes(TOKEN_BYTES)
 
 
 def _told(telemetry: Telemetry | None, lacks: str) -> Telemetry | None:

@@ -12,6 +12,7 @@ from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.flower import log
 from flwr_caesar.plan.by_size import by_size
+from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import UPDATE_PAYLOAD
 from flwr_caesar.transport import Abilities, frame_to_record, record_to_frame
@@ -91,6 +92,8 @@ class Fitting:
 
     def __init__(self, method: ServerMethod) -> None:
         self._method = method
+        self._target: Version | None = None
+        self._codecs: dict[int, tuple[ArrayRecord, str]] = {}
         self._whole: dict[bytes, ArrayRecord] = {}
 
     def fit(
@@ -116,6 +119,8 @@ class Fitting:
         can = device.can
         if can is None:
             return Fitted(device, plan)
+        if self._target != device.header.target:
+            self._target, self._codecs = device.header.target, {}
         try:
             plan = fitted_plan(plan, can, self._method, layout)
             if self._reads(device, can):
@@ -134,8 +139,12 @@ class Fitting:
             return True
         if downlink.part and downlink.part not in can.parts:
             return False
-        frame = record_to_frame(downlink.frame(device.node_id, header))
-        return inspect_frame(frame).config["id"] in can.codecs
+        record = downlink.frame(device.node_id, header)
+        # Devices share frames, and a large one is looked at only once.
+        if id(record) not in self._codecs:
+            codec = inspect_frame(record_to_frame(record)).config["id"]
+            self._codecs[id(record)] = record, codec
+        return self._codecs[id(record)][1] in can.codecs
 
     def _exact(self, header: DownloadHeader, published: Arrays) -> ArrayRecord:
         """Return an exact frame of the whole model; one object for all devices."""

@@ -5,9 +5,16 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.transport import Plan, exact_record, record_nbytes, with_note
+from flwr_caesar.sync.protocol import DECLINED, UploadHeader
+from flwr_caesar.transport import (
+    DeviceReport,
+    Plan,
+    exact_record,
+    record_nbytes,
+    with_note,
+)
 
-from .exchange import most_frame_bytes, others
+from .exchange import NotNowError, most_frame_bytes, others
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Phase, Request
 
@@ -112,3 +119,11 @@ def require_frame_size(record: ArrayRecord, layout: Layout) -> None:
         raise CodecError(
             f"the upload has {size} bytes, {most} are the most of this model"
         )
+
+
+def not_now(header: UploadHeader, reason: str, report: DeviceReport) -> NotNowError:
+    """Return what a reply says that carries nothing to use, in the device's words."""
+    told = report.telemetry
+    if header.status == DECLINED and told is not None and told.policy:
+        reason = f"{reason}: {told.policy.removeprefix('declined: ')}"
+    return NotNowError(reason, told)

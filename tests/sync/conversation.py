@@ -7,7 +7,6 @@ and disk given. The recorder fills in what it finds, the test compares.
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
@@ -45,7 +44,8 @@ from flwr_caesar.codec.contract.raised import unpack_raised
 from flwr_caesar.flower import readdress
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.folder import FolderStore
-from flwr_caesar.sync.protocol import UploadHeader
+from flwr_caesar.sync.protocol import TOKEN_BYTES, UploadHeader
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.sync.wire import Reader, opened
 from flwr_caesar.telemetry import Telemetry
@@ -227,7 +227,7 @@ def _values(frame: bytes, state: DeviceState, payload: str) -> str:
 
 
 class Draws:
-    """Random numbers in place of `secrets`: those of a step, or new ones to record."""
+    """Random numbers of a device: those of a step, or new ones to record."""
 
     def __init__(self, given: Mapping[str, list[str]] | None, fresh: Iterator[bytes]):
         self._fresh = fresh
@@ -236,21 +236,18 @@ class Draws:
         self.ids: list[str] = []
 
     def token_bytes(self, size: int) -> bytes:
-        value = (
-            bytes.fromhex(self._given["tokens"].pop(0))
-            if self._given is not None
-            else next(self._fresh)[:size]
-        )
-        self.tokens.append(value.hex())
-        return value
-
-    def randbits(self, bits: int) -> int:
-        value = (
-            int(self._given["ids"].pop(0))
-            if self._given is not None
-            else int.from_bytes(next(self._fresh)[: bits // 8])
-        )
-        self.ids.append(str(value))
+        """Return a token, or in eight bytes an id."""
+        is_token = size == TOKEN_BYTES
+        if self._given is None:
+            value = next(self._fresh)[:size]
+        elif is_token:
+            value = bytes.fromhex(self._given["tokens"].pop(0))
+        else:
+            value = int(self._given["ids"].pop(0)).to_bytes(size, "little")
+        if is_token:
+            self.tokens.append(value.hex())
+        else:
+            self.ids.append(str(int.from_bytes(value, "little")))
         return value
 
     def to_json(self) -> dict[str, list[str]]:
@@ -354,10 +351,11 @@ class Replay:
             else arrays_to_record(tensors_from_json(self._initial)),
             labels=None if labels is None else lambda _: labels,
             can=None if can is None else Abilities.of(can),
+            sources=Sources(token_bytes=draws.token_bytes),
         )
         context = Context(1, 1, {}, RecordDict(), {})
         found: dict[str, Any] = {}
-        with self._surroundings(step, draws):
+        with self._surroundings(step):
             try:
                 reply = device(message, context, app).content
             except (CodecError, StateError, RuntimeError) as err:
@@ -371,7 +369,7 @@ class Replay:
         return {**found, "state": state_to_json(state)}
 
     @contextmanager
-    def _surroundings(self, step: Mapping[str, Any], draws: Draws) -> Iterator[None]:
+    def _surroundings(self, step: Mapping[str, Any]) -> Iterator[None]:
         @contextmanager
         def open_store(_: Context) -> Iterator[FolderStore]:
             with _FullStore(self._folder / step["store"]) as store:
@@ -385,8 +383,6 @@ class Replay:
         clock = _Clock(step.get("seconds", [0.0] * 4))
         with ExitStack() as stack:
             for where, name, what in (
-                (secrets, "token_bytes", draws.token_bytes),
-                (secrets, "randbits", draws.randbits),
                 (mod, "open_store", open_store),
                 (mod, "watched", watched),
                 (mod, "Stopwatch", lambda: clock),
