@@ -26,10 +26,8 @@ from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
 from flwr_caesar.sync.protocol import (
-    DECLINED,
     NOT_NOW,
     DownloadHeader,
-    UploadHeader,
 )
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.sources import Sources
@@ -50,14 +48,20 @@ from flwr_caesar.transport import (
 from .charge import Work
 from .exchange import (
     Exchange,
-    NotNowError,
     cast_like,
     most_reply_bytes,
     nonnegative_sum,
     others,
     same_model,
 )
-from .frame_messages import NO_MOD, packed, require_frame_size, upload_key
+from .fitted import Fitting
+from .frame_messages import (
+    NO_MOD,
+    not_now,
+    packed,
+    require_frame_size,
+    upload_key,
+)
 from .guard import length
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Outcome, Phase, Reply, Request
@@ -96,6 +100,7 @@ class FrameExchange(Exchange):
         self.memory = UplinkMemory(method.upload_memory)
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None
+        self._fitting = Fitting(method)
         self._max_residual_age = max_residual_age
         self._sources = sources
         self._clipping = clips_on_devices(inner)
@@ -129,9 +134,14 @@ class FrameExchange(Exchange):
         )
         devices = [Device(n, h, session.row(n)) for n, h in headers.items()]
         plans = self.method.plan(phase, devices)
+        asked = []
         for message, key, device in zip(messages, keys, devices, strict=True):
             plan = plans[device.node_id]
-            device = replace(device, header=self._with_memory(device.header, plan))
+            fitted = self._fitting.fit(device, plan, self.layout, self._published)
+            if fitted is None:
+                continue
+            plan, header = fitted.plan, fitted.device.header
+            device = replace(fitted.device, header=self._with_memory(header, plan))
             content = packed(
                 message.content,
                 key,
@@ -140,6 +150,7 @@ class FrameExchange(Exchange):
                 self.method,
                 is_train=phase.is_train,
                 max_residual_age=self._max_residual_age,
+                whole=fitted.whole,
             )
             phase.requests[device.node_id] = Request(
                 device.node_id,
@@ -152,7 +163,8 @@ class FrameExchange(Exchange):
                 device,
             )
             message.content = content
-        return messages
+            asked.append(message)
+        return asked
 
     def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
         """See `Exchange.read`."""
@@ -169,10 +181,10 @@ class FrameExchange(Exchange):
             inspect_frame(record_to_frame(content.array_records[key])) if key else None
         )
         assert self.session is not None
-        verdict = self.session.accept(node_id, header, info)
+        verdict = self.session.accept(node_id, header, info, can=report.can_bytes)
         if not verdict.counts:
             if header.status in NOT_NOW:
-                raise _not_now(header, verdict.reason, report)
+                raise not_now(header, verdict.reason, report)
             raise CodecError(verdict.reason)
         reply = Reply(
             node_id,
@@ -383,11 +395,3 @@ class FrameExchange(Exchange):
                 for name, array in like.items()
             }
         return self._zeros
-
-
-def _not_now(header: UploadHeader, reason: str, report: DeviceReport) -> NotNowError:
-    """Return what a reply says that carries nothing to use, in the device's words."""
-    told = report.telemetry
-    if header.status == DECLINED and told is not None and told.policy:
-        reason = f"{reason}: {told.policy.removeprefix('declined: ')}"
-    return NotNowError(reason, told)
