@@ -1,13 +1,16 @@
 """Break the code in small ways, and see whether a test notices.
 
-    python benchmarks/mutations.py --seconds 1800 --seed 1 --rows build/mutations.jsonl
+    python benchmarks/mutations.py --named --rows build/named.jsonl
+    python benchmarks/mutations.py --each 20 --seed 1 --rows build/mutations.jsonl
+    python benchmarks/mutations.py --again --rows build/mutations.jsonl
     python benchmarks/mutations.py --table --rows build/mutations.jsonl
 
 A mutation changes one node of a file's syntax tree: a comparison, an operator, a
-constant, a condition, or a statement that is left out. So many are drawn from all of
-codec, sync, plan and strategies as fit in the time; each is judged by those files of
-its room's tests that name its module, until one fails. A copy of the sources is
-changed, never the sources themselves. `--named` judges those of `NAMED`.
+constant, a condition, or a statement that is left out. So many are drawn from each
+room. Each is judged by the tests that mirror its file and by laws of its room, until
+one fails; `--again` gives survivors to all tests of their room. A copy of the sources
+is changed, never the sources themselves. What is in the rows already is not run again,
+so any of these may be stopped and go on. `--named` judges those of `NAMED`.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ import ast
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,18 +33,29 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+COPY = ROOT / "build" / "mutations"
 # The installed package has these inside; the tree has them beside it.
 BESIDE = ("clients", "conf", "deploy", "strategies")
 ROOMS = {
-    "codec": ("flwr_caesar/codec", "tests/codec"),
-    "sync": ("flwr_caesar/sync", "tests/sync"),
-    "plan": ("flwr_caesar/plan", "tests/plan"),
-    "strategies": ("strategies", "tests/strategies"),
+    "codec": "flwr_caesar/codec",
+    "sync": "flwr_caesar/sync",
+    "plan": "flwr_caesar/plan",
+    "transport": "flwr_caesar/transport",
+    "strategies": "strategies",
+    "clients": "clients",
+}
+LAWS = {
+    "codec": ("codec/test_vectors.py",),
+    "sync": ("sync/test_scenarios.py", "sync/test_server.py", "sync/test_device.py"),
+    "plan": ("plan",),
+    "transport": ("transport",),
+    "strategies": ("strategies/test_mean.py", "strategies/test_sync.py"),
+    "clients": ("clients/test_mod.py",),
 }
 # Not judged by tests: they are tools of the tests themselves.
-LEFT_OUT = {"mutate.py", "testing.py", "__init__.py"}
-# Of processor time; a mutation that needs more has no end.
-MOST_SECONDS = 150
+LEFT_OUT = {"mutate.py", "suite.py", "__init__.py"}
+# Of processor time; a mutation that needs more has no end, or its tests are too slow.
+MOST_SECONDS = 60
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -124,28 +138,51 @@ class Mutation:
     after: str
     source: str
 
+    @property
+    def key(self) -> str:
+        """What tells it from all others."""
+        return f"{self.path}:{self.line}: {self.before} -> {self.after}"
+
+    @property
+    def installed(self) -> str:
+        """The file as an installation has it."""
+        return "flwr_caesar/" + self.path.removeprefix("flwr_caesar/")
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument("--each", type=int, default=20, help="of each room")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--named", action="store_true")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        print_table([json.loads(line) for line in options.rows.open()])
+        print_table(read(options.rows))
         return
-    until = time.monotonic() + options.seconds
-    mutations = named() if options.named else drawn(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = copied(Path(folder))
-        for mutation in mutations:
-            if time.monotonic() > until:
-                break
-            row = judged(copy, mutation)
-            with options.rows.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+    mutations = named() if options.named else drawn(options.seed, options.each)
+    copied()
+    for mutation in mutations:
+        before = [row for row in read(options.rows) if row["key"] == mutation.key]
+        survived = bool(before) and not before[-1]["outcome"]
+        if before and not (options.again and survived and not before[-1]["again"]):
+            continue
+        tests = [f"tests/{mutation.room}"] if options.again else tests_of(mutation)
+        row = judged(mutation, tests) | {"again": options.again}
+        with options.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(row["at"], row["before"], "->", row["after"], ":", row["outcome"] or "-")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows, the last one of each mutation."""
+    if not path.exists():
+        return []
+    rows = map(json.loads, path.open())
+    return list({row["key"]: row for row in rows}.values())
 
 
 def named() -> Iterator[Mutation]:
@@ -153,26 +190,26 @@ def named() -> Iterator[Mutation]:
         source = (ROOT / path).read_text()
         assert source.count(before) == 1, (path, before)
         line = source[: source.index(before)].count("\n") + 1
-        room = next(room for room, (at, _) in ROOMS.items() if path.startswith(at))
+        room = next(room for room, at in ROOMS.items() if path.startswith(at))
         changed = source.replace(before, after)
         yield Mutation(room, path, line, before, after, changed)
 
 
-def drawn(seed: int) -> Iterator[Mutation]:
-    """Draw mutations without end, each room as often as the others."""
+def drawn(seed: int, each: int) -> Iterator[Mutation]:
+    """Draw mutations, rooms in turn."""
     rng = random.Random(seed)
     places = {room: list(_places(room)) for room in ROOMS}
-    for each in places.values():
-        rng.shuffle(each)
-    while any(places.values()):
-        for room, each in places.items():
-            if each:
-                yield _mutated(room, *each.pop())
+    for every in places.values():
+        rng.shuffle(every)
+    for i in range(each):
+        for room, every in places.items():
+            if i < len(every):
+                yield _mutated(room, *every[i])
 
 
 def _places(room: str) -> Iterator[tuple[Path, int]]:
     """Yield files and numbers of nodes that can be changed."""
-    for path in sorted((ROOT / ROOMS[room][0]).rglob("*.py")):
+    for path in sorted((ROOT / ROOMS[room]).rglob("*.py")):
         if path.name in LEFT_OUT:
             continue
         tree = ast.parse(path.read_text())
@@ -243,56 +280,68 @@ def _replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:
                 value[value.index(old)] = new  # type: ignore[call-overload]
 
 
-def copied(folder: Path) -> Path:
+def copied() -> None:
     """Copy what tests need, the packages where an installation has them."""
-    shutil.copytree(ROOT / "flwr_caesar", folder / "flwr_caesar")
+    shutil.rmtree(COPY, ignore_errors=True)
+    shutil.copytree(ROOT / "flwr_caesar", COPY / "flwr_caesar")
     for name in BESIDE:
-        shutil.copytree(ROOT / name, folder / "flwr_caesar" / name)
+        shutil.copytree(ROOT / name, COPY / "flwr_caesar" / name)
     for name in ("tests", "benchmarks", "docs"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, COPY / name)
     for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, folder)
-    return folder
+        shutil.copy(ROOT / name, COPY)
 
 
-def judged(copy: Path, mutation: Mutation) -> dict[str, Any]:
-    """Run the room's tests on one mutation."""
-    room = mutation.path.removeprefix("flwr_caesar/")
-    target = copy / "flwr_caesar" / room
+def environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": str(COPY),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def tests_of(mutation: Mutation) -> list[str]:
+    """Return the test files that mirror a file or import it, then the room's laws."""
+    stem = Path(mutation.path).stem
+    files = sorted((COPY / "tests" / mutation.room).rglob("test_*.py"))
+    named = [f for f in files if f.stem.split("_")[1] == stem.split("_")[0]]
+    module = re.compile(rf"^(from|import) .*\b{stem}\b", re.MULTILINE)
+    imports = [file for file in files if module.search(file.read_text())]
+    laws = [COPY / "tests" / law for law in LAWS[mutation.room]]
+    return [
+        str(file.relative_to(COPY)) for file in dict.fromkeys(named + imports + laws)
+    ]
+
+
+def judged(mutation: Mutation, tests: list[str]) -> dict[str, Any]:
+    """Run tests on one mutation."""
+    target = COPY / mutation.installed
     original = target.read_text()
     start = time.monotonic()
     target.write_text(mutation.source)
     try:
-        outcome = _tested(copy, mutation)
+        outcome = _tested(tests)
     finally:
         target.write_text(original)
     return {
+        "key": mutation.key,
         "room": mutation.room,
         "at": f"{mutation.path}:{mutation.line}",
         "before": mutation.before,
         "after": mutation.after,
+        "tests": len(tests),
         "outcome": outcome,
         "seconds": round(time.monotonic() - start, 1),
     }
 
 
-def _tested(copy: Path, mutation: Mutation) -> str:
+def _tested(tests: list[str]) -> str:
     """Return which test fails; empty if none does."""
-    folder = copy / ROOMS[mutation.room][1]
-    stem = Path(mutation.path).stem
-    files = sorted(folder.rglob("test_*.py"))
-    likely = [file for file in files if stem in file.stem or stem in file.read_text()]
-    likely.sort(key=lambda file: stem not in file.stem)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
-        [*command, *map(str, likely or files)],
-        cwd=copy,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(copy),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-        },
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+        cwd=COPY,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

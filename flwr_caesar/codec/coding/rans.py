@@ -25,7 +25,6 @@ from .lanes import (
 from .tables import pack_tables, quantise_counts, unpack_tables
 
 MAX_CONTEXTS = 256
-MAX_LANES = (1 << 16) - 1
 MAX_ROWS = 1 << 11
 _HEAD = struct.Struct("<QIHHHHI")
 _BYTES_PER_LANE = 128
@@ -126,8 +125,9 @@ def decode_symbols(
         n != len(contexts)
         or sent != num_contexts
         or head > n
-        or not 1 <= few <= MAX_LANES
-        or not 1 <= many <= MAX_LANES
+        or not 1 <= few <= max(n - head, 1)
+        or many < 1
+        or (head and many > head)
         or head > many * MAX_ROWS
         or n - head > few * MAX_ROWS
         or borrowed > (many if head else 0)

@@ -28,6 +28,7 @@ _ENTRY = struct.Struct("<4sBQQ")
 _LINEAGE_OFFSET = 24
 _CRC = struct.Struct("<I")
 _ZSTD_LEVEL = 3
+MAX_SECTIONS = 1024
 AS_THEY_ARE, RAISED = 2, 4
 """Flags: some tensors are in a section of their own; some are raised to a base."""
 _RAW, _ZSTD = 0, 1
@@ -140,6 +141,8 @@ def write_frame(
     ).encode()
     if len(config_bytes) > 0xFFFF:
         raise CodecError(f"codec configuration of {len(config_bytes)} bytes, max 65535")
+    if len(sections) > MAX_SECTIONS:
+        raise CodecError(f"{len(sections)} sections, at most {MAX_SECTIONS}")
     for section in sections:
         if not _is_tag(section.tag):
             raise CodecError(f"section tag {section.tag!r} is not 1 to 4 ASCII letters")
@@ -232,6 +235,8 @@ class FrameReader:
             raise CodecError(f"frame has unknown flags {flags:#x}")
         if _CRC.unpack_from(view, size - 4)[0] != zlib.crc32(view[: size - 4]):
             raise CodecError("frame is truncated or corrupt: its checksum differs")
+        if count > MAX_SECTIONS:
+            raise CodecError(f"frame has {count} sections, at most {MAX_SECTIONS}")
         start = _PREAMBLE.size
         end = start + header_size
         if end > size - _CRC.size or header_size < 2:
