@@ -20,10 +20,11 @@ from .state import (
     Pending,
 )
 
-FORMAT = 4
+FORMAT, SHORT_FORMAT, PLAIN_FORMAT = 5, 4, 3
 # 2 had what was told in the manifest. 4 has a residual in 16 bits or a model as changes
-# of another; a state without these is written as 3, which earlier releases read.
-_READABLE = (2, 3, FORMAT)
+# of another, 5 has a model in blocks. A state is written in the oldest that has all it
+# needs, as earlier releases read that.
+_READABLE = (2, PLAIN_FORMAT, SHORT_FORMAT, FORMAT)
 MAX_MANIFEST_BYTES = 64 << 20
 _KINDS = ("residual", "codec", "pending", "extras", "told")
 _SHORT = "short"
@@ -74,7 +75,9 @@ def unseal(data: bytes) -> dict[str, Any]:
 def describe(state: DeviceState) -> dict[str, Any]:
     """Return everything of a state but its arrays, frames and what was told."""
     return {
-        "format": FORMAT if isinstance(state.residual, ShortResidual) else 3,
+        "format": (
+            SHORT_FORMAT if isinstance(state.residual, ShortResidual) else PLAIN_FORMAT
+        ),
         "token": state.token.hex(),
         "lineage": state.lineage,
         "order": list(state.order),
