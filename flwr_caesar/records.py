@@ -67,6 +67,8 @@ class DeviceRecord:
         Why the reply was not used; empty if it was.
     telemetry : Telemetry
         What its board measured; as it is by default if nothing did.
+    raw_bytes_down : int
+        Bytes of the model that it was sent, uncompressed.
     """
 
     node_id: int
@@ -90,6 +92,7 @@ class DeviceRecord:
     waiting: float = 0.0
     dropped: str = ""
     telemetry: Telemetry = field(default_factory=Telemetry)
+    raw_bytes_down: int = 0
 
     @property
     def compression_ratio(self) -> float:
@@ -150,6 +153,16 @@ class RoundRecord:
     def bytes_up(self) -> int:
         """Bytes received from all devices."""
         return sum(device.bytes_up for device in self.devices)
+
+    @property
+    def raw_bytes_down(self) -> int:
+        """Bytes of the models sent to all devices, uncompressed."""
+        return sum(device.raw_bytes_down for device in self.devices)
+
+    @property
+    def raw_bytes_up(self) -> int:
+        """Bytes of the uploads that were used, uncompressed."""
+        return sum(device.raw_bytes_up for device in self.devices)
 
     @property
     def waiting(self) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from logging import INFO, WARNING
 
 from flwr_caesar.flower import log
 from flwr_caesar.records import DeviceRecord, RoundRecord, as_reason
+from flwr_caesar.results.history import History
 from flwr_caesar.telemetry import Telemetry
 
 from .charge import LATE, Charger
@@ -30,7 +31,7 @@ class Recorder:
 
     Attributes
     ----------
-    history : list of RoundRecord
+    history : History
         Every phase so far.
     """
 
@@ -39,7 +40,7 @@ class Recorder:
         on_record: Callable[[RoundRecord], None] | None,
         charger: Charger | None,
     ) -> None:
-        self.history: list[RoundRecord] = []
+        self.history = History()
         self._on_record = on_record
         self._charger = charger
 
@@ -52,6 +53,7 @@ class Recorder:
                 batch_size=request.work.batch_size,
                 local_steps=request.work.local_steps,
                 dropped=NOT_ANSWERED,
+                raw_bytes_down=request.raw_bytes,
             )
             for node_id, request in phase.requests.items()
         }

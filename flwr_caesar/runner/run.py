@@ -14,14 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flwr_caesar.runner.folder import (
-    EVENTS,
-    LOG,
-    OVERRIDES,
-    SUMMARY,
-    require_new,
-    write_whole,
-)
+from flwr_caesar.results.files import EVENTS, SUMMARY, write_whole
+from flwr_caesar.runner.folder import LOG, OVERRIDES, require_new
 from flwr_caesar.runner.lock import COMMAND, held
 from flwr_caesar.runner.progress import Progress, Tail
 from flwr_caesar.runner.superlink import (

@@ -13,8 +13,9 @@ import pytest
 
 from flwr_caesar import cli
 from flwr_caesar.records import RoundRecord
+from flwr_caesar.results.files import write_whole
 from flwr_caesar.runner import command, config
-from flwr_caesar.runner.folder import RunFolder, require_new, write_whole
+from flwr_caesar.runner.folder import RunFolder, require_new
 from flwr_caesar.runner.run import RunFailedError
 from flwr_caesar.sync.ledger import SqliteLedger
 
