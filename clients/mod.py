@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from logging import INFO
+from os import PathLike
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -47,6 +48,7 @@ from .message import (
     trained_model,
     without_arrays,
 )
+from .recording import record_update
 from .start import start_state
 from .stopwatch import Stopwatch
 from .store import open_store
@@ -74,10 +76,15 @@ class CompressionMod:
         Function of the Context that returns how many examples the device has of each
         label. Strategies that rank devices by their data ask for it once. Without it
         the device reveals nothing but the number of its examples.
+    record : path, optional
+        Folder in which each update is written, as ``node-ID/round-N.npz``: for
+        ``flwr-caesar codec bench``. What is written there is what the device learned,
+        uncompressed and unprotected.
     """
 
     initial: ArrayRecord | Callable[[Context], ArrayRecord] | None = None
     labels: Callable[[Context], Sequence[int]] | None = None
+    record: str | PathLike[str] | None = None
 
     def __call__(
         self, msg: Message, context: Context, call_next: ClientAppCallable
@@ -175,6 +182,10 @@ class CompressionMod:
                     arrays = without_non_finite(arrays, state.model)
                 update = arrays if is_model or not plan.part else dict(arrays)
                 signs = frozenset() if is_model else nonnegative(arrays)
+                if self.record is not None:
+                    record_update(
+                        self.record, context, msg.content, arrays, state.model
+                    )
                 if not is_model:
                     subtract(update, state.model)
                     let_go(state.model.values())
