@@ -209,6 +209,7 @@ class CompressedStrategy(Measured, Strategy):
                     "evaluate_fn": evaluate_fn and self._noting(evaluate_fn, before),
                     **more,
                 }
+                done = stack.enter_context(self._watched(num_rounds, evaluate_fn))
                 result = self._leader()(
                     self._grid,
                     first,
@@ -216,9 +217,10 @@ class CompressedStrategy(Measured, Strategy):
                     # A loop of the inner strategy's own may take less.
                     **{name: v for name, v in given.items() if v is not None},
                 )
+                result.arrays = result.arrays or first
+                done(result)
             finally:
                 self._grid = None
-        result.arrays = result.arrays or first
         return result if before == 0 else shifted(result, before)
 
     def configure_train(
@@ -271,6 +273,7 @@ class CompressedStrategy(Measured, Strategy):
             metrics = self.strategy.aggregate_evaluate(phase.server_round, agreeing)
             self._note_metrics(phase.server_round, metrics)
         self._close(phase, None, start, waited)
+        self._tell(phase.server_round, evaluated=False)
         return metrics
 
     def summary(self) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import Result
 
+from flwr_caesar.results.live import LiveFolder
 from flwr_caesar.results.results import Results
+from flwr_caesar.transport import record_to_arrays
 
 if TYPE_CHECKING:
     from flwr_caesar.records import RoundRecord
@@ -26,6 +30,8 @@ class Measured:
     _recorder: Recorder
     _exchange: Exchange
     _metrics: dict[int, dict[str, float]]
+    _live: LiveFolder | None = None
+    _tested = False
 
     @property
     def history(self) -> list[RoundRecord]:
@@ -72,9 +78,43 @@ class Measured:
             metrics = evaluate(before + done, arrays)
             self._metrics.pop(before + done, None)  # what devices reported of it
             self._note_metrics(before + done, metrics)
+            self._tell(before + done)
             return metrics
 
         return tested
+
+    @contextmanager
+    def _watched(
+        self, num_rounds: int, evaluate: Evaluate | None
+    ) -> Iterator[Callable[[Result], None]]:
+        """Write the run's files as it goes on, if this process is asked to.
+
+        Yields what to call with the result.
+        """
+        live = self._live = LiveFolder.wanted()
+        self._tested = evaluate is not None
+        if live is None:
+            yield lambda result: None
+            return
+
+        def done(result: Result) -> None:
+            if self.history:  # of an inner strategy that evaluates nothing
+                self._tell(self.history[-1].server_round)
+            live.finished(self._results(), record_to_arrays(result.arrays))
+
+        live.started(type(self).__name__, num_rounds)
+        try:
+            yield done
+        except Exception as error:
+            live.failed(error)
+            raise
+        finally:
+            self._live = None
+
+    def _tell(self, server_round: int, *, evaluated: bool = True) -> None:
+        """Tell who watches that a round is over; first it is evaluated, if it will."""
+        if self._live is not None and (evaluated or not self._tested):
+            self._live.round(self._results(), server_round)
 
     def _note_metrics(
         self, server_round: int, metrics: Mapping[str, object] | None

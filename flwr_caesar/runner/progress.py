@@ -9,28 +9,30 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-MB = 1e6
+from flwr_caesar.results.amounts import amount
 
 
-def round_line(strategy: str, rounds: int, event: Mapping[str, Any]) -> str:
+def round_line(strategy: str, rounds: int | None, event: Mapping[str, Any]) -> str:
     """Say in one line how a round went.
 
     Parameters
     ----------
     strategy : str
         Its name.
-    rounds : int
-        How many there will be.
+    rounds : int, optional
+        How many there will be, if that is known.
     event : mapping
         A ``"round"`` event; see `flwr_caesar.runner.folder.RunFolder`.
     """
-    width = len(str(rounds))
+    width = len(str(rounds or ""))
+    of = f"/{rounds}" if rounds else ""
+    known = event["accuracy"] is not None
+    accuracy = f"  accuracy {100 * event['accuracy']:5.1f} %" if known else ""
     dropped = f"  {event['dropped']} dropped" if event["dropped"] else ""
     return (
-        f"{strategy:<8}  round {event['round']:>{width}}/{rounds}"
-        f"  accuracy {100 * event['accuracy']:5.1f} %"
-        f"  up {event['total_bytes_up'] / MB:8.2f} MB"
-        f"  down {event['total_bytes_down'] / MB:8.2f} MB"
+        f"{strategy:<8}  round {event['round']:>{width}}{of}{accuracy}"
+        f"  up {amount(event['total_bytes_up']):>8}"
+        f"  down {amount(event['total_bytes_down']):>8}"
         f"  {event['seconds']:6.1f} s{dropped}"
     )
 
@@ -79,7 +81,9 @@ class Progress:
 
     QUIET_SECONDS = 30.0
 
-    def __init__(self, strategy: str, rounds: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, strategy: str, rounds: int | None, say: Callable[[str], None]
+    ) -> None:
         self._strategy = strategy
         self._rounds = rounds
         self._say = say
@@ -93,10 +97,13 @@ class Progress:
         """Show an event; `now` in seconds on any clock that `quiet` shares."""
         self._last, self._patience = now, self.QUIET_SECONDS
         if event["event"] == "round":
-            self._doing = f"in round {event['round'] + 1}/{self._rounds}"
-            if event["round"] >= self._rounds:
+            of = f"/{self._rounds}" if self._rounds else ""
+            self._doing = f"in round {event['round'] + 1}{of}"
+            if self._rounds and event["round"] >= self._rounds:
                 self._doing = "finishing"
             self._say(round_line(self._strategy, self._rounds, event))
+        elif event["event"] == "started":
+            self._rounds = event["rounds"]
         elif event["event"] == "finished":
             self.finished = True
         elif event["event"] == "failed":

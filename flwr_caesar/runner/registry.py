@@ -29,7 +29,8 @@ INNER = {
     "fedmedian": "FedMedian",
     "fedtrimmedavg": "FedTrimmedAvg",
 }
-_RUNNERS = {"on_record", "checkpoint", "clock", "presence"}
+# Options of every strategy that a configuration may set.
+COMMON = {"deadline", "quorum", "max_residual_age", "max_failed_rounds", "guards"}
 _APPS = {"arrayrecord_key", "configrecord_key"}
 
 
@@ -60,7 +61,6 @@ def build_strategy(
     """
     from flwr_caesar.methods import get_method
     from flwr_caesar.plan import Presence
-    from flwr_caesar.strategies import WrapperOptions
 
     options: dict[str, Any] = {"on_record": on_record}
     if checkpoint is not None:
@@ -83,7 +83,7 @@ def build_strategy(
         method.load_strategy(),
         (_build_inner(spec),),
         options,
-        common=WrapperOptions.__annotations__.keys() - _RUNNERS,
+        common=COMMON,
     )
 
 

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
-from flwr_caesar.results.amounts import MB, column_unit
+from flwr_caesar.results.amounts import MB, column_unit, times_fewer
 from flwr_caesar.results.markdown import markdown
 from flwr_caesar.runner.outcome import Cell, Outcome, gather, named
 
@@ -51,6 +51,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
             ("MB to target", lambda cell: _to_target(cell, _megabytes_to_target)),
             ("× fewer to target", lambda cell: _number(saved[id(cell)], "{:.1f}")),
         ]
+    elif not any(cell.name == "fedavg" for cell in cells):
+        columns.append(
+            ("× fewer than raw", lambda cell: _number(_fewer_than_raw(cell), "{:.1f}"))
+        )
     else:
         saved = _savings(cells, lambda cell: cell.mean("bytes_up"))
         columns.append(
@@ -98,6 +102,8 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
         )
     if any(run.is_virtual for run in runs):
         said.append("Virtual hours and waiting are by the profile's clock.")
+    if any(run.summary and run.summary.get("raw_bytes") for run in runs):
+        said.append("Raw: the same messages with the model uncompressed, both ways.")
     said.append(
         "Device s: compressing and decompressing, summed over devices. Server s: "
         "planning, encoding, decoding, aggregating, without waiting for replies."
@@ -215,6 +221,14 @@ def _savings(
         base, own = plain.get(cell.conditions), cost(cell)
         savings[id(cell)] = base / own if base and own else None
     return savings
+
+
+def _fewer_than_raw(cell: Cell) -> float | None:
+    """Bytes of the same messages uncompressed over those sent, both ways."""
+    raw, up, down = (cell.mean(key) for key in ("raw_bytes", "bytes_up", "bytes_down"))
+    if raw is None or up is None or down is None:
+        return None
+    return times_fewer(raw, up + down)
 
 
 def _bytes_column(cells: Sequence[Cell], way: str) -> tuple[str, Callable[[Cell], str]]:
