@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -113,6 +114,34 @@ class DeviceRecord:
             for name, value in self.telemetry.to_row().items()
         }
         return {**own, "compression_ratio": self.compression_ratio, **measured}
+
+
+@dataclass(frozen=True)
+class PhaseProgress:
+    """How far a phase is.
+
+    Parameters
+    ----------
+    server_round : int
+        Counted from 1.
+    phase : str
+        See `RoundRecord`.
+    asked, answered : int
+        Devices that were sent a message, and those whose reply has come.
+    refused : mapping of str to int
+        How many replies were not used, by reason.
+    """
+
+    server_round: int
+    phase: str
+    asked: int
+    answered: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """Devices that have not replied yet."""
+        return self.asked - self.answered
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class CompressedStrategy(Measured, Strategy):
         charger = None
         if chosen.clock is not None:
             charger = Charger(chosen.clock, self._numbers, deadline=chosen.deadline)
-        self._recorder = Recorder(chosen.on_record, charger)
+        self._recorder = Recorder(chosen.on_record, charger, chosen.on_progress)
         self._exchange: Exchange
         if method is None:
             if chosen.max_residual_age:

@@ -103,13 +103,14 @@ class Measured:
             live.finished(self._results(), record_to_arrays(result.arrays))
 
         live.started(type(self).__name__, num_rounds)
+        asked, self._recorder.on_progress = self._recorder.on_progress, live.now
         try:
             yield done
         except Exception as error:
             live.failed(error)
             raise
         finally:
-            self._live = None
+            self._live, self._recorder.on_progress = None, asked
 
     def _tell(self, server_round: int, *, evaluated: bool = True) -> None:
         """Tell who watches that a round is over; first it is evaluated, if it will."""

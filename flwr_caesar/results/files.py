@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from flwr_caesar.records import PhaseProgress
 
 EVENTS = "events.jsonl"
 SUMMARY = "summary.json"
 ROUNDS = "rounds.csv"
 DEVICES = "devices.csv"
+NOW = "now.json"
 MODEL = "model.safetensors"
 REPORT = "report.md"
 PICTURE = "picture.png"
@@ -25,6 +30,19 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}")
     partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(path)
+
+
+def write_now(folder: Path, progress: PhaseProgress) -> None:
+    """Replace what says how far the phase is that a run is in."""
+    told = {
+        "round": progress.server_round,
+        "phase": progress.phase,
+        "asked": progress.asked,
+        "answered": progress.answered,
+        "refused": dict(progress.refused),
+        "time": time.time(),
+    }
+    write_whole(folder / NOW, json.dumps(told) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

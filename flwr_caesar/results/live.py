@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from .files import EVENTS, MODEL
+from flwr_caesar.records import PhaseProgress
+
+from .files import EVENTS, MODEL, write_now
 from .results import Results
 
 VARIABLE = "FLWR_CAESAR_RUN_FOLDER"
@@ -42,6 +44,10 @@ class LiveFolder:
         """Say that a run begins."""
         self._told.clear()
         self._event("started", strategy=strategy, rounds=rounds)
+
+    def now(self, progress: PhaseProgress) -> None:
+        """Say how far the phase is."""
+        write_now(self.path, progress)
 
     def round(self, results: Results, server_round: int) -> None:
         """Write everything so far, and tell of a round if nobody has."""

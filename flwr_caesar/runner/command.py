@@ -36,6 +36,7 @@ from flwr_caesar.runner.own_app import APP_CONFIG, as_overrides, is_asked, valid
 from flwr_caesar.runner.report import table, unused
 from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
 from flwr_caesar.runner.run import run
+from flwr_caesar.runner.terminal import Terminal
 from flwr_caesar.tasks.errors import ConfigError
 
 _RESUME = "resume="
@@ -143,7 +144,7 @@ def _resume(arguments: Sequence[str]) -> int:
         )
         return 0
     try:
-        summary = run(spec, folder, lambda line: print(line, flush=True))
+        summary = run(spec, folder, Terminal())
     except RunFailedError as error:
         print(f"flwr-caesar: the run failed: {error}", file=sys.stderr)
         return 1
@@ -267,7 +268,7 @@ def _job(config: DictConfig, jobs: int, failed: list[str]) -> float:
         summary = run(
             spec,
             folder,
-            lambda line: print(line, flush=True),
+            Terminal(),
             overrides=() if alone else list(settings.overrides.task),
         )
     except ConfigError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from flwr_caesar.records import RoundRecord
+from flwr_caesar.records import PhaseProgress, RoundRecord
 from flwr_caesar.results.files import (
     DEVICES,
     EVENTS,
@@ -21,6 +21,7 @@ from flwr_caesar.results.files import (
     ROUNDS,
     SUMMARY,
     write_csv,
+    write_now,
     write_whole,
 )
 from flwr_caesar.results.rows import device_rows, round_row
@@ -151,6 +152,10 @@ class RunFolder:
         self._raw_bytes += record.raw_bytes_up + record.raw_bytes_down
         self._devices += device_rows(record)
         write_csv(self.path / DEVICES, self._devices)
+
+    def on_progress(self, progress: PhaseProgress) -> None:
+        """Say how far a phase is; give this to the strategy, too."""
+        write_now(self.path, progress)
 
     def on_evaluation(self, server_round: int, *, accuracy: float, loss: float) -> None:
         """Close a round: the server has tested its model. Round 0 is the initial one.

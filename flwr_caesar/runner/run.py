@@ -28,6 +28,7 @@ from flwr_caesar.runner.superlink import (
     flower_environment,
     temporary_folder,
 )
+from flwr_caesar.runner.terminal import Screen, Terminal
 from flwr_caesar.runner.text import last_entry, reason, shortened, whole_lines
 from flwr_caesar.runner.watch import Watch
 
@@ -252,20 +253,35 @@ def _watch(
 ) -> Progress:
     """Tell of progress until a run's process ends; return what it said."""
     log = folder / LOG
-    progress = Progress(app.name, app.rounds, say)
     events = Tail(folder / EVENTS)
-    while child.poll() is None:
-        now = time.monotonic()
+    with _shown(app, folder, say) as (progress, screen):
+        while child.poll() is None:
+            now = time.monotonic()
+            for event in events.events():
+                progress.take(event, now)
+            progress.quiet(now, lambda: last_entry(log))
+            if screen is not None:
+                screen.show()
+            stopped = None if link is None else link.stopped
+            if stopped is not None:  # the others would wait for it
+                raise RunFailedError(f"{stopped} stopped; the log is {log}")
+            time.sleep(_POLL_SECONDS)
         for event in events.events():
-            progress.take(event, now)
-        progress.quiet(now, lambda: last_entry(log))
-        stopped = None if link is None else link.stopped
-        if stopped is not None:  # the others would wait for it
-            raise RunFailedError(f"{stopped} stopped; the log is {log}")
-        time.sleep(_POLL_SECONDS)
-    for event in events.events():
-        progress.take(event, time.monotonic())
+            progress.take(event, time.monotonic())
     return progress
+
+
+@contextmanager
+def _shown(
+    app: App, folder: Path, say: Callable[[str], None]
+) -> Iterator[tuple[Progress, Screen | None]]:
+    """Follow a run by lines, or by a table where there is a terminal for one."""
+    if not isinstance(say, Terminal) or not say.console.is_terminal:
+        yield Progress(app.name, app.rounds, say), None
+        return
+    progress = Progress(app.name, app.rounds, lambda line: None)
+    with say.following(progress, folder) as screen:
+        yield progress, screen
 
 
 def _summary(progress: Progress, folder: Path) -> dict[str, Any] | None:
