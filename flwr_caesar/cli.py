@@ -20,6 +20,10 @@ COMMANDS = {
         "flwr_caesar.runner.new_command",
         "make a Flower app of your own that runs as it is",
     ),
+    "watch": (
+        "flwr_caesar.view.watch_command",
+        "a page that shows a run while it goes on, or afterwards",
+    ),
     "codec": (
         "flwr_caesar.codec_cli",
         "list the codecs, or measure some on your own updates",

@@ -49,7 +49,16 @@ ROOMS: dict[str, set[str]] = {
     "conformance": {"contract"},
 }
 # Who may be imported by nothing below them.
-TOP = {"runner", "faults", "reference_app", "testing", "cli", "conf", "deploy"}
+TOP = {
+    "runner",
+    "view",
+    "faults",
+    "reference_app",
+    "testing",
+    "cli",
+    "conf",
+    "deploy",
+}
 # For a type only: never imported when the program runs.
 TYPES_ONLY = {("methods", "clients")}
 
