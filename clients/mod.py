@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from logging import INFO
+from os import PathLike
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -50,6 +51,7 @@ from .message import (
     trained_model,
     without_arrays,
 )
+from .recording import record_update
 from .shared_start import with_shared_start
 from .stopwatch import Stopwatch
 from .store import open_store
@@ -77,6 +79,10 @@ class CompressionMod:
         Function of the Context that returns how many examples the device has of each
         label. Strategies that rank devices by their data ask for it once. Without it
         the device reveals nothing but the number of its examples.
+    record : path, optional
+        Folder in which each update is written, as ``node-ID/round-N.npz``: for
+        ``flwr-caesar codec bench``. What is written there is what the device learned,
+        uncompressed and unprotected.
     can : Abilities, optional
         What this device does of all that its release can; it tells the server, which
         asks for no more, and declines what goes beyond. By default it does all, and
@@ -88,6 +94,7 @@ class CompressionMod:
 
     initial: ArrayRecord | Callable[[Context], ArrayRecord] | None = None
     labels: Callable[[Context], Sequence[int]] | None = None
+    record: str | PathLike[str] | None = None
     can: Abilities | None = field(default=None, kw_only=True)
     sources: Sources = field(default_factory=Sources, kw_only=True)
 
@@ -195,6 +202,10 @@ class CompressionMod:
                     arrays = without_non_finite(arrays, state.model)
                 update = arrays if is_model or not plan.part else dict(arrays)
                 signs = frozenset() if is_model else nonnegative(arrays)
+                if self.record is not None:
+                    record_update(
+                        self.record, context, msg.content, arrays, state.model
+                    )
                 if not is_model:
                     subtract(update, state.model)
                     let_go(state.model.values())

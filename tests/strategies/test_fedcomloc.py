@@ -156,7 +156,7 @@ def run(
     strategy = Watched(
         inner(fraction_train=fraction, fraction_evaluate=evaluate, min_train_nodes=1),
         lr=LR,
-        **{"p": 0.25, **settings},
+        **{"p": 0.25, "density": 1.0, "exact_below": 1024, **settings},
     )
     result = strategy.start(grid, start_model(), num_rounds=rounds, timeout=0.01)
     return strategy, grid, result
