@@ -79,13 +79,14 @@ class DeviceReport:
         reader = Reader(opened(require_note(content)))
         header = UploadHeader.read(reader)
         train, encode, decode, start = unpack_seconds(reader.take(SECONDS_BYTES))
-        told = unpack_mapping(reader.rest(), most=_MAX_REPORT_BYTES)
+        # A sensor's NaN costs its telemetry, which is checked below, not the reply.
+        told = unpack_mapping(reader.rest(), most=_MAX_REPORT_BYTES, finite=False)
         if told.keys() - {"labels", "part", "telemetry"}:
             raise CodecError("the device's report has unknown fields")
         given = told.get("labels", [])
         if not isinstance(given, list) or len(given) > _MAX_LABELS:
             raise CodecError("the device reports labels that are no short list")
-        labels = tuple(n for n in given if isinstance(n, int) and 0 <= n < 1 << 53)
+        labels = tuple(n for n in given if type(n) is int and 0 <= n < 1 << 53)
         if len(labels) != len(given):
             raise CodecError("the device reports labels that are no counts")
         part = told.get("part", {})
