@@ -34,19 +34,10 @@ abstract class Codec(val config: Map<String, Any?>) {
      * Encodes an update or a model, and tells what its reader makes of the frame.
      *
      * @param known whether the reader knows the tensors, so that the frame needs no table.
-     * @param base the model of which [tensors] are an update.
-     * @param nonnegative tensors of which the sum of base and update has no negative element;
-     * what the codec's error would take below 0 is raised.
      * @param isFinite whether to refuse NaN and infinity; a model may hold them.
      * @throws CodecError if they cannot be encoded.
      */
-    fun encode(
-        tensors: Tensors,
-        known: Boolean,
-        base: Tensors? = null,
-        nonnegative: Set<String> = emptySet(),
-        isFinite: Boolean = true,
-    ): Encoded {
+    fun encode(tensors: Tensors, known: Boolean, isFinite: Boolean = true): Encoded {
         if (isFinite) requireFinite(tensors)
         val odd = tensors.layout.tensors.filter { !isFinite(it, tensors[it.name]) || isBeyond(it, tensors[it.name]) }
         val coded = if (odd.isEmpty()) tensors else AsTheyAre.withoutThem(tensors, odd)
@@ -57,8 +48,7 @@ abstract class Codec(val config: Map<String, Any?>) {
         val frame = FrameWriter.write(config, tensors.layout, sections, flags)
         val decoded = Tensors(tensors.layout, packed.decoded + odd.associate { it.name to tensors[it.name] })
         if (isFinite) requireFinite(decoded)
-        if (base == null || nonnegative.isEmpty()) return Encoded(frame, decoded)
-        return Raised.mark(frame, decoded, base, nonnegative)
+        return Encoded(frame, decoded)
     }
 
     /**
@@ -68,6 +58,8 @@ abstract class Codec(val config: Map<String, Any?>) {
      * table is believed, up to [maxBytes] of tensors.
      * @param base the model of which the frame holds an update.
      * @param isFinite whether to refuse NaN and infinity.
+     * @param isRaised whether to raise what [base] needs raised; a sender that asks what of its
+     * update a frame holds does not.
      * @throws StateMismatch if the frame needs a state or a table that this side does not have.
      * @throws CodecError if the frame is malformed or of another codec.
      */
@@ -77,6 +69,7 @@ abstract class Codec(val config: Map<String, Any?>) {
         maxBytes: Long = MAX_BYTES,
         base: Tensors? = null,
         isFinite: Boolean = true,
+        isRaised: Boolean = true,
     ): Tensors {
         val frame = Frame.parse(bytes)
         if (!Json.same(frame.config, config)) {
@@ -88,7 +81,7 @@ abstract class Codec(val config: Map<String, Any?>) {
         if (frame.flags and Frame.AS_THEY_ARE != 0) found = found + AsTheyAre.unpack(frame, layout.tensors)
         val tensors = Tensors(layout, found)
         if (isFinite) requireFinite(tensors)
-        if (frame.flags and Frame.RAISED == 0) return tensors
+        if (!isRaised || frame.flags and Frame.RAISED == 0) return tensors
         return Raised.unpack(frame, tensors, base ?: refuse("the frame updates a model that is not at hand"))
     }
 

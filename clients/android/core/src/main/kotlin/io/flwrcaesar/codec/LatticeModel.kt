@@ -42,6 +42,7 @@ object LatticeModel {
         val frame = Frame.parse(bytes)
         val exactBelow = exactBelow(frame.config)
         Codec.requireNoState(frame)
+        if (frame.flags != 0) refuse("a published model has no flags, and this one ${frame.flags}")
         val head = frame.section("HEAD", 16)
         val isWhole = (0 until 8).all { head[it] == 0.toByte() }
         val old = if (isWhole) null else requireBase(base, head.copyOf(8))

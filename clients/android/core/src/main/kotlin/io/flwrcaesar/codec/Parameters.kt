@@ -23,13 +23,17 @@ internal class Parameters(private val given: Map<String, Any?>) {
     fun number(name: String, default: Double): Double = keep(name, default, false) { (it as? Number)?.toDouble() }
 
     fun count(name: String, default: Long, isLater: Boolean = false): Long =
-        keep(name, default, isLater) { it as? Long }.also { require(it >= 0, name, it) }
+        keep(name, default, isLater, ::whole).also { require(it >= 0, name, it) }
 
     fun flag(name: String, default: Boolean, isLater: Boolean = false): Boolean =
         keep(name, default, isLater) { it as? Boolean }
 
     fun choice(name: String, choices: List<String>, isLater: Boolean = false): String =
         keep(name, choices.first(), isLater) { it as? String }.also { require(it in choices, name, it) }
+
+    // JSON may write a whole number with a point.
+    private fun whole(value: Any?): Long? =
+        if (value is Double && value == Math.rint(value)) value.toLong() else value as? Long
 
     /** Refuses a value unless [isGood]. */
     fun require(isGood: Boolean, name: String, value: Any?) {

@@ -25,17 +25,16 @@ internal object Raised {
         return replaced(update, raise(update, base, named.map { specs[it] }))
     }
 
-    /** Returns a frame that says what its reader is to raise, and what the update becomes. */
-    fun mark(frame: ByteArray, decoded: Tensors, base: Tensors, nonnegative: Set<String>): Codec.Encoded {
+    /** Returns a frame that says which of the named tensors of [decoded] its reader is to raise. */
+    fun mark(frame: ByteArray, decoded: Tensors, base: Tensors, nonnegative: Set<String>): ByteArray {
         val specs = decoded.layout.tensors
         val raised = raise(decoded, base, specs.filter { it.name in nonnegative })
-        if (raised.isEmpty()) return Codec.Encoded(frame, decoded)
+        if (raised.isEmpty()) return frame
         val bits = ByteArray((specs.size + 7) / 8)
         for (i in specs.indices) {
             if (specs[i].name in raised) bits[i / 8] = (bits[i / 8].toInt() or (0x80 ushr i % 8)).toByte()
         }
-        val marked = FrameWriter.add(frame, Section(TAG, bits), Frame.RAISED)
-        return Codec.Encoded(marked, replaced(decoded, raised))
+        return FrameWriter.add(frame, Section(TAG, bits), Frame.RAISED)
     }
 
     private fun replaced(update: Tensors, some: Map<String, ByteArray>): Tensors {

@@ -39,7 +39,6 @@ object Json {
 
     private fun sameNumber(a: Number, b: Number): Boolean {
         if (a is Double && b is Double) return a == b
-        if (a is Double && !a.isFinite() || b is Double && !b.isFinite()) return false
         return exact(a).compareTo(exact(b)) == 0
     }
 

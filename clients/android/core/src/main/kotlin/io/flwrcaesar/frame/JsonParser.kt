@@ -142,7 +142,10 @@ internal class JsonParser(private val text: String) {
             digits()
         }
         val literal = text.substring(start, at)
-        if (!isWhole) return literal.toDouble()
+        if (!isWhole) {
+            val value = literal.toDouble()
+            return if (value.isInfinite()) refuse("a JSON number is beyond float64") else value
+        }
         if (literal.length > MAX_DIGITS) refuse("a JSON number is too long")
         return literal.toLongOrNull() ?: BigInteger(literal)
     }

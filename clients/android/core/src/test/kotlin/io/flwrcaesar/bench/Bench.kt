@@ -28,6 +28,7 @@ fun main() {
     val output = DataOutputStream(System.out.buffered(1 shl 16))
     System.setOut(System.err) // nothing else may get between the messages
     val codecs = CodecBench()
+    val devices = DeviceBench()
     while (true) {
         val question =
             try {
@@ -37,7 +38,7 @@ fun main() {
             }
         val reply =
             try {
-                codecs.answer(question)
+                if (question.text("do") in DeviceBench.COMMANDS) devices.answer(question) else codecs.answer(question)
             } catch (@Suppress("TooGenericExceptionCaught") err: Throwable) {
                 Reply(mapOf("failed" to err.stackTraceToString()))
             }

@@ -51,16 +51,13 @@ class CodecBench {
         return if (question.arguments["brief"] == true) Reply(digest(tensors)) else Reply(digest(tensors), dump(tensors))
     }
 
-    // Blobs: what to encode and its base, as dense frames.
+    // Blobs: what to encode, as a dense frame.
     private fun encode(question: Question): Reply {
         val tensors = Dense.decode(question.blobs[0], isFinite = false)
-        val base = question.blobs.getOrNull(1)?.let { Dense.decode(it, isFinite = false) }
         val known = question.arguments["known"] as Boolean
         val isFinite = question.arguments["finite"] as? Boolean ?: true
-        @Suppress("UNCHECKED_CAST") // a list of names
-        val names = (question.arguments["nonnegative"] as? List<String> ?: emptyList()).toSet()
         val codec: Codec = Codecs.of(question.objectOf("codec"))
-        val made = codec.encode(tensors, known, base, names, isFinite)
+        val made = codec.encode(tensors, known, isFinite)
         return Reply(digest(made.decoded), listOf(made.frame) + dump(made.decoded))
     }
 
