@@ -19,6 +19,8 @@ from flwr_caesar.runner.config import compose
 from flwr_caesar.runner.processes import family
 from flwr_caesar.runner.superlink import executable
 
+from ..methods.distribution import install
+
 pytestmark = [
     pytest.mark.servers,
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),
@@ -59,13 +61,18 @@ def left_running(folder: Path) -> set[object]:
     return set(family(-1, f"{MARK}={folder}"))
 
 
-def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def test_a_run_of_a_method_from_outside_is_resumed_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package of docs/extending.md, on a real SuperLink and in Flower's engine."""
+    site, folder = install(tmp_path / "site", monkeypatch), tmp_path / "run"
+    first = ["strategy=adaptive_topk", "federation=small", "rounds=1"]
     for arguments in (
-        ["federation=small", "rounds=1", f"hydra.run.dir={folder}"],
+        [*first, f"hydra.run.dir={folder}"],
         [f"resume={folder}", "rounds=2"],
     ):
-        with start(tmp_path, *arguments) as command:
+        environment = {"PYTHONPATH": str(site)}
+        with start(tmp_path, *arguments, environment=environment) as command:
             printed, _ = command.communicate(timeout=PATIENCE)
         assert command.returncode == 0, printed
     with (folder / "rounds.csv").open(encoding="utf-8", newline="") as file:
@@ -73,6 +80,8 @@ def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
     assert [row["round"] for row in rounds] == ["0", "1", "2"]
     sent = [int(row["bytes_up"]) for row in rounds]
     assert sent[0] == 0 < min(sent[1:])
+    # What it learned in the first round sets the density of the second.
+    assert abs(sent[2] / sent[1] - 1) > 0.1
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     assert summary["bytes_up"] == sum(sent) == int(rounds[-1]["total_bytes_up"])
     assert float(rounds[1]["seconds"]) < float(rounds[2]["seconds"])
