@@ -12,7 +12,8 @@ from flwr_caesar.clients.cached_reply import CachedReply
 from flwr_caesar.flower import act_in_run
 from flwr_caesar.sync.settle import Settled
 
-from .conversation import Draws, Replay, comparable, content_from_json
+from .conversation import Draws, Replay
+from .conversation_json import comparable, content_from_json
 from .record_conversations import FOLDER, read_digests
 
 NAMES = sorted(path.name for path in FOLDER.glob("*.json"))
