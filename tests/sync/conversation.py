@@ -35,13 +35,24 @@ from flwr_caesar.transport import (
 )
 
 from .conversation_json import (
+    comparable,
     content_from_json,
     content_to_json,
     explained,
     seen,
     state_to_json,
     tensors_from_json,
+    upload_to_json,
 )
+
+__all__ = [
+    "Draws",
+    "Replay",
+    "comparable",
+    "content_from_json",
+    "content_to_json",
+    "upload_to_json",
+]
 
 
 class Draws:
