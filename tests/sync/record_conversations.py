@@ -23,10 +23,9 @@ from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.server import Verdict
 from flwr_caesar.transport import arrays_to_record
 
-from .conversation import (
+from .conversation import Draws, Replay
+from .conversation_json import (
     FORMAT,
-    Draws,
-    Replay,
     content_from_json,
     content_to_json,
     tensors_to_json,
@@ -217,6 +216,7 @@ def main() -> None:
     """Record what is not there yet."""
     # They import this module.
     from . import (
+        conversations_of_faults,
         conversations_of_messages,
         conversations_of_methods,
         conversations_of_one_device,
@@ -226,6 +226,7 @@ def main() -> None:
     known = read_digests()
     for scenario in (
         *conversations_of_one_device.SCENARIOS,
+        *conversations_of_faults.SCENARIOS,
         *conversations_of_methods.SCENARIOS,
         *conversations_of_messages.SCENARIOS,
     ):

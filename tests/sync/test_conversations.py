@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flwr_caesar.clients.cached_reply import CachedReply
+from flwr_caesar.faults.disks import quick_folder
 from flwr_caesar.flower import act_in_run
 from flwr_caesar.sync.settle import Settled
 
-from .conversation import Draws, Replay, comparable, content_from_json
+from .conversation import Draws, Replay
+from .conversation_json import comparable, content_from_json
 from .record_conversations import FOLDER, read_digests
 
 NAMES = sorted(path.name for path in FOLDER.glob("*.json"))
 
 
-def replayed(name: str, folder: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def replayed(name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return what a file says of each request, and what is found now."""
     conversation = json.loads((FOLDER / name).read_bytes())
     assert conversation["format"] == 1
+    with quick_folder() as folder:
+        return _replayed(conversation, folder)
+
+
+def _replayed(
+    conversation: dict[str, Any], folder: Path
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     replay = Replay(folder, conversation)
     lineage = int(conversation["lineage"], 16)
     pairs = []
@@ -39,9 +49,9 @@ def replayed(name: str, folder: Any) -> list[tuple[dict[str, Any], dict[str, Any
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_device_says_and_keeps_what_it_did_then(name, tmp_path):
+def test_the_device_says_and_keeps_what_it_did_then(name):
     act_in_run(1)
-    for expected, found in replayed(name, tmp_path):
+    for expected, found in replayed(name):
         assert ("reply" in expected) == ("reply" in found)
         replies = [each.pop("reply", None) for each in (expected, found)]
         errors = [each.pop("error", None) for each in (expected, found)]
@@ -82,11 +92,11 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_device_that_does_otherwise_is_found_out(name, tmp_path, monkeypatch):
+def test_a_device_that_does_otherwise_is_found_out(name, monkeypatch):
     act_in_run(1)
     monkeypatch.setattr(*BROKEN[name])
     try:
-        pairs = replayed(name, tmp_path)
+        pairs = replayed(name)
     except (AssertionError, KeyError):  # draws left over, or an app that none expected
         return
     kept = [{k: each[k] for k in ("says", "state") if k in each} for each, _ in pairs]
