@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError, inspect_frame
 from flwr_caesar.codec.contract.frame import (
+    RAISED,
     FrameReader,
     Section,
+    add_section,
     same_config,
     shuffle,
     stamp,
@@ -151,7 +153,9 @@ def test_every_truncation_is_noticed() -> None:
         ({"version": 2}, "frame format 2"),
         ({"flags": 1}, "unknown flags 0x1"),
         ({"count": 0}, "does not match its section count"),
-        ({"count": 65535}, "does not match its section count"),
+        ({"count": 1024}, "does not match its section count"),
+        ({"count": 1025}, "1025 sections, at most 1024"),
+        ({"count": 65535}, "65535 sections, at most 1024"),
         ({"header": 0}, "header exceeds"),
         ({"header": 2**32 - 1}, "header exceeds"),
     ],
@@ -200,6 +204,16 @@ def test_sections_must_fill_the_frame_exactly() -> None:
 def test_a_repeated_section_is_refused() -> None:
     with pytest.raises(CodecError, match="repeated"):
         FrameReader(raw_frame(b'{"id":"x"}', [(b"A", 0, 1, b"1")] * 2))
+
+
+def test_a_frame_has_at_most_so_many_sections() -> None:
+    most = [Section(f"{i:04}", b"") for i in range(1024)]
+    frame = frame_of(*most)
+    assert len(inspect_frame(frame).sections) == 1024
+    with pytest.raises(CodecError, match="1025 sections"):
+        frame_of(*most, Section("MORE", b""))
+    with pytest.raises(CodecError, match="1025 sections"):
+        add_section(frame, Section("MORE", b""), RAISED)
 
 
 @pytest.mark.parametrize("tag", ["", "FIVE5", "é"])
