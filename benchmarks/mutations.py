@@ -75,40 +75,64 @@ SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.And: ast.Or,
     ast.Or: ast.And,
 }
-# file, what is there, what is put there: each survived the tests once.
+# File, what is there, what is put there, and the test that is to notice: each survived
+# all tests once.
 NAMED = (
-    ("flwr_caesar/sync/server.py", "max(now, head.incarnation + 1)", "now"),
+    (
+        "flwr_caesar/sync/server.py",
+        "max(now, head.incarnation + 1)",
+        "now",
+        "sync/test_server.py::test_a_clock_that_is_set_back_and_stays_back_stops_nobody",
+    ),
     (
         "strategies/fedcomloc_method.py",
         "facts[node_id] = ControlFacts(before, owes=True).pack()",
         "pass",
+        "strategies/test_fedcomloc.py::test_who_broke_the_sum_is_noted_before_the_reset_is",
     ),
     (
-        "flwr_caesar/sync/device.py",
+        "flwr_caesar/sync/forget.py",
         "if header.order <= state.order:\n        return state, {}\n    judged",
         "judged",
+        "sync/test_scenarios.py::"
+        "test_nothing_is_given_up_for_a_request_that_was_answered_or_is_older",
     ),
     (
         "flwr_caesar/sync/residual.py",
         "if left is not None and left.shape != array.shape:",
         "if False:",
+        "sync/test_scenarios.py::test_what_is_left_of_other_tensors_is_refused_and_kept",
     ),
-    ("strategies/grid.py", "math.ceil((1.0", "math.floor((1.0"),
+    (
+        "strategies/grid.py",
+        "math.ceil((1.0",
+        "math.floor((1.0",
+        "strategies/test_grid.py::test_a_quorum_is_of_answers_not_of_failures",
+    ),
     (
         "flwr_caesar/plan/estimates.py",
         "observe(slots, _rate(bytes_up, seconds_up))",
         "observe(slots, _rate(bytes_down, seconds_up))",
+        "plan/test_estimates.py::"
+        "test_each_direction_of_a_link_is_learnt_from_its_own_bytes",
     ),
     (
         "strategies/mean.py",
         "value.dtype.type(weight / self._weight)",
         "value.dtype.type(1 / len(self._bases))",
+        "strategies/test_mean.py::test_a_mean_over_two_bases_has_both_in_their_shares",
     ),
-    ("flwr_caesar/plan/estimates.py", "_TRUSTED = 3", "_TRUSTED = 2"),
+    (
+        "flwr_caesar/plan/estimates.py",
+        "_TRUSTED = 3",
+        "_TRUSTED = 2",
+        "plan/test_estimates.py::test_hand_computed",
+    ),
     (
         "flwr_caesar/plan/batch.py",
         "np.floor(quotient * (1 + 1e-9))",
         "np.floor(quotient)",
+        "plan/test_batch.py::test_what_rounding_takes_from_a_whole_number_is_given_back",
     ),
 )
 
@@ -129,6 +153,8 @@ class Mutation:
         The changed line or statement.
     source : str
         The whole file, changed.
+    test : str
+        What is to notice; empty if that is to be found.
     """
 
     room: str
@@ -137,6 +163,7 @@ class Mutation:
     before: str
     after: str
     source: str
+    test: str = ""
 
     @property
     def key(self) -> str:
@@ -170,7 +197,9 @@ def main() -> None:
         survived = bool(before) and not before[-1]["outcome"]
         if before and not (options.again and survived and not before[-1]["again"]):
             continue
-        tests = [f"tests/{mutation.room}"] if options.again else tests_of(mutation)
+        tests = [f"tests/{mutation.room}"]
+        if not options.again:
+            tests = [f"tests/{mutation.test}"] if mutation.test else tests_of(mutation)
         row = judged(mutation, tests) | {"again": options.again}
         with options.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -186,13 +215,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def named() -> Iterator[Mutation]:
-    for path, before, after in NAMED:
+    for path, before, after, test in NAMED:
         source = (ROOT / path).read_text()
         assert source.count(before) == 1, (path, before)
         line = source[: source.index(before)].count("\n") + 1
         room = next(room for room, at in ROOMS.items() if path.startswith(at))
         changed = source.replace(before, after)
-        yield Mutation(room, path, line, before, after, changed)
+        yield Mutation(room, path, line, before, after, changed, test)
 
 
 def drawn(seed: int, each: int) -> Iterator[Mutation]:

@@ -27,7 +27,7 @@ from flwr_caesar.codec.coding import (
     tables,
 )
 from flwr_caesar.codec.coding.contexts import CLASSES, ContextMap
-from flwr_caesar.codec.coding.rans import MAX_ROWS
+from flwr_caesar.codec.coding.rans import MAX_ROWS, most_rows
 from flwr_caesar.codec.conformance.mutate import Parts, seal
 from flwr_caesar.codec.contract.as_they_are import pack_as_they_are
 from flwr_caesar.codec.contract.frame import AS_THEY_ARE, add_section
@@ -39,8 +39,8 @@ Arrays = dict[str, Array]
 Encode = Callable[[Arrays], bytes]
 
 MOST_LANES = 0xFFFF
-LANES = (1, 12, 13, 40, 256, MOST_LANES)
-VALUES = ("zeros", "as they are", "all magnitudes")
+LANES = (1, 13, MOST_LANES)
+VALUES = ("zeros", "all magnitudes")
 _HISTORY_WIDTH = 85  # times 3, of at most 256 contexts
 _USERS = (lattice_block, error_bounded, correlation)
 _RANK = 9
@@ -130,7 +130,14 @@ def coded_in(lanes: int, *, halves: bool) -> Iterator[None]:
         parts = 1 + halves
         least = -(-n // (parts * MAX_ROWS))
         chosen = min(max(lanes, least), max(n // parts, 1), MOST_LANES)
-        return chosen, chosen, n // 2 if halves else 0
+        if not halves:
+            return chosen, chosen, 0
+        spare = chosen * min(most_rows(n) // 2, MAX_ROWS)
+        if 2 * spare >= n:
+            return chosen, chosen, n // 2
+        # Not in so few lanes: as few in one part as leave the other its rows.
+        few = max(-(-n // most_rows(n)), chosen)
+        return few, few, n // 2
 
     with patch.object(rans, "_plan_lanes", plan):
         yield

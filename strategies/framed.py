@@ -351,6 +351,10 @@ class FrameExchange(Exchange):
         frame = record_to_frame(reply.source.array_records[reply.key])
         info = inspect_frame(frame)
         if is_model and info.layout_digest != layout.digest and "TABL" in info.sections:
+            if info.sections["TABL"] > len(layout.to_bytes()):  # before it is parsed
+                raise CodecError(
+                    "a part of the model names more tensors than the model"
+                )
             part, after = request.plan.upload.decode(
                 frame, max_bytes=max(layout.nbytes, 1)
             )

@@ -91,6 +91,15 @@ def _choose_lanes(n: int, bits: float) -> tuple[int, int, int]:
     return few, lanes, n - tail
 
 
+def most_rows(n: int) -> int:
+    """Return how many rows both parts of `n` symbols may have together.
+
+    A row takes about as long to decode whatever its lanes, so that few elements in many
+    rows would take longer than an encoder ever makes it.
+    """
+    return MAX_ROWS + n // 64
+
+
 def decode_symbols(
     data: bytes, contexts: Array, num_contexts: int, *, offset: int = 0
 ) -> Symbols:
@@ -128,8 +137,9 @@ def decode_symbols(
         or not 1 <= few <= max(n - head, 1)
         or many < 1
         or (head and many > head)
-        or head > many * MAX_ROWS
-        or n - head > few * MAX_ROWS
+        or -(-head // many) > MAX_ROWS
+        or -(-(n - head) // few) > MAX_ROWS
+        or -(-head // many) - (-(n - head) // few) > most_rows(n)
         or borrowed > (many if head else 0)
     ):
         raise CodecError("symbols have a malformed header")
