@@ -22,7 +22,7 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
 from flwr_caesar.codec.contract.state import NO_DIGEST
-from flwr_caesar.codec.contract.update import keep_sign
+from flwr_caesar.codec.contract.update import keep_sign, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -59,10 +59,10 @@ from .exchange import (
     same_model,
 )
 from .frame_messages import NO_MOD, packed, require_frame_size, upload_key
-from .guard import length
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices
+from .too_long import TooLong
 from .uplink_memory import UplinkMemory
 
 
@@ -90,6 +90,7 @@ class FrameExchange(Exchange):
         super().__init__(inner)
         self.method = method
         self.memory = UplinkMemory(method.upload_memory)
+        self._too_long = TooLong()
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None
         self._max_residual_age = max_residual_age
@@ -129,7 +130,10 @@ class FrameExchange(Exchange):
         plans = self.method.plan(phase, devices)
         for message, key, device in zip(messages, keys, devices, strict=True):
             plan = plans[device.node_id]
-            device = replace(device, header=self._with_memory(device.header, plan))
+            header = self._with_memory(device.header, plan)
+            if phase.is_train and self.method.payload != MODEL_PAYLOAD:
+                header = self._too_long.told(header, phase.longest)
+            device = replace(device, header=header)
             content = packed(
                 message.content,
                 key,
@@ -247,6 +251,8 @@ class FrameExchange(Exchange):
         session = self.session
         if session is None:
             return
+        rows = {n: session.row(n) for n in phase.too_long | phase.replies.keys()}
+        self._too_long.note(phase, {n: r.device for n, r in rows.items() if r})
         if model is None:
             self.memory.forget_phase()
             session.close_phase()
