@@ -71,6 +71,11 @@ class Aggregator:
         self._keeps_arrays = not self._takes_mean or looks_at_contents(inner)
         self._key = weight_key(inner)
 
+    @property
+    def longest(self) -> float:
+        """Length of the longest update that is believed; 0 if that is not known."""
+        return (self._guard or Guard()).longest(self.recent)
+
     def with_lengths(self, state: StrategyState) -> StrategyState:
         """Return a state that also holds the lengths, for a restarted server."""
         return replace(state, tree={**state.tree, _LENGTHS: list(self.recent)})
@@ -165,6 +170,7 @@ class Aggregator:
             return False
         lengths = {node_id: reply.length for node_id, reply in phase.replies.items()}
         found = self._guard.too_long(lengths, self.recent)
+        phase.too_long.update(found)
         for node_id, factor in found.items():
             refuse(
                 node_id,
@@ -263,6 +269,7 @@ class Aggregator:
     def _drop_largest(self, phase: Phase, refuse: Refuse, why: str) -> None:
         self._log_largest(phase)
         largest = max(phase.replies.values(), key=self._contribution)
+        phase.too_long.add(largest.node_id)
         refuse(
             largest.node_id,
             f"with its update, which contributes most, the model is not usable: {why}",

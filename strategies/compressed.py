@@ -315,7 +315,7 @@ class CompressedStrategy(Measured, Strategy):
     def _open(
         self, phase: Phase, messages: Iterable[Message], grid: Grid
     ) -> Iterable[Message]:
-        self._phase = phase
+        self._phase, phase.longest = phase, self._aggregator.longest
         listed = list(messages)
         require_one_message_each(listed, type(self.strategy).__name__)
         presence = self._options.presence

@@ -20,7 +20,7 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
 from flwr_caesar.codec.contract.state import NO_DIGEST
-from flwr_caesar.codec.contract.update import keep_sign
+from flwr_caesar.codec.contract.update import keep_sign, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -62,10 +62,10 @@ from .frame_messages import (
     require_frame_size,
     upload_key,
 )
-from .guard import length
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices
+from .too_long import TooLong
 from .uplink_memory import UplinkMemory
 
 
@@ -98,6 +98,7 @@ class FrameExchange(Exchange):
         super().__init__(inner)
         self.method = method
         self.memory = UplinkMemory(method.upload_memory)
+        self._too_long = TooLong()
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None
         self._fitting = Fitting(method)
@@ -140,8 +141,11 @@ class FrameExchange(Exchange):
             fitted = self._fitting.fit(device, plan, self.layout, self._published)
             if fitted is None:
                 continue
-            plan, header = fitted.plan, fitted.device.header
-            device = replace(fitted.device, header=self._with_memory(header, plan))
+            plan = fitted.plan
+            header = self._with_memory(fitted.device.header, plan)
+            if phase.is_train and self.method.payload != MODEL_PAYLOAD:
+                header = self._too_long.told(header, phase.longest)
+            device = replace(fitted.device, header=header)
             content = packed(
                 message.content,
                 key,
@@ -261,6 +265,8 @@ class FrameExchange(Exchange):
         session = self.session
         if session is None:
             return
+        rows = {n: session.row(n) for n in phase.too_long | phase.replies.keys()}
+        self._too_long.note(phase, {n: r.device for n, r in rows.items() if r})
         if model is None:
             self.memory.forget_phase()
             session.close_phase()

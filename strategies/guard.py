@@ -7,10 +7,6 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
-
 MAX_WEIGHT = 1e15
 """Largest weight of a reply that is believed at all: no device has more examples."""
 
@@ -80,6 +76,19 @@ class Guard:
             if not length <= self.max_norm * median
         }
 
+    def longest(self, recent: tuple[float, ...]) -> float:
+        """Return the longest update that is believed; 0 if too few are known.
+
+        Parameters
+        ----------
+        recent : tuple of float
+            Lengths of updates that were used before.
+        """
+        known = [length for length in recent if length > 0]
+        if len(known) < _FEWEST:
+            return 0.0
+        return self.max_norm * statistics.median(known)
+
     def limited_weights(self, weights: Mapping[int, float]) -> dict[int, float]:
         """Return the weights, of which one may be lowered to the largest share."""
         limited = dict(weights)
@@ -98,27 +107,6 @@ def remember(
 ) -> tuple[float, ...]:
     """Return the newest lengths of updates that were used."""
     return (*recent, *lengths.values())[-_REMEMBERED:]
-
-
-def length(update: Arrays) -> float:
-    """Return the Euclidean norm of an update's floating-point tensors, never NaN.
-
-    Finite elements have a finite norm however large they are, up to the range of
-    float64; beyond, it is infinite.
-    """
-    largest, total = 0.0, 0.0
-    parts = [a for a in update.values() if a.dtype.name in FLOAT_DTYPES and a.size]
-    for array in parts:
-        top = float(np.abs(array).max())
-        if not math.isfinite(top):
-            return math.inf
-        largest = max(largest, top)
-    if not largest:
-        return 0.0
-    for array in parts:
-        scaled = np.asarray(array, np.float64) / largest
-        total += float(np.dot(scaled.reshape(-1), scaled.reshape(-1)))
-    return largest * math.sqrt(total)
 
 
 @dataclass(frozen=True)

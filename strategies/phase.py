@@ -190,6 +190,10 @@ class Phase:
         What each device cost.
     faults : dict of int to str
         Why the replies of some nodes were refused, by node id.
+    longest : float
+        Length of the longest update that is believed; 0 if that is not known yet.
+    too_long : set of int
+        Nodes whose updates were refused for their length.
     mean : mapping of str to ndarray
         Mean of the replies, where the inner strategy takes one; empty before.
     model : mapping of str to ndarray
@@ -204,6 +208,8 @@ class Phase:
     replies: dict[int, Reply] = field(default_factory=dict)
     records: dict[int, DeviceRecord] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
+    longest: float = 0.0
+    too_long: set[int] = field(default_factory=set)
     mean: Arrays = field(default_factory=dict)
     model: Arrays = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)

@@ -73,8 +73,12 @@ def unseal(data: bytes) -> dict[str, Any]:
 
 
 def describe(state: DeviceState) -> dict[str, Any]:
-    """Return everything of a state but its arrays, frames and what was told."""
-    return {
+    """Return everything of a state but its arrays, frames and what was told.
+
+    Earlier releases pass over ``longest`` and ``shares``, which are there where they
+    say something.
+    """
+    described = {
         "format": (
             SHORT_FORMAT if isinstance(state.residual, ShortResidual) else PLAIN_FORMAT
         ),
@@ -88,6 +92,11 @@ def describe(state: DeviceState) -> dict[str, Any]:
         "codec_version": state.codec_version,
         **({"reported": [state.reported, state.reported_by]} if state.reported else {}),
     }
+    if state.longest:
+        described["longest"] = state.longest
+    if any(pending.share for pending in state.pending):
+        described["shares"] = [pending.share for pending in state.pending]
+    return described
 
 
 def pack_memory(state: DeviceState) -> dict[str, Array]:
@@ -173,6 +182,7 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             kind, _, rest = name.partition("/")
             parts[kind][rest] = array
         frames, told = parts["pending"], parts["told"]
+        shares = manifest.get("shares", [0.0] * len(manifest["pending"]))
         pending = tuple(
             Pending(
                 _int(upload),
@@ -180,10 +190,12 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
                 frames[str(index)].tobytes(),
                 _PAYLOADS[_PAYLOADS.index(payload)],
                 _told(told.pop(str(index), None), *inline),
+                _positive(share),
             )
-            for index, (upload, incarnation, phase, payload, *inline) in enumerate(
-                manifest["pending"]
-            )
+            for index, (
+                (upload, incarnation, phase, payload, *inline),
+                share,
+            ) in enumerate(zip(manifest["pending"], shares, strict=True))
         )
         if told or len(frames) != len(pending):
             raise ValueError("uploads that are not listed")
@@ -206,6 +218,7 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             extras=parts["extras"],
             reported=reported,
             reported_by=_int(reported_by),
+            longest=_positive(manifest.get("longest", 0.0)),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise DamagedStateError(f"its parts do not fit: {err!r}") from err
@@ -217,6 +230,12 @@ def _told(kept: Array | None, inline: Any = "") -> str:
     if not isinstance(text, str) or (text and type(json.loads(text)) is not dict):
         raise TypeError(f"{text!r:.40} is not what a reply told")
     return text
+
+
+def _positive(value: Any) -> float:
+    if type(value) is not float or not value >= 0:
+        raise TypeError(f"{value!r} is no length")
+    return value
 
 
 def _int(value: Any) -> int:

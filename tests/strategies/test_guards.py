@@ -21,6 +21,7 @@ from flwr.serverapp.strategy import (
 
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.contract.update import length
 from flwr_caesar.records import as_reason
 from flwr_caesar.strategies import (
     Caesar,
@@ -31,7 +32,7 @@ from flwr_caesar.strategies import (
     TopK,
     Uncompressed,
 )
-from flwr_caesar.strategies.guard import Bench, length
+from flwr_caesar.strategies.guard import Bench
 from flwr_caesar.strategies.inner import snapshot
 from flwr_caesar.strategies.metrics import read_weight
 from flwr_caesar.sync.ledger import SqliteLedger
