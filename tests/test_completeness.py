@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -51,6 +53,20 @@ def test_a_method_is_everywhere(method: str) -> None:
     if method != "fedavg":  # plain arrays: there are no laws to keep
         strategies = {case.strategy for case in all_cases().values()}
         assert VARIANTS.get(method, method) in strategies
+
+
+def test_the_way_of_one_upload_is_that_of_the_code() -> None:
+    history = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
+    way = history.partition("Now:\n")[2].partition("\n\nEach is")[0]
+    hops = re.findall(r"`([a-z]+/\w+\.py): (?:(\w+)\.)?(\w+)`", way)
+    assert len(hops) > 12
+    for name, owner, function in hops:
+        package = importlib.import_module(f"flwr_caesar.{name.partition('/')[0]}")
+        file = Path(package.__path__[0]) / name.partition("/")[2]
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        owners = [n for n in tree.body if getattr(n, "name", "") == owner]
+        body = owners[0].body if owner else tree.body
+        assert function in {getattr(n, "name", "") for n in body}, (name, function)
 
 
 def test_ours_come_first() -> None:

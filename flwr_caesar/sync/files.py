@@ -68,10 +68,25 @@ class StoredFile:
         """Return the row of a manifest."""
         return [self.name, self.size, self.checksum]
 
-    def holds(self, chunks: Collection[Chunk], sum_of: int) -> bool:
-        """Whether bytes, whose checksum is `sum_of`, are the file's."""
+    def holds(self, folder: Path, chunks: Collection[Chunk], sum_of: int) -> bool:
+        """Whether the file of `folder` can be read and has these bytes.
+
+        Equal checksums do not tell: an upload ends with a CRC of its own, after which
+        the CRC of everything is the same for all uploads of one length.
+
+        Parameters
+        ----------
+        folder : Path
+            Where the file is.
+        chunks : collection of bytes
+            What it may have.
+        sum_of : int
+            Their checksum.
+        """
         size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        return (size, sum_of) == (self.size, self.checksum)
+        return (size, sum_of) == (self.size, self.checksum) and _has_bytes(
+            folder / self.name, chunks
+        )
 
 
 def fresh_name(kind: str, suffix: str = "safetensors") -> str:
@@ -84,8 +99,7 @@ def is_fresh_name(name: str) -> bool:
     return bool(_OURS.fullmatch(name))
 
 
-def has_content(path: Path, chunks: Collection[Chunk]) -> bool:
-    """Whether a file that can be read has these bytes."""
+def _has_bytes(path: Path, chunks: Collection[Chunk]) -> bool:
     try:
         with path.open("rb") as file:
             for chunk in chunks:

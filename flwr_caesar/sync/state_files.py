@@ -12,7 +12,6 @@ from .errors import DamagedStateError
 from .files import (
     StoredFile,
     fresh_name,
-    has_content,
     map_arrays,
     read_small,
     write_durably,
@@ -101,18 +100,10 @@ def read_state(folder: Path) -> tuple[DeviceState, StateFiles, Array | None] | N
 def write_part(
     folder: Path, kind: str, arrays: Arrays, before: StoredFile | None
 ) -> StoredFile:
-    """Write arrays durably if the file before is not of them.
-
-    Equal checksums do not tell: an upload ends with a CRC of its own, after which the
-    CRC of everything is the same for all uploads of one length.
-    """
+    """Write arrays durably if the file before is not of them."""
     chunks = to_chunks(arrays)
     sum_of = checksum(chunks)
-    if (
-        before is not None
-        and before.holds(chunks, sum_of)
-        and has_content(folder / before.name, chunks)
-    ):
+    if before is not None and before.holds(folder, chunks, sum_of):
         return before
     return write_durably(folder / fresh_name(kind), chunks, sum_of)
 
