@@ -1,8 +1,10 @@
 """Time the slowest frames that we know how to make, beside good ones of their layout.
 
-For each codec and layout a good frame is one of Gaussian values, and the worst that of
+For each codec and layout the good frame is the slower of two: of Gaussian values, and
+of such in channels of unlike scales, as updates have them. The worst is that of
 `worst_frames` that takes longest. A reader that knows the layout expects it; one that
-does not believes the frame's own table. Times are CPU time, the best of several tries.
+does not believes the frame's own table. Times are CPU time, the best of several tries
+in turn with the good frame.
 Exits with 1 if a frame takes more than 3 times as long as the good one and 10 ms.
 
     python benchmarks/slow_frames.py
@@ -47,6 +49,7 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "20 × 4,096": [(64, 64)] * 20,
 }
 TIMES, FLOOR = 3, 10.0
+TRIES = 9
 Decode = Callable[[bytes], object]
 
 
@@ -109,6 +112,15 @@ def model_readers(shapes: list[tuple[int, ...]]) -> dict[str, Side]:
     }
 
 
+def unlike_channels(arrays: Arrays) -> Arrays:
+    """Return the tensors with their first axis scaled from 1 to 1,000."""
+    return {
+        name: x
+        * np.logspace(0, 3, len(x), dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        for name, x in arrays.items()
+    }
+
+
 def milliseconds(decode: Decode, frame: bytes, tries: int) -> float:
     """Return the least CPU time of a decoding, be it refused or not."""
     times = []
@@ -122,16 +134,22 @@ def milliseconds(decode: Decode, frame: bytes, tries: int) -> float:
 
 def worst(side: Side, arrays: Arrays) -> tuple[float, float, str]:
     """Return the milliseconds of the good frame and of the worst, and which that is."""
-    frame = side.encode(arrays)
-    side.decode(frame)
-    good = milliseconds(side.decode, frame, 9)
+    both = [side.encode(arrays), side.encode(unlike_channels(arrays))]
+    for frame in both:
+        side.decode(frame)
+    _, good = max((milliseconds(side.decode, frame, 5), frame) for frame in both)
     found = []
     for name, hostile in worst_frames(side.encode, arrays):
-        taken = milliseconds(side.decode, hostile, 1)
-        if taken > 2 * good + FLOOR / 2:
-            taken = milliseconds(side.decode, hostile, 5)
-        found.append((taken, name))
-    return good, *max(found)
+        times = [[milliseconds(side.decode, each, 1) for each in (good, hostile)]]
+        if times[0][1] > 2 * times[0][0] + FLOOR / 2:
+            times += [
+                [milliseconds(side.decode, each, 1) for each in (good, hostile)]
+                for _ in range(TRIES)
+            ]
+        least = np.min(times, axis=0)
+        found.append((least[1] - TIMES * least[0], *least.tolist(), name))
+    _, *told = max(found)
+    return told[0], told[1], told[2]
 
 
 def main() -> int:

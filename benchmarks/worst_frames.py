@@ -150,8 +150,11 @@ def all_tables() -> Iterator[None]:
 
     def codes(counts: Array) -> Array:
         known = quantise(counts)
-        found = np.ones((len(counts), tables.MAX_ALPHABET), np.uint8)
-        found[:, : known.shape[1]] = np.maximum(known, 1)
+        found = np.zeros((len(counts), tables.MAX_ALPHABET), np.uint8)
+        found[:, : known.shape[1]] = known
+        free = np.flatnonzero(found.reshape(-1) == 0)
+        spare = int(counts.sum()) - np.count_nonzero(known)  # as many as symbols
+        found.reshape(-1)[free[:: max(-(-len(free) // max(spare, 1)), 1)]] = 1
         return found
 
     def plan(*args: Any) -> ContextMap:

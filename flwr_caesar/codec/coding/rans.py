@@ -146,6 +146,8 @@ def decode_symbols(
     codes, offset = unpack_tables(data, offset + _HEAD.size, num_contexts)
     if len(data) - offset != 2 * count:
         raise CodecError("symbols have the wrong length")
+    if np.count_nonzero(codes) > n:
+        raise CodecError("symbol tables name more symbols than there are")
     used = np.bincount(contexts, minlength=num_contexts) > 0
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")

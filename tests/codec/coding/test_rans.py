@@ -134,6 +134,26 @@ def test_more_lanes_than_symbols_and_more_rows_than_needed_are_refused(header):
         decode_symbols(header + bytes(500), np.zeros(n, np.uint8), 1)
 
 
+def test_tables_of_more_symbols_than_there_are_are_refused():
+    """Building tables takes time, too: as much as there are symbols, at the most."""
+    symbols, context = np.arange(9, dtype=np.uint16), np.zeros(9, np.uint8)
+    quantise = rans.quantise_counts
+    for more in (0, 1):
+
+        def codes(counts, more=more):
+            found = quantise(counts)
+            return np.pad(found, ((0, 0), (0, more)), constant_values=1)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rans, "quantise_counts", codes)
+            data = encode_symbols(symbols, context, 1)
+        if more:
+            with pytest.raises(CodecError, match="more symbols than there are"):
+                decode_symbols(data, context, 1)
+        else:
+            assert (decode_symbols(data, context, 1) == symbols).all()
+
+
 @settings(max_examples=300, deadline=None)
 @given(n=st.integers(1, 1 << 22), share=st.floats(0, 1), more=st.booleans())
 def test_the_writer_needs_no_more_rows_and_lanes_than_the_reader_allows(n, share, more):
