@@ -251,8 +251,8 @@ class CompressedStrategy(Measured, Strategy):
         start = time.monotonic()
         deque(self._intake.read(phase, waited), maxlen=0)
         metrics = None
-        agreeing = self._intake.agreeing(phase, self.strategy)
-        if agreeing:
+        self._aggregator.limit_weights(phase)
+        if agreeing := self._intake.agreeing(phase, self.strategy):
             metrics = self.strategy.aggregate_evaluate(phase.server_round, agreeing)
             self._note_metrics(phase.server_round, metrics)
         self._close(phase, None, start, waited)

@@ -20,7 +20,7 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
 from flwr_caesar.codec.contract.state import NO_DIGEST
-from flwr_caesar.codec.contract.update import keep_sign, length
+from flwr_caesar.codec.contract.update import change_of_others, keep_sign, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -371,6 +371,7 @@ class FrameExchange(Exchange):
     def _set_update(self, phase: Phase, reply: Reply, decoded: Arrays) -> None:
         sent = phase.requests[reply.node_id].sent
         reply.base = sent
+        reply.counted = change_of_others(decoded, sent)
         if self.method.payload == MODEL_PAYLOAD:
             reply.length = length(difference(decoded, sent))
             reply.base = self._zero_model(sent)

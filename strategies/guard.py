@@ -26,7 +26,9 @@ class Guard:
     max_norm : float
         Longest update, above 1, in multiples of the median length: that of this round's
         and recent updates, or that of this round's alone if it is larger. A longer one
-        is refused. Of no effect before three lengths are known.
+        is refused. Of no effect before three lengths are known. Tensors that are not
+        floating point, which count examples and the like, may change by the square of
+        it in multiples of their own median.
     max_refusals : int
         A device whose replies were refused so many times in a row is left out.
         0: never.
@@ -51,8 +53,20 @@ class Guard:
         if self.rounds_out < 1:
             raise ValueError(f"rounds_out must be at least 1, not {self.rounds_out}")
 
+    @property
+    def max_count(self) -> float:
+        """As `max_norm`, of what is not floating point, such as counters of batches.
+
+        They grow with a device's data, which differs by more than updates do.
+        """
+        return self.max_norm**2
+
     def too_long(
-        self, lengths: Mapping[int, float], recent: tuple[float, ...]
+        self,
+        lengths: Mapping[int, float],
+        recent: tuple[float, ...],
+        *,
+        most: float | None = None,
     ) -> dict[int, float]:
         """Return the nodes whose updates are too long, and by what factor.
 
@@ -62,7 +76,10 @@ class Guard:
             Length of each node's update in this phase.
         recent : tuple of float
             Lengths of updates that were used before.
+        most : float, optional
+            In place of `max_norm`.
         """
+        most = self.max_norm if most is None else most
         now = [length for length in lengths.values() if length > 0]
         known = [*(length for length in recent if length > 0), *now]
         if len(known) < _FEWEST:
@@ -73,7 +90,7 @@ class Guard:
         return {
             node_id: length / median
             for node_id, length in lengths.items()
-            if not length <= self.max_norm * median
+            if not length <= most * median
         }
 
     def longest(self, recent: tuple[float, ...]) -> float:

@@ -148,6 +148,8 @@ class Reply:
         it is not kept.
     length : float
         Of the update, relative to the model that was sent.
+    counted : float
+        By how much its tensors changed that are not floating point, likewise.
     nonnegative : frozenset of str
         Tensors that have no negative element in the model that was trained.
     """
@@ -162,6 +164,7 @@ class Reply:
     base: Arrays = field(default_factory=dict)
     source: RecordDict | None = None
     length: float = 0.0
+    counted: float = 0.0
     nonnegative: frozenset[str] = frozenset()
 
 

@@ -120,6 +120,22 @@ def length(update: Arrays) -> float:
     return largest * math.sqrt(total)
 
 
+def change_of_others(new: Arrays, old: Arrays) -> float:
+    """Return the Euclidean norm by which all but floating-point tensors changed.
+
+    Parameters
+    ----------
+    new, old : mapping of str to ndarray
+        Of equal shapes; what a tensor is, `new` says.
+    """
+    changes = {
+        name: array.astype(np.float64) - old[name].astype(np.float64)
+        for name, array in new.items()
+        if array.dtype.name not in FLOAT_DTYPES
+    }
+    return length(changes)
+
+
 def keep_sign(model: Arrays, names: Collection[str]) -> dict[str, Array]:
     """Return a model in which the tensors of these names have no negative elements.
 
