@@ -42,7 +42,6 @@ CONF: dict[str, tuple[str, dict[str, str]]] = {
         "Caesar",
         {
             "shared_start": _INITIAL,
-            "first_bits": _RANDOM,
             "local_steps": _TRAIN,
             "max_batch": _TRAIN,
         },
