@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from logging import INFO
 from os import PathLike
 from typing import Any
@@ -25,7 +24,8 @@ from flwr_caesar.sync.device import (
 )
 from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.mapped import let_go
-from flwr_caesar.sync.protocol import TOKEN_BYTES, DownloadHeader, UploadHeader
+from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.transport import (
     DeviceReport,
@@ -80,11 +80,15 @@ class CompressionMod:
         Folder in which each update is written, as ``node-ID/round-N.npz``: for
         ``flwr-caesar codec bench``. What is written there is what the device learned,
         uncompressed and unprotected.
+    sources : Sources, optional
+        Where its token and the ids of its uploads come from, for runs that are to
+        repeat. By default the machine's.
     """
 
     initial: ArrayRecord | Callable[[Context], ArrayRecord] | None = None
     labels: Callable[[Context], Sequence[int]] | None = None
     record: str | PathLike[str] | None = None
+    sources: Sources = field(default_factory=Sources, kw_only=True)
 
     def __call__(
         self, msg: Message, context: Context, call_next: ClientAppCallable
@@ -120,7 +124,7 @@ class CompressionMod:
             state = store.load(header.lineage)
             trains = bool(plan.upload) and plan.call_app
             if trains and not is_answered(state, header) and board.declines():
-                declined = decline(state, header, _new_token)
+                declined = decline(state, header, self.sources.new_token)
                 if state is None:
                     store.save(declined.state)
                 report = DeviceReport(telemetry=board.stop())
@@ -139,7 +143,7 @@ class CompressionMod:
                 header,
                 frame_of(msg.content, plan),
                 train=bool(plan.upload),
-                new_token=_new_token,
+                new_token=self.sources.new_token,
                 decode_model=lambda frame, base: method.decode(state, frame, base),
                 exact=plan.exact,
             )
@@ -196,7 +200,7 @@ class CompressionMod:
                     nonnegative=signs,
                     overwrite=not is_model,
                     codec=codec,
-                    new_id=_new_id,
+                    new_id=self.sources.new_id,
                     error_feedback=plan.error_feedback,
                     payload=plan.payload,
                     want_sent=bool(plan.part),
@@ -228,21 +232,17 @@ class CompressionMod:
             return state
         initial = self.initial if not callable(self.initial) else self.initial(context)
         return start_state(
-            state, header, record_to_arrays(initial), plan.start, _new_token
+            state,
+            header,
+            record_to_arrays(initial),
+            plan.start,
+            self.sources.new_token,
         )
 
 
 compression_mod = CompressionMod()
 
 _CLIPPED = "what is left of earlier updates is given up, as this one is clipped"
-
-
-def _new_id() -> int:
-    return secrets.randbits(64) or 1
-
-
-def _new_token() -> bytes:
-    return secrets.token_bytes(TOKEN_BYTES)
 
 
 def _answer(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -34,6 +32,7 @@ from flwr_caesar.sync.protocol import (
     UploadHeader,
 )
 from flwr_caesar.sync.server import ServerSession
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import (
@@ -80,12 +79,17 @@ class FrameExchange(Exchange):
         The user's strategy.
     method : ServerMethod
         How, and who is asked for what.
-    max_residual_age : int
+    max_residual_age, sources : int, Sources
         See `WrapperOptions`.
     """
 
     def __init__(
-        self, inner: Strategy, method: ServerMethod, *, max_residual_age: int
+        self,
+        inner: Strategy,
+        method: ServerMethod,
+        *,
+        max_residual_age: int,
+        sources: Sources,
     ) -> None:
         super().__init__(inner)
         self.method = method
@@ -93,6 +97,7 @@ class FrameExchange(Exchange):
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None
         self._max_residual_age = max_residual_age
+        self._sources = sources
         self._clipping = clips_on_devices(inner)
         self._model: ArrayRecord | None = None
         self._arrays: Arrays = {}
@@ -286,8 +291,8 @@ class FrameExchange(Exchange):
                 version = downlink.publish(self._wire(model), number)
             self.session = session = ServerSession(
                 self.ledger,
-                now=time.time_ns(),
-                new_id=lambda: secrets.randbits(64) or 1,
+                now=self._sources.now(),
+                new_id=self._sources.new_id,
                 initial=version,
             )
             replaced = version != session.head.version
