@@ -59,6 +59,22 @@ def left_running(folder: Path) -> set[object]:
     return set(family(-1, f"{MARK}={folder}"))
 
 
+def test_an_app_of_ones_own_is_made_and_run_and_measured(tmp_path: Path) -> None:
+    # Through Flower's own processes: the ServerApp's learns where to write only there.
+    pytest.importorskip("sklearn")
+    subprocess.run([executable("flwr-caesar"), "new", "own"], cwd=tmp_path, check=True)
+    folder = tmp_path / "run"
+    arguments = ["app=own", "rounds=1", "federation.num_supernodes=2"]
+    with start(tmp_path, *arguments, f"hydra.run.dir={folder}") as command:
+        printed, _ = command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0, printed
+    assert "starting Flower and Ray, about 20 s" in printed
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    assert summary["rounds"] == 1
+    assert summary["raw_bytes"] > 2 * (summary["bytes_up"] + summary["bytes_down"])
+    assert not left_running(tmp_path)
+
+
 def test_a_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for arguments in (
