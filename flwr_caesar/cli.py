@@ -24,6 +24,10 @@ COMMANDS = {
         "flwr_caesar.view.watch_command",
         "a page that shows a run while it goes on, or afterwards",
     ),
+    "report": (
+        "flwr_caesar.view.report_command",
+        "what a run or a sweep came to, as one HTML file and as Markdown",
+    ),
     "codec": (
         "flwr_caesar.codec_cli",
         "list the codecs, or measure some on your own updates",

@@ -10,6 +10,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ CONF: dict[str, tuple[str, dict[str, str]]] = {
         "Caesar",
         {
             "shared_start": _INITIAL,
-            "first_bits": _RANDOM,
             "local_steps": _TRAIN,
             "max_batch": _TRAIN,
         },
@@ -110,7 +110,13 @@ def _one_of(choices: str) -> str:
 def defaults(name: str) -> dict[str, Any]:
     """Return the default of each option; `_MISSING` if it must be given."""
     if name == "WrapperOptions":
-        return {f: Options.__dataclass_fields__[f].default for f in described_of(name)}
+        own = {field.name: field for field in fields(Options)}
+        return {
+            option: own[option].default_factory()
+            if callable(own[option].default_factory)
+            else own[option].default
+            for option in described_of(name)
+        }
     parameters = inspect.signature(getattr(strategies, name)).parameters.values()
     return {
         p.name: _MISSING if p.default is p.empty else p.default
@@ -168,6 +174,8 @@ def _conf(value: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return f'"{value}"'
+    if value is not None and not isinstance(value, (bool, int, float)):
+        return f"{type(value).__name__}()"
     return "1 GiB" if value == 1 << 30 else str(value)
 
 

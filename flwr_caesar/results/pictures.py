@@ -184,19 +184,22 @@ def _label(
         wanted = float(np.clip(line.y.mean(axis=0)[-1], low, high))
         places.append(max([wanted, *([places[-1] + height] if places else [])]))
     over = max(places[-1] - high, 0.0) if places else 0.0
+    beside = axes.get_yaxis_transform()
     for line, place in zip(ordered, places, strict=True):
+        color, dash = look[id(line)]
+        here = [place - over] * 2
+        sample = {"transform": beside, "clip_on": False, "scalex": False}
+        axes.plot([1.01, 1.06], here, dash, color=color, lw=1.8, scaley=False, **sample)
         axes.annotate(
             line.name,
-            (1.0, place - over),
-            xytext=(6, 0),
+            (1.06, place - over),
+            xytext=(4, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            color=look[id(line)][0],
+            color=color,
             fontsize="small",
             va="center",
             annotation_clip=False,
         )
         end = float(line.y.mean(axis=0)[-1])
-        axes.plot(
-            [line.x[-1]], [end], marker="o", ms=4, color=look[id(line)][0], ls="none"
-        )
+        axes.plot([line.x[-1]], [end], marker="o", ms=4, color=color, ls="none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its yellow,
 # which nobody sees on white; the last one is Tol's. Lines differ too, for print.
 _SOLID, _DASHED, _DOTTED, _MIXED = "-", "--", ":", "-."
@@ -32,6 +34,21 @@ _NAMES = {
 }
 
 
+def _shades(color: str) -> tuple[str, str, str]:
+    """Return a lighter and two darker shades of a colour."""
+    parts = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+
+    def mixed(part: float, other: int) -> str:
+        return "#" + "".join(f"{round(p + part * (other - p)):02X}" for p in parts)
+
+    return mixed(0.45, 255), mixed(0.5, 0), mixed(0.25, 255)
+
+
+def _unlike(taken: set[tuple[str, str]]) -> Callable[[tuple[str, str]], int]:
+    """Return how often a look's shade and its line are taken, for sorting."""
+    return lambda look: sum((look[0] == c) + (look[1] == o) for c, o in taken)
+
+
 def styles(names: list[str]) -> list[tuple[str, str]]:
     """Return colour and line of each of the labels of a picture.
 
@@ -39,7 +56,7 @@ def styles(names: list[str]) -> list[tuple[str, str]]:
     ----------
     names : list of str
         A strategy's name, or a class's, and what was set: ``"topk density=0.1"``.
-        Labels of one strategy share its colour and differ in their lines.
+        Labels of one strategy have shades of its colour, and unlike lines.
     """
     taken: set[tuple[str, str]] = set()
     found = []
@@ -51,8 +68,12 @@ def styles(names: list[str]) -> list[tuple[str, str]]:
             color = strangers.setdefault(first, _OTHERS[len(strangers) % len(_OTHERS)])
             own = (color, _SOLID)
         color, line = own
+        shades = [(shade, o) for shade in (color, *_shades(color)) for o in _LINES]
         if own in taken:
-            line = next((o for o in _LINES if (color, o) not in taken), line)
+            # Next to each other in unlike shades and lines.
+            color, line = next(
+                (o for o in sorted(shades, key=_unlike(taken)) if o not in taken), own
+            )
         taken.add((color, line))
         found.append((color, line))
     return found

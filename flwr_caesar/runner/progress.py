@@ -94,6 +94,8 @@ class Progress:
         The last events of rounds.
     doing : str
         What it does now.
+    silence : str
+        What was said last while nothing happened; empty once something did.
     """
 
     QUIET_SECONDS = 30.0
@@ -105,6 +107,7 @@ class Progress:
         self.rounds = rounds
         self.latest: deque[Mapping[str, Any]] = deque(maxlen=12)
         self.doing = "starting"
+        self.silence = ""
         self._say = say
         self._last = 0.0
         self._patience = self.QUIET_SECONDS
@@ -114,6 +117,7 @@ class Progress:
     def take(self, event: Mapping[str, Any], now: float) -> None:
         """Show an event; `now` in seconds on any clock that `quiet` shares."""
         self._last, self._patience = now, self.QUIET_SECONDS
+        self.silence = ""
         if event["event"] == "round":
             of = f"/{self.rounds}" if self.rounds else ""
             self.doing = f"in round {event['round'] + 1}{of}"
@@ -143,10 +147,11 @@ class Progress:
         if waited < self._patience:
             return
         self._patience *= 2
-        self._say(
+        self.silence = (
             f"{self.strategy:<8}  {self.doing}, {waited:.0f} s without news; "
             f"Flower says: {latest()}"
         )
+        self._say(self.silence)
 
     def seconds_left(self) -> float | None:
         """Return how long the rounds that are left will take; None if unknown."""

@@ -94,7 +94,11 @@ def draw(progress: Progress, now: Mapping[str, Any], clock: datetime) -> Group:
             str(event["devices"]),
             str(event["dropped"]),
         )
-    return Group(table, Text(_line(progress, now, clock), overflow="ellipsis"))
+    lines = [
+        _line(progress, now, clock),
+        *([progress.silence] * bool(progress.silence)),
+    ]
+    return Group(table, *(Text(line, overflow="ellipsis") for line in lines))
 
 
 def _line(progress: Progress, now: Mapping[str, Any], clock: datetime) -> str:

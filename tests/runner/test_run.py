@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from flwr_caesar.runner import run as runner
 from flwr_caesar.runner.config import compose
 from flwr_caesar.runner.processes import family
+from flwr_caesar.runner.superlink import executable
 
 from .whole_runs import (
     INLINE,
@@ -29,6 +31,20 @@ from .whole_runs import (
 pytestmark = MARKS
 
 CHECKOUT = Path(__file__).parents[2]
+
+
+def test_an_app_of_ones_own_is_made_and_run_and_measured(tmp_path: Path) -> None:
+    # Through Flower's own processes: the ServerApp's learns where to write only there.
+    pytest.importorskip("sklearn")
+    subprocess.run([executable("flwr-caesar"), "new", "own"], cwd=tmp_path, check=True)
+    folder = tmp_path / "run"
+    settings = ["app=own", "rounds=1", "federation.num_supernodes=2"]
+    printed = run_to_its_end(tmp_path, *settings, f"hydra.run.dir={folder}")
+    assert "starting Flower and Ray, about 20 s" in printed
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    assert summary["rounds"] == 1
+    assert summary["raw_bytes"] > 2 * (summary["bytes_up"] + summary["bytes_down"])
+    assert not left_running(tmp_path)
 
 
 @pytest.mark.flower

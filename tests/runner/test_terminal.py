@@ -99,6 +99,15 @@ def test_without_accuracy_or_a_number_of_rounds_nothing_is_made_up() -> None:
     assert "fewer" not in round_line("caesar", None, one)
 
 
+def test_a_table_says_what_is_waited_for_while_nothing_happens() -> None:
+    progress = followed(event(1))
+    progress.quiet(1.0, lambda: "never asked")
+    progress.quiet(40.0, lambda: "Ray [bold]starts[/bold]")
+    assert "39 s without news; Flower says: Ray [bold]starts" in drawn(progress, {})
+    progress.take(event(2), 41.0)
+    assert "without news" not in drawn(progress, {})
+
+
 def test_elsewhere_it_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     say = Terminal()
     assert not say.console.is_terminal
