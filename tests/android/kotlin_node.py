@@ -5,11 +5,14 @@ from __future__ import annotations
 import struct
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.codec import get_codec
 
 from .toolchain import class_path
 
@@ -37,13 +40,28 @@ class KotlinNode:
         ``http://host:port`` of a SuperLink, or the path of a ticket.
     delay : float
         Seconds between training and the reply, to be killed in.
+    initial : mapping of str to ndarray, optional
+        Model that the run starts from.
+    before : sequence of str
+        Command that runs it, such as in a namespace.
     """
 
     def __init__(
-        self, folder: Path, examples: Path, server: str, *, delay: float = 0.0
+        self,
+        folder: Path,
+        examples: Path,
+        server: str,
+        *,
+        delay: float = 0.0,
+        initial: Mapping[str, Any] | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._server, self._delay = folder, server, delay
+        self._before = before
+        if initial is not None:
+            frame, _ = get_codec("dense").encode(initial)
+            (folder / "initial").write_bytes(frame)
         self._examples = examples
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -70,6 +88,7 @@ class KotlinNode:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._before,
                     *("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", class_path()),
                     *(_MAIN, str(self.folder), str(self._examples), self._server),
                     str(int(1000 * delay)),

@@ -1,5 +1,6 @@
 package io.flwrcaesar.bench
 
+import io.flwrcaesar.codec.Dense
 import io.flwrcaesar.device.Device
 import io.flwrcaesar.enrol.Enrolment
 import io.flwrcaesar.enrol.Ticket
@@ -7,6 +8,7 @@ import io.flwrcaesar.fleet.FleetClient
 import io.flwrcaesar.fleet.HttpTransport
 import io.flwrcaesar.fleet.SoftwareSigner
 import io.flwrcaesar.fleet.Trust
+import io.flwrcaesar.frame.Tensors
 import io.flwrcaesar.frame.little
 import io.flwrcaesar.node.Handler
 import io.flwrcaesar.node.Heart
@@ -26,7 +28,8 @@ private const val POLL_MS = 500L
 /**
  * A device on a JVM: `NodeMain FOLDER EXAMPLES SERVER-OR-TICKET [DELAY-MS]`.
  *
- * Its key, node id, message in flight and states are in the folder. The delay is between training
+ * Its key, node id, message in flight and states are in the folder, and a journal of what it computed
+ * and sent; a file `initial` there is the model that the run starts from, as a dense frame. The delay is between training
  * and the reply, for tests that kill it there.
  */
 fun main(arguments: Array<String>) {
@@ -36,11 +39,13 @@ fun main(arguments: Array<String>) {
     val signer = signer(folder)
     val transport = transport(folder, arguments[2], signer)
     val log = { line: String -> System.err.println("$folder: $line") }
-    val app = EngineApp(MlpEngine(examples))
+    val journal = Journal(folder.resolve("journal"), EngineApp(MlpEngine(examples), readInitial(folder.resolve("initial"))))
+    val states = folder.resolve("states")
     val handler =
         Handler { kind, content ->
-            FolderStore(folder.resolve("states"), log = log).use { store ->
-                val reply = Device(store, app, SecureDraws(), reports = false, log = log).handle(kind, content)
+            FolderStore(states, log = log).use { store ->
+                val reply = Device(store, journal, SecureDraws(), reports = false, log = log).handle(kind, content)
+                journal.keep(states, store)
                 Files.write(folder.resolve("handled"), kind.toByteArray())
                 arguments.getOrNull(3)?.let { if (kind == "train") Thread.sleep(it.toLong()) }
                 reply
@@ -53,6 +58,9 @@ fun main(arguments: Array<String>) {
         while (true) if (!node.step()) Thread.sleep(POLL_MS)
     }
 }
+
+private fun readInitial(file: Path): Tensors? =
+    if (Files.exists(file)) Dense.decode(Files.readAllBytes(file), isFinite = false) else null
 
 private fun signer(folder: Path): SoftwareSigner {
     val file = folder.resolve("key.private")
