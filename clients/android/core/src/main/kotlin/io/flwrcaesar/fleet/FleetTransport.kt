@@ -22,8 +22,8 @@ class FleetException(val status: Int, val code: Int, detail: String) : IOExcepti
     /** Whether the same call may succeed later. */
     val isTransient: Boolean get() = status in 502..504
 
-    /** Whether the run is over, so that its message is to be dropped. */
-    val isRunOver: Boolean get() = status == HttpURLConnection.HTTP_FORBIDDEN
+    /** Whether the call is not allowed: of a message, as its run is over. */
+    val isForbidden: Boolean get() = status == HttpURLConnection.HTTP_FORBIDDEN
 
     companion object {
         const val KEY_REGISTERED = 23

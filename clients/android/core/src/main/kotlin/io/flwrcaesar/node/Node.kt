@@ -76,7 +76,7 @@ class Node(
         try {
             fetch(pulled)
         } catch (err: FleetException) {
-            if (!err.isRunOver) throw err
+            if (!err.isForbidden) throw err
             log("a message of a run that is over is dropped")
             inbox.clear()
             return true
@@ -95,12 +95,13 @@ class Node(
             null
         }
 
-    // A server with a list of known keys refuses, as does one that has this key already.
+    // A server with a list of known keys refuses, as do a gate and one that has this key already.
     private fun register() {
         try {
             backoff.patiently { client.registerNode() }
         } catch (err: FleetException) {
-            if (err.code != FleetException.KEY_REGISTERED && err.code != FleetException.REGISTRATION_DISABLED) throw err
+            val isKnown = err.code == FleetException.KEY_REGISTERED || err.code == FleetException.REGISTRATION_DISABLED
+            if (!isKnown && !err.isForbidden) throw err
         }
     }
 
@@ -171,7 +172,7 @@ class Node(
         try {
             if (reply.metadata.ttl > 0) upload(reply) else log("the reply is too late for its message")
         } catch (err: FleetException) {
-            if (!err.isRunOver) throw err
+            if (!err.isForbidden) throw err
             log("a reply of a run that is over is dropped")
         }
         inbox.clear()
