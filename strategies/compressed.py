@@ -32,14 +32,10 @@ from flwr_caesar.transport import (
 
 from .aggregate import Aggregator
 from .charge import Charger, DeviceIndex
-from .exchange import (
-    Exchange,
-    most_frame_bytes,
-    require_one_message_each,
-)
+from .exchange import most_frame_bytes, require_one_message_each
+from .exchanges import exchange_for
 from .extra import extra_messages
 from .failed_rounds import FailedRounds
-from .framed import FrameExchange
 from .grid import StreamingGrid
 from .guard import Bench
 from .inner import require_strategy, standing_in
@@ -47,8 +43,7 @@ from .intake import Intake, Waited
 from .method import ServerMethod
 from .options import Options, WrapperOptions
 from .phase import ExtraPhase, Phase
-from .plain import PlainExchange
-from .privacy import require_clipped_uploads, require_no_accountant
+from .privacy import require_no_accountant
 from .recorder import Recorder
 from .resumed import shifted
 
@@ -114,19 +109,7 @@ class CompressedStrategy(Strategy):
         if chosen.clock is not None:
             charger = Charger(chosen.clock, self._numbers, deadline=chosen.deadline)
         self._recorder = Recorder(chosen.on_record, charger)
-        self._exchange: Exchange
-        if method is None:
-            if chosen.max_residual_age:
-                raise ValueError("max_residual_age has no effect: no residual is kept")
-            self._exchange = PlainExchange(strategy)
-        else:
-            require_clipped_uploads(
-                strategy, error_feedback=method.error_feedback, payload=method.payload
-            )
-            method.require(strategy)
-            self._exchange = FrameExchange(
-                strategy, method, max_residual_age=chosen.max_residual_age
-            )
+        self._exchange = exchange_for(strategy, method, chosen)
         self._aggregator = Aggregator(
             strategy,
             chosen.guard,

@@ -111,6 +111,7 @@ class FedComLoc(CompressedStrategy):
             steps=steps,
             control=control,
             seed=seed,
+            sources=options.get("sources"),
         )
         super().__init__(strategy, method, **options)
         self._method = method

@@ -16,6 +16,7 @@ from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
 from flwr_caesar.flower import log
 from flwr_caesar.methods.control import ControlSettings
 from flwr_caesar.sync.errors import DamagedStateError
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import EVALUATE, MEAN_KEY, SETTLE, frame_to_record
@@ -78,6 +79,7 @@ class FedComLocMethod(ServerMethod):
         steps: str,
         control: bool,
         seed: int,
+        sources: Sources | None = None,
     ) -> None:
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}")
@@ -111,7 +113,8 @@ class FedComLocMethod(ServerMethod):
         self._lr, self._p, self._steps, self._seed = lr, p, steps, seed
         self._control = control
         self._caused: dict[int, list[int]] = {}
-        self.epoch = new_epoch()
+        self._sources = sources or Sources()
+        self.epoch = new_epoch(self._sources)
         self.resets = 0
 
     def require(self, inner: Strategy) -> None:
@@ -287,7 +290,7 @@ class FedComLocMethod(ServerMethod):
         for node_id in causes:
             self._caused.setdefault(node_id, []).append(server_round)
         log(WARNING, "All control variates start from 0 again: %s", reason)
-        self.epoch = new_epoch()
+        self.epoch = new_epoch(self._sources)
         self.resets += 1
 
     def _mean_apart(self, phase: Phase) -> ArrayRecord | None:

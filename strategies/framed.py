@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -28,12 +26,11 @@ from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
 from flwr_caesar.sync.protocol import (
-    DECLINED,
     NOT_NOW,
     DownloadHeader,
-    UploadHeader,
 )
 from flwr_caesar.sync.server import ServerSession
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import (
@@ -51,14 +48,20 @@ from flwr_caesar.transport import (
 from .charge import Work
 from .exchange import (
     Exchange,
-    NotNowError,
     cast_like,
     most_reply_bytes,
     nonnegative_sum,
     others,
     same_model,
 )
-from .frame_messages import NO_MOD, packed, require_frame_size, upload_key
+from .fitted import Fitting
+from .frame_messages import (
+    NO_MOD,
+    not_now,
+    packed,
+    require_frame_size,
+    upload_key,
+)
 from .guard import length
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Outcome, Phase, Reply, Request
@@ -80,19 +83,26 @@ class FrameExchange(Exchange):
         The user's strategy.
     method : ServerMethod
         How, and who is asked for what.
-    max_residual_age : int
+    max_residual_age, sources : int, Sources
         See `WrapperOptions`.
     """
 
     def __init__(
-        self, inner: Strategy, method: ServerMethod, *, max_residual_age: int
+        self,
+        inner: Strategy,
+        method: ServerMethod,
+        *,
+        max_residual_age: int,
+        sources: Sources,
     ) -> None:
         super().__init__(inner)
         self.method = method
         self.memory = UplinkMemory(method.upload_memory)
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None
+        self._fitting = Fitting(method)
         self._max_residual_age = max_residual_age
+        self._sources = sources
         self._clipping = clips_on_devices(inner)
         self._model: ArrayRecord | None = None
         self._arrays: Arrays = {}
@@ -127,9 +137,14 @@ class FrameExchange(Exchange):
         )
         devices = [Device(n, h, session.row(n)) for n, h in headers.items()]
         plans = self.method.plan(phase, devices)
+        asked = []
         for message, key, device in zip(messages, keys, devices, strict=True):
             plan = plans[device.node_id]
-            device = replace(device, header=self._with_memory(device.header, plan))
+            fitted = self._fitting.fit(device, plan, self.layout, self._published)
+            if fitted is None:
+                continue
+            plan, header = fitted.plan, fitted.device.header
+            device = replace(fitted.device, header=self._with_memory(header, plan))
             content = packed(
                 message.content,
                 key,
@@ -138,6 +153,7 @@ class FrameExchange(Exchange):
                 self.method,
                 is_train=phase.is_train,
                 max_residual_age=self._max_residual_age,
+                whole=fitted.whole,
             )
             phase.requests[device.node_id] = Request(
                 device.node_id,
@@ -150,7 +166,8 @@ class FrameExchange(Exchange):
                 device,
             )
             message.content = content
-        return messages
+            asked.append(message)
+        return asked
 
     def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
         """See `Exchange.read`."""
@@ -167,10 +184,10 @@ class FrameExchange(Exchange):
             inspect_frame(record_to_frame(content.array_records[key])) if key else None
         )
         assert self.session is not None
-        verdict = self.session.accept(node_id, header, info)
+        verdict = self.session.accept(node_id, header, info, can=report.can_bytes)
         if not verdict.counts:
             if header.status in NOT_NOW:
-                raise _not_now(header, verdict.reason, report)
+                raise not_now(header, verdict.reason, report)
             raise CodecError(verdict.reason)
         reply = Reply(
             node_id,
@@ -286,8 +303,8 @@ class FrameExchange(Exchange):
                 version = downlink.publish(self._wire(model), number)
             self.session = session = ServerSession(
                 self.ledger,
-                now=time.time_ns(),
-                new_id=lambda: secrets.randbits(64) or 1,
+                now=self._sources.now(),
+                new_id=self._sources.new_id,
                 initial=version,
             )
             replaced = version != session.head.version
@@ -381,11 +398,3 @@ class FrameExchange(Exchange):
                 for name, array in like.items()
             }
         return self._zeros
-
-
-def _not_now(header: UploadHeader, reason: str, report: DeviceReport) -> NotNowError:
-    """Return what a reply says that carries nothing to use, in the device's words."""
-    told = report.telemetry
-    if header.status == DECLINED and told is not None and told.policy:
-        reason = f"{reason}: {told.policy.removeprefix('declined: ')}"
-    return NotNowError(reason, told)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from flwr_caesar.records import RoundRecord
+from flwr_caesar.sync.sources import Sources
 
 from .guard import Guard
 
@@ -48,6 +49,9 @@ class WrapperOptions(TypedDict, total=False):
     guards : bool or Guard
         What one device may do to the model. True, the default, is ``Guard()``; False
         lets every finite reply count as it is, for exact comparisons.
+    sources : Sources
+        Where the date and random ids come from, for runs that are to repeat. By default
+        the machine's.
     """
 
     on_record: Callable[[RoundRecord], None]
@@ -59,6 +63,7 @@ class WrapperOptions(TypedDict, total=False):
     max_residual_age: int
     max_failed_rounds: int
     guards: bool | Guard
+    sources: Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,7 @@ class Options:
     max_residual_age: int = 0
     max_failed_rounds: int = 3
     guards: bool | Guard = True
+    sources: Sources = field(default_factory=Sources)
 
     def __post_init__(self) -> None:
         if self.deadline is not None and not self.deadline > 0:

@@ -10,10 +10,11 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from flwr_caesar.codec import Codec
 from flwr_caesar.codec.contract.layout import Array, Arrays, Layout
+from flwr_caesar.codec.contract.strict_json import read_json
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.protocol import DownloadHeader
-from flwr_caesar.transport import EVALUATE, TRAIN, DeviceReport
+from flwr_caesar.transport import EVALUATE, TRAIN, Abilities, DeviceReport
 
 from .charge import Work
 
@@ -72,6 +73,13 @@ class Device:
     def facts(self) -> bytes:
         """What the method noted of it; empty if nothing."""
         return self.row.facts if self.row else b""
+
+    @property
+    def can(self) -> Abilities | None:
+        """What it said it can; `None` for one that never said so, and can all."""
+        if self.row is None or not self.row.can:
+            return None
+        return Abilities.of(read_json(self.row.can))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +15,7 @@ from flwr_caesar.codec.contract.non_finite import require_none_new
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import Head, LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import message_nbytes, record_to_arrays
 
@@ -38,10 +37,13 @@ class PlainExchange(Exchange):
     ----------
     inner : Strategy
         The user's strategy.
+    sources : Sources
+        See `WrapperOptions`.
     """
 
-    def __init__(self, inner: Strategy) -> None:
+    def __init__(self, inner: Strategy, *, sources: Sources) -> None:
         super().__init__(inner)
+        self._sources = sources
         self._ledger: LedgerStore = MemoryLedger()
         self._head: Head | None = None
         self._arrays: Arrays = {}
@@ -129,7 +131,8 @@ class PlainExchange(Exchange):
         arrays = phase.model
         version = phase.server_round, model_digest(arrays)
         if self._head is None:
-            self._head = Head(secrets.randbits(64) or 1, time.time_ns(), 0, version)
+            lineage, now = self._sources.new_id(), self._sources.now()
+            self._head = Head(lineage, now, 0, version)
         self._head = replace(self._head, phase=self._head.phase + 1, version=version)
         self._ledger.commit(
             self._head,

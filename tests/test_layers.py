@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -64,6 +65,10 @@ NOT_PURE = {
     "tempfile",
     "time",
 }
+# Who takes the date, tokens and ids from `sync.sources`, which can be passed in.
+SEEDED = {"methods", "plan", "sync", "transport", "strategies", "clients"}
+# Where they come from, and what is damaged is named by the date.
+UNSEEDED_FILES = {"sync/sources.py", "sync/aside.py"}
 TORCH = {"tasks", "reference_app", "runner"}
 TORCH_FILES = {
     "training",
@@ -179,6 +184,17 @@ def test_what_is_pure_sees_no_clock_and_no_file(layer: str) -> None:
         for name, only_types in imports(path, layer):
             top = name.partition(".")[0]
             assert only_types or top not in NOT_PURE, f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("layer", sorted(SEEDED))
+def test_dates_tokens_and_ids_come_from_what_was_passed_in(layer: str) -> None:
+    for path in sources(layer):
+        if f"{layer}/{path.name}" in UNSEEDED_FILES:
+            continue
+        found = {name for name, _ in imports(path, layer)}
+        assert not found & {"secrets", "uuid", "random", "datetime"}, path
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\btime\.(time|time_ns|localtime|gmtime)\(", text), path
 
 
 @pytest.mark.parametrize("layer", [*ALLOWED, "faults", "testing", "cli"])

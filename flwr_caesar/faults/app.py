@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_caesar.clients import CompressionMod
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.transport import CONTROL_KEY, arrays_to_record, record_to_arrays
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -32,6 +33,8 @@ class FaultApp:
     ----------
     seed : int
         Of targets and noise.
+    sources : Sources, optional
+        Of the mod.
 
     Attributes
     ----------
@@ -39,11 +42,15 @@ class FaultApp:
         With the compression mod.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, sources: Sources | None = None) -> None:
         self._seed = seed
         self._noise = np.random.default_rng([seed, 1])
         self._worked: tuple[Arrays, Arrays] | None = None
-        mod = CompressionMod(initial=initial_model(), labels=_labels)
+        mod = CompressionMod(
+            initial=initial_model(),
+            labels=_labels,
+            sources=sources or Sources(),
+        )
         self.client = ClientApp(mods=[mod])
         self.client.train()(self._train)
         self.client.evaluate()(_evaluate)

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr_caesar.methods import get_method, list_methods
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import CompressedStrategy
+from flwr_caesar.sync.sources import Sources
 
 from .app import LR, SIZES
 
@@ -74,6 +75,7 @@ class FaultCase:
         devices: int,
         checkpoint: Path,
         on_record: Callable[[RoundRecord], None],
+        sources: Sources,
     ) -> CompressedStrategy:
         """Build the strategy, as a server does that starts.
 
@@ -87,6 +89,8 @@ class FaultCase:
             The server's durable folder.
         on_record : callable
             Called after each phase.
+        sources : Sources
+            Where it takes the date and its ids from.
         """
         factory, settings = self.factory, dict(self.settings)
         if factory is None:
@@ -100,6 +104,7 @@ class FaultCase:
             checkpoint=checkpoint,
             on_record=on_record,
             max_failed_rounds=0,
+            sources=sources,
             **settings,
         )
         if not isinstance(strategy, CompressedStrategy):

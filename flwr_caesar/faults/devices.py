@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from flwr.app import Context, Message, RecordDict
 
@@ -17,7 +15,6 @@ from flwr_caesar.clients.store import IN_CONTEXT
 from flwr_caesar.codec import CodecError
 from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import through_the_wire
-from flwr_caesar.sync import context_store
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import STALE, UPDATE, DownloadHeader
 from flwr_caesar.sync.state import DeviceState
@@ -39,15 +36,17 @@ _ON_DISK = 3
 _FAULTS_ON_DISK = {k: v for k, v in DEVICE_FAULTS.items() if k != READ_ERROR}
 
 
-@contextmanager
-def unreadable() -> Iterator[None]:
-    """Let the disk fail when a device's state is read, for once."""
+class UnreadableRecords(RecordDict):
+    """What Flower keeps for a device, on a disk that fails once when it is read."""
 
-    def failing(*_: Any) -> Any:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    _has_failed = False
 
-    with mock.patch.object(context_store, "unseal", failing):
-        yield
+    def get(self, key: str, default: Any = None) -> Any:
+        """Fail, if there is such a record and this is the first time."""
+        if key in self and not self._has_failed:
+            self._has_failed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().get(key, default)
 
 
 @dataclass(frozen=True)
@@ -207,14 +206,12 @@ class FaultDevices:
             kind = "" if fault else disk.draw()
         self._app.take_work()
         context = self._context(holder, disk)
+        if fault == READ_ERROR:
+            context.state = UnreadableRecords(dict(context.state))
         reply: Message | None = None
         error = ""
         try:
-            with ExitStack() as stack:
-                if fault == READ_ERROR:
-                    stack.enter_context(unreadable())
-                if disk:
-                    stack.enter_context(disk.struck(kind))
+            with disk.struck(kind) if disk else nullcontext():
                 reply = self._app.client(request.message(), context)
         except Exception as err:  # as Flower does, the server is told
             error = f"{type(err).__name__}: {err}"
@@ -228,7 +225,8 @@ class FaultDevices:
             after = disk.load(header.lineage)
             self._meet(kind, error)
         else:
-            after = ContextStore(context.state).load(header.lineage)
+            kept = RecordDict(dict(context.state))  # as a healthy machine reads it
+            after = ContextStore(kept).load(header.lineage)
         if reply is None and (not disk or same_state(after, holder.state)):
             return Answer(request, None, error)
         if after is None:

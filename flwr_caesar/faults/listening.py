@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
+
+from .world import in_order
 
 
 class Listener(Protocol):
@@ -38,7 +41,7 @@ class _TakesEveryReply(FedAvg):
         return super().aggregate_train(server_round, replies)
 
 
-def listened_to(listener: Listener, *, every: bool) -> FedAvg:
+def listened_to(listener: Listener, *, every: bool, order: random.Random) -> FedAvg:
     """Return a FedAvg that tells what it sees and does.
 
     On the object, not by a subclass: whether a strategy takes a mean is told by its
@@ -50,6 +53,8 @@ def listened_to(listener: Listener, *, every: bool) -> FedAvg:
         Whom it tells.
     every : bool
         Whether it is given each reply instead of their mean.
+    order : random.Random
+        Draws the order in which it asks the nodes.
     """
     inner = (_TakesEveryReply if every else FedAvg)(
         min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1
@@ -60,11 +65,11 @@ def listened_to(listener: Listener, *, every: bool) -> FedAvg:
 
     def configure_train(number: int, arrays: ArrayRecord, *rest: Any) -> Any:
         listener.round_begins(arrays)
-        return train(number, arrays, *rest)
+        return in_order(train(number, arrays, *rest), order)
 
     def configure_evaluate(number: int, arrays: ArrayRecord, *rest: Any) -> Any:
         listener.evaluation_begins()
-        return evaluate(number, arrays, *rest)
+        return in_order(evaluate(number, arrays, *rest), order)
 
     def aggregate(number: int, replies: Sequence[Message]) -> Any:
         listener.given(replies, every=every)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +18,7 @@ from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import CompressedStrategy, ServerMethod
 from flwr_caesar.strategies.aggregate import NOT_AGAIN
 from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
     TRAIN,
@@ -35,11 +36,12 @@ from .devices import FaultDevices
 from .grid import FaultGrid, ServerKilledError
 from .law import Law
 from .listening import listened_to
+from .met import kind_of
 from .plan import MOST_LIVES_BACK, SERVER_FAULTS, FaultReport
 from .poison import HARMLESS, guard_of, limited
 from .sessions import QUIET_ROUNDS
 from .upload_law import Given, UploadLaw, Vector, parsed
-from .world import Clock, seeded_world
+from .world import Clock, by_seed, quiet_log
 
 _TOLERANCE = 1e-4
 # Some rounds go well, some less so, in some everything fails at once.
@@ -96,14 +98,16 @@ class StrategyFaultRun:
         self._case = case
         self._chance = Chance(seed)
         self._clock = Clock()
+        self._sources = by_seed(self._chance, self._clock)
+        self._order = random.Random(seed)
         self._participation = participation
         self._count = devices
         self._folder = folder
         self._on_round = on_round
-        self._app = FaultApp(seed)
+        self._app = FaultApp(seed, self._sources)
         self.law = Law(SIZES, tolerance=_TOLERANCE)
         self._control = ControlLaw(self.law)
-        self._strategy = self._built(listened_to(self, every=False))
+        self._strategy = self._built(FedAvg(), Sources())  # only to look at
         method = self._strategy.method
         if method is None:
             raise ValueError(f"{name} sends plain arrays: there are no laws to keep")
@@ -156,7 +160,8 @@ class StrategyFaultRun:
 
     def run(self, rounds: int, quiet_rounds: int = QUIET_ROUNDS) -> None:
         """Run so many rounds with faults, then some without; stop at a violation."""
-        with seeded_world(self._chance, self._clock):
+        self._order.seed(self._chance.random.random())
+        with quiet_log():
             while self.number < rounds and not self.law.violations:
                 self._serve(rounds - self.number)
             if not self.law.violations:
@@ -230,7 +235,8 @@ class StrategyFaultRun:
         self._set_back = False
         self._resets_seen = None
         every = not self._case.has_control and self._chance.random.random() < 0.5
-        self._strategy = self._built(listened_to(self, every=every))
+        inner = listened_to(self, every=every, order=self._order)
+        self._strategy = self._built(inner, self._sources)
         try:
             self._strategy.start(
                 self._grid,
@@ -245,12 +251,13 @@ class StrategyFaultRun:
             self.law.report(f"the server fails: {type(err).__name__}: {err}")
         self._resets += getattr(self._strategy, "resets", 0)
 
-    def _built(self, inner: FedAvg) -> CompressedStrategy:
+    def _built(self, inner: FedAvg, sources: Sources) -> CompressedStrategy:
         return self._case.build(
             inner,
             devices=self._count,
             checkpoint=self._folder / "server",
             on_record=self._recorded,
+            sources=sources,
         )
 
     def _back_up_or_restore(self) -> None:
@@ -340,7 +347,7 @@ class StrategyFaultRun:
                     self.law.report(f"an honest reply is refused: {reason}")
             if self._given is not None:
                 self._committed(record.server_round, used)
-        self.refusals.update(_kind(reason) for reason in dropped.values() if reason)
+        self.refusals.update(kind_of(reason) for reason in dropped.values() if reason)
         self._kill("server-crash-after-commit")
         if self._chance.strikes("server-clock-back", SERVER_FAULTS):
             self._set_back = True
@@ -391,9 +398,3 @@ class StrategyFaultRun:
                 self.law.report("the control variates do not sum to zero")
         if self.law.violations:
             raise ServerKilledError
-
-
-def _kind(reason: str) -> str:
-    """Return a reason without what is different each time."""
-    kind = ": ".join(reason.split(": ")[:2])
-    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", kind)[:70]

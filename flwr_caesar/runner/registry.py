@@ -29,7 +29,7 @@ INNER = {
     "fedmedian": "FedMedian",
     "fedtrimmedavg": "FedTrimmedAvg",
 }
-_RUNNERS = {"on_record", "checkpoint", "clock", "presence"}
+_RUNNERS = {"on_record", "checkpoint", "clock", "presence", "sources"}
 _APPS = {"arrayrecord_key", "configrecord_key"}
 
 

@@ -83,6 +83,7 @@ def describe(state: DeviceState) -> dict[str, Any]:
         "pending": [[p.upload_id, *p.order, p.payload] for p in state.pending],
         "settled": list(state.settled),
         "codec_version": state.codec_version,
+        **({"reported": [state.reported, state.reported_by]} if state.reported else {}),
     }
 
 
@@ -184,6 +185,9 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
         if told or len(frames) != len(pending):
             raise ValueError("uploads that are not listed")
         incarnation, phase = manifest["order"]
+        reported, reported_by = manifest.get("reported", ("", 0))
+        if not isinstance(reported, str):
+            raise TypeError(f"{reported!r:.40} is not what a device reported")
         return DeviceState(
             token=bytes.fromhex(manifest["token"]),
             lineage=_int(manifest["lineage"]),
@@ -197,6 +201,8 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             codec_version=_int(manifest["codec_version"]),
             codec_arrays=parts["codec"],
             extras=parts["extras"],
+            reported=reported,
+            reported_by=_int(reported_by),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise DamagedStateError(f"its parts do not fit: {err!r}") from err

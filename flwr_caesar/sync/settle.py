@@ -20,6 +20,7 @@ from flwr_caesar.codec.contract.state import NO_DIGEST
 
 from .ledger_api import MAX_APPLIED
 from .protocol import DownloadHeader, device_id
+from .reported import after_settling
 from .state import MODEL_PAYLOAD, DeviceState, Pending
 
 
@@ -80,6 +81,8 @@ def settle(
     if returned:
         notes.append(f"{len(returned)} uploads were not applied")
     codec_version, codec_arrays = (0, {}) if forgotten else memory
+    told = tuple(applied), tuple(returned)
+    reported, reported_by = after_settling(state, *told)
     judged = replace(
         state,
         residual=residual,
@@ -87,8 +90,10 @@ def settle(
         settled=(*state.settled, *applied)[-MAX_APPLIED:],
         codec_version=codec_version,
         codec_arrays=codec_arrays,
+        reported=reported,
+        reported_by=reported_by,
     )
-    return Settled(judged, tuple(applied), tuple(returned), notes=tuple(notes))
+    return Settled(judged, *told, notes=tuple(notes))
 
 
 def add_floats(left: Mapping[str, Array], right: Arrays) -> dict[str, Array]:
@@ -140,5 +145,7 @@ def _forfeit(
         codec_version=0,
         codec_arrays={},
         extras={},
+        reported="",
+        reported_by=0,
     )
     return Settled(fresh, tuple(standing), forfeited=given_up, notes=(note,))

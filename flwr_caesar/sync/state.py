@@ -78,6 +78,11 @@ class DeviceState:
         Memory of the upload codec after the last settled upload.
     extras : mapping of str to ndarray
         What a method keeps on the device beside these, such as control variates.
+    reported : str
+        What the device said it can (`flwr_caesar.transport.Abilities`); empty if it
+        said nothing.
+    reported_by : int
+        The newest upload whose reply said so; 0 once one was applied.
     """
 
     token: bytes
@@ -92,6 +97,8 @@ class DeviceState:
     codec_version: int = 0
     codec_arrays: Mapping[str, Array] = field(default_factory=dict)
     extras: Mapping[str, Array] = field(default_factory=dict)
+    reported: str = ""
+    reported_by: int = 0
 
 
 class DeviceStore(Protocol):

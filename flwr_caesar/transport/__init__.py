@@ -1,5 +1,6 @@
 """How frames, plans and reports travel inside Flower messages."""
 
+from .abilities import Abilities
 from .arrays import (
     arrays_nbytes,
     arrays_to_record,
@@ -33,6 +34,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "SETTLE",
     "TRAIN",
+    "Abilities",
     "DeviceReport",
     "Plan",
     "arrays_nbytes",

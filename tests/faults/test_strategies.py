@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +74,18 @@ def test_a_residual_that_drops_more_than_is_written_down_is_found(monkeypatch):
 def test_a_seed_replays(name):
     first, again = (run_strategy_faults(name, seed=2, **SIZE) for _ in range(2))
     assert first == again
+
+
+def test_a_run_patches_no_clock_and_no_random_numbers():
+    def real():
+        return time.time_ns, secrets.token_bytes, secrets.randbits, os.urandom
+
+    before, seen = real(), []
+    run_strategy_faults(
+        "topk", seed=SEED, **SIZE, on_round=lambda *_: seen.append(real())
+    )
+    assert len(seen) > SIZE["rounds"]
+    assert set(seen) == {before}
 
 
 def found(name: str, *, seeds: range = range(6), **size: int) -> str:

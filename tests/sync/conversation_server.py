@@ -17,6 +17,7 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
+from flwr_caesar.strategies.fitted import Fitting
 from flwr_caesar.strategies.frame_messages import packed
 from flwr_caesar.strategies.method import ServerMethod
 from flwr_caesar.strategies.phase import Device, DevicePlan
@@ -64,6 +65,7 @@ class Server:
         self._now = 1_700_000_000_000_000_000
         self.model = dict(method.downlink.begin(model))
         self._version = method.downlink.publish(self.model, 0)
+        self._fitting = Fitting(method)
         self._plans: dict[int, DevicePlan] = {}
         self._replies: dict[int, Arrays] = {}
         self.round = 0
@@ -113,26 +115,34 @@ class Server:
                 "config": ConfigRecord({"server-round": self.round, **(config or {})}),
             }
         )
-        return {
-            node: packed(
+        asked = {}
+        for node, header in headers.items():
+            device = Device(node, header, self.session.row(node))
+            fitted = self._fitting.fit(
+                device, self._plans[node], Layout.of(self.model), self.held
+            )
+            if fitted is None:
+                continue
+            self._plans[node] = fitted.plan
+            asked[node] = packed(
                 plain,
                 RECORD,
-                Device(node, header, self.session.row(node)),
-                self._plans[node],
+                fitted.device,
+                fitted.plan,
                 self.method,
                 is_train=train,
                 max_residual_age=max_residual_age,
+                whole=fitted.whole,
             )
-            for node, header in headers.items()
-        }
+        return asked
 
     def hear(self, node: int, content: RecordDict) -> Verdict:
         """Judge a reply; decode its upload if it counts."""
-        _, header = DeviceReport.read(content)
+        report, header = DeviceReport.read(content)
         records = without_note(content).array_records
         frame = record_to_frame(records[RECORD]) if RECORD in records else None
         info = inspect_frame(frame) if frame is not None else None
-        verdict = self.session.accept(node, header, info)
+        verdict = self.session.accept(node, header, info, can=report.can_bytes)
         if verdict.counts and header.status == UPDATE:
             assert frame is not None
             self._replies[node] = self._decoded(self._plans[node], frame)

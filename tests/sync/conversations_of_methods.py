@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flwr_caesar.codec import get_codec
+from flwr_caesar.strategies.fitted import Fitted, Fitting
 from flwr_caesar.strategies.method import ServerMethod
-from flwr_caesar.strategies.phase import DevicePlan
+from flwr_caesar.strategies.phase import Device, DevicePlan
 from flwr_caesar.strategies.pruning import PruningMethod
 
 from .conversation_server import Arrays, dense
@@ -217,6 +219,50 @@ def masked(folder: Path) -> Talk:
     return talk
 
 
+PHONE = {"codecs": ["dense", "lattice", "lattice_model", "prune", "topk"]}
+MODEST = {"codecs": ["dense"], "parts": ["recovery"]}
+
+
+def abilities(folder: Path) -> Talk:
+    talk = Talk(
+        "abilities",
+        "What devices can: said until an upload that said so is applied, under "
+        "a new node id, and when asked for what they lack.",
+        caesar(),
+        folder,
+        can={"phone": PHONE, "modest": MODEST},
+    )
+    stores = {1: "phone", 2: "modest", 3: "jetson"}
+    talk.round(stores, lose=(1,))
+    talk.round(stores, train=False)
+    talk.round(stores)
+    talk.round(stores, lose=(1,))
+    talk.round(stores)
+    talk.round(stores)
+    # At another node the server does not know it.
+    talk.round({4: "phone", 2: "modest"})
+    talk.round({4: "phone"})
+    signs = {4: DevicePlan(get_codec({"id": "signs", "exact_below": 4}))}
+    talk.server._fitting = _Careless(talk.server.method)
+    talk.round({4: "phone"}, plans=signs)
+    part = {4: DevicePlan(get_codec(LATTICE), part="bound_check")}
+    talk.round({4: "phone"}, plans=part)
+    content = talk.server.ask([4], plans=signs)[4]
+    talk.ask("phone", content)
+    talk.ask("phone", content)
+    talk.round({4: "phone"})
+    return talk
+
+
+class _Careless(Fitting):
+    """A server that asks devices for what they lack."""
+
+    def fit(
+        self, device: Device, plan: DevicePlan, layout: Any, published: Any
+    ) -> Fitted:
+        return Fitted(device, plan)
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     top_k,
     top_k_far,
@@ -230,4 +276,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     frozen_models,
     raised,
     masked,
+    abilities,
 )

@@ -23,10 +23,9 @@ from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.server import Verdict
 from flwr_caesar.transport import arrays_to_record
 
-from .conversation import (
+from .conversation import Draws, Replay
+from .conversation_json import (
     FORMAT,
-    Draws,
-    Replay,
     content_from_json,
     content_to_json,
     tensors_to_json,
@@ -70,6 +69,8 @@ class Talk:
         To begin with.
     initial : mapping of str to ndarray, optional
         What the devices' app starts from; `None` if it does not say.
+    can : mapping of str to mapping, optional
+        What devices can that do not know everything, by store.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Talk:
         *,
         model: Arrays | None = None,
         initial: Arrays | None = None,
+        can: Mapping[str, Any] | None = None,
     ) -> None:
         self.server = Server(model or first_model(), method, name)
         self.steps: list[dict[str, Any]] = []
@@ -89,6 +91,7 @@ class Talk:
             "about": about,
             "lineage": f"{self.server.lineage:016x}",
             **({"initial": tensors_to_json(initial)} if initial else {}),
+            **({"can": can} if can else {}),
             "steps": self.steps,
         }
         self._name = name
@@ -212,13 +215,20 @@ def read_digests() -> dict[str, str]:
 def main() -> None:
     """Record what is not there yet."""
     # They import this module.
-    from . import conversations_of_methods, conversations_of_one_device
+    from . import (
+        conversations_of_faults,
+        conversations_of_messages,
+        conversations_of_methods,
+        conversations_of_one_device,
+    )
 
     FOLDER.mkdir(exist_ok=True)
     known = read_digests()
     for scenario in (
         *conversations_of_one_device.SCENARIOS,
+        *conversations_of_faults.SCENARIOS,
         *conversations_of_methods.SCENARIOS,
+        *conversations_of_messages.SCENARIOS,
     ):
         name = scenario.__name__.replace("_", "-") + ".json"
         if name in known:

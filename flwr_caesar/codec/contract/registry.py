@@ -55,7 +55,9 @@ def get_codec(config: Mapping[str, Any] | str) -> Codec:
     CodecError
         If the id or a parameter is unknown, or a value is out of range.
     """
-    parameters = {"id": config} if isinstance(config, str) else dict(config)
+    parameters: dict[str, Any] = {"id": config}
+    if not isinstance(config, str):
+        parameters = dict(config)
     codec_id = parameters.pop("id", None)
     cls = _find(codec_id)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]

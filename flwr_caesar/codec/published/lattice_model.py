@@ -243,8 +243,9 @@ def _config(exact_below: int) -> dict[str, str | int]:
 
 def _exact_below(config: Mapping[str, object]) -> int:
     value = config.get("exact_below")
-    whole = isinstance(value, float) and value.is_integer()
-    exact_below = int(value) if whole or type(value) is int else -1
+    exact_below = -1
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        exact_below = int(value)
     if exact_below < 0 or not same_config(config, _config(exact_below)):
         raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
     return exact_below
