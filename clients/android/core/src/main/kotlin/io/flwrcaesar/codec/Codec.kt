@@ -89,8 +89,8 @@ abstract class Codec(val config: Map<String, Any?>) {
         /** The tag of the tensor table's section. */
         internal const val TABLE = "TABL"
 
-        /** The most bytes of tensors to believe a frame's own table. */
-        const val MAX_BYTES = Int.MAX_VALUE.toLong()
+        /** The most bytes of tensors to believe a frame's own table: a quarter of the memory there is. */
+        val MAX_BYTES: Long = minOf(Runtime.getRuntime().maxMemory() / 4, Int.MAX_VALUE.toLong())
 
         internal fun layoutOf(frame: Frame, expected: Layout?, maxBytes: Long): Layout {
             if (TABLE !in frame) {

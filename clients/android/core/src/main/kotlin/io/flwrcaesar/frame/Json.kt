@@ -23,7 +23,7 @@ object Json {
         return parse(text) as? Map<String, Any?> ?: refuse("a JSON text is not an object")
     }
 
-    /** Returns a value as JSON without white space, keys in order. */
+    /** Returns a value as JSON in ASCII without white space, keys in order. */
     fun write(value: Any?): String = StringBuilder().also { append(it, value) }.toString()
 
     /** Tells whether two values are equal: numbers by value, and no number a boolean. */
@@ -85,11 +85,15 @@ object Json {
         out.append(close)
     }
 
+    // As Python's writer has them, since what is signed has to be the same text on both sides.
+    private val SHORT = mapOf('"' to '"', '\\' to '\\', '\n' to 'n', '\r' to 'r', '\t' to 't', '\b' to 'b', '\u000C' to 'f')
+
     private fun quote(out: StringBuilder, text: String) {
         out.append('"')
         for (c in text) {
+            val short = SHORT[c]
             when {
-                c == '"' || c == '\\' -> out.append('\\').append(c)
+                short != null -> out.append('\\').append(short)
                 c < ' ' || c > '~' -> out.append("\\u%04x".format(c.code))
                 else -> out.append(c)
             }

@@ -29,6 +29,7 @@ fun main() {
     System.setOut(System.err) // nothing else may get between the messages
     val codecs = CodecBench()
     val devices = DeviceBench()
+    val fleet = FleetBench()
     while (true) {
         val question =
             try {
@@ -38,7 +39,11 @@ fun main() {
             }
         val reply =
             try {
-                if (question.text("do") in DeviceBench.COMMANDS) devices.answer(question) else codecs.answer(question)
+                when (question.text("do")) {
+                    in DeviceBench.COMMANDS -> devices.answer(question)
+                    in FleetBench.COMMANDS -> fleet.answer(question)
+                    else -> codecs.answer(question)
+                }
             } catch (@Suppress("TooGenericExceptionCaught") err: Throwable) {
                 Reply(mapOf("failed" to err.stackTraceToString()))
             }

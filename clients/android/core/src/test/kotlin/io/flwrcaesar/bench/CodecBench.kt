@@ -41,12 +41,13 @@ class CodecBench {
         val held = if (base.isEmpty()) null else Dense.decode(base, isFinite = false)
         val layout = if (table.isEmpty()) null else Layout.parse(table)
         val config = question.objectOf("codec")
+        val limit = question.arguments["limit"] as? Long ?: Codec.MAX_BYTES
         val isFinite = question.arguments["finite"] as? Boolean ?: true
         val tensors =
             if (config["id"] == LatticeModel.ID) {
-                LatticeModel.decode(frame, held, layout)
+                LatticeModel.decode(frame, held, layout, limit)
             } else {
-                Codecs.of(config).decode(frame, layout, base = held, isFinite = isFinite)
+                Codecs.of(config).decode(frame, layout, limit, base = held, isFinite = isFinite)
             }
         return if (question.arguments["brief"] == true) Reply(digest(tensors)) else Reply(digest(tensors), dump(tensors))
     }

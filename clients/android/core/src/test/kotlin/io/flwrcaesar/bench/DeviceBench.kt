@@ -29,7 +29,7 @@ class DeviceBench {
     fun answer(question: Question): Reply =
         when (val command = question.text("do")) {
             "ask" -> ask(question)
-            "state" -> Reply(mapOf("state" to state(question)))
+            "state" -> state(question)
             else -> throw IllegalArgumentException("no command $command")
         }
 
@@ -70,9 +70,11 @@ class DeviceBench {
         return Reply(found, listOfNotNull(state?.model?.let(JsonContent::dense)))
     }
 
-    private fun state(question: Question): Any? {
+    // Blobs: the model and the residual as dense frames, empty for none; the frames that wait.
+    private fun state(question: Question): Reply {
         val state = FolderStore(folder(question)).use { it.load(lineage(question)) }
-        return state?.let(::describe)
+        val tensors = listOf(state?.model, state?.residual).map { it?.let(JsonContent::dense) ?: ByteArray(0) }
+        return Reply(mapOf("state" to state?.let(::describe)), tensors + state?.pending.orEmpty().map { it.frame })
     }
 
     private fun folder(question: Question): Path = Paths.get(question.text("folder"))
