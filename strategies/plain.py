@@ -12,6 +12,7 @@ from flwr_caesar.codec import CodecError, Layout, difference
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import require_none_new
+from flwr_caesar.codec.contract.update import change_of_others, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import Head, LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -21,7 +22,6 @@ from flwr_caesar.transport import message_nbytes, record_to_arrays
 
 from .charge import Work
 from .exchange import Exchange, others
-from .guard import length
 from .phase import Phase, Reply, Request
 
 _NPY_HEADER_MAX = 4096
@@ -92,6 +92,7 @@ class PlainExchange(Exchange):
             reply.base = request.sent
             reply.update = self.decode_again(phase, reply)
             reply.length = length(reply.update)
+            reply.counted = change_of_others(reply.update, request.sent)
             del content[reply.key]
         return reply
 

@@ -173,9 +173,9 @@ def read_bytes(folder: Path, stored: StoredFile) -> Array:
     DamagedStateError, OSError
         As `read_arrays`.
     """
-    with _opened(folder, stored) as fd:
+    with opened(folder, stored) as fd:
         data = np.empty(stored.size, np.uint8)
-        _fill(fd, 0, data.data)
+        fill(fd, 0, data.data)
         if checksum(pieces_of(data)) != stored.checksum:
             raise DamagedStateError("it has the wrong checksum")
     return data
@@ -218,9 +218,9 @@ def map_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:
     DamagedStateError, OSError
         As `read_arrays`.
     """
-    with _opened(folder, stored) as fd:
-        start = _read(fd, 0, min(LENGTH_BYTES, stored.size))
-        head = _read(fd, 0, head_bytes(start, stored.size))
+    with opened(folder, stored) as fd:
+        start = read_at(fd, 0, min(LENGTH_BYTES, stored.size))
+        head = read_at(fd, 0, head_bytes(start, stored.size))
         table = TensorTable.parse(head, stored.size)
         if checksum(_blocks(fd, table), checksum([head])) != stored.checksum:
             raise DamagedStateError("it has the wrong checksum")
@@ -242,7 +242,7 @@ def read_small(path: Path, *, most: int) -> bytes:
         size = os.fstat(fd).st_size
         if size > most:
             raise DamagedStateError(f"{path.name} has {size} bytes")
-        return _read(fd, 0, size)
+        return read_at(fd, 0, size)
     finally:
         os.close(fd)
 
@@ -276,7 +276,7 @@ def remove_others(folder: Path, keep: Iterable[str]) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, stored: StoredFile) -> Iterator[int]:
+def opened(folder: Path, stored: StoredFile) -> Iterator[int]:
     """Open a file that must be there; say its name in what is wrong with it."""
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -299,17 +299,31 @@ def _blocks(fd: int, table: TensorTable) -> Iterator[memoryview]:
     for begin, end in table.spans():
         for offset in range(begin, end, BLOCK_BYTES):
             part = block[: min(BLOCK_BYTES, end - offset)]
-            _fill(fd, offset, part)
+            fill(fd, offset, part)
             yield part
 
 
-def _read(fd: int, offset: int, size: int) -> bytes:
+def read_at(fd: int, offset: int, size: int) -> bytes:
+    """Return bytes of a file.
+
+    Raises
+    ------
+    DamagedStateError
+        If it ends before.
+    """
     data = bytearray(size)
-    _fill(fd, offset, memoryview(data))
+    fill(fd, offset, memoryview(data))
     return bytes(data)
 
 
-def _fill(fd: int, offset: int, buffer: memoryview) -> None:
+def fill(fd: int, offset: int, buffer: memoryview) -> None:
+    """Read bytes of a file into a buffer.
+
+    Raises
+    ------
+    DamagedStateError
+        If it ends before.
+    """
     filled = 0
     while filled < buffer.nbytes:
         count = os.preadv(fd, [buffer[filled:]], offset + filled)

@@ -48,7 +48,7 @@ _STATUS_CODES = {
 _STATUS_NAMES = {code: name for name, code in _STATUS_CODES.items()}
 _STATUS_BITS, _KNOWN, _HELD = 7, 8, 16
 _NO_BASE, _SAME_BASE, _OTHER_BASE = range(3)
-_BASE_BITS, _DEVICE, _MEMORY = 3, 4, 8
+_BASE_BITS, _DEVICE, _MEMORY, _LONGEST = 3, 4, 8, 16
 _MAX_KNOWN = MAX_APPLIED + MAX_PENDING
 
 
@@ -104,6 +104,9 @@ class DownloadHeader(_Header):
         wait on the device, `MAX_PENDING`.
     memory : bytes
         Digest of the codec memory that the server holds for that device's uploads.
+    longest : float
+        Length, in float32, of the longest update that the server believes; 0 for a
+        device of which it refused none for its length.
     """
 
     lineage: int
@@ -114,6 +117,7 @@ class DownloadHeader(_Header):
     device: str = ""
     applied: tuple[int, ...] = ()
     memory: bytes = NO_DIGEST
+    longest: float = 0.0
 
     def to_bytes(self) -> bytes:
         """Encode for the wire."""
@@ -123,6 +127,7 @@ class DownloadHeader(_Header):
         )
         has_memory = self.memory != NO_DIGEST
         flags = base | _DEVICE * bool(self.device) | _MEMORY * has_memory
+        flags |= _LONGEST * bool(self.longest)
         return b"".join(
             [
                 bytes([flags]),
@@ -135,6 +140,7 @@ class DownloadHeader(_Header):
                 bytes.fromhex(self.device),
                 self.memory if has_memory else b"",
                 wire.ids(self.applied) if self.device else b"",
+                wire.float32(self.longest) if self.longest else b"",
             ]
         )
 
@@ -149,7 +155,8 @@ class DownloadHeader(_Header):
         """
         flags = reader.u8()
         kind = flags & _BASE_BITS
-        if flags > (_BASE_BITS | _DEVICE | _MEMORY) or kind > _OTHER_BASE:
+        most = _BASE_BITS | _DEVICE | _MEMORY | _LONGEST
+        if flags > most or kind > _OTHER_BASE:
             raise CodecError(f"header has the flags {flags}")
         lineage, order = reader.u64(), (reader.u64(), reader.varint())
         if not lineage or order[0] >= 1 << 63:
@@ -164,7 +171,10 @@ class DownloadHeader(_Header):
         if flags & _MEMORY and (memory := reader.take(len(memory))) == NO_DIGEST:
             raise CodecError("header names a memory that is none")
         applied = reader.ids(MAX_PENDING) if has_device else ()
-        return cls(lineage, order, nonce, target, base, device, applied, memory)
+        longest = reader.float32() if flags & _LONGEST else 0.0
+        return cls(
+            *(lineage, order, nonce, target, base, device, applied, memory, longest)
+        )
 
 
 @dataclass(frozen=True)

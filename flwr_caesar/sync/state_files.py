@@ -17,7 +17,14 @@ from .files import (
     write_durably,
 )
 from .model_file import StoredModel, read_model
-from .packing import MAX_MANIFEST_BYTES, restore, unseal
+from .packing import (
+    FORMAT,
+    MAX_MANIFEST_BYTES,
+    PLAIN_FORMAT,
+    SHORT_FORMAT,
+    restore,
+    unseal,
+)
 from .state import DeviceState
 from .tensors import checksum, to_chunks
 
@@ -39,7 +46,7 @@ class StateFiles:
 
     def names(self) -> list[str]:
         """Return the names of all of them."""
-        files = (*self.model.files(), self.memory, self.residual)
+        files = (*self.model.all_files(), self.memory, self.residual)
         return [file.name for file in files if file]
 
     def to_json(self) -> dict[str, Any]:
@@ -49,9 +56,11 @@ class StateFiles:
         return {**self.model.to_json(), **rows}
 
     @property
-    def is_new(self) -> bool:
-        """Whether releases that read format 3 cannot read it."""
-        return bool(self.model.changes or self.residual)
+    def format(self) -> int:
+        """Return the oldest format of manifests that can say so."""
+        if not (self.model.is_whole or self.model.chain):
+            return FORMAT
+        return SHORT_FORMAT if self.model.chain or self.residual else PLAIN_FORMAT
 
 
 def read_state(folder: Path) -> tuple[DeviceState, StateFiles, Array | None] | None:

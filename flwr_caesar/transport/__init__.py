@@ -1,5 +1,6 @@
 """How frames, plans and reports travel inside Flower messages."""
 
+from .abilities import Abilities
 from .arrays import (
     arrays_nbytes,
     arrays_to_record,
@@ -41,6 +42,7 @@ __all__ = [
     "NOTE_KEY",
     "PROTOCOL_VERSION",
     "TRAIN",
+    "Abilities",
     "DeviceReport",
     "Plan",
     "arrays_nbytes",

@@ -27,8 +27,12 @@ from flwr_caesar.clients.method import extras
 from flwr_caesar.codec import get_codec
 from flwr_caesar.strategies import FedComLoc
 from flwr_caesar.strategies.fedcomloc_codec import model_codec
+from flwr_caesar.strategies.fedcomloc_facts import ControlFacts
+from flwr_caesar.strategies.phase import Device, Phase, Reply
 from flwr_caesar.sync.context_store import ContextStore
-from flwr_caesar.transport import without_note
+from flwr_caesar.sync.ledger_api import DeviceRow
+from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.transport import TRAIN, DeviceReport, without_note
 
 from .local_grid import LocalGrid
 
@@ -156,7 +160,7 @@ def run(
     strategy = Watched(
         inner(fraction_train=fraction, fraction_evaluate=evaluate, min_train_nodes=1),
         lr=LR,
-        **{"p": 0.25, **settings},
+        **{"p": 0.25, "density": 1.0, "exact_below": 1024, **settings},
     )
     result = strategy.start(grid, start_model(), num_rounds=rounds, timeout=0.01)
     return strategy, grid, result
@@ -366,6 +370,24 @@ def test_a_resumed_run_is_the_uninterrupted_one(inner, settings, tmp_path) -> No
     alike = [record.bytes_down for record in first.history[-len(down) :]]
     np.testing.assert_allclose(down, alike, rtol=0, atol=64)
     assert last.nonzero
+
+
+def test_who_broke_the_sum_is_noted_before_the_reset_is() -> None:
+    """A server that dies in between, with the checkpoint of before, resets as well."""
+    method = FedComLoc(FedAvg(), lr=LR).method
+    saved = method.state()
+    facts = ControlFacts(method.epoch, moves=2).pack()
+    row = DeviceRow(f"{1:032x}", facts=facts)
+    header = DownloadHeader(7, (1, 1), 11, (0, bytes(8)))
+    phase = Phase(TRAIN, 3)
+    report = DeviceReport(part={"epoch": method.epoch, "settled": 1})
+    phase.replies[1] = Reply(1, None, RecordDict(), report=report)
+    outcome = method.after(phase, [Device(1, header, row)])
+    assert method.resets == 1
+    again = FedComLoc(FedAvg(), lr=LR).method
+    again.restore(saved, {row.device: outcome.facts[1]})
+    assert again.resets == 1
+    assert again.epoch != saved.tree["epoch"]
 
 
 class Killed(Exception):  # noqa: N818

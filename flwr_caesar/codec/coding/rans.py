@@ -25,7 +25,6 @@ from .lanes import (
 from .tables import pack_tables, quantise_counts, unpack_tables
 
 MAX_CONTEXTS = 256
-MAX_LANES = (1 << 16) - 1
 MAX_ROWS = 1 << 11
 _HEAD = struct.Struct("<QIHHHHI")
 _BYTES_PER_LANE = 128
@@ -92,6 +91,15 @@ def _choose_lanes(n: int, bits: float) -> tuple[int, int, int]:
     return few, lanes, n - tail
 
 
+def most_rows(n: int) -> int:
+    """Return how many rows both parts of `n` symbols may have together.
+
+    A row takes about as long to decode whatever its lanes, so that few elements in many
+    rows would take longer than an encoder ever makes it.
+    """
+    return MAX_ROWS + n // 64
+
+
 def decode_symbols(
     data: bytes, contexts: Array, num_contexts: int, *, offset: int = 0
 ) -> Symbols:
@@ -126,16 +134,20 @@ def decode_symbols(
         n != len(contexts)
         or sent != num_contexts
         or head > n
-        or not 1 <= few <= MAX_LANES
-        or not 1 <= many <= MAX_LANES
-        or head > many * MAX_ROWS
-        or n - head > few * MAX_ROWS
+        or not 1 <= few <= max(n - head, 1)
+        or many < 1
+        or (head and many > head)
+        or -(-head // many) > MAX_ROWS
+        or -(-(n - head) // few) > MAX_ROWS
+        or -(-head // many) - (-(n - head) // few) > most_rows(n)
         or borrowed > (many if head else 0)
     ):
         raise CodecError("symbols have a malformed header")
     codes, offset = unpack_tables(data, offset + _HEAD.size, num_contexts)
     if len(data) - offset != 2 * count:
         raise CodecError("symbols have the wrong length")
+    if np.count_nonzero(codes) > n:
+        raise CodecError("symbol tables name more symbols than there are")
     used = np.bincount(contexts, minlength=num_contexts) > 0
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")

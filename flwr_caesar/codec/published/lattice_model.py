@@ -25,7 +25,7 @@ from ..contract.base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
 from ..contract.digest import model_digest
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.exact import pack_exact, unpack_exact
-from ..contract.frame import FrameReader, Section, same_config, write_frame
+from ..contract.frame import FrameInfo, FrameReader, Section, same_config, write_frame
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from ..contract.state import NO_DIGEST
 from ..contract.vector import in_layout_order, slices
@@ -141,6 +141,7 @@ def decode_model(
     """
     reader = FrameReader(frame)
     rules = LatticeRules(_exact_below(reader.info.config))
+    _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
     if held == NO_DIGEST:
         base = None
@@ -246,9 +247,22 @@ def _config(exact_below: int) -> dict[str, str | int]:
 
 def _exact_below(config: Mapping[str, object]) -> int:
     value = config.get("exact_below")
-    if not isinstance(value, int) or not same_config(config, _config(value)):
+    exact_below = -1
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        exact_below = int(value)
+    if exact_below < 0 or not same_config(config, _config(exact_below)):
         raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
-    return value
+    return exact_below
+
+
+def _require_no_state(info: FrameInfo) -> None:
+    if info.state_version or info.state_digest != NO_DIGEST:
+        raise StateMismatchError(
+            f"a published model continues from no codec state, and this one from "
+            f"{info.state_version} ({info.state_digest.hex()})"
+        )
+    if info.flags:
+        raise CodecError(f"a published model has no flags, and this one {info.flags}")
 
 
 def _require_base(base: Arrays | None, known: bytes | None, digest: bytes) -> Arrays:
