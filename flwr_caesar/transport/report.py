@@ -85,7 +85,7 @@ class DeviceReport:
         given = told.get("labels", [])
         if not isinstance(given, list) or len(given) > _MAX_LABELS:
             raise CodecError("the device reports labels that are no short list")
-        labels = tuple(n for n in given if isinstance(n, int) and 0 <= n < 1 << 53)
+        labels = tuple(n for n in given if type(n) is int and 0 <= n < 1 << 53)
         if len(labels) != len(given):
             raise CodecError("the device reports labels that are no counts")
         part = told.get("part", {})
