@@ -63,7 +63,12 @@ class Device(
     ) {
         private val clock = stopwatch()
         private val watching = watch()
-        private val frame = (content[plan.record] as? ArrayRecord)?.let(Envelope::frame)
+        private val frame =
+            when (val record = content[plan.record]) {
+                is ArrayRecord -> Envelope.frame(record)
+                is TensorRecord -> refuse("the message holds plain arrays, not a frame")
+                else -> null
+            }
 
         fun run(): Content {
             val isClipped = isClipped()
