@@ -134,6 +134,34 @@ def test_more_lanes_than_symbols_and_more_rows_than_needed_are_refused(header):
         decode_symbols(header + bytes(500), np.zeros(n, np.uint8), 1)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 60_000),
+    scale=st.sampled_from([0.01, 0.3, 3.0, 60.0]),
+    contexts=st.integers(1, 90),
+    rare=st.booleans(),
+)
+def test_the_writer_needs_fewer_words_than_the_reader_allows(n, scale, contexts, rare):
+    symbols, context = laplace_symbols(n, scale, contexts)
+    if rare:  # all symbols of the alphabet, once: the dearest tables there are
+        symbols[: min(n, 512)] = np.arange(min(n, 512))
+    data = encode_symbols(symbols, context, contexts)
+    _, head, many, few, _, _, words = struct.unpack_from("<QIHHHHI", data)
+    assert words <= 0.7 * rans.most_words(max(many if head else 0, few))
+
+
+def test_high_entropy_in_few_lanes_is_refused():
+    symbols, context = laplace_symbols(9_000, 60.0, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rans, "_plan_lanes", lambda n, bits: (5, 1, 0))
+        data = encode_symbols(symbols, context, 1)
+        with pytest.raises(CodecError, match="malformed header"):
+            decode_symbols(data, context, 1)
+        patch.setattr(rans, "_plan_lanes", lambda n, bits: (80, 1, 0))
+        data = encode_symbols(symbols, context, 1)
+    assert (decode_symbols(data, context, 1) == symbols).all()
+
+
 def test_tables_of_more_symbols_than_there_are_are_refused():
     """Building tables takes time, too: as much as there are symbols, at the most."""
     symbols, context = np.arange(9, dtype=np.uint16), np.zeros(9, np.uint8)
