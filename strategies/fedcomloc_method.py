@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr_caesar.codec import CodecError, Layout, get_codec
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
 from flwr_caesar.flower import log
+from flwr_caesar.methods import Settings
 from flwr_caesar.methods.control import ControlSettings
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.sources import Sources
@@ -148,7 +149,7 @@ class FedComLocMethod(ServerMethod):
             }
             if self._local:
                 config["compress"] = self._local
-        settings = {}
+        settings = Settings()
         if self._control:
             moves = phase.kind == MOVE_CONTROL
             settings = ControlSettings(
@@ -157,7 +158,7 @@ class FedComLocMethod(ServerMethod):
                 p=self._p if moves else 0.0,
                 lr=self._lr if moves else 0.0,
                 support=moves and self.compressed is not None,
-            ).to_dict()
+            )
         plan = DevicePlan(
             self.upload,
             config,

@@ -78,7 +78,7 @@ def packed(
         exact=downlink.exact,
         call_app=plan.call_app,
         part=plan.part or (downlink.part if has_part else ""),
-        settings=plan.settings,
+        settings=plan.settings.to_dict(),
         start=downlink.recipe if header.base == downlink.newcomer else {},
         ask_labels=plan.ask_labels,
     )

@@ -19,13 +19,12 @@ from flwr_caesar.codec import (
 )
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
-from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.codec.contract.update import change_of_others, keep_sign, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
-from flwr_caesar.sync.protocol import NOT_NOW, DownloadHeader
+from flwr_caesar.sync.protocol import NOT_NOW
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -54,7 +53,7 @@ from .exchange import (
 from .fitted import Fitting
 from .frame_messages import NO_MOD, not_now, packed, require_frame_size, upload_key
 from .method import ServerMethod
-from .phase import Device, DevicePlan, Outcome, Phase, Reply, Request
+from .phase import Device, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices
 from .too_long import TooLong
 from .uplink_memory import UplinkMemory
@@ -133,7 +132,7 @@ class FrameExchange(Exchange):
             if fitted is None:
                 continue
             plan = fitted.plan
-            header = self._with_memory(fitted.device.header, plan)
+            header = self.memory.told(fitted.device.header, use=plan.use_memory)
             if phase.is_train and self.method.payload != MODEL_PAYLOAD:
                 header = self._too_long.told(header, phase.longest)
             device = replace(fitted.device, header=header)
@@ -219,7 +218,7 @@ class FrameExchange(Exchange):
         model, sent = made, self._published
         arrays = self._wire(made)
         # Masks of minus infinity and the like are as they were; the rest is finite.
-        kept = keep_sign(without_non_finite(arrays, sent), self._nonnegative(phase))
+        kept = keep_sign(without_non_finite(arrays, sent), phase.nonnegative)
         finished = with_non_finite(self.method.finish(kept), sent)
         if any(finished[name] is not array for name, array in arrays.items()):
             arrays = self._cast(finished)
@@ -331,12 +330,6 @@ class FrameExchange(Exchange):
         self.layout = self.layout or Layout.of(arrays)
         return cast_like(self.layout, arrays)
 
-    def _with_memory(self, header: DownloadHeader, plan: DevicePlan) -> DownloadHeader:
-        if plan.use_memory:
-            return replace(header, memory=self.memory.digest(header.device))
-        self.memory.forget(header.device)
-        return replace(header, memory=NO_DIGEST)
-
     def _decoded(self, phase: Phase, reply: Reply) -> tuple[Arrays, CodecState]:
         request = phase.requests[reply.node_id]
         assert request.plan is not None
@@ -372,11 +365,6 @@ class FrameExchange(Exchange):
         is_update = self.method.payload != MODEL_PAYLOAD
         base = self._published if is_update else reply.base
         reply.nonnegative = nonnegative_sum(base, reply.update)
-
-    def _nonnegative(self, phase: Phase) -> frozenset[str]:
-        """Return the tensors without a negative element in any model of the round."""
-        found = [reply.nonnegative for reply in phase.replies.values()]
-        return frozenset.intersection(*found) if found else frozenset()
 
     def _relative(self, decoded: Arrays) -> dict[str, Array]:
         """Return what is averaged: whole models relative to zeros.

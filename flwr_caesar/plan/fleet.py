@@ -117,7 +117,7 @@ class Fleet:
             self.population.update(
                 group,
                 [changed[row][0] for row in group],
-                [changed[row][1] for row in group] if classes else None,
+                np.array([changed[row][1] for row in group], np.int64),
             )
         self._data |= changed
         return rows

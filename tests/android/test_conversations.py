@@ -6,15 +6,14 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flwr_caesar.codec import get_codec
-from flwr_caesar.transport import DeviceReport, is_frame, record_to_frame
-from tests.sync.conversation import comparable, content_from_json, upload_to_json
+from flwr_caesar.faults.disks import quick_folder
+from tests.sync.conversation_json import comparable, content_from_json, explained
 from tests.sync.record_conversations import FOLDER
 
 from .jvm import Jvm
@@ -74,38 +73,24 @@ class Replay:
             folder=str(self.store(step["store"])),
             lineage=self._conversation["lineage"],
             initial=self._conversation.get("initial"),
+            can=self._conversation.get("can", {}).get(step["store"]),
             step=asked,
             **limit,
         )
-        model = None
-        if reply.blobs:
-            model = DENSE.decode(reply.blobs[0], finite=False)[0]
-        return {**reply.values, "held model": model}
+        model, *frames = reply.blobs
+        held = DENSE.decode(model, finite=False)[0] if model else None
+        return {**reply.values, "held model": held, "frames": frames}
 
 
-def says(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+def says(found: dict[str, Any]) -> dict[str, Any]:
     """Return what a reply says, as its conversation has it."""
     content = content_from_json(found["reply"])
-    report, header = DeviceReport.read(content)
-    telemetry = report.telemetry
-    told: dict[str, Any] = {
-        "status": header.status,
-        "known": None if header.known is None else [str(i) for i in header.known],
-        "held": None if header.held is None else [header.held[0], header.held[1].hex()],
-        "claims": {
-            **({"labels": list(report.labels)} if report.labels else {}),
-            **({"part": dict(report.part)} if report.part else {}),
-            **({"telemetry": telemetry.to_mapping()} if telemetry else {}),
-        },
-    }
-    if header.upload_id:
-        name = expected["upload"]["record"]
-        record = content.array_records[name]
-        assert is_frame(record)
-        state: Any = SimpleNamespace(model=found["held model"])
-        payload = found["state"]["pending"][-1]["payload"]
-        upload = upload_to_json(record_to_frame(record), state, payload)
-        told["upload"] = {"record": name, "id": str(header.upload_id), **upload}
+    pending = [
+        SimpleNamespace(upload_id=int(p["id"]), frame=frame, payload=p["payload"])
+        for p, frame in zip(found["state"]["pending"], found["frames"], strict=True)
+    ]
+    state: Any = SimpleNamespace(model=found["held model"], pending=pending)
+    told: dict[str, Any] = explained(content, state)["says"]
     return told
 
 
@@ -116,7 +101,7 @@ def require_as_recorded(step: dict[str, Any], found: dict[str, Any]) -> None:
     assert found["state"] == expected["state"]
     assert found.get("app") == expected.get("app")
     if "reply" in expected:
-        assert says(found, expected["says"]) == expected["says"]
+        assert says(found) == expected["says"]
         then, now = (
             comparable(content_from_json(side["reply"])) for side in (expected, found)
         )
@@ -124,11 +109,10 @@ def require_as_recorded(step: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Path]:
+def stores() -> Iterator[Path]:
     """Return a folder in memory, where the system has one: syncs are many, and slow."""
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
-        yield Path(folder)
+    with quick_folder() as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("name", NAMES)

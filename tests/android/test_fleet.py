@@ -21,7 +21,7 @@ from flwr_caesar.deploy.enrolment_request import read_request
 from flwr_caesar.deploy.pki import make_authority
 from flwr_caesar.deploy.ticket import Ticket, new_token
 from flwr_caesar.flower import act_in_run
-from tests.sync.conversation import content_to_json
+from tests.sync.conversation_json import content_to_json
 
 from .jvm import Jvm
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..methods.distribution import install
-from .whole_runs import INLINE, MARKS, PATIENCE, SMALL, run_to_its_end, start, wait_for
+from .whole_runs import INLINE, MARKS, PATIENCE, run_to_its_end, start, wait_for
 
 pytestmark = MARKS
 
@@ -18,9 +18,10 @@ pytestmark = MARKS
 def test_a_run_of_a_method_from_outside_is_resumed_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package of docs/extending.md, on a real SuperLink and in Flower's engine."""
+    """The package of docs/extending.md, on a real SuperLink and two real SuperNodes."""
     site, folder = install(tmp_path / "site", monkeypatch), tmp_path / "run"
-    first = ["strategy=adaptive_topk", *SMALL, "rounds=1", f"hydra.run.dir={folder}"]
+    first = ["strategy=adaptive_topk", "federation=local", "model=mlp", "rounds=1"]
+    first += ["train.steps=1", f"hydra.run.dir={folder}"]
     for arguments in (first, [f"resume={folder}", "rounds=2"]):
         run_to_its_end(tmp_path, *arguments, environment={"PYTHONPATH": str(site)})
     with (folder / "rounds.csv").open(encoding="utf-8", newline="") as file:

@@ -376,7 +376,7 @@ def test_who_broke_the_sum_is_noted_before_the_reset_is() -> None:
     """A server that dies in between, with the checkpoint of before, resets as well."""
     method = FedComLoc(FedAvg(), lr=LR).method
     saved = method.state()
-    facts = ControlFacts(method.epoch, settled=2).pack()
+    facts = ControlFacts(method.epoch, moves=2).pack()
     row = DeviceRow(f"{1:032x}", facts=facts)
     header = DownloadHeader(7, (1, 1), 11, (0, bytes(8)))
     phase = Phase(TRAIN, 3)

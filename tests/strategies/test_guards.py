@@ -362,10 +362,13 @@ def test_the_most_labels_are_taken_in() -> None:
         {"part": "[" * 3000},
         {"part": {"x": "y" * 1_000_000}},
         {"labels": "many"},
+        {"labels": [True, False]},
+        {"labels": [1.5]},
+        {"labels": [-1]},
         {"seconds": 1e300},
         {"header": "x" * 100_000},
     ],
-    ids=lambda v: next(iter(v)),
+    ids=lambda v: f"{next(iter(v))} {next(iter(v.values()))!s:.12}",
 )
 def test_reports_out_of_bounds_cost_their_device_only(values) -> None:
     strategy = TopK(FedAvg(fraction_evaluate=0.0))

@@ -142,8 +142,9 @@ def _pack(found: Quantised, lossy: Sequence[TensorSpec]) -> list[Section]:
         own = np.where(zero, _ABSENT, found.offsets).astype(np.int8)
         steps = [Section("STEP", own.tobytes(), itemsize=1)]
         kept = [spec for spec, z in zip(lossy, zero, strict=True) if not z]
-        present = [p for p, z in zip(pieces, zero, strict=True) if not z]
-        indices = np.concatenate([np.empty(0, np.int32), *present])
+        if any(zero):
+            present = [p for p, z in zip(pieces, zero, strict=True) if not z]
+            indices = np.concatenate([np.empty(0, np.int32), *present])
     is_small, block = encode_shorter(indices, kept)
     tag = "RICE" if is_small else "LATS" if steps else "LATT"
     head = _HEAD.pack(found.step.exponent, found.step.multiple)

@@ -100,6 +100,14 @@ def most_rows(n: int) -> int:
     return MAX_ROWS + n // 64
 
 
+def most_words(lanes: int) -> int:
+    """Return how many words so many lanes may have, twice what an encoder gives them.
+
+    So that few lanes are left to symbols that take few bits.
+    """
+    return _BYTES_PER_LANE * (lanes + 1) if lanes < _WIDE_LANES else 1 << 32
+
+
 def decode_symbols(
     data: bytes, contexts: Array, num_contexts: int, *, offset: int = 0
 ) -> Symbols:
@@ -141,6 +149,7 @@ def decode_symbols(
         or -(-(n - head) // few) > MAX_ROWS
         or -(-head // many) - (-(n - head) // few) > most_rows(n)
         or borrowed > (many if head else 0)
+        or count > most_words(max(many if head else 0, few))
     ):
         raise CodecError("symbols have a malformed header")
     codes, offset = unpack_tables(data, offset + _HEAD.size, num_contexts)

@@ -105,7 +105,7 @@ def test_any_number_of_lanes_is_read_with_tables_or_by_bisection(lane_count, bis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes, "_FEW_SLOTS", 0 if bisected else 1 << 30)
         for plan in (lane_count, 1, 0), (lane_count, lane_count, len(symbols) // 2):
-            patch.setattr(rans, "_plan_lanes", lambda n, bits, plan=plan: plan)
+            patch.setattr(rans, "_choose_lanes", lambda n, bits, plan=plan: plan)
             data = encode_symbols(symbols, context, contexts)
             assert (decode_symbols(data, context, contexts) == symbols).all()
 
@@ -134,6 +134,34 @@ def test_more_lanes_than_symbols_and_more_rows_than_needed_are_refused(header):
         decode_symbols(header + bytes(500), np.zeros(n, np.uint8), 1)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 60_000),
+    scale=st.sampled_from([0.01, 0.3, 3.0, 60.0]),
+    contexts=st.integers(1, 90),
+    rare=st.booleans(),
+)
+def test_the_writer_needs_fewer_words_than_the_reader_allows(n, scale, contexts, rare):
+    symbols, context = laplace_symbols(n, scale, contexts)
+    if rare:  # all symbols of the alphabet, once: the dearest tables there are
+        symbols[: min(n, 512)] = np.arange(min(n, 512))
+    data = encode_symbols(symbols, context, contexts)
+    _, head, many, few, _, _, words = struct.unpack_from("<QIHHHHI", data)
+    assert words <= 0.7 * rans.most_words(max(many if head else 0, few))
+
+
+def test_high_entropy_in_few_lanes_is_refused():
+    symbols, context = laplace_symbols(9_000, 60.0, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rans, "_plan_lanes", lambda n, bits: (5, 1, 0))
+        data = encode_symbols(symbols, context, 1)
+        with pytest.raises(CodecError, match="malformed header"):
+            decode_symbols(data, context, 1)
+        patch.setattr(rans, "_plan_lanes", lambda n, bits: (80, 1, 0))
+        data = encode_symbols(symbols, context, 1)
+    assert (decode_symbols(data, context, 1) == symbols).all()
+
+
 def test_tables_of_more_symbols_than_there_are_are_refused():
     """Building tables takes time, too: as much as there are symbols, at the most."""
     symbols, context = np.arange(9, dtype=np.uint16), np.zeros(9, np.uint8)
@@ -158,7 +186,7 @@ def test_tables_of_more_symbols_than_there_are_are_refused():
 @given(n=st.integers(1, 1 << 22), share=st.floats(0, 1), more=st.booleans())
 def test_the_writer_needs_no_more_rows_and_lanes_than_the_reader_allows(n, share, more):
     bits = 14 * n * share**8 if more else 17.0 * max(-(-n // 2048), 1) + share
-    few, many, head = rans._plan_lanes(n, bits)
+    few, many, head = rans._choose_lanes(n, bits)
     rows = -(-head // many), -(-(n - head) // few)
     assert max(rows) <= rans.MAX_ROWS
     assert sum(rows) <= rans.most_rows(n)

@@ -27,7 +27,8 @@ import io.flwrcaesar.message.hex
  * Section 7 of `docs/device-protocol.md` has the order of the steps.
  *
  * @param store where its states are; one message at a time.
- * @param reports whether it says what it knows, to servers that understand that.
+ * @param abilities what it knows, and says to its server; `null`: it does not say, as servers before
+ * section 13 refuse that.
  * @param watch what watches around a message, or `null` for nothing.
  * @param log takes lines for the device's log.
  */
@@ -35,7 +36,7 @@ class Device(
     private val store: StateStore,
     private val app: App,
     private val draws: Draws,
-    private val reports: Boolean = true,
+    private val abilities: Abilities? = ABILITIES,
     private val watch: () -> Watch? = { null },
     private val stopwatch: () -> Stopwatch = ::WallClock,
     private val log: (String) -> Unit = {},
@@ -62,7 +63,12 @@ class Device(
     ) {
         private val clock = stopwatch()
         private val watching = watch()
-        private val frame = (content[plan.record] as? ArrayRecord)?.let(Envelope::frame)
+        private val frame =
+            when (val record = content[plan.record]) {
+                is ArrayRecord -> Envelope.frame(record)
+                is TensorRecord -> refuse("the message holds plain arrays, not a frame")
+                else -> null
+            }
 
         fun run(): Content {
             val isClipped = isClipped()
@@ -106,10 +112,10 @@ class Device(
             val upload = committed.state.pending.last()
             val records = LinkedHashMap<String, Record>()
             for ((other, record) in returned.records) records[other] = if (other == name) record else exact(record)
-            val abilities = unheard(committed.state)
-            val told = Told(records - name, Report(labels = labels, abilities = abilities)).toText()
+            val can = unheard(committed.state)
+            val told = Told(records - name, Report(labels = labels, abilities = can)).toText()
             val kept = Pending(upload.uploadId, upload.order, upload.frame, upload.isModel, told)
-            val reported = if (abilities == null) state.reported else Reported(abilities, upload.uploadId)
+            val reported = if (can == null) state.reported else Reported(can, upload.uploadId)
             store.save(committed.state.copy(pending = state.pending + kept, reported = reported))
             val report = report(committed.state, labels, isTimed = true)
             return Envelope.withNote(Content(records), report.note(committed.reply), name, upload.frame)
@@ -133,19 +139,19 @@ class Device(
             log("declines: $why")
             val policy = mapOf("policy" to "declined: $why".take(MAX_REASON), "seconds" to 0.0)
             val telemetry = watching?.telemetry().orEmpty() + policy
-            val abilities = if (lacks.isEmpty()) unheard(known) else ABILITIES
-            return answer(
-                Session.reply(known, header, Status.DECLINED),
-                Report(telemetry = telemetry, abilities = abilities),
-            )
+            val told = if (lacks.isEmpty()) unheard(known) else abilities
+            return answer(Session.reply(known, header, Status.DECLINED), Report(telemetry = telemetry, abilities = told))
         }
 
         private fun lacking(): String {
-            if (plan.part.isNotEmpty()) return "no part ${plan.part}"
-            val upload = plan.upload["id"]
-            if (plan.upload.isNotEmpty() && upload !in Codecs.ids) return "no codec $upload"
-            val model = frame?.let(::codecOf) ?: return ""
-            return if (model in ABILITIES.codecs) "" else "no codec $model"
+            val known = abilities ?: ABILITIES
+            val codecs = listOfNotNull(plan.upload["id"], frame?.let(::codecOf))
+            val codec = codecs.firstOrNull { it !in known.codecs }
+            return when {
+                plan.part.isNotEmpty() && plan.part !in known.parts -> "no part '${plan.part}'"
+                codec != null -> "no codec '$codec'"
+                else -> ""
+            }
         }
 
         // A damaged frame names no codec; it is refused where it is opened.
@@ -207,8 +213,8 @@ class Device(
         // Section 13: said until an upload that said it is known to have arrived.
         private fun unheard(state: DeviceState): Abilities? {
             val reported = state.reported
-            val hasArrived = reported != null && reported.uploadId == 0L && reported.abilities == ABILITIES
-            return ABILITIES.takeIf { reports && !(hasArrived && header.device == deviceId(state.token)) }
+            val hasArrived = reported != null && reported.uploadId == 0L && reported.abilities == abilities
+            return abilities.takeIf { !(hasArrived && header.device == deviceId(state.token)) }
         }
     }
 

@@ -27,6 +27,7 @@ class CodecBench {
                 "block" -> block(question)
                 "positions" -> positions(question)
                 "zstd" -> zstd(question)
+                "throughput" -> Throughput.answer(question)
                 else -> throw IllegalArgumentException("no command $command")
             }
         } catch (err: StateMismatch) {

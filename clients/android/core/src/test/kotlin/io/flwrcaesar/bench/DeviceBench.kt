@@ -13,7 +13,9 @@ import io.flwrcaesar.device.Stopwatch
 import io.flwrcaesar.device.Watch
 import io.flwrcaesar.frame.CodecError
 import io.flwrcaesar.frame.Frame
+import io.flwrcaesar.frame.Json
 import io.flwrcaesar.frame.Tensors
+import io.flwrcaesar.message.Abilities
 import io.flwrcaesar.message.Content
 import io.flwrcaesar.message.Seconds
 import io.flwrcaesar.message.TensorRecord
@@ -46,7 +48,7 @@ class DeviceBench {
                         FullStore(store, step["full"] as String?),
                         app,
                         draws,
-                        reports = false,
+                        abilities(question.arguments["can"] as Map<*, *>?),
                         watch = { GivenWatch.of(step["board"] as Map<*, *>?) },
                         stopwatch = { GivenClock(step["seconds"] as List<*>) },
                     )
@@ -67,7 +69,13 @@ class DeviceBench {
         found["draws"] = draws.left
         val state = FolderStore(folder(question)).use { it.load(lineage(question)) }
         found["state"] = state?.let(::describe)
-        return Reply(found, listOfNotNull(state?.model?.let(JsonContent::dense)))
+        val model = state?.model?.let(JsonContent::dense) ?: ByteArray(0)
+        return Reply(found, listOf(model) + state?.pending.orEmpty().map { it.frame })
+    }
+
+    private fun abilities(can: Map<*, *>?): Abilities? {
+        fun texts(key: String) = (can?.get(key) as List<*>?).orEmpty().map { it as String }
+        return can?.let { Abilities(texts("codecs"), texts("parts")) }
     }
 
     // Blobs: the model and the residual as dense frames, empty for none; the frames that wait.
@@ -93,6 +101,11 @@ class DeviceBench {
                 "pending" to state.pending.map { describe(state, it) },
                 "settled" to state.settled.map(java.lang.Long::toUnsignedString),
             )
+        state.reported?.let {
+            val parts = if (it.abilities.parts.isEmpty()) emptyMap() else mapOf("parts" to it.abilities.parts)
+            val can = Json.write(mapOf("codecs" to it.abilities.codecs) + parts)
+            found["reported"] = listOf(can, java.lang.Long.toUnsignedString(it.uploadId))
+        }
         val digest = state.held?.digest
         if (digest != null && model != digest) found["model"] = model
         return found

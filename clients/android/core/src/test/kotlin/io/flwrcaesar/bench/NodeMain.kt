@@ -44,7 +44,7 @@ fun main(arguments: Array<String>) {
     val handler =
         Handler { kind, content ->
             FolderStore(states, log = log).use { store ->
-                val reply = Device(store, journal, SecureDraws(), reports = false, log = log).handle(kind, content)
+                val reply = Device(store, journal, SecureDraws(), log = log).handle(kind, content)
                 journal.keep(states, store)
                 Files.write(folder.resolve("handled"), kind.toByteArray())
                 arguments.getOrNull(3)?.let { if (kind == "train") Thread.sleep(it.toLong()) }
