@@ -20,7 +20,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_caesar.flower import log
-from flwr_caesar.records import RoundRecord
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.strategy_state import Learned
 from flwr_caesar.transport import (
@@ -32,28 +31,24 @@ from flwr_caesar.transport import (
 
 from .aggregate import Aggregator
 from .charge import Charger, DeviceIndex
-from .exchange import (
-    Exchange,
-    most_frame_bytes,
-    require_one_message_each,
-)
+from .exchange import most_frame_bytes, require_one_message_each
+from .exchanges import exchange_for
 from .extra import extra_messages
 from .failed_rounds import FailedRounds
-from .framed import FrameExchange
 from .grid import StreamingGrid
 from .guard import Bench
 from .inner import require_strategy, standing_in
 from .intake import Intake, Waited
+from .measured import Measured
 from .method import ServerMethod
 from .options import Options, WrapperOptions
 from .phase import ExtraPhase, Phase
-from .plain import PlainExchange
-from .privacy import require_clipped_uploads, require_no_accountant
+from .privacy import require_no_accountant
 from .recorder import Recorder
 from .resumed import shifted
 
 
-class CompressedStrategy(Strategy):
+class CompressedStrategy(Measured, Strategy):
     """Run another Flower strategy over a compressed wire.
 
     Sampling, evaluation and the server's optimiser stay the inner strategy's, and so
@@ -113,20 +108,8 @@ class CompressedStrategy(Strategy):
         charger = None
         if chosen.clock is not None:
             charger = Charger(chosen.clock, self._numbers, deadline=chosen.deadline)
-        self._recorder = Recorder(chosen.on_record, charger)
-        self._exchange: Exchange
-        if method is None:
-            if chosen.max_residual_age:
-                raise ValueError("max_residual_age has no effect: no residual is kept")
-            self._exchange = PlainExchange(strategy)
-        else:
-            require_clipped_uploads(
-                strategy, error_feedback=method.error_feedback, payload=method.payload
-            )
-            method.require(strategy)
-            self._exchange = FrameExchange(
-                strategy, method, max_residual_age=chosen.max_residual_age
-            )
+        self._recorder = Recorder(chosen.on_record, charger, chosen.on_progress)
+        self._exchange = exchange_for(strategy, method, chosen)
         self._aggregator = Aggregator(
             strategy,
             chosen.guard,
@@ -136,6 +119,7 @@ class CompressedStrategy(Strategy):
         self._bench = Bench(chosen.guard)
         self._phase = Phase("", 0)
         self._rounds_before = 0
+        self._metrics = {}
         self._failed_rounds = FailedRounds(chosen.max_failed_rounds)
         self._learned: Learned | None = None
         self._grid: StreamingGrid | None = None
@@ -154,11 +138,6 @@ class CompressedStrategy(Strategy):
             super().__setattr__(name, value)
         else:
             setattr(self.strategy, name, value)
-
-    @property
-    def history(self) -> list[RoundRecord]:
-        """Every phase so far."""
-        return self._recorder.history
 
     def start(
         self,
@@ -210,10 +189,10 @@ class CompressedStrategy(Strategy):
                     "timeout": None if timeout == 3600 else timeout,
                     "train_config": train_config,
                     "evaluate_config": evaluate_config,
-                    "evaluate_fn": evaluate_fn
-                    and (lambda done, arrays: evaluate_fn(before + done, arrays)),
+                    "evaluate_fn": evaluate_fn and self._noting(evaluate_fn, before),
                     **more,
                 }
+                done = stack.enter_context(self._watched(num_rounds, evaluate_fn))
                 result = self._leader()(
                     self._grid,
                     first,
@@ -221,9 +200,10 @@ class CompressedStrategy(Strategy):
                     # A loop of the inner strategy's own may take less.
                     **{name: v for name, v in given.items() if v is not None},
                 )
+                result.arrays = result.arrays or first
+                done(result)
             finally:
                 self._grid = None
-        result.arrays = result.arrays or first
         return result if before == 0 else shifted(result, before)
 
     def configure_train(
@@ -274,7 +254,9 @@ class CompressedStrategy(Strategy):
         self._aggregator.limit_weights(phase)
         if agreeing := self._intake.agreeing(phase, self.strategy):
             metrics = self.strategy.aggregate_evaluate(phase.server_round, agreeing)
+            self._note_metrics(phase.server_round, metrics)
         self._close(phase, None, start, waited)
+        self._tell(phase.server_round, evaluated=False)
         return metrics
 
     def summary(self) -> None:

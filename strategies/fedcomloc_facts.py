@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 import struct
 from dataclasses import dataclass
+
+from flwr_caesar.sync.sources import Sources
 
 _FACTS = struct.Struct("<QI?")
 
@@ -17,14 +18,14 @@ class ControlFacts:
     ----------
     epoch : int
         In which it knows it.
-    settled : int
+    moves : int
         How often they were moved.
     owes : bool
-        Whether a model of the device was used and it has not settled since.
+        Whether a model of the device was used and its variates were not moved since.
     """
 
     epoch: int = 0
-    settled: int = 0
+    moves: int = 0
     owes: bool = False
 
     @classmethod
@@ -34,25 +35,25 @@ class ControlFacts:
 
     def pack(self) -> bytes:
         """Return the facts as the ledger keeps them."""
-        return _FACTS.pack(self.epoch, self.settled, self.owes)
+        return _FACTS.pack(self.epoch, self.moves, self.owes)
 
     def in_epoch(self, epoch: int) -> ControlFacts:
         """Return what is known in an epoch: nothing, if it is not that of the facts."""
         return self if self.epoch == epoch else ControlFacts(epoch)
 
     def paid(self) -> ControlFacts:
-        """Return the facts after the device has settled."""
-        return ControlFacts(self.epoch, self.settled + self.owes)
+        """Return the facts after the device has moved its variates."""
+        return ControlFacts(self.epoch, self.moves + self.owes)
 
     @property
     def report(self) -> dict[str, int]:
         """What such a device reports."""
-        return {"epoch": self.epoch, "settled": self.settled}
+        return {"epoch": self.epoch, "settled": self.moves}
 
 
-def new_epoch() -> int:
+def new_epoch(sources: Sources) -> int:
     """Return a random name for the time since all control variates were 0.
 
     All have 19 digits, so that plans of one kind have one length.
     """
-    return (1 << 61) + secrets.randbits(61)
+    return (1 << 61) + (sources.new_id() >> 3)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from flwr_caesar.records import RoundRecord
+from flwr_caesar.records import PhaseProgress, RoundRecord
+from flwr_caesar.sync.sources import Sources
 
 from .guard import Guard
 
@@ -23,6 +24,9 @@ class WrapperOptions(TypedDict, total=False):
     ----------
     on_record : callable
         Called with the RoundRecord of each phase.
+    on_progress : callable
+        Called with the PhaseProgress of a phase when it opens, while replies arrive, at
+        most once a second, and when it closes.
     deadline : float
         Seconds after which a phase closes. What arrives later is not applied.
     quorum : float
@@ -48,9 +52,13 @@ class WrapperOptions(TypedDict, total=False):
     guards : bool or Guard
         What one device may do to the model. True, the default, is ``Guard()``; False
         lets every finite reply count as it is, for exact comparisons.
+    sources : Sources
+        Where the date and random ids come from, for runs that are to repeat. By default
+        the machine's.
     """
 
     on_record: Callable[[RoundRecord], None]
+    on_progress: Callable[[PhaseProgress], None]
     deadline: float
     quorum: float
     clock: VirtualClock
@@ -59,6 +67,7 @@ class WrapperOptions(TypedDict, total=False):
     max_residual_age: int
     max_failed_rounds: int
     guards: bool | Guard
+    sources: Sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,7 @@ class Options:
     """`WrapperOptions`, checked; see there."""
 
     on_record: Callable[[RoundRecord], None] | None = None
+    on_progress: Callable[[PhaseProgress], None] | None = None
     deadline: float | None = None
     quorum: float | None = None
     clock: VirtualClock | None = None
@@ -74,6 +84,7 @@ class Options:
     max_residual_age: int = 0
     max_failed_rounds: int = 3
     guards: bool | Guard = True
+    sources: Sources = field(default_factory=Sources)
 
     def __post_init__(self) -> None:
         if self.deadline is not None and not self.deadline > 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,11 +16,12 @@ from flwr_caesar.codec.contract.update import change_of_others, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import Head, LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
+from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import message_nbytes, record_to_arrays
 
 from .charge import Work
-from .exchange import Exchange, others, same_model
+from .exchange import Exchange, others
 from .phase import Phase, Reply, Request
 
 _NPY_HEADER_MAX = 4096
@@ -38,10 +37,13 @@ class PlainExchange(Exchange):
     ----------
     inner : Strategy
         The user's strategy.
+    sources : Sources
+        See `WrapperOptions`.
     """
 
-    def __init__(self, inner: Strategy) -> None:
+    def __init__(self, inner: Strategy, *, sources: Sources) -> None:
         super().__init__(inner)
+        self._sources = sources
         self._ledger: LedgerStore = MemoryLedger()
         self._head: Head | None = None
         self._arrays: Arrays = {}
@@ -59,11 +61,8 @@ class PlainExchange(Exchange):
         """See `Exchange.open`."""
         if not messages:
             return messages
-        keys = [self.model_record(message.content) for message in messages]
-        models = [
-            m.content.array_records[k] for m, k in zip(messages, keys, strict=True)
-        ]
-        self._arrays = record_to_arrays(same_model(models))
+        keys, model = self.model_of(messages)
+        self._arrays = record_to_arrays(model)
         phase.layout = self.layout
         for message, key in zip(messages, keys, strict=True):
             node_id = message.metadata.dst_node_id
@@ -130,7 +129,8 @@ class PlainExchange(Exchange):
         arrays = phase.model
         version = phase.server_round, model_digest(arrays)
         if self._head is None:
-            self._head = Head(secrets.randbits(64) or 1, time.time_ns(), 0, version)
+            lineage, now = self._sources.new_id(), self._sources.now()
+            self._head = Head(lineage, now, 0, version)
         self._head = replace(self._head, phase=self._head.phase + 1, version=version)
         self._ledger.commit(
             self._head,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from flwr.app import Context, Message, RecordDict
 
@@ -17,7 +15,6 @@ from flwr_caesar.clients.store import IN_CONTEXT
 from flwr_caesar.codec import CodecError
 from flwr_caesar.flower import readdress
 from flwr_caesar.runner.inline import through_the_wire
-from flwr_caesar.sync import context_store
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.protocol import STALE, UPDATE, DownloadHeader
 from flwr_caesar.sync.state import DeviceState
@@ -28,26 +25,28 @@ from .chance import Chance
 from .control_law import ControlLaw
 from .disks import Disk, same_state
 from .law import Holder, Law
+from .machines import Machines
 from .met import Met
-from .plan import DEVICE_EVENTS, DEVICE_FAULTS, READ_ERROR
-from .tampering import Operator
+from .odds import DEVICE_EVENTS, DEVICE_FAULTS, READ_ERROR
 from .upload_law import Arrays, UploadLaw, parsed
 
 _RUN_ID = 1
-# One device in so many keeps its state on a disk, the others in Flower's Context.
-_ON_DISK = 3
+# The others keep their states in Flower's Context.
+_ONE_DISK_IN = 3
 _FAULTS_ON_DISK = {k: v for k, v in DEVICE_FAULTS.items() if k != READ_ERROR}
 
 
-@contextmanager
-def unreadable() -> Iterator[None]:
-    """Let the disk fail when a device's state is read, for once."""
+class UnreadableRecords(RecordDict):
+    """What Flower keeps for a device, on a disk that fails once when it is read."""
 
-    def failing(*_: Any) -> Any:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    _has_failed = False
 
-    with mock.patch.object(context_store, "unseal", failing):
-        yield
+    def get(self, key: str, default: Any = None) -> Any:
+        """Fail, if there is such a record and this is the first time."""
+        if key in self and not self._has_failed:
+            self._has_failed = True
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().get(key, default)
 
 
 @dataclass(frozen=True)
@@ -118,34 +117,22 @@ class Answer:
     fault: str = ""
 
 
-class FaultDevices:
-    """All devices of a run; what is on a device's disk is its `Holder`'s state.
+class FaultDevices(Machines):
+    """Devices that run the real mod and an app.
 
     Parameters
     ----------
-    count : int
-        How many.
+    count, chance, law, folder
+        See `Machines`.
     app : FaultApp
         What they run.
-    chance : Chance
-        Decides what fails.
-    law : Law
-        By which they are judged.
     uploads : UploadLaw
-        That tells it what they do.
+        That tells the law what they do.
     control : ControlLaw
         For their control variates, if they have any.
-    folder : Path
-        For the disks of those that have one.
 
     Attributes
     ----------
-    holders : list of Holder
-        The devices.
-    operator : Operator
-        Who tampers with them.
-    events : int
-        Durable writes, and acts of the operator.
     met : Met
         What faults of disks have met.
     """
@@ -160,17 +147,9 @@ class FaultDevices:
         control: ControlLaw,
         folder: Path,
     ) -> None:
-        self.holders = [Holder(number, chance.new_id()) for number in range(count)]
-        self.operator = Operator(chance, self.holders, law)
-        self.events = 0
+        super().__init__(count, chance, law, folder, one_disk_in=_ONE_DISK_IN)
         self.met = Met()
-        self._disks = {
-            number: Disk(folder / f"device-{number}", chance)
-            for number in range(0, count, _ON_DISK)
-        }
         self._app = app
-        self._chance = chance
-        self._law = law
         self._uploads = uploads
         self._control = control
 
@@ -207,14 +186,12 @@ class FaultDevices:
             kind = "" if fault else disk.draw()
         self._app.take_work()
         context = self._context(holder, disk)
+        if fault == READ_ERROR:
+            context.state = UnreadableRecords(dict(context.state))
         reply: Message | None = None
         error = ""
         try:
-            with ExitStack() as stack:
-                if fault == READ_ERROR:
-                    stack.enter_context(unreadable())
-                if disk:
-                    stack.enter_context(disk.struck(kind))
+            with disk.struck(kind) if disk else nullcontext():
                 reply = self._app.client(request.message(), context)
         except Exception as err:  # as Flower does, the server is told
             error = f"{type(err).__name__}: {err}"
@@ -228,7 +205,8 @@ class FaultDevices:
             after = disk.load(header.lineage)
             self._meet(kind, error)
         else:
-            after = ContextStore(context.state).load(header.lineage)
+            kept = RecordDict(dict(context.state))  # as a healthy machine reads it
+            after = ContextStore(kept).load(header.lineage)
         if reply is None and (not disk or same_state(after, holder.state)):
             return Answer(request, None, error)
         if after is None:

@@ -34,7 +34,7 @@ class Met:
 
     def by_reply(self, message: SentMessage, reason: str) -> None:
         """Count what a struck reply met at the server; no reason: it was used."""
-        guard = re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", reason)[:60]
+        guard = _without_numbers(reason)[:60]
         self.add(f"server: {guard}" if guard else "used", message.fault)
 
     def refused_by_store(self, fault: str, why: str) -> None:
@@ -66,3 +66,12 @@ class Met:
             guard: dict(kinds.most_common())
             for guard, kinds in sorted(self._counts.items())
         }
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without what is different each time."""
+    return _without_numbers(": ".join(reason.split(": ")[:2]))[:70]
+
+
+def _without_numbers(reason: str) -> str:
+    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", reason)

@@ -1,14 +1,15 @@
-"""Everything that a strategy takes from its surroundings, by one seed."""
+"""What a strategy and the mod take from their surroundings, by one seed."""
 
 from __future__ import annotations
 
 import logging
 import random
-import secrets
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from unittest import mock
+
+from flwr.app import Message
+
+from flwr_caesar.sync.sources import Sources
 
 from .chance import Chance
 
@@ -32,28 +33,37 @@ class Clock:
         return 0 if self.is_back else self._now
 
 
-@contextmanager
-def seeded_world(chance: Chance, clock: Clock) -> Iterator[None]:
-    """Take random numbers, ids and the date from here, and keep Flower's log quiet.
+def by_seed(chance: Chance, clock: Clock) -> Sources:
+    """Return what strategy and mod take their date, tokens and ids from.
 
     Parameters
     ----------
     chance : Chance
-        Whose numbers `secrets` gives.
+        Whose numbers these are.
     clock : Clock
-        What `time.time_ns` tells.
+        Which date it is.
     """
+    return Sources(now=clock, token_bytes=chance.random.randbytes)
+
+
+def in_order(messages: Iterable[Message], order: random.Random) -> list[Message]:
+    """Return the messages of a phase in an order of our own.
+
+    Flower samples with Python's global generator, see `sample_nodes` of
+    `flwr.serverapp.strategy.strategy_utils`, and cannot be given another. As all nodes
+    are asked that are there, only the order of the messages is its choice.
+    """
+    at_node = {message.metadata.dst_node_id: message for message in messages}
+    return [at_node[node] for node in order.sample(sorted(at_node), len(at_node))]
+
+
+@contextmanager
+def quiet_log() -> Iterator[None]:
+    """Keep Flower's log to what is critical."""
     log = logging.getLogger("flwr")
-    level, kept = log.level, random.getstate()
-    random.seed(chance.random.random())
+    level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        with (
-            mock.patch.object(secrets, "token_bytes", chance.random.randbytes),
-            mock.patch.object(secrets, "randbits", chance.random.getrandbits),
-            mock.patch.object(time, "time_ns", clock),
-        ):
-            yield
+        yield
     finally:
         log.setLevel(level)
-        random.setstate(kept)

@@ -20,10 +20,11 @@ from .state import (
     Pending,
 )
 
-FORMAT = 4
+FORMAT, SHORT_FORMAT, PLAIN_FORMAT = 5, 4, 3
 # 2 had what was told in the manifest. 4 has a residual in 16 bits or a model as changes
-# of another; a state without these is written as 3, which earlier releases read.
-_READABLE = (2, 3, FORMAT)
+# of another, 5 has a model in blocks. A state is written in the oldest that has all it
+# needs, as earlier releases read that.
+_READABLE = (2, PLAIN_FORMAT, SHORT_FORMAT, FORMAT)
 MAX_MANIFEST_BYTES = 64 << 20
 _KINDS = ("residual", "codec", "pending", "extras", "told")
 _SHORT = "short"
@@ -78,7 +79,9 @@ def describe(state: DeviceState) -> dict[str, Any]:
     say something.
     """
     described = {
-        "format": FORMAT if isinstance(state.residual, ShortResidual) else 3,
+        "format": (
+            SHORT_FORMAT if isinstance(state.residual, ShortResidual) else PLAIN_FORMAT
+        ),
         "token": state.token.hex(),
         "lineage": state.lineage,
         "order": list(state.order),
@@ -87,6 +90,7 @@ def describe(state: DeviceState) -> dict[str, Any]:
         "pending": [[p.upload_id, *p.order, p.payload] for p in state.pending],
         "settled": list(state.settled),
         "codec_version": state.codec_version,
+        **({"reported": [state.reported, state.reported_by]} if state.reported else {}),
     }
     if state.longest:
         described["longest"] = state.longest
@@ -196,6 +200,9 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
         if told or len(frames) != len(pending):
             raise ValueError("uploads that are not listed")
         incarnation, phase = manifest["order"]
+        reported, reported_by = manifest.get("reported", ("", 0))
+        if not isinstance(reported, str):
+            raise TypeError(f"{reported!r:.40} is not what a device reported")
         return DeviceState(
             token=bytes.fromhex(manifest["token"]),
             lineage=_int(manifest["lineage"]),
@@ -209,6 +216,8 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             codec_version=_int(manifest["codec_version"]),
             codec_arrays=parts["codec"],
             extras=parts["extras"],
+            reported=reported,
+            reported_by=_int(reported_by),
             longest=_positive(manifest.get("longest", 0.0)),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as err:

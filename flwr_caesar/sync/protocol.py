@@ -9,7 +9,9 @@ side checks what the fields say. The layouts are in docs/wire-format.md.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest as model_digest
@@ -55,8 +57,31 @@ def device_id(token: bytes) -> str:
     return hashlib.sha256(token).digest()[:_DEVICE_BYTES].hex()
 
 
+class _Header(ABC):
+    """What begins every note, and can also stand alone."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: wire.Reader) -> Self:
+        """Decode; what follows is left to the reader's owner."""
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Decode a header that stands alone.
+
+        Raises
+        ------
+        CodecError
+            As `read` does, or if something follows.
+        """
+        reader = wire.Reader(data)
+        header = cls.read(reader)
+        reader.require_end()
+        return header
+
+
 @dataclass(frozen=True)
-class DownloadHeader:
+class DownloadHeader(_Header):
     """What the server says with a model.
 
     Parameters
@@ -151,23 +176,9 @@ class DownloadHeader:
             *(lineage, order, nonce, target, base, device, applied, memory, longest)
         )
 
-    @classmethod
-    def from_bytes(cls, data: bytes) -> DownloadHeader:
-        """Decode a header that stands alone.
-
-        Raises
-        ------
-        CodecError
-            As `read` does, or if something follows.
-        """
-        reader = wire.Reader(data)
-        header = cls.read(reader)
-        reader.require_end()
-        return header
-
 
 @dataclass(frozen=True)
-class UploadHeader:
+class UploadHeader(_Header):
     """What a device says with its reply.
 
     Parameters
@@ -237,17 +248,3 @@ class UploadHeader:
         known = reader.ids(_MAX_KNOWN) if flags & _KNOWN else None
         held = reader.version() if flags & _HELD else None
         return cls(nonce, token, status, held, upload_id, known)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> UploadHeader:
-        """Decode a header that stands alone.
-
-        Raises
-        ------
-        CodecError
-            As `read` does, or if something follows.
-        """
-        reader = wire.Reader(data)
-        header = cls.read(reader)
-        reader.require_end()
-        return header

@@ -21,6 +21,7 @@ from flwr_caesar.codec.contract.update import length
 
 from .ledger_api import MAX_APPLIED
 from .protocol import DownloadHeader, device_id
+from .reported import after_settling
 from .state import MODEL_PAYLOAD, DeviceState, Pending
 
 
@@ -95,6 +96,8 @@ def settle(
         )
         forfeited, residual, longest = residual, {}, 0.0
     codec_version, codec_arrays = (0, {}) if forgotten else memory
+    told = tuple(applied), tuple(returned)
+    reported, reported_by = after_settling(state, *told)
     judged = replace(
         state,
         residual=residual,
@@ -102,9 +105,11 @@ def settle(
         settled=(*state.settled, *applied)[-MAX_APPLIED:],
         codec_version=codec_version,
         codec_arrays=codec_arrays,
+        reported=reported,
+        reported_by=reported_by,
         longest=longest,
     )
-    return Settled(judged, tuple(applied), tuple(returned), forfeited, tuple(notes))
+    return Settled(judged, *told, forfeited=forfeited, notes=tuple(notes))
 
 
 def add_floats(left: Mapping[str, Array], right: Arrays) -> dict[str, Array]:
@@ -156,6 +161,8 @@ def _forfeit(
         codec_version=0,
         codec_arrays={},
         extras={},
+        reported="",
+        reported_by=0,
         longest=0.0,
     )
     return Settled(fresh, tuple(standing), forfeited=given_up, notes=(note,))

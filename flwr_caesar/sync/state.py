@@ -82,6 +82,11 @@ class DeviceState:
         Memory of the upload codec after the last settled upload.
     extras : mapping of str to ndarray
         What a method keeps on the device beside these, such as control variates.
+    reported : str
+        What the device said it can (`flwr_caesar.transport.Abilities`); empty if it
+        said nothing.
+    reported_by : int
+        The newest upload whose reply said so; 0 once one was applied.
     longest : float
         Length of the longest single training in the residual, as it would have been
         sent; 0 if none is known.
@@ -99,6 +104,8 @@ class DeviceState:
     codec_version: int = 0
     codec_arrays: Mapping[str, Array] = field(default_factory=dict)
     extras: Mapping[str, Array] = field(default_factory=dict)
+    reported: str = ""
+    reported_by: int = 0
     longest: float = 0.0
 
 

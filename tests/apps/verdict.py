@@ -7,8 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import numpy as np
+
+from flwr_caesar.tasks.vision import import_torchvision
 
 from .app import App
 from .grid import DOWN, CountingGrid
@@ -51,6 +54,9 @@ class Verdict:
 
 def missing(app: App) -> str:
     """Return why an app cannot be run here; empty if it can."""
+    if app.needs and find_spec("torchvision"):
+        # Libraries import it, which fails beside a CPU build of torch unless this did.
+        import_torchvision()
     for package in app.needs:
         try:
             importlib.import_module(package)
