@@ -23,7 +23,7 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 
-from flwr_caesar.faults.app import LR, FaultApp
+from flwr_caesar.faults.app import FaultApp
 from flwr_caesar.runner.superlink import CONNECTION, SuperLink, executable
 from flwr_caesar.transport import Plan
 
@@ -38,7 +38,7 @@ SPARE_ROUNDS, ATTACKS_PER_SPARE_ROUND = 2, 3
 PATIENCE = 600.0
 OPTIONS: dict[str, dict[str, Any]] = {
     "Caesar": {},
-    "FedComLoc": {"lr": LR, "p": 0.5, "density": 0.3, "exact_below": 64},
+    "FedComLoc": {"lr": 0.05, "p": 0.5, "density": 0.3, "exact_below": 64},
 }
 
 
