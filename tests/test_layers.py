@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "telemetry": set(),
     "records": {"telemetry"},
     "results": {"records"},
+    "export": {"flower", "records", "results"},
     "flower": set(),
     "sync": {"codec", "flower"},
     "transport": {"codec", "flower", "sync", "telemetry"},
