@@ -71,7 +71,7 @@ class Caesar(CompressedStrategy):
         False lets all devices upload at the mean of what they would have: the control.
     exact_below : int
         Tensors of fewer elements are sent exactly; `None`: 1,024 for ``paper`` and 0
-        for ``lattice``, which codes small ones on a finer grid instead.
+        for ``lattice``, which codes small ones on a finer lattice instead.
     local_steps : int, optional
         Steps that each device trains in a round, whatever its batch size. If given,
         Caesar sets batch sizes; `None` leaves both to the app.

@@ -251,8 +251,8 @@ class CompressedStrategy(Measured, Strategy):
         start = time.monotonic()
         deque(self._intake.read(phase, waited), maxlen=0)
         metrics = None
-        agreeing = self._intake.agreeing(phase, self.strategy)
-        if agreeing:
+        self._aggregator.limit_weights(phase)
+        if agreeing := self._intake.agreeing(phase, self.strategy):
             metrics = self.strategy.aggregate_evaluate(phase.server_round, agreeing)
             self._note_metrics(phase.server_round, metrics)
         self._close(phase, None, start, waited)
@@ -315,7 +315,7 @@ class CompressedStrategy(Measured, Strategy):
     def _open(
         self, phase: Phase, messages: Iterable[Message], grid: Grid
     ) -> Iterable[Message]:
-        self._phase = phase
+        self._phase, phase.longest = phase, self._aggregator.longest
         listed = list(messages)
         require_one_message_each(listed, type(self.strategy).__name__)
         presence = self._options.presence

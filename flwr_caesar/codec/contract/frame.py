@@ -19,6 +19,7 @@ import zstandard
 
 from .errors import CodecError
 from .state import NO_DIGEST
+from .strict_json import read_json
 
 MAGIC = b"CSAR"
 FORMAT_VERSION = 1
@@ -27,6 +28,7 @@ _ENTRY = struct.Struct("<4sBQQ")
 _LINEAGE_OFFSET = 24
 _CRC = struct.Struct("<I")
 _ZSTD_LEVEL = 3
+MAX_SECTIONS = 1024
 AS_THEY_ARE, RAISED = 2, 4
 """Flags: some tensors are in a section of their own; some are raised to a base."""
 _RAW, _ZSTD = 0, 1
@@ -139,8 +141,9 @@ def write_frame(
     ).encode()
     if len(config_bytes) > 0xFFFF:
         raise CodecError(f"codec configuration of {len(config_bytes)} bytes, max 65535")
+    _require_few(len(sections))
     for section in sections:
-        if not (section.tag.isascii() and 1 <= len(section.tag) <= 4):
+        if not _is_tag(section.tag):
             raise CodecError(f"section tag {section.tag!r} is not 1 to 4 ASCII letters")
     stored = [_store(section) for section in sections]
     header = struct.pack("<H", len(config_bytes)) + config_bytes
@@ -166,6 +169,7 @@ def add_section(frame: bytes, section: Section, flag: int) -> bytes:
     """Return `frame` with one more section, and a flag that says so."""
     head = bytearray(frame[: _PREAMBLE.size])
     count, size = struct.unpack_from("<HI", head, 6)
+    _require_few(count + 1)
     encoding, data = _store(section)
     entry = _ENTRY.pack(
         section.tag.encode().ljust(4, b"\0"), encoding, len(section.data), len(data)
@@ -175,6 +179,12 @@ def add_section(frame: bytes, section: Section, flag: int) -> bytes:
     end = _PREAMBLE.size + size
     body = frame[_PREAMBLE.size : end], entry, frame[end : -_CRC.size], data
     return _seal([bytes(head), *body])
+
+
+def _require_few(sections: int) -> None:
+    """Refuse more sections than a codec needs: each costs its reader some time."""
+    if sections > MAX_SECTIONS:
+        raise CodecError(f"frame of {sections} sections, at most {MAX_SECTIONS}")
 
 
 def _seal(parts: Sequence[bytes | memoryview]) -> bytes:
@@ -231,6 +241,7 @@ class FrameReader:
             raise CodecError(f"frame has unknown flags {flags:#x}")
         if _CRC.unpack_from(view, size - 4)[0] != zlib.crc32(view[: size - 4]):
             raise CodecError("frame is truncated or corrupt: its checksum differs")
+        _require_few(count)
         start = _PREAMBLE.size
         end = start + header_size
         if end > size - _CRC.size or header_size < 2:
@@ -246,6 +257,8 @@ class FrameReader:
             entry = _ENTRY.unpack_from(view, table + i * _ENTRY.size)
             raw_tag, encoding, raw, stored = entry
             tag = raw_tag.rstrip(b"\0").decode("ascii", "replace")
+            if not _is_tag(tag):
+                raise CodecError(f"section has the tag {raw_tag!r}, not ASCII letters")
             if tag in self._entries or stored > size - _CRC.size - offset:
                 raise CodecError(f"section {tag!r} is repeated or exceeds the frame")
             self._entries[tag] = (encoding, raw, view[offset : offset + stored])
@@ -325,27 +338,16 @@ def _decompress(tag: str, stored: memoryview, raw: int) -> bytes:
 
 def _parse_config(data: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(
-            data.decode(),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-        )
-    except (ValueError, RecursionError) as err:
+        config = read_json(data)
+    except ValueError as err:
         raise CodecError(f"codec configuration is not JSON: {err}") from err
     if not isinstance(config, dict) or not isinstance(config.get("id"), str):
         raise CodecError("codec configuration names no codec id")
     return config
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    config = dict(pairs)
-    if len(config) != len(pairs):
-        raise ValueError("a key is repeated")
-    return config
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
+def _is_tag(tag: str) -> bool:
+    return tag.isascii() and 1 <= len(tag) <= 4 and "\0" not in tag
 
 
 def same_config(a: Any, b: Any) -> bool:
