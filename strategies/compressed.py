@@ -108,7 +108,7 @@ class CompressedStrategy(Measured, Strategy):
         charger = None
         if chosen.clock is not None:
             charger = Charger(chosen.clock, self._numbers, deadline=chosen.deadline)
-        self._recorder = Recorder(chosen.on_record, charger, chosen.on_progress)
+        self._recorder = Recorder(chosen.sinks, charger, chosen.on_progress)
         self._exchange = exchange_for(strategy, method, chosen)
         self._aggregator = Aggregator(
             strategy,
