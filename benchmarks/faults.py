@@ -29,9 +29,9 @@ from unittest.mock import patch
 
 from flwr_caesar.faults import devices as devices_module
 from flwr_caesar.faults import grid as grid_module
-from flwr_caesar.faults import plan
-from flwr_caesar.faults.cases import CASES
-from flwr_caesar.faults.plan import FaultReport
+from flwr_caesar.faults import odds
+from flwr_caesar.faults.cases import all_cases
+from flwr_caesar.faults.report import FaultReport
 from flwr_caesar.faults.sessions import run_faults
 from flwr_caesar.faults.strategies import run_strategy_faults
 
@@ -42,18 +42,18 @@ QUIET_ROUNDS = 12
 HALVED_ROUNDS, HALVED_DEVICES = 40, 12
 # By kind: tables of chances, and single chances.
 KINDS: dict[str, tuple[list[dict[str, float]], list[str]]] = {
-    "messages": ([plan.MESSAGE_FAULTS], ["REORDER"]),
+    "messages": ([odds.MESSAGE_FAULTS], ["REORDER"]),
     "deadlines": ([], ["DEADLINE"]),
     "devices": (
         [
-            plan.DEVICE_FAULTS,
+            odds.DEVICE_FAULTS,
             devices_module._FAULTS_ON_DISK,
-            plan.DISK_FAULTS,
-            plan.DEVICE_EVENTS,
+            odds.DISK_FAULTS,
+            odds.DEVICE_EVENTS,
         ],
         [],
     ),
-    "servers": ([plan.SERVER_FAULTS], []),
+    "servers": ([odds.SERVER_FAULTS], []),
 }
 
 Row = dict[str, Any]
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=seeds, default=range(1, 2), help="such as 1-7")
     parser.add_argument("--sessions", type=int, default=0, metavar="ROUNDS")
     parser.add_argument("--strategies", type=int, default=0, metavar="ROUNDS")
-    parser.add_argument("--names", nargs="*", default=list(CASES))
+    parser.add_argument("--names", nargs="*", default=list(all_cases()))
     parser.add_argument("--devices", type=int, help="200 for sessions, 16 otherwise")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--halved", metavar="NAME", help="one strategy, by kind")

@@ -139,7 +139,7 @@ def coded_in(lanes: int, *, halves: bool) -> Iterator[None]:
         few = max(-(-n // most_rows(n)), chosen)
         return few, few, n // 2
 
-    with patch.object(rans, "_plan_lanes", plan):
+    with patch.object(rans, "_choose_lanes", plan):
         yield
 
 
@@ -170,8 +170,8 @@ def all_tables() -> Iterator[None]:
 
     with (
         patch.object(rans, "quantise_counts", codes),
-        patch.object(lattice_block, "plan_contexts", plan),
-        patch.object(error_bounded, "plan_contexts", plan),
+        patch.object(lattice_block, "choose_contexts", plan),
+        patch.object(error_bounded, "choose_contexts", plan),
         patch.object(contexts.SliceSums, "scales", scales),
     ):
         yield

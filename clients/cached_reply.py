@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flwr_caesar.flower import log
 from flwr_caesar.sync.state import DeviceState
-from flwr_caesar.transport import DeviceReport
+from flwr_caesar.transport import Abilities, DeviceReport
 
 MAX_ARRAY_BYTES = 1 << 20
 """Most bytes that a reply's other ArrayRecords may have to be kept."""
@@ -40,6 +40,8 @@ class CachedReply:
         Of the app, by record name.
     arrays : mapping of str to ArrayRecord
         Likewise, without the upload, as they were sent.
+    can : Abilities, optional
+        What the device said it can.
     """
 
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class CachedReply:
     labels: tuple[int, ...] = ()
     configs: Mapping[str, ConfigRecord] = field(default_factory=dict)
     arrays: Mapping[str, ArrayRecord] = field(default_factory=dict)
+    can: Abilities | None = None
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class CachedReply:
         labels: Iterable[int],
         *,
         upload: str = "",
+        can: Abilities | None = None,
     ) -> CachedReply:
         """Take it from a reply, whose ArrayRecord `upload` is kept elsewhere."""
         return cls(
@@ -64,6 +68,7 @@ class CachedReply:
             tuple(labels),
             dict(content.config_records.items()),
             {n: r for n, r in content.array_records.items() if n != upload},
+            can,
         )
 
     @classmethod
@@ -79,6 +84,7 @@ class CachedReply:
                     # States of before these were kept have none.
                     {n: _config(c) for n, c in kept.get("configs", {}).items()},
                     {n: _arrays(a) for n, a in kept.get("arrays", {}).items()},
+                    Abilities.of(kept["can"]) if "can" in kept else None,
                 )
         return cls()
 
@@ -99,6 +105,8 @@ class CachedReply:
                 name: {key: _plain(value) for key, value in config.items()}
                 for name, config in self.configs.items()
             }
+        if self.can:
+            kept["can"] = self.can.to_mapping()
         size = sum(len(a.data) for r in self.arrays.values() for a in r.values())
         if size > MAX_ARRAY_BYTES:
             log(
@@ -121,7 +129,7 @@ class CachedReply:
 
     def report(self) -> DeviceReport:
         """Return the report; its times are those of saying it again, none."""
-        return DeviceReport(labels=self.labels, part=self.part)
+        return DeviceReport(labels=self.labels, part=self.part, can=self.can)
 
     def records(self) -> dict[str, MetricRecord | ConfigRecord | ArrayRecord]:
         """Return the records as the app made them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from logging import INFO
+from os import PathLike
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -24,9 +25,12 @@ from flwr_caesar.sync.device import (
 from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
+from flwr_caesar.sync.reported import must_report, reported
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
+from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import (
+    Abilities,
     DeviceReport,
     Plan,
     frame_to_record,
@@ -47,7 +51,8 @@ from .message import (
     trained_model,
     without_arrays,
 )
-from .start import start_state
+from .recording import record_update
+from .shared_start import with_shared_start
 from .stopwatch import Stopwatch
 from .store import open_store
 
@@ -74,6 +79,14 @@ class CompressionMod:
         Function of the Context that returns how many examples the device has of each
         label. Strategies that rank devices by their data ask for it once. Without it
         the device reveals nothing but the number of its examples.
+    record : path, optional
+        Folder in which each update is written, as ``node-ID/round-N.npz``: for
+        ``flwr-caesar codec bench``. What is written there is what the device learned,
+        uncompressed and unprotected.
+    can : Abilities, optional
+        What this device does of all that its release can; it tells the server, which
+        asks for no more, and declines what goes beyond. By default it does all, and
+        tells nothing.
     sources : Sources, optional
         Where its token and the ids of its uploads come from, for runs that are to
         repeat. By default the machine's.
@@ -81,6 +94,8 @@ class CompressionMod:
 
     initial: ArrayRecord | Callable[[Context], ArrayRecord] | None = None
     labels: Callable[[Context], Sequence[int]] | None = None
+    record: str | PathLike[str] | None = None
+    can: Abilities | None = field(default=None, kw_only=True)
     sources: Sources = field(default_factory=Sources, kw_only=True)
 
     def __call__(
@@ -111,16 +126,22 @@ class CompressionMod:
     ) -> Message:
         watch = Stopwatch()
         plan, header = Plan.read(msg.content)
-        method = device_method(plan.part, plan.settings)
+        lacks = ""
+        if self.can:
+            lacks = self.can.lacking(plan, frame_of(msg.content, plan))
+        method = device_method(*(("", {}) if lacks else (plan.part, plan.settings)))
         clipped = is_clipped(msg.content, plan)
         with open_store(context) as store:
             state = store.load(header.lineage)
             trains = bool(plan.upload) and plan.call_app
-            if trains and not is_answered(state, header) and board.declines():
+            if not is_answered(state, header) and (
+                lacks or (trains and board.declines())
+            ):
                 declined = decline(state, header, self.sources.new_token)
                 if state is None:
                     store.save(declined.state)
-                report = DeviceReport(telemetry=board.stop())
+                can = self.can if lacks else self._said(declined.state, header)
+                report = DeviceReport(telemetry=_told(board.stop(), lacks), can=can)
                 return _answer(msg, plan, declined.reply, report=report)
             if state is not None:
                 state, forgotten = forget_old(state, header, plan.max_residual_age)
@@ -130,7 +151,7 @@ class CompressionMod:
                     state, forgotten = forget(state, header)
                     if forgotten:
                         log(INFO, "flwr-caesar: %s", _CLIPPED)
-            state = self._with_start(state, header, plan, context)
+            state = self._with_first_model(state, header, plan, context)
             received = receive(
                 state,
                 header,
@@ -142,10 +163,11 @@ class CompressionMod:
             )
             for note in received.notes:
                 log(INFO, "flwr-caesar: %s", note)
+            can = self._said(received.state, header)
             if received.model is None:
                 store.save(received.state)
                 return _answer(
-                    msg, plan, received.reply, received.frame, received.state
+                    msg, plan, received.reply, received.frame, received.state, can=can
                 )
             state = store.prepare(received.state)
             received = replace(received, state=state, model=state.model)
@@ -156,6 +178,7 @@ class CompressionMod:
             if not plan.call_app:
                 store.save(after)
                 report = watch.report(part=method.report(after), telemetry=board.stop())
+                report = replace(report, can=can)
                 return _answer(msg, plan, evaluated(after, header), report=report)
             msg.content = board.with_fewer_steps(content) if trains else content
             reply = call_next(msg, context)
@@ -179,6 +202,10 @@ class CompressionMod:
                     arrays = without_non_finite(arrays, state.model)
                 update = arrays if is_model or not plan.part else dict(arrays)
                 signs = frozenset() if is_model else nonnegative(arrays)
+                if self.record is not None:
+                    record_update(
+                        self.record, context, msg.content, arrays, state.model
+                    )
                 if not is_model:
                     subtract(update, state.model)
                     let_go(state.model.values())
@@ -201,15 +228,23 @@ class CompressionMod:
                 pack_others(content, key)
             part = {**method.report(after), **measured}
             if plan.upload:
-                cached = CachedReply.of(content, part, labels, upload=key)
+                cached = CachedReply.of(content, part, labels, upload=key, can=can)
                 after = cached.into(after)
+                if can:
+                    after = reported(after, can.to_text(), upload.upload_id)
             store.save(after)
         report = watch.report(part=part, labels=tuple(labels), telemetry=board.stop())
+        report = replace(report, can=can)
         leads = key if plan.upload else ""
         reply.content = with_note(content, report.note(upload), leads=leads)
         return reply
 
-    def _with_start(
+    def _said(self, state: DeviceState, header: DownloadHeader) -> Abilities | None:
+        """Return what the reply has to say of the device's abilities."""
+        can = self.can
+        return can if can and must_report(state, header, can.to_text()) else None
+
+    def _with_first_model(
         self,
         state: DeviceState | None,
         header: DownloadHeader,
@@ -220,7 +255,7 @@ class CompressionMod:
         if self.initial is None or not plan.start or (state and state.version >= 0):
             return state
         initial = self.initial if not callable(self.initial) else self.initial(context)
-        return start_state(
+        return with_shared_start(
             state,
             header,
             record_to_arrays(initial),
@@ -234,6 +269,14 @@ compression_mod = CompressionMod()
 _CLIPPED = "what is left of earlier updates is given up, as this one is clipped"
 
 
+def _told(telemetry: Telemetry | None, lacks: str) -> Telemetry | None:
+    """Return telemetry that says, where a device lacks something, that it declined."""
+    if not lacks:
+        return telemetry
+    log(INFO, "flwr-caesar: declines: there is %s here", lacks)
+    return replace(telemetry or Telemetry(), policy=f"declined: {lacks}")
+
+
 def _answer(
     msg: Message,
     plan: Plan,
@@ -242,6 +285,7 @@ def _answer(
     state: DeviceState | None = None,
     *,
     report: DeviceReport | None = None,
+    can: Abilities | None = None,
 ) -> Message:
     """Return a reply that the app had no part in, or not this time."""
     if header is None:
@@ -252,6 +296,9 @@ def _answer(
     content = RecordDict(dict(cached.records()))
     if frame is not None:
         content[plan.record] = frame_to_record(frame)
-    note = (report or cached.report()).note(header)
+    if report is None:
+        report = cached.report()
+        report = report if frame is not None else replace(report, can=can)
+    note = report.note(header)
     leads = plan.record if frame is not None else ""
     return Message(with_note(content, note, leads=leads), reply_to=msg)

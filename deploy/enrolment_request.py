@@ -121,8 +121,9 @@ def _checked(body: Mapping[str, Any]) -> EnrolmentRequest:
         key = load_public(body["public-key"].encode("ascii"))
     except DeviceKeyError as err:
         raise RequestError(str(err)) from err
-    if not isinstance(key.curve, ec.SECP384R1):
-        raise RequestError("the request's key is not on the curve P-384")
+    # P-256 is what a phone's safe hardware has.
+    if not isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1)):
+        raise RequestError("the request's key is not on the curve P-256 or P-384")
     return EnrolmentRequest(
         name=name,
         # Flower compares keys by these bytes, so there is one form of each.

@@ -5,9 +5,16 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.transport import Plan, exact_record, record_nbytes, with_note
+from flwr_caesar.sync.protocol import DECLINED, UploadHeader
+from flwr_caesar.transport import (
+    DeviceReport,
+    Plan,
+    exact_record,
+    record_nbytes,
+    with_note,
+)
 
-from .exchange import most_frame_bytes, others
+from .exchange import NotNowError, most_frame_bytes, others
 from .method import ServerMethod
 from .phase import Device, DevicePlan, Phase, Request
 
@@ -27,6 +34,7 @@ def packed(
     *,
     is_train: bool,
     max_residual_age: int,
+    whole: ArrayRecord | None = None,
 ) -> RecordDict:
     """Return what a device is sent in place of a message of the inner strategy.
 
@@ -46,19 +54,22 @@ def packed(
         Whether an update is asked for.
     max_residual_age : int
         See `WrapperOptions`.
+    whole : ArrayRecord, optional
+        The whole model, for a device that has not what the downlink needs.
     """
     header, downlink = device.header, method.downlink
+    has_part = device.can is None or downlink.part in device.can.parts
     made = RecordDict(dict(content.items()))
     for name, record in others(content, key).items():
         made[name] = exact_record(record)
     if header.base == header.target:
         del made[key]
     else:
-        made[key] = downlink.frame(device.node_id, header)
+        made[key] = whole or downlink.frame(device.node_id, header)
     if plan.config:
         for name, config in content.config_records.items():
             made[name] = ConfigRecord({**config, **plan.config})
-    order = Plan(
+    sent = Plan(
         record=key,
         upload=plan.upload.config if is_train else {},
         error_feedback=method.error_feedback and is_train,
@@ -66,12 +77,12 @@ def packed(
         payload=method.payload,
         exact=downlink.exact,
         call_app=plan.call_app,
-        part=plan.part or downlink.part,
-        settings=plan.settings,
-        start=downlink.start if header.base == downlink.newcomer else {},
+        part=plan.part or (downlink.part if has_part else ""),
+        settings=plan.settings.to_dict(),
+        start=downlink.recipe if header.base == downlink.newcomer else {},
         ask_labels=plan.ask_labels,
     )
-    return with_note(made, order.note(header))
+    return with_note(made, sent.note(header))
 
 
 def upload_key(phase: Phase, request: Request, content: RecordDict) -> str:
@@ -108,3 +119,11 @@ def require_frame_size(record: ArrayRecord, layout: Layout) -> None:
         raise CodecError(
             f"the upload has {size} bytes, {most} are the most of this model"
         )
+
+
+def not_now(header: UploadHeader, reason: str, report: DeviceReport) -> NotNowError:
+    """Return what a reply says that carries nothing to use, in the device's words."""
+    told = report.telemetry
+    if header.status == DECLINED and told is not None and told.policy:
+        reason = f"{reason}: {told.policy.removeprefix('declined: ')}"
+    return NotNowError(reason, told)

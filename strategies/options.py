@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from flwr_caesar.records import RoundRecord
+from flwr_caesar.records import PhaseProgress, RoundRecord
 from flwr_caesar.sync.sources import Sources
 
 from .guard import Guard
@@ -24,6 +24,9 @@ class WrapperOptions(TypedDict, total=False):
     ----------
     on_record : callable
         Called with the RoundRecord of each phase.
+    on_progress : callable
+        Called with the PhaseProgress of a phase when it opens, while replies arrive, at
+        most once a second, and when it closes.
     deadline : float
         Seconds after which a phase closes. What arrives later is not applied.
     quorum : float
@@ -55,6 +58,7 @@ class WrapperOptions(TypedDict, total=False):
     """
 
     on_record: Callable[[RoundRecord], None]
+    on_progress: Callable[[PhaseProgress], None]
     deadline: float
     quorum: float
     clock: VirtualClock
@@ -71,6 +75,7 @@ class Options:
     """`WrapperOptions`, checked; see there."""
 
     on_record: Callable[[RoundRecord], None] | None = None
+    on_progress: Callable[[PhaseProgress], None] | None = None
     deadline: float | None = None
     quorum: float | None = None
     clock: VirtualClock | None = None

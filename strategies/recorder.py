@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from logging import INFO, WARNING
 
 from flwr_caesar.flower import log
-from flwr_caesar.records import DeviceRecord, RoundRecord, as_reason
+from flwr_caesar.records import (
+    DeviceRecord,
+    PhaseProgress,
+    RoundRecord,
+    as_reason,
+)
+from flwr_caesar.results.history import History
 from flwr_caesar.telemetry import Telemetry
 
 from .charge import LATE, Charger
@@ -16,6 +23,7 @@ from .metrics import read_accuracy
 from .phase import Phase, Reply
 
 NOT_ANSWERED = "no reply before the round closed"
+_LOOK = 1.0
 
 
 class Recorder:
@@ -27,10 +35,12 @@ class Recorder:
         Called with the record of each phase.
     charger : Charger, optional
         Charges the devices by a virtual clock.
+    on_progress : callable, optional
+        Told how far a phase is.
 
     Attributes
     ----------
-    history : list of RoundRecord
+    history : History
         Every phase so far.
     """
 
@@ -38,8 +48,11 @@ class Recorder:
         self,
         on_record: Callable[[RoundRecord], None] | None,
         charger: Charger | None,
+        on_progress: Callable[[PhaseProgress], None] | None = None,
     ) -> None:
-        self.history: list[RoundRecord] = []
+        self.on_progress = on_progress
+        self._told = 0.0
+        self.history = History()
         self._on_record = on_record
         self._charger = charger
 
@@ -52,9 +65,11 @@ class Recorder:
                 batch_size=request.work.batch_size,
                 local_steps=request.work.local_steps,
                 dropped=NOT_ANSWERED,
+                raw_bytes_down=request.raw_bytes,
             )
             for node_id, request in phase.requests.items()
         }
+        self._tell(phase, at_once=True)
 
     def is_expected(self, phase: Phase, node_id: int) -> bool:
         """Whether a node was asked and has not answered yet."""
@@ -69,6 +84,7 @@ class Recorder:
             phase.records[node_id], seconds_round_trip=seconds, bytes_up=bytes_up
         )
         phase.records[node_id] = self._charged(phase, record, 0.0)
+        self._tell(phase)
 
     def read(self, phase: Phase, reply: Reply) -> bool:
         """Write down what a usable reply says; return False if it is virtually late."""
@@ -133,6 +149,7 @@ class Recorder:
         """Add the phase to the history."""
         if not phase.records:
             return
+        self._tell(phase, at_once=True)
         for device in phase.records.values():
             if device.dropped == NOT_ANSWERED:
                 log(WARNING, "Node %d: %s", device.node_id, NOT_ANSWERED)
@@ -156,6 +173,23 @@ class Recorder:
         self.history.append(record)
         if self._on_record:
             self._on_record(record)
+
+    def _tell(self, phase: Phase, *, at_once: bool = False) -> None:
+        """Say how far a phase is, not more often than somebody would look."""
+        now = time.monotonic()
+        if self.on_progress is None or not phase.records:
+            return
+        if not (at_once or now - self._told >= _LOOK):
+            return
+        self._told = now
+        came = [d for d in phase.records.values() if d.seconds_round_trip > 0]
+        refused = Counter(d.dropped for d in came if d.dropped)
+        del refused[NOT_ANSWERED]  # it has, and is not read yet
+        self.on_progress(
+            PhaseProgress(
+                phase.server_round, phase.kind, len(phase.records), len(came), refused
+            )
+        )
 
     def _charged(
         self, phase: Phase, record: DeviceRecord, samples: float

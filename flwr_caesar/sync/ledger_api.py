@@ -53,6 +53,8 @@ class DeviceRow:
         Uploads applied, replies refused, and whole models asked for.
     facts : bytes
         What a strategy knows of the device; opaque here.
+    can : bytes
+        What the device said it can, opaque here; empty if it said nothing.
     """
 
     device: str
@@ -64,6 +66,7 @@ class DeviceRow:
     refused: int = 0
     resyncs: int = 0
     facts: bytes = b""
+    can: bytes = b""
 
 
 class LedgerStore(Protocol):

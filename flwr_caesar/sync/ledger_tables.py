@@ -12,6 +12,10 @@ from flwr_caesar.flower import log
 from .checked import CheckedTable, Row
 from .ledger_api import DeviceRow, Head
 
+# Before the facts of a device that said what it can; no method's begin like this.
+_CAN = b"\xffcan\0"
+_SIZE = struct.Struct("<H")
+
 NOT_KNOWN = (1 << 64) - 1
 """An id of no upload: a device whose row is lost finds that it did not make it."""
 
@@ -95,7 +99,8 @@ def device_to_sql(row: DeviceRow) -> Row:
     held = row.held or (None, None)
     applied = struct.pack(f"<{len(row.applied)}Q", *row.applied)
     counts = (row.uploads, row.refused, row.resyncs)
-    return (row.device, *held, applied, *row.first, *row.last, *counts, row.facts)
+    facts = _with_can(row.facts, row.can)
+    return (row.device, *held, applied, *row.first, *row.last, *counts, facts)
 
 
 def device_from_sql(row: Row) -> DeviceRow:
@@ -107,8 +112,24 @@ def device_from_sql(row: Row) -> DeviceRow:
         struct.unpack(f"<{len(applied) // 8}Q", applied),
         (row[4], row[5]),
         (row[6], row[7]),
-        *row[8:],
+        *(row[8], row[9], row[10]),
+        *_without_can(row[11]),
     )
+
+
+def _with_can(facts: bytes, can: bytes) -> bytes:
+    """Return facts behind what a device can, where it said so; see `_CAN`."""
+    if not can and not facts.startswith(_CAN):
+        return facts
+    return b"".join([_CAN, _SIZE.pack(len(can)), can, facts])
+
+
+def _without_can(data: bytes) -> tuple[bytes, bytes]:
+    """Return the facts, and what the device can."""
+    if not data.startswith(_CAN) or len(data) < (start := len(_CAN) + _SIZE.size):
+        return data, b""
+    (size,) = _SIZE.unpack_from(data, len(_CAN))
+    return data[start + size :], data[start : start + size]
 
 
 def signed(node: int) -> int:

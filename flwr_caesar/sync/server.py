@@ -143,7 +143,12 @@ class ServerSession:
         return dict(self._open)
 
     def accept(
-        self, node_id: int, reply: UploadHeader, info: FrameInfo | None = None
+        self,
+        node_id: int,
+        reply: UploadHeader,
+        info: FrameInfo | None = None,
+        *,
+        can: bytes = b"",
     ) -> Verdict:
         """Judge a reply to the open phase; the first one with the right nonce counts.
 
@@ -155,6 +160,8 @@ class ServerSession:
             What the device says.
         info : FrameInfo, optional
             Of the frame that came with it.
+        can : bytes
+            What the device says it can; empty if it does not.
         """
         request = self._open.get(node_id)
         if request is None:
@@ -174,6 +181,7 @@ class ServerSession:
             last=request.order,
             resyncs=row.resyncs + (reply.status == NEED_WHOLE),
             refused=row.refused + (bool(reason) and reply.status == UPDATE),
+            can=can or row.can,
         )
         self._nodes[node_id] = device
         if reason:

@@ -16,6 +16,7 @@ from flwr_caesar.sync.protocol import UploadHeader
 from flwr_caesar.sync.wire import Reader, opened, sealed
 from flwr_caesar.telemetry import Telemetry, TelemetryError
 
+from .abilities import Abilities
 from .envelope import require_note
 from .seconds import SECONDS_BYTES, pack_seconds, unpack_seconds
 from .short import pack_mapping, unpack_mapping
@@ -44,6 +45,8 @@ class DeviceReport:
         JSON-serialisable, from the part that worked around the app.
     telemetry : Telemetry, optional
         What its board measured; `None` if nothing did.
+    can : Abilities, optional
+        What it can; `None` where that needs not be said.
     """
 
     train: float = 0.0
@@ -53,6 +56,12 @@ class DeviceReport:
     labels: tuple[int, ...] = ()
     part: Mapping[str, Any] = field(default_factory=dict)
     telemetry: Telemetry | None = None
+    can: Abilities | None = None
+
+    @property
+    def can_bytes(self) -> bytes:
+        """What the device can, as a ledger keeps it; empty if it does not say."""
+        return self.can.to_text().encode() if self.can else b""
 
     def note(self, header: UploadHeader) -> bytes:
         """Encode for the wire, behind the header of the upload."""
@@ -61,6 +70,7 @@ class DeviceReport:
             "labels": list(self.labels),
             "part": dict(self.part),
             "telemetry": self.telemetry.to_mapping() if self.telemetry else {},
+            "can": self.can.to_mapping() if self.can else {},
         }
         told = {key: value for key, value in told.items() if value}
         return sealed(header.to_bytes() + seconds + pack_mapping(told))
@@ -79,13 +89,14 @@ class DeviceReport:
         reader = Reader(opened(require_note(content)))
         header = UploadHeader.read(reader)
         train, encode, decode, start = unpack_seconds(reader.take(SECONDS_BYTES))
-        told = unpack_mapping(reader.rest(), most=_MAX_REPORT_BYTES)
-        if told.keys() - {"labels", "part", "telemetry"}:
+        # A sensor's NaN costs its telemetry, which is checked below, not the reply.
+        told = unpack_mapping(reader.rest(), most=_MAX_REPORT_BYTES, finite=False)
+        if told.keys() - {"labels", "part", "telemetry", "can"}:
             raise CodecError("the device's report has unknown fields")
         given = told.get("labels", [])
         if not isinstance(given, list) or len(given) > _MAX_LABELS:
             raise CodecError("the device reports labels that are no short list")
-        labels = tuple(n for n in given if isinstance(n, int) and 0 <= n < 1 << 53)
+        labels = tuple(n for n in given if type(n) is int and 0 <= n < 1 << 53)
         if len(labels) != len(given):
             raise CodecError("the device reports labels that are no counts")
         part = told.get("part", {})
@@ -94,6 +105,7 @@ class DeviceReport:
         return cls(
             *(train, encode, decode, start, labels, part),
             _telemetry(told.get("telemetry", {})),
+            Abilities.of(told["can"]) if "can" in told else None,
         ), header
 
 

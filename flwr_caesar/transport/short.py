@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.contract.strict_json import read_json
 
 # The likeliest last: deflate names a nearer word in fewer bits.
 WORDS = b"".join(
@@ -77,8 +78,17 @@ def pack_mapping(values: Mapping[str, Any]) -> bytes:
     return shorten(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
 
 
-def unpack_mapping(data: bytes, *, most: int) -> dict[str, Any]:
+def unpack_mapping(data: bytes, *, most: int, finite: bool = True) -> dict[str, Any]:
     """Return what `pack_mapping` packed.
+
+    Parameters
+    ----------
+    data : bytes
+        What it returned.
+    most : int
+        Bytes of JSON.
+    finite : bool
+        Whether to refuse NaN and infinity; see `read_json`.
 
     Raises
     ------
@@ -88,8 +98,8 @@ def unpack_mapping(data: bytes, *, most: int) -> dict[str, Any]:
     if not data:
         return {}
     try:
-        found = json.loads(lengthen(data, most=most))
-    except (ValueError, RecursionError) as err:
+        found = read_json(lengthen(data, most=most), finite=finite)
+    except ValueError as err:
         raise CodecError(f"the record is malformed: {err}") from err
     if not isinstance(found, dict):
         raise CodecError("the record is malformed: it holds no mapping")

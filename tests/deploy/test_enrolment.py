@@ -277,7 +277,7 @@ def test_a_key_that_flower_does_not_take_is_refused() -> None:
     text = make_request(
         ec.generate_private_key(ec.SECP256K1()), name="x", machine=None, token=None
     )
-    with pytest.raises(RequestError, match="P-384"):
+    with pytest.raises(RequestError, match="P-256 or P-384"):
         read_request(text.encode())
 
 

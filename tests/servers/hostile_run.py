@@ -32,8 +32,8 @@ from .raw_node import RawNode
 
 APP = Path(__file__).parent / "hostile_app"
 HONEST = 3
-SPARE_ROUNDS = 2
-"""In some the hostile node cannot attack, as an upload of its own is in doubt."""
+# In some rounds the node cannot attack, as too many uploads of its own are in doubt.
+SPARE_ROUNDS, ATTACKS_PER_SPARE_ROUND = 2, 3
 # Nothing waits this long unless it is broken; a busy machine may be very slow.
 PATIENCE = 600.0
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -170,7 +170,8 @@ def _start(
             else {"quorum": HONEST / (HONEST + 1)}
         )
         options = {**OPTIONS[strategy], **closed}
-        rounds = len(attacks) + SPARE_ROUNDS
+        spare = SPARE_ROUNDS + len(attacks) // ATTACKS_PER_SPARE_ROUND
+        rounds = len(attacks) + spare
         told.append({"strategy": strategy, "rounds": rounds, "options": options})
     # A JSON string is also a TOML string.
     config = output.with_name("run.toml")

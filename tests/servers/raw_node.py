@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -195,7 +196,8 @@ class RawNode:
             node=self._node, heartbeat_interval=_HEARTBEAT
         )
         while not self._over.wait(_HEARTBEAT / 3):
-            self._client.SendNodeHeartbeat(request)
+            with suppress(Exception):  # on a busy machine one may be late
+                self._client.SendNodeHeartbeat(request)
 
     def _start(self, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=work, daemon=True)

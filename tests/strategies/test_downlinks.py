@@ -103,7 +103,7 @@ def test_a_restarted_server_publishes_on() -> None:
     other.restore(one.state())
     assert other.version == one.version
     assert other.newcomer == one.newcomer
-    assert dict(other.start) == dict(one.start)
+    assert dict(other.recipe) == dict(one.recipe)
     model = models(7)[-1]
     assert one.publish(model, 6) == other.publish(model, 6)
 

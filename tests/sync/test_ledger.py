@@ -256,3 +256,16 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(StateError, match="cannot be used"):
         SqliteLedger(tmp_path / "x")
+
+
+@pytest.mark.parametrize("facts", [b"", b"noted", b"\xffcan\0", b"\xffcan\0\2\0abc"])
+@pytest.mark.parametrize("can", [b"", b'{"codecs":["dense"]}'])
+def test_what_a_device_can_is_kept_beside_its_facts(
+    tmp_path: Path, facts: bytes, can: bytes
+) -> None:
+    row = DeviceRow("cc" * 16, facts=facts, can=can)
+    with SqliteLedger(tmp_path) as ledger:
+        ledger.commit(head(1), [row], {5: row.device})
+    with SqliteLedger(tmp_path) as ledger:
+        assert ledger.at_nodes([5]) == {5: row}
+        assert ledger.facts() == ({row.device: facts} if facts else {})

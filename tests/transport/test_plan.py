@@ -11,7 +11,7 @@ from flwr_caesar.codec import CodecError, get_codec
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.wire import sealed
 from flwr_caesar.transport import PROTOCOL_VERSION, Plan, with_note
-from flwr_caesar.transport.short import pack_mapping
+from flwr_caesar.transport.short import pack_mapping, shorten
 
 HEADER = DownloadHeader(1, (1, 2), 3, (4, bytes(8)))
 FULL = Plan(
@@ -58,6 +58,28 @@ def content(
 def test_a_plan_that_does_not_fit_is_refused(values: Any, words: str) -> None:
     with pytest.raises(CodecError, match=words):
         Plan.read(content(**values))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"record":"a","record":"b"}',
+        b'{"upload":{"id":"dense","id":"topk"}}',
+        '{"record":"a"}'.encode("utf-16-le"),
+        b'\xef\xbb\xbf{"record":"a"}',
+        b'{"record":"\xed\xa0\x80"}',
+        b'{"settings":{"p":NaN}}',
+        b'{"settings":{"p":1e400}}',
+        b'{"settings":' + b'{"a":' * 20_000 + b"0" + b"}" * 20_001,
+        b"[]",
+    ],
+    ids=lambda text: repr(text[:24]),
+)
+def test_a_plan_is_strict_json(text: bytes) -> None:
+    head = bytes([PROTOCOL_VERSION, 0]) + HEADER.to_bytes()
+    note = sealed(head + shorten(text))
+    with pytest.raises(CodecError, match="record is malformed"):
+        Plan.read(with_note(RecordDict(), note))
 
 
 def test_a_message_without_our_note_is_none_of_ours() -> None:

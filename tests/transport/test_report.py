@@ -41,6 +41,8 @@ def test_a_report_comes_back_with_its_header() -> None:
         ({"labels": 3}, "no short list"),
         ({"labels": [-1]}, "no counts"),
         ({"labels": [1.5]}, "no counts"),
+        ({"labels": [True]}, "no counts"),
+        ({"labels": [float("nan")]}, "no counts"),
         ({"part": {"a": "x" * 5000}}, "part"),
         ({"part": []}, "part"),
         ({"bribe": 1}, "unknown fields"),
@@ -51,7 +53,9 @@ def test_a_report_out_of_bounds_is_refused(told: Any, words: str) -> None:
         DeviceReport.read(content(**told))
 
 
-@pytest.mark.parametrize("told", ["x" * 3000, {"seconds": "many"}, 7])
+@pytest.mark.parametrize(
+    "told", ["x" * 3000, {"seconds": "many"}, {"joules": float("nan")}, 7]
+)
 def test_no_reply_is_lost_for_a_sensor(told: Any) -> None:
     report, _ = DeviceReport.read(content(telemetry=told))
     assert report.train == pytest.approx(1.0, rel=0.004)

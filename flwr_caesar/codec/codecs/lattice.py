@@ -1,4 +1,4 @@
-"""`lattice`: dead-zone integers on a power-of-two grid."""
+"""`lattice`: dead-zone integers on a power-of-two lattice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LatticeCodec(LossyCodec):
     """Dead-zone quantiser with one step for all tensors, context-coded.
 
     ``q = sign(x) floor(|x| / step + 1 - dead_zone)``, ``xhat = q step``. The step is
-    ``m 2^e`` with `m` from 4 to 7, so that decoded values are integers on the grid
+    ``m 2^e`` with `m` from 4 to 7, so that decoded values are integers on the lattice
     ``2^e`` and differences of two of them are exact. Equal steps give all tensors the
     least squared error for a total rate. Biased: put it under `ErrorFeedback`.
 

@@ -59,7 +59,7 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
     codes = quantise_counts(counts)
     tables = pack_tables(codes)
     bits = entropy_bits(counts)
-    few, many, head = _plan_lanes(n, bits)
+    few, many, head = _choose_lanes(n, bits)
     table = encoder_table(codes)
     words: list[Words] = []
     states = np.full(few, LOWEST, np.uint32)
@@ -79,7 +79,7 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
     return b"".join([header, tables, stack.astype("<u2", copy=False).data])
 
 
-def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
+def _choose_lanes(n: int, bits: float) -> tuple[int, int, int]:
     """Choose lanes of the short last part and the long first part, and its length."""
     lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
     least = -(-n // MAX_ROWS)

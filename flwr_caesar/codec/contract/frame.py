@@ -19,6 +19,7 @@ import zstandard
 
 from .errors import CodecError
 from .state import NO_DIGEST
+from .strict_json import read_json
 
 MAGIC = b"CSAR"
 FORMAT_VERSION = 1
@@ -142,7 +143,7 @@ def write_frame(
         raise CodecError(f"codec configuration of {len(config_bytes)} bytes, max 65535")
     _require_few(len(sections))
     for section in sections:
-        if not (section.tag.isascii() and 1 <= len(section.tag) <= 4):
+        if not _is_tag(section.tag):
             raise CodecError(f"section tag {section.tag!r} is not 1 to 4 ASCII letters")
     stored = [_store(section) for section in sections]
     header = struct.pack("<H", len(config_bytes)) + config_bytes
@@ -256,6 +257,8 @@ class FrameReader:
             entry = _ENTRY.unpack_from(view, table + i * _ENTRY.size)
             raw_tag, encoding, raw, stored = entry
             tag = raw_tag.rstrip(b"\0").decode("ascii", "replace")
+            if not _is_tag(tag):
+                raise CodecError(f"section has the tag {raw_tag!r}, not ASCII letters")
             if tag in self._entries or stored > size - _CRC.size - offset:
                 raise CodecError(f"section {tag!r} is repeated or exceeds the frame")
             self._entries[tag] = (encoding, raw, view[offset : offset + stored])
@@ -335,27 +338,16 @@ def _decompress(tag: str, stored: memoryview, raw: int) -> bytes:
 
 def _parse_config(data: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(
-            data.decode(),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-        )
-    except (ValueError, RecursionError) as err:
+        config = read_json(data)
+    except ValueError as err:
         raise CodecError(f"codec configuration is not JSON: {err}") from err
     if not isinstance(config, dict) or not isinstance(config.get("id"), str):
         raise CodecError("codec configuration names no codec id")
     return config
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    config = dict(pairs)
-    if len(config) != len(pairs):
-        raise ValueError("a key is repeated")
-    return config
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
+def _is_tag(tag: str) -> bool:
+    return tag.isascii() and 1 <= len(tag) <= 4 and "\0" not in tag
 
 
 def same_config(a: Any, b: Any) -> bool:

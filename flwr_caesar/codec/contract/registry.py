@@ -55,7 +55,9 @@ def get_codec(config: Mapping[str, Any] | str) -> Codec:
     CodecError
         If the id or a parameter is unknown, or a value is out of range.
     """
-    parameters = {"id": config} if isinstance(config, str) else dict(config)
+    parameters: dict[str, Any] = {"id": config}
+    if not isinstance(config, str):
+        parameters = dict(config)
     codec_id = parameters.pop("id", None)
     cls = _find(codec_id)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
@@ -65,12 +67,20 @@ def get_codec(config: Mapping[str, Any] | str) -> Codec:
                 f"{codec_id}: no parameter {name!r}; it has "
                 f"{', '.join(known) or 'none'}"
             )
-        if not _fits(value, known[name].default):
+        default = known[name].default
+        if _is_whole(value) and type(default) is int:
+            parameters[name] = int(value)
+        elif not _fits(value, default):
             raise CodecError(f"{codec_id}: {name} cannot be {value!r}")
     try:
         return cls(**parameters)
     except TypeError as err:
         raise CodecError(f"{codec_id}: {err}") from err
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a number with a point, as JSON may write it, is a whole one."""
+    return isinstance(value, float) and value.is_integer()
 
 
 def _fits(value: Any, default: Any) -> bool:

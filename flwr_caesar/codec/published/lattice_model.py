@@ -25,28 +25,32 @@ from ..contract.base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
 from ..contract.digest import model_digest
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.exact import pack_exact, unpack_exact
-from ..contract.frame import FrameReader, Section, same_config, write_frame
+from ..contract.frame import FrameInfo, FrameReader, Section, same_config, write_frame
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from ..contract.state import NO_DIGEST
 from ..contract.vector import in_layout_order, slices
 from .lattice_point import LatticePoint, difference
 from .model_point import (
-    DEFAULT_GRIDS,
+    DEFAULT_RULES,
     ID,
-    Grids,
+    LatticeRules,
     ModelPoint,
     publish_model,
 )
 
 __all__ = [
-    "DEFAULT_GRIDS",
+    "DEFAULT_RULES",
     "ID",
     "Grids",
+    "LatticeRules",
     "ModelPoint",
     "decode_model",
     "encode_model",
     "publish_model",
 ]
+
+Grids = LatticeRules
+"""What `LatticeRules` was called."""
 
 _HEAD = struct.Struct("<8s8s")
 _MIN_UNIT, _MAX_UNIT = -149, 90
@@ -73,11 +77,11 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
     CodecError
         If the two are of different layouts.
     """
-    exact, lossy = new.grids.split(new.layout)
+    exact, lossy = new.rules.split(new.layout)
     values: Arrays = new.exact
     halves: list[TensorSpec] = []
     if base is not None:
-        if (base.layout, base.grids) != (new.layout, new.grids):
+        if (base.layout, base.rules) != (new.layout, new.rules):
             raise CodecError("the base has other tensors than the model")
         halves = [spec for spec in exact if is_half(spec)]
         exact = [spec for spec in exact if not is_half(spec)]
@@ -93,7 +97,7 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
     if base is None:
         sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
     return write_frame(
-        config=_config(new.grids.exact_below),
+        config=_config(new.rules.exact_below),
         layout_digest=new.layout.digest,
         sections=sections,
     )
@@ -136,7 +140,8 @@ def decode_model(
         If it is malformed, or leads to another model than it names.
     """
     reader = FrameReader(frame)
-    grids = Grids(_exact_below(reader.info.config))
+    rules = LatticeRules(_exact_below(reader.info.config))
+    _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
     if held == NO_DIGEST:
         base = None
@@ -146,7 +151,7 @@ def decode_model(
         layout = Layout.of(base)
         if layout.digest != reader.info.layout_digest:
             raise CodecError("frame is of another layout than the model it changes")
-    exact, lossy = grids.split(layout)
+    exact, lossy = rules.split(layout)
     halves = [spec for spec in exact if "HALF" in reader and is_half(spec)]
     arrays = unpack_exact(reader, [spec for spec in exact if spec not in halves])
     if base is not None:
@@ -242,9 +247,22 @@ def _config(exact_below: int) -> dict[str, str | int]:
 
 def _exact_below(config: Mapping[str, object]) -> int:
     value = config.get("exact_below")
-    if not isinstance(value, int) or not same_config(config, _config(value)):
+    exact_below = -1
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        exact_below = int(value)
+    if exact_below < 0 or not same_config(config, _config(exact_below)):
         raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
-    return value
+    return exact_below
+
+
+def _require_no_state(info: FrameInfo) -> None:
+    if info.state_version or info.state_digest != NO_DIGEST:
+        raise StateMismatchError(
+            f"a published model continues from no codec state, and this one from "
+            f"{info.state_version} ({info.state_digest.hex()})"
+        )
+    if info.flags:
+        raise CodecError(f"a published model has no flags, and this one {info.flags}")
 
 
 def _require_base(base: Arrays | None, known: bytes | None, digest: bytes) -> Arrays:

@@ -105,7 +105,7 @@ def test_any_number_of_lanes_is_read_with_tables_or_by_bisection(lane_count, bis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lanes, "_FEW_SLOTS", 0 if bisected else 1 << 30)
         for plan in (lane_count, 1, 0), (lane_count, lane_count, len(symbols) // 2):
-            patch.setattr(rans, "_plan_lanes", lambda n, bits, plan=plan: plan)
+            patch.setattr(rans, "_choose_lanes", lambda n, bits, plan=plan: plan)
             data = encode_symbols(symbols, context, contexts)
             assert (decode_symbols(data, context, contexts) == symbols).all()
 
@@ -186,7 +186,7 @@ def test_tables_of_more_symbols_than_there_are_are_refused():
 @given(n=st.integers(1, 1 << 22), share=st.floats(0, 1), more=st.booleans())
 def test_the_writer_needs_no_more_rows_and_lanes_than_the_reader_allows(n, share, more):
     bits = 14 * n * share**8 if more else 17.0 * max(-(-n // 2048), 1) + share
-    few, many, head = rans._plan_lanes(n, bits)
+    few, many, head = rans._choose_lanes(n, bits)
     rows = -(-head // many), -(-(n - head) // few)
     assert max(rows) <= rans.MAX_ROWS
     assert sum(rows) <= rans.most_rows(n)

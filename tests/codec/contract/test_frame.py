@@ -185,6 +185,9 @@ def test_a_sealed_lie_in_the_preamble_is_refused(
         b"\xff\xfe" + '{"id":"x"}'.encode("utf-16-le"),
         '{"id":"x"}'.encode("utf-16-le"),
         b'{"id":"\xed\xa0\x80"}',
+        b'{"id":"x","a":1e400}',
+        b'{"id":"x","a":[-1e400]}',
+        b'{"id":"x","a":' + b"1" * 5000 + b"}",
     ],
     ids=lambda config: repr(config[:20]),
 )
@@ -206,6 +209,19 @@ def test_a_repeated_section_is_refused() -> None:
         FrameReader(raw_frame(b'{"id":"x"}', [(b"A", 0, 1, b"1")] * 2))
 
 
+@pytest.mark.parametrize("tag", [b"\0\0\0\0", b"A\0B\0", b"\0A\0\0", b"\xe9", b"A\x80"])
+def test_the_reader_refuses_other_tags(tag: bytes) -> None:
+    with pytest.raises(CodecError, match="tag"):
+        FrameReader(raw_frame(b'{"id":"x"}', [(tag, 0, 1, b"1")]))
+
+
+def test_a_tag_may_have_any_ascii_character_but_zero() -> None:
+    entries = [(b"a", 0, 1, b"1"), (b"\x7f ~\x01", 0, 1, b"2"), (b"A", 0, 0, b"")]
+    reader = FrameReader(raw_frame(b'{"id":"x"}', entries))
+    assert reader.section("\x7f ~\x01", size=1) == b"2"
+    assert [*reader.info.sections] == ["a", "\x7f ~\x01", "A"]
+
+
 def test_a_frame_has_at_most_so_many_sections() -> None:
     most = [Section(f"{i:04}", b"") for i in range(1024)]
     frame = frame_of(*most)
@@ -216,7 +232,7 @@ def test_a_frame_has_at_most_so_many_sections() -> None:
         add_section(frame, Section("MORE", b""), RAISED)
 
 
-@pytest.mark.parametrize("tag", ["", "FIVE5", "é"])
+@pytest.mark.parametrize("tag", ["", "FIVE5", "é", "A\0", "A\0B"])
 def test_the_writer_refuses_other_tags(tag: str) -> None:
     with pytest.raises(CodecError, match="section tag"):
         frame_of(Section(tag, b""))
@@ -252,6 +268,54 @@ def test_a_section_that_lies_is_refused(encoding: int, size: int, data: bytes) -
         read(frame, size)
 
 
+def zstd(descriptor: int, rest: bytes, data: bytes) -> bytes:
+    """Return a zstd frame of one raw block, its header written by hand."""
+    block = struct.pack("<I", len(data) << 3 | 1)[:3] + data
+    return struct.pack("<IB", 0xFD2FB528, descriptor) + rest + block
+
+
+DATA = bytes(range(200))
+SKIPPABLE = struct.pack("<II", 0x184D2A50, 4) + b"abcd"
+summed = zstandard.ZstdCompressor(write_checksum=True).compress(DATA)
+plain = zstandard.ZstdCompressor().compress(DATA)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        summed,
+        zstd(0x20, b"\xc8", DATA),
+        zstd(0x21, b"\0\xc8", DATA),  # the dictionary of number 0 is none
+        zstd(0x30, b"\xc8", DATA),  # the bit that has no meaning
+        zstd(0xC0, b"\0" + struct.pack("<Q", 200), DATA),
+        zstd(0xC0, b"\xaf" + struct.pack("<Q", 200), DATA),  # a window of 3.75 GiB
+    ],
+    ids=("checksum", "raw", "dictionary 0", "unused bit", "1 KiB", "3.75 GiB"),
+)
+def test_a_reader_takes_every_zstd_frame_of_the_page(data: bytes) -> None:
+    frame = raw_frame(b'{"id":"x"}', [(b"A", 1, 200, data)])
+    assert read(frame, 200) == DATA
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        summed[:-1] + bytes([summed[-1] ^ 1]),
+        zstd(0x21, b"\5\xc8", DATA),
+        zstd(0x28, b"\xc8", DATA),
+        zstd(0xC0, b"\xb0" + struct.pack("<Q", 200), DATA),  # a window of 4 GiB
+        SKIPPABLE + plain,
+        plain + SKIPPABLE,
+        plain + plain,
+    ],
+    ids=("checksum", "dictionary 5", "reserved", "window", "before", "after", "two"),
+)
+def test_a_reader_refuses_other_zstd_frames(data: bytes) -> None:
+    frame = raw_frame(b'{"id":"x"}', [(b"A", 1, 200, data)])
+    with pytest.raises(CodecError, match="section 'A'"):
+        read(frame, 200)
+
+
 def test_size_is_checked_before_decompression() -> None:
     frame = frame_of(Section("A", bytes(1000), 1))
     with pytest.raises(CodecError, match="claims 1000 bytes, expected 999"):
@@ -277,6 +341,10 @@ def test_size_is_checked_before_decompression() -> None:
         ({"a": [True]}, {"a": [1]}, False),
         ({"a": 1}, {"a": 1, "b": 1}, False),
         (2**63 + 1, 2.0**63, False),
+        (2**53 + 1, float(2**53 + 1), False),
+        (0.1, json.loads("0.1000000000000000055511151231257827"), True),
+        (1.0, json.loads("1e0"), True),
+        (0, json.loads("-0.0"), True),
     ],
 )
 def test_configurations_are_compared_as_json(a: Any, b: Any, same: bool) -> None:

@@ -38,6 +38,19 @@ def test_parameters_reach_the_codec() -> None:
     assert get_codec({"id": "topk", "density": 1}) == TopKCodec(density=1.0)
 
 
+@pytest.mark.parametrize("codec_id", list_codecs())
+def test_a_whole_number_may_be_written_with_a_point(codec_id: str) -> None:
+    """JSON has one kind of numbers, and docs/wire-format.md compares them by value."""
+    codec = get_codec(codec_id)
+    whole = {
+        name: float(value) if type(value) is int else value
+        for name, value in codec.config.items()
+    }
+    found = get_codec(whole)
+    assert found == codec
+    assert [*map(type, found.config.values())] == [*map(type, codec.config.values())]
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from flwr_caesar.codec.conformance.mutate import mutate
 from flwr_caesar.codec.conformance.suite import sample_arrays
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.published.lattice_model import (
-    Grids,
+    LatticeRules,
     ModelPoint,
     decode_model,
     encode_model,
@@ -69,10 +71,10 @@ def same(a: Arrays, b: Arrays) -> bool:
 )
 def test_any_version_leads_to_any_other_exactly(exponents, seed, by, pair, exact_below):
     rng = np.random.default_rng(seed)
-    grids, w = Grids(exact_below), network(rng)
+    rules, w = LatticeRules(exact_below), network(rng)
     points: list[ModelPoint] = []
     for exponent in exponents:
-        points.append(publish_model(w, points[-1] if points else None, exponent, grids))
+        points.append(publish_model(w, points[-1] if points else None, exponent, rules))
         w = moved(w, rng, by)
     old, new = (points[i % len(points)] for i in pair)
     whole = decode_model(encode_model(new))
@@ -86,7 +88,7 @@ def test_any_version_leads_to_any_other_exactly(exponents, seed, by, pair, exact
     assert "TABL" not in inspect_frame(frame).sections
     assert same(decode_model(frame, old.arrays()), whole)
     assert model_digest(whole) == new.digest
-    assert ModelPoint.of(whole, new.exponents, grids).digest == new.digest
+    assert ModelPoint.of(whole, new.exponents, rules).digest == new.digest
 
 
 @settings(max_examples=40)
@@ -176,12 +178,65 @@ def test_a_base_is_believed_to_be_what_its_digest_says_but_the_result_is_not():
         decode_model(frame, b.arrays(), base_digest=a.digest)
 
 
+def sealed(frame: bytes) -> bytes:
+    return frame[:-4] + struct.pack("<I", zlib.crc32(frame[:-4]))
+
+
+def with_config(frame: bytes, config: bytes) -> bytes:
+    (before,) = struct.unpack_from("<H", frame, 56)
+    (size,) = struct.unpack_from("<I", frame, 8)
+    head = frame[:8] + struct.pack("<I", size - before + len(config)) + frame[12:56]
+    body = struct.pack("<H", len(config)) + config + frame[58 + before :]
+    return sealed(head + body)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("place", "size"), [(12, 4), (16, 8)], ids=("version", "digest")
+)
+def test_a_published_model_continues_from_no_codec_state(whole, place, size):
+    rng = np.random.default_rng(5)
+    w = network(rng)
+    old = publish_model(w, None, -8)
+    new = publish_model(moved(w, rng, 0.1), old, -8)
+    frame = encode_model(new, None if whole else old)
+    for bit in range(8 * size):
+        flipped = bytearray(frame)
+        flipped[place + bit // 8] ^= 1 << bit % 8
+        with pytest.raises(StateMismatchError, match="codec state"):
+            decode_model(sealed(bytes(flipped)), old.arrays())
+
+
+def test_a_published_model_has_no_flags():
+    w = network(np.random.default_rng(6))
+    frame = encode_model(publish_model(w, None, -8))
+    for flags in (2, 4, 6):
+        odd = sealed(frame[:5] + bytes([flags]) + frame[6:])
+        with pytest.raises(CodecError, match="flags"):
+            decode_model(odd)
+
+
+def test_a_published_model_is_configured_by_a_number():
+    w = network(np.random.default_rng(7))
+    point = publish_model(w, None, -8)
+    frame = encode_model(point)
+    for good in (b"0", b"0.0", b"-0.0", b"0e7"):
+        found = decode_model(with_config(frame, CONFIG % good))
+        assert model_digest(found) == point.digest
+    for bad in (b"true", b"false", b"0.5", b"-1", b'"0"', b"null", b"[0]", b"1e400"):
+        with pytest.raises(CodecError):
+            decode_model(with_config(frame, CONFIG % bad))
+
+
+CONFIG = b'{"id": "lattice_model", "exact_below": %s}'
+
+
 def test_what_cannot_be_published_is_refused_by_name():
     good = {"w": np.ones(3, np.float32)}
     point = publish_model(good, None, -8)
     with pytest.raises(CodecError, match="other tensors"):
         publish_model({"v": good["w"]}, point, -8)
-    with pytest.raises(CodecError, match="not on its grid"):
+    with pytest.raises(CodecError, match="not on its lattice"):
         ModelPoint.of({"w": np.full(3, 0.1, np.float32)}, point.exponents)
 
 

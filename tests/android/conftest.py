@@ -1,0 +1,20 @@
+"""Tests of the Android client's core; skipped where it cannot be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .jvm import Jvm
+from .toolchain import MissingToolError, require_tools
+
+
+@pytest.fixture(scope="session")
+def jvm() -> Iterator[Jvm]:
+    try:
+        require_tools()
+    except MissingToolError as err:
+        pytest.skip(str(err))
+    with Jvm() as running:
+        yield running
