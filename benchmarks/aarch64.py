@@ -59,8 +59,9 @@ SUITES = {
     "golden frames": ["tests/codec/test_vectors.py"],
     # Of all codecs, by the suite for third parties; the others test parts of them.
     "codecs": [
-        f"tests/codec/test_{part}.py"
-        for part in ("conformance", "state", "feedback", "update", "rans", "positions")
+        "tests/codec/conformance/test_conformance.py",
+        *(f"tests/codec/contract/test_{p}.py" for p in ("state", "feedback", "update")),
+        *(f"tests/codec/coding/test_{p}.py" for p in ("rans", "positions")),
     ],
     "states and protocol": ["tests/sync"],
 }

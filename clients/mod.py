@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from logging import INFO
+from os import PathLike
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -50,7 +51,8 @@ from .message import (
     trained_model,
     without_arrays,
 )
-from .start import start_state
+from .recording import record_update
+from .shared_start import with_shared_start
 from .stopwatch import Stopwatch
 from .store import open_store
 
@@ -77,6 +79,10 @@ class CompressionMod:
         Function of the Context that returns how many examples the device has of each
         label. Strategies that rank devices by their data ask for it once. Without it
         the device reveals nothing but the number of its examples.
+    record : path, optional
+        Folder in which each update is written, as ``node-ID/round-N.npz``: for
+        ``flwr-caesar codec bench``. What is written there is what the device learned,
+        uncompressed and unprotected.
     can : Abilities, optional
         What this device does of all that its release can; it tells the server, which
         asks for no more, and declines what goes beyond. By default it does all, and
@@ -88,6 +94,7 @@ class CompressionMod:
 
     initial: ArrayRecord | Callable[[Context], ArrayRecord] | None = None
     labels: Callable[[Context], Sequence[int]] | None = None
+    record: str | PathLike[str] | None = None
     can: Abilities | None = field(default=None, kw_only=True)
     sources: Sources = field(default_factory=Sources, kw_only=True)
 
@@ -144,7 +151,7 @@ class CompressionMod:
                     state, forgotten = forget(state, header)
                     if forgotten:
                         log(INFO, "flwr-caesar: %s", _CLIPPED)
-            state = self._with_start(state, header, plan, context)
+            state = self._with_first_model(state, header, plan, context)
             received = receive(
                 state,
                 header,
@@ -195,6 +202,10 @@ class CompressionMod:
                     arrays = without_non_finite(arrays, state.model)
                 update = arrays if is_model or not plan.part else dict(arrays)
                 signs = frozenset() if is_model else nonnegative(arrays)
+                if self.record is not None:
+                    record_update(
+                        self.record, context, msg.content, arrays, state.model
+                    )
                 if not is_model:
                     subtract(update, state.model)
                     let_go(state.model.values())
@@ -233,7 +244,7 @@ class CompressionMod:
         can = self.can
         return can if can and must_report(state, header, can.to_text()) else None
 
-    def _with_start(
+    def _with_first_model(
         self,
         state: DeviceState | None,
         header: DownloadHeader,
@@ -244,7 +255,7 @@ class CompressionMod:
         if self.initial is None or not plan.start or (state and state.version >= 0):
             return state
         initial = self.initial if not callable(self.initial) else self.initial(context)
-        return start_state(
+        return with_shared_start(
             state,
             header,
             record_to_arrays(initial),

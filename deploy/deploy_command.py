@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from flwr_caesar.runner.superlink import SuperLinkError
 
@@ -19,7 +18,7 @@ from .server_folder import (
     ServerFolder,
     ServerFolderError,
     ServerSettings,
-    default_folder,
+    add_folder,
 )
 
 _EPILOG = """\
@@ -204,11 +203,6 @@ def _command(
     text: str,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=default_folder(),
-        help="the server's (%(default)s)",
-    )
+    add_folder(parser)
     parser.set_defaults(run=run)
     return parser

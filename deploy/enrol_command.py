@@ -14,7 +14,7 @@ from .fleet import Fleet, FleetError
 from .on_server import run_on_server
 from .pki import load_certificate
 from .registration import reconcile
-from .server_folder import ServerFolder, default_folder
+from .server_folder import ServerFolder, add_folder
 from .whole_file import PRIVATE, write_whole
 
 _EPILOG = """\
@@ -147,10 +147,5 @@ def _parser() -> argparse.ArgumentParser:
             type=int,
             help="of how many parts; by default as many as there are devices",
         )
-        command.add_argument(
-            "--folder",
-            type=Path,
-            default=default_folder(),
-            help="the server's (%(default)s)",
-        )
+        add_folder(command)
     return parser

@@ -14,7 +14,7 @@ from .control import SuperLinkDownError, connect
 from .fleet import Fleet, FleetError
 from .fleet_report import rows, table
 from .on_server import run_on_server
-from .server_folder import CONNECTION, ServerFolder, default_folder
+from .server_folder import CONNECTION, ServerFolder, add_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -129,10 +129,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     connection.set_defaults(run=_connect)
     for command in (status, remove, connection):
-        command.add_argument(
-            "--folder",
-            type=Path,
-            default=default_folder(),
-            help="the server's (%(default)s)",
-        )
+        add_folder(command)
     return parser

@@ -142,7 +142,7 @@ class GateServer:
         if not plain:
             config.ssl = self._certificate.context
         self._server = uvicorn.Server(config)
-        _LOG.info("the gate is open at %s", listening.getsockname())
+        _LOG.info("the gate is open at %s, port %d", *listening.getsockname()[:2])
         self._metrics.start()
         try:
             self._server.run(sockets=[listening])

@@ -117,7 +117,7 @@ def ask(
     )
 
 
-def settle(
+def write_node(
     folder: DeviceFolder, ticket: Ticket, *, state: Path, port: int | None
 ) -> NodeFile:
     """Write ``node.toml`` for a ticket's place; other settings of an older one stay.

@@ -11,7 +11,7 @@ from pathlib import Path
 from .device_key import DeviceKeyError
 from .enrolment_request import make_request
 from .fleet import FleetError
-from .join import STATE, DeviceFolder, JoinError, ask, settle, why_not
+from .join import STATE, DeviceFolder, JoinError, ask, why_not, write_node
 from .machine import digest_of, machine_digest
 from .node_file import DEFAULT_PATH, NAME
 from .node_file import DEFAULT_PORT as NODE_PORT
@@ -89,7 +89,7 @@ def _join(options: argparse.Namespace) -> int:
             if err.__cause__ is None:
                 raise
             raise JoinError(why_not(ticket, folder, key) or str(err)) from None
-    node = settle(
+    node = write_node(
         folder, ticket, state=options.state or _state(folder), port=options.port
     )
     print(

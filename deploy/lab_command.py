@@ -91,6 +91,7 @@ def _use(lab: Lab, options: argparse.Namespace) -> int:
     print(lab.on_server("fleet", "status"), flush=True)
     if options.stay:
         return _stay(lab)
+    print(f"running the app; {lab.home / 'app.log'} is its log", flush=True)
     before = lab.carried()
     status = lab.run_app(*_app(lab, options))
     print(lab.log("app"))

@@ -6,6 +6,7 @@ authority in the place of the fleet's.
 
 from __future__ import annotations
 
+import argparse
 import os
 import tomllib
 from dataclasses import dataclass
@@ -276,3 +277,13 @@ def default_folder() -> Path:
         return DEFAULT_FOLDER
     data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(data) / "flwr-caesar"
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Let a command take ``--folder``, the server's."""
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=default_folder(),
+        help="the server's (%(default)s)",
+    )

@@ -24,7 +24,7 @@ HUNG_SECONDS = 180.0
 # One that ends before it was seen once is missed for so long.
 EXECUTOR_SECONDS = 10.0
 # What was online for so long had started well.
-SETTLED_SECONDS = 60.0
+STEADY_SECONDS = 60.0
 # How soon after a probe the next may be, when the SuperNode loses its connection.
 _SOON_SECONDS = 5.0
 _TICK = 1.0
@@ -173,7 +173,7 @@ class Supervisor:
                 self._say(f"Online: {self._node.name} at {self._node.address}")
             if running.online:
                 self._last_online = now
-                if now - started > SETTLED_SECONDS:
+                if now - started > STEADY_SECONDS:
                     self._failures = self._refusals = 0
             if (latest := running.progress()) != progress:
                 progress, moved = latest, now

@@ -12,17 +12,29 @@ import flwr_caesar
 
 # Name of a sub-command: the module whose `main(arguments)` runs it, and its help.
 COMMANDS = {
-    "faults": (
-        "flwr_caesar.faults.command",
-        "check that no learning is lost or applied twice, whatever fails",
-    ),
     "run": (
         "flwr_caesar.runner.command",
         "train over many devices, measure the bytes, compare strategies",
     ),
+    "new": (
+        "flwr_caesar.runner.new_command",
+        "make a Flower app of your own that runs as it is",
+    ),
+    "watch": (
+        "flwr_caesar.view.watch_command",
+        "a page that shows a run while it goes on, or afterwards",
+    ),
+    "report": (
+        "flwr_caesar.view.report_command",
+        "what a run or a sweep came to, as one HTML file and as Markdown",
+    ),
     "codec": (
         "flwr_caesar.codec_cli",
-        "list the codecs, or measure one on your own updates",
+        "list the codecs, or measure some on your own updates",
+    ),
+    "faults": (
+        "flwr_caesar.faults.command",
+        "for who extends or doubts us: is any learning lost, whatever fails",
     ),
     "deploy": (
         "flwr_caesar.deploy.deploy_command",

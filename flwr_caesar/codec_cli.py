@@ -5,18 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .codec import Codec, CodecError, ErrorFeedback, Layout, get_codec, list_codecs
-from .codec.contract.bounds import error_over_bound
-from .codec.contract.layout import Array, Arrays
+from .codec_bench import Measurement, load_arrays, measure
 
 _COLUMNS = (
     ("bytes", "{:,}"),
@@ -31,51 +25,32 @@ _NOTE = (
     "bytes: whole frames. ratio: bytes of the arrays / bytes. nmse: ||x - decoded||^2 "
     "/ ||x||^2. MB/s: array bytes, 10^6, on this machine."
 )
+_OF_SUM = (
+    " nmse_of_sum: of the sum of all rounds, in which what error feedback sends later "
+    "counts as sent."
+)
+_MODEL = "model"
 _BENCH = """\
 Send the arrays of each file through a codec as one round of one device, with an
 encoder and a decoder that share nothing but the frames, and print for every round and
-in total: bytes, ratio, bits a parameter, error, and speed on this machine.
+in total: bytes, ratio, bits a parameter, error, and speed on this machine. Several
+codecs, or strategies, come side by side in one table of totals.
 """
 _EXAMPLE = """\
 A file is what numpy.savez(path, **{name: array, ...}) writes: an update (model after
-training minus model before), or a whole model.
+training minus model before), or a whole model. An app writes the updates of its devices
+with ClientApp(mods=[CompressionMod(record="updates")]).
+
+--as STRATEGY takes the codec and the error feedback that the strategy uses for a model
+of this size; --set is then of the strategy.
 
 examples:
+  flwr-caesar codec bench updates/node-7/round-*.npz --as caesar --as topk
+  flwr-caesar codec bench round-*.npz --codec lattice --codec "topk density=0.01"
   flwr-caesar codec bench round-*.npz --codec topk --set density=0.01 --error-feedback
   flwr-caesar codec bench round-*.npz --codec error_bounded --set rel=1e-3
   flwr-caesar codec bench model.npz --codec rotated --set bits=4 --json
 """
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a codec did to one round, or to all rounds together.
-
-    Parameters
-    ----------
-    bytes : int
-        Length of the frames.
-    ratio : float
-        Bytes of the arrays divided by `bytes`.
-    bits_per_param : float
-        Eight times `bytes` divided by the number of elements.
-    nmse : float, optional
-        ``||x - decoded||^2 / ||x||^2`` over the floating-point tensors; `None` if
-        these are all zero.
-    max_error_over_bound : float, optional
-        Largest error divided by the bound that the codec states for that element;
-        `None` if it states none.
-    encode_mb_s, decode_mb_s : float
-        Megabytes (10^6) of arrays a second.
-    """
-
-    bytes: int
-    ratio: float
-    bits_per_param: float
-    nmse: float | None
-    max_error_over_bound: float | None
-    encode_mb_s: float
-    decode_mb_s: float
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -118,18 +93,29 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.npz",
         help="successive rounds of one device's update: arrays by tensor name",
     )
-    bench.add_argument("--codec", required=True, metavar="ID", help="see `codec list`")
+    bench.add_argument(
+        "--codec",
+        action=_Candidate,
+        metavar="ID",
+        help='see `codec list`; with parameters: "topk density=0.01"; repeatable',
+    )
+    bench.add_argument(
+        "--as",
+        action=_Candidate,
+        metavar="STRATEGY",
+        help='as a strategy sends: caesar, "caesar rate=0.5"; repeatable',
+    )
     bench.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a parameter of the codec, as JSON or text; repeatable",
+        help="a parameter of every codec or strategy, as JSON or text; repeatable",
     )
     bench.add_argument(
         "--error-feedback",
         action="store_true",
-        help="add what a round left out to the next round's input",
+        help="add what a round left out to the next round's input (of --codec)",
     )
     bench.add_argument("--json", action="store_true", help="machine-readable")
     return parser
@@ -185,157 +171,137 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parameters
 
 
-def load_arrays(path: str | Path) -> dict[str, Array]:
-    """Read the arrays of an ``.npz`` file without unpickling anything.
-
-    Raises
-    ------
-    CodecError
-        If the file is missing, not an ``.npz`` file, or holds pickled objects.
-    """
-    try:
-        if not zipfile.is_zipfile(path):
-            Path(path).stat()
-            raise CodecError(f"{path}: not an .npz file")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except OSError as err:
-        raise CodecError(f"{path}: {err.strerror or err}") from err
-    except CodecError:
-        raise
-    except (ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise CodecError(f"{path}: {err}") from err
-
-
-def measure(
-    codec: Codec | ErrorFeedback, rounds: Sequence[Arrays]
-) -> tuple[list[Measurement], Measurement, float | None]:
-    """Send successive rounds through a codec, with separate encoder and decoder.
-
-    Parameters
-    ----------
-    codec : Codec or ErrorFeedback
-        The codec; one that is given the arrays unchanged may state a bound.
-    rounds : sequence of mapping
-        Arrays by tensor name, one mapping a round, all of the same tensors.
-
-    Returns
-    -------
-    tuple of list of Measurement, Measurement and float or None
-        Each round, all rounds together, and the NMSE of the sum of all rounds, in
-        which what error feedback sends later counts as sent.
-
-    Raises
-    ------
-    CodecError
-        If the tensors differ between rounds, or cannot be encoded.
-    """
-    expected = Layout.of(rounds[0])
-    encoder = decoder = None
-    tallies = []
-    sum_in: dict[str, Array] = {}
-    sum_out: dict[str, Array] = {}
-    for number, arrays in enumerate(rounds, 1):
-        if Layout.of(arrays) != expected:
-            raise CodecError(f"round {number} has other tensors than round 1")
-        start = time.perf_counter()
-        frame, encoder = codec.encode(arrays, encoder)
-        encoded = time.perf_counter()
-        decoded, decoder = codec.decode(frame, decoder)
-        finished = time.perf_counter()
-        tallies.append(
-            _Tally(
-                size=len(frame),
-                error=_energy(arrays, decoded),
-                energy=_energy(arrays),
-                over_bound=_over_bound(codec, arrays, decoded),
-                encode=encoded - start,
-                decode=finished - encoded,
-            )
-        )
-        for spec in expected.tensors:
-            if spec.is_float:
-                wide = arrays[spec.name].astype(np.float64)
-                sum_in[spec.name] = sum_in.get(spec.name, 0) + wide
-                sum_out[spec.name] = sum_out.get(spec.name, 0) + decoded[
-                    spec.name
-                ].astype(np.float64)
-    measured = [_summarise([tally], expected) for tally in tallies]
-    total_energy = _energy(sum_in)
-    sum_nmse = _energy(sum_in, sum_out) / total_energy if total_energy else None
-    return measured, _summarise(tallies, expected), sum_nmse
-
-
 @dataclass(frozen=True)
-class _Tally:
-    size: int
-    error: float
-    energy: float
-    over_bound: float | None
-    encode: float
-    decode: float
+class _Named:
+    """A codec to measure, and what to call it."""
+
+    name: str
+    codec: Codec | ErrorFeedback
+    sends_models: bool = False
 
 
-def _summarise(tallies: Sequence[_Tally], layout: Layout) -> Measurement:
-    size = sum(t.size for t in tallies)
-    nbytes = layout.nbytes * len(tallies)
-    energy = sum(t.energy for t in tallies)
-    over = [t.over_bound for t in tallies if t.over_bound is not None]
-    return Measurement(
-        bytes=size,
-        ratio=nbytes / size,
-        bits_per_param=8 * size / max(layout.num_params * len(tallies), 1),
-        nmse=sum(t.error for t in tallies) / energy if energy else None,
-        max_error_over_bound=max(over) if over else None,
-        encode_mb_s=nbytes / 1e6 / sum(t.encode for t in tallies),
-        decode_mb_s=nbytes / 1e6 / sum(t.decode for t in tallies),
-    )
+class _Candidate(argparse.Action):
+    """Keeps --codec and --as in the order in which they were given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        kept = getattr(namespace, "candidates", None) or []
+        namespace.candidates = [*kept, (self.dest, values)]
 
 
-def _energy(arrays: Arrays, minus: Arrays | None = None) -> float:
-    total = 0.0
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biu":
-            wide = array.astype(np.float64)
-            if minus is not None:
-                wide = wide - minus[name].astype(np.float64)
-            total += float(np.square(wide).sum())
-    return total
+def _candidates(args: argparse.Namespace, layout: Layout) -> list[_Named]:
+    asked: list[tuple[str, str]] = getattr(args, "candidates", None) or []
+    if not asked:
+        raise CodecError("name a codec with --codec, or a strategy with --as")
+    found = []
+    for kind, text in asked:
+        name, *settings = text.split()
+        parameters = parse_settings([*settings, *args.set])
+        if kind == "as":
+            found.append(_as_strategy(name, parameters, layout, label=text))
+            continue
+        if "id" in parameters:
+            raise CodecError("--set id=…: name the codec with --codec")
+        codec: Codec | ErrorFeedback = get_codec({"id": name, **parameters})
+        if args.error_feedback:
+            codec = ErrorFeedback(codec)  # type: ignore[arg-type]
+        found.append(_Named(text, codec))
+    return found
 
 
-def _over_bound(
-    codec: Codec | ErrorFeedback, arrays: Arrays, decoded: Arrays
-) -> float | None:
-    if not isinstance(codec, Codec):
-        return None
-    return error_over_bound(codec, arrays, decoded)
+def _as_strategy(
+    name: str, settings: Mapping[str, Any], layout: Layout, *, label: str
+) -> _Named:
+    """Return the codec with which a strategy's devices send such a model."""
+    from flwr.serverapp.strategy import FedAvg
+
+    from .methods import get_method
+
+    try:
+        method = get_method(name)
+        made = method.load_strategy()(FedAvg(), **{**method.settings, **settings})
+    except (LookupError, TypeError, ValueError) as err:
+        raise CodecError(f"--as {name}: {err}") from err
+    if made.method is None:
+        return _Named(label, get_codec("dense"))
+    codec = made.method.upload_for(layout)
+    feedback = ErrorFeedback(codec) if made.method.error_feedback else codec
+    return _Named(label, feedback, sends_models=made.method.payload == _MODEL)
 
 
 def _bench(args: argparse.Namespace) -> str:
-    parameters = parse_settings(args.set)
-    if "id" in parameters:
-        raise CodecError("--set id=…: name the codec with --codec")
-    codec: Codec | ErrorFeedback = get_codec({"id": args.codec, **parameters})
-    if args.error_feedback:
-        codec = ErrorFeedback(codec)  # type: ignore[arg-type]
     rounds = [load_arrays(path) for path in args.files]
-    if not Layout.of(rounds[0]).num_params:
+    layout = Layout.of(rounds[0])
+    if not layout.num_params:
         raise CodecError(f"{args.files[0]}: holds no elements")
-    measured, total, sum_nmse = measure(codec, rounds)
+    results = []
+    for number, named in enumerate(candidates := _candidates(args, layout), 1):
+        if len(candidates) > 1 and sys.stderr.isatty():
+            progress = f"{number} of {len(candidates)}: {named.name}"
+            print(f"\r\033[K{progress}", end="", file=sys.stderr, flush=True)
+        results.append((named, measure(named.codec, rounds)))
+    if len(candidates) > 1 and sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
     if args.json:
-        return json.dumps(
+        told = [
             {
-                "codec": codec.config,
-                "error_feedback": args.error_feedback,
+                "codec": named.codec.config,
+                "error_feedback": isinstance(named.codec, ErrorFeedback),
                 "rounds": [
                     {"file": str(path), **asdict(m)}
                     for path, m in zip(args.files, measured, strict=True)
                 ],
                 "total": {**asdict(total), "nmse_of_sum": sum_nmse},
-            },
-            indent=2,
+            }
+            for named, (measured, total, sum_nmse) in results
+        ]
+        return json.dumps(told[0] if len(told) == 1 else {"codecs": told}, indent=2)
+    models = [named.name for named in candidates if named.sends_models]
+    note = ""
+    if models:
+        note = (
+            f" {', '.join(models)}: sends whole models, so give it some, not updates."
         )
-    return _table(codec.config, measured, total, sum_nmse)
+    if len(results) == 1:
+        ((named, (measured, total, sum_nmse)),) = results
+        feedback = isinstance(named.codec, ErrorFeedback) and not args.error_feedback
+        return _table(named.codec.config, measured, total, sum_nmse, feedback) + note
+    return _side_by_side([(n.name, t, s) for n, (_, t, s) in results]) + note
+
+
+def _side_by_side(
+    results: Sequence[tuple[str, Measurement, float | None]],
+) -> str:
+    """Return a table with a row for each codec, of all its rounds together."""
+    rows = [["codec", *(name for name, _ in _COLUMNS), "nmse_of_sum"]]
+    for name, total, sum_nmse in results:
+        last = "-" if sum_nmse is None else f"{sum_nmse:.4g}"
+        rows.append([name, *_cells(total), last])
+    return "\n".join([*_aligned(rows, names=True), "", _NOTE + _OF_SUM])
+
+
+def _cells(measurement: Measurement) -> list[str]:
+    values = asdict(measurement)
+    return [
+        "-" if values[name] is None else form.format(values[name])
+        for name, form in _COLUMNS
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, names: bool = False) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if names and i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _table(
@@ -343,26 +309,14 @@ def _table(
     measured: Sequence[Measurement],
     total: Measurement,
     sum_nmse: float | None,
+    feedback: bool,
 ) -> str:
-    rows = [["round", *(name for name, _ in _COLUMNS)]]
     labels = [*map(str, range(1, len(measured) + 1)), "total"]
+    rows = [["round", *(name for name, _ in _COLUMNS)]]
     for label, measurement in zip(labels, [*measured, total], strict=True):
-        values = asdict(measurement)
-        rows.append(
-            [
-                label,
-                *(
-                    "-" if values[name] is None else form.format(values[name])
-                    for name, form in _COLUMNS
-                ),
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
+        rows.append([label, *_cells(measurement)])
     tail = (
         "" if sum_nmse is None else f" nmse of the sum of all rounds: {sum_nmse:.4g}."
     )
-    return "\n".join([json.dumps(dict(config)), "", *lines, "", _NOTE + tail])
+    said = json.dumps(dict(config)) + (" with error feedback" if feedback else "")
+    return "\n".join([said, "", *_aligned(rows), "", _NOTE + tail])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -67,6 +68,8 @@ class DeviceRecord:
         Why the reply was not used; empty if it was.
     telemetry : Telemetry
         What its board measured; as it is by default if nothing did.
+    raw_bytes_down : int
+        Bytes of the model that it was sent, uncompressed.
     """
 
     node_id: int
@@ -90,6 +93,7 @@ class DeviceRecord:
     waiting: float = 0.0
     dropped: str = ""
     telemetry: Telemetry = field(default_factory=Telemetry)
+    raw_bytes_down: int = 0
 
     @property
     def compression_ratio(self) -> float:
@@ -110,6 +114,34 @@ class DeviceRecord:
             for name, value in self.telemetry.to_row().items()
         }
         return {**own, "compression_ratio": self.compression_ratio, **measured}
+
+
+@dataclass(frozen=True)
+class PhaseProgress:
+    """How far a phase is.
+
+    Parameters
+    ----------
+    server_round : int
+        Counted from 1.
+    phase : str
+        See `RoundRecord`.
+    asked, answered : int
+        Devices that were sent a message, and those whose reply has come.
+    refused : mapping of str to int
+        How many replies were not used, by reason.
+    """
+
+    server_round: int
+    phase: str
+    asked: int
+    answered: int
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """Devices that have not replied yet."""
+        return self.asked - self.answered
 
 
 @dataclass(frozen=True)
@@ -150,6 +182,16 @@ class RoundRecord:
     def bytes_up(self) -> int:
         """Bytes received from all devices."""
         return sum(device.bytes_up for device in self.devices)
+
+    @property
+    def raw_bytes_down(self) -> int:
+        """Bytes of the models sent to all devices, uncompressed."""
+        return sum(device.raw_bytes_down for device in self.devices)
+
+    @property
+    def raw_bytes_up(self) -> int:
+        """Bytes of the uploads that were used, uncompressed."""
+        return sum(device.raw_bytes_up for device in self.devices)
 
     @property
     def waiting(self) -> tuple[float, float]:

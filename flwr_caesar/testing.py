@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec.conformance.suite import check_codec
 from flwr_caesar.faults.cases import FaultCase
-from flwr_caesar.faults.plan import FaultReport
+from flwr_caesar.faults.report import FaultReport
 from flwr_caesar.faults.strategies import run_strategy_faults
 
 __all__ = ["check_codec", "check_method"]
@@ -66,7 +66,7 @@ def check_method(
         seed=seed,
         devices=devices,
         rounds=rounds,
-        case=FaultCase.of(name, settings, factory),
+        case=FaultCase(name, settings, factory),
     )
     again = f"{name}, seed {seed}, {devices} devices, {rounds} rounds"
     if report.violations:

@@ -20,11 +20,11 @@ from flwr_caesar.transport import widened_record
 from .guard import Guard, remember
 from .inner import aggregates_a_mean, looks_at_contents, snapshot, standing_in
 from .mean import RunningMean
-from .metrics import common_signature, disagreeing, signature
+from .metrics import common_signature, disagreeing, signature, with_weight
 from .nested import weight_key
 from .phase import Phase, Reply
 
-_LENGTHS = "guard-lengths"
+_LENGTHS = {"recent": "guard-lengths", "recent_counts": "guard-counts"}
 
 Made = tuple[ArrayRecord | None, MetricRecord | None]
 _NOTHING: Made = (None, None)
@@ -60,10 +60,13 @@ class Aggregator:
     ----------
     recent : tuple of float
         Lengths of the newest updates that were used.
+    recent_counts : tuple of float
+        By how much those changed what is not floating point.
     """
 
     def __init__(self, inner: Strategy, guard: Guard | None, *, uniform: bool) -> None:
         self.recent: tuple[float, ...] = ()
+        self.recent_counts: tuple[float, ...] = ()
         self._inner = inner
         self._guard = guard
         self._uniform = uniform
@@ -71,9 +74,15 @@ class Aggregator:
         self._keeps_arrays = not self._takes_mean or looks_at_contents(inner)
         self._key = weight_key(inner)
 
+    @property
+    def longest(self) -> float:
+        """Length of the longest update that is believed; 0 if that is not known."""
+        return (self._guard or Guard()).longest(self.recent)
+
     def with_lengths(self, state: StrategyState) -> StrategyState:
         """Return a state that also holds the lengths, for a restarted server."""
-        return replace(state, tree={**state.tree, _LENGTHS: list(self.recent)})
+        lengths = {key: list(getattr(self, name)) for name, key in _LENGTHS.items()}
+        return replace(state, tree={**state.tree, **lengths})
 
     def restore(self, state: StrategyState) -> None:
         """Go on with the lengths in a state; older checkpoints have none.
@@ -83,12 +92,13 @@ class Aggregator:
         DamagedStateError
             If they are no lengths.
         """
-        lengths = state.tree.get(_LENGTHS, [])
-        if not isinstance(lengths, list) or not all(
-            isinstance(each, float) and each >= 0 for each in lengths
-        ):
-            raise DamagedStateError("the checkpoint's lengths of updates are none")
-        self.recent = remember((), dict(enumerate(lengths)))
+        for name, key in _LENGTHS.items():
+            lengths = state.tree.get(key, [])
+            if not isinstance(lengths, list) or not all(
+                isinstance(each, float) and each >= 0 for each in lengths
+            ):
+                raise DamagedStateError("the checkpoint's lengths of updates are none")
+            setattr(self, name, remember((), dict(enumerate(lengths))))
 
     def run(
         self,
@@ -152,8 +162,10 @@ class Aggregator:
                 self._drop_largest(phase, refuse, str(err))
                 mean = RunningMean()
                 continue
-            lengths = {n: reply.length for n, reply in phase.replies.items()}
-            self.recent = remember(self.recent, lengths)
+            used = phase.replies.items()
+            self.recent = remember(self.recent, {n: r.length for n, r in used})
+            counts = {n: r.counted for n, r in used}
+            self.recent_counts = remember(self.recent_counts, counts)
             return model, metrics
         return _NOTHING
 
@@ -163,15 +175,34 @@ class Aggregator:
     def _drop_too_long(self, phase: Phase, refuse: Refuse) -> bool:
         if self._guard is None:
             return False
-        lengths = {node_id: reply.length for node_id, reply in phase.replies.items()}
-        found = self._guard.too_long(lengths, self.recent)
+        guard, replies = self._guard, phase.replies
+        found = guard.too_long({n: r.length for n, r in replies.items()}, self.recent)
+        phase.too_long.update(found)
         for node_id, factor in found.items():
             refuse(
                 node_id,
                 f"its update is {factor:.3g} times as long as the median one, and at "
-                f"most {self._guard.max_norm:g} times is believed (guards)",
+                f"most {guard.max_norm:g} times is believed (guards)",
             )
-        return bool(found)
+        counts = {n: reply.counted for n, reply in replies.items()}
+        odd = guard.too_long(counts, self.recent_counts, most=guard.max_count)
+        for node_id, factor in odd.items():
+            refuse(
+                node_id,
+                f"its integers changed {factor:.3g} times as much as the median one's, "
+                f"and at most {guard.max_count:g} times is believed (guards)",
+            )
+        return bool(found or odd)
+
+    def limit_weights(self, phase: Phase) -> None:
+        """Let no reply say more of its weight than counts, for means of metrics too."""
+        if self._guard is None:
+            return
+        claimed = {n: reply.weight for n, reply in phase.replies.items()}
+        for node_id, weight in self._guard.limited_weights(claimed).items():
+            if weight != claimed[node_id]:
+                reply = phase.replies[node_id]
+                reply.content = with_weight(reply.content, self._key, weight)
 
     def _with_limits(
         self,
@@ -218,6 +249,7 @@ class Aggregator:
         return mean
 
     def _aggregate(self, phase: Phase, mean: RunningMean, refuse: Refuse) -> Made:
+        self.limit_weights(phase)
         if not self._takes_mean:
             messages = self._agreeing(phase, refuse)
             if not messages:
@@ -263,6 +295,7 @@ class Aggregator:
     def _drop_largest(self, phase: Phase, refuse: Refuse, why: str) -> None:
         self._log_largest(phase)
         largest = max(phase.replies.values(), key=self._contribution)
+        phase.too_long.add(largest.node_id)
         refuse(
             largest.node_id,
             f"with its update, which contributes most, the model is not usable: {why}",

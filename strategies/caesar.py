@@ -45,26 +45,42 @@ class Caesar(CompressedStrategy):
     step_sigmas : float, optional
         ``lattice``: step of a published model in deviations of what changed. By default
         3, and finer for a model of fewer than 80,000 elements: 1 up to 50,000.
-    first_bits, shared_start, max_versions : int, bool, int
-        ``lattice``: see `flwr_caesar.strategies.lattice_downlink.LatticeDownlink`.
+    first_bits : int
+        ``lattice``: precision of the first model, in bits below the root mean square of
+        each tensor. 6 suits a trained model; a random one needs 0, which makes whole
+        models for new devices several times smaller.
+    shared_start : bool
+        ``lattice``: whether new devices build the initial model locally instead of
+        downloading it. All of them then need ``CompressionMod(initial=...)``: one
+        without it loses its first round.
+    max_versions : int
+        ``lattice``: published models that are remembered. A device that holds an older
+        one gets a whole model.
     theta_max : float
         ``paper``: largest fraction of a downloaded model that is reduced to signs.
-    theta_upload_min, theta_upload_max : float
-        Fraction of its update that the most and the least important device drop.
+    theta_upload_min : float
+        Fraction of its update that the most important device drops.
+    theta_upload_max : float
+        Fraction of its update that the least important device drops.
     clusters : int
         ``paper``: most compressed models made in a round.
-    staleness_aware, importance_aware : bool
-        False gives all devices of a round the mean of what they would have got: the
-        control.
+    staleness_aware : bool
+        ``paper``: False sends all devices of a round the mean of the ratios that they
+        would have got: the control.
+    importance_aware : bool
+        False lets all devices upload at the mean of what they would have: the control.
     exact_below : int
         Tensors of fewer elements are sent exactly; `None`: 1,024 for ``paper`` and 0
-        for ``lattice``, which codes small ones on a finer grid instead.
+        for ``lattice``, which codes small ones on a finer lattice instead.
     local_steps : int, optional
         Steps that each device trains in a round, whatever its batch size. If given,
         Caesar sets batch sizes; `None` leaves both to the app.
-    max_batch, min_batch : int
-        Largest batch size, for the fastest device, and smallest; the others get what
-        lets them finish with the fastest. Equal: the same for all.
+    max_batch : int
+        Largest batch size, for the fastest device; the others get what lets them finish
+        with it.
+    min_batch : int, optional
+        Smallest batch size; by default 8, or `max_batch` if that is less. Equal to
+        `max_batch`: the same for all.
     round_seconds : float
         Seconds in which a round should end: each device then gets the best rate
         (``lattice``) and batch size that fit its link and its compute. 0: no limit.
@@ -110,7 +126,7 @@ class Caesar(CompressedStrategy):
         exact_below: int | None = None,
         local_steps: int | None = None,
         max_batch: int = 32,
-        min_batch: int = 1,
+        min_batch: int | None = None,
         round_seconds: float = 0.0,
         ask_labels: bool = True,
         **options: Unpack[WrapperOptions],
@@ -140,7 +156,7 @@ class Caesar(CompressedStrategy):
         workload = Workload(
             local_steps=local_steps,
             max_batch=max_batch,
-            min_batch=min_batch,
+            min_batch=min(8, max_batch) if min_batch is None else min_batch,
             round_seconds=round_seconds,
         )
         method: ServerMethod

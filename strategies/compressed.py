@@ -20,7 +20,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from flwr_caesar.flower import log
-from flwr_caesar.records import RoundRecord
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.strategy_state import Learned
 from flwr_caesar.transport import (
@@ -40,6 +39,7 @@ from .grid import StreamingGrid
 from .guard import Bench
 from .inner import require_strategy, standing_in
 from .intake import Intake, Waited
+from .measured import Measured
 from .method import ServerMethod
 from .options import Options, WrapperOptions
 from .phase import ExtraPhase, Phase
@@ -48,7 +48,7 @@ from .recorder import Recorder
 from .resumed import shifted
 
 
-class CompressedStrategy(Strategy):
+class CompressedStrategy(Measured, Strategy):
     """Run another Flower strategy over a compressed wire.
 
     Sampling, evaluation and the server's optimiser stay the inner strategy's, and so
@@ -108,7 +108,7 @@ class CompressedStrategy(Strategy):
         charger = None
         if chosen.clock is not None:
             charger = Charger(chosen.clock, self._numbers, deadline=chosen.deadline)
-        self._recorder = Recorder(chosen.on_record, charger)
+        self._recorder = Recorder(chosen.sinks, charger, chosen.on_progress)
         self._exchange = exchange_for(strategy, method, chosen)
         self._aggregator = Aggregator(
             strategy,
@@ -119,6 +119,7 @@ class CompressedStrategy(Strategy):
         self._bench = Bench(chosen.guard)
         self._phase = Phase("", 0)
         self._rounds_before = 0
+        self._metrics = {}
         self._failed_rounds = FailedRounds(chosen.max_failed_rounds)
         self._learned: Learned | None = None
         self._grid: StreamingGrid | None = None
@@ -137,11 +138,6 @@ class CompressedStrategy(Strategy):
             super().__setattr__(name, value)
         else:
             setattr(self.strategy, name, value)
-
-    @property
-    def history(self) -> list[RoundRecord]:
-        """Every phase so far."""
-        return self._recorder.history
 
     def start(
         self,
@@ -193,10 +189,10 @@ class CompressedStrategy(Strategy):
                     "timeout": None if timeout == 3600 else timeout,
                     "train_config": train_config,
                     "evaluate_config": evaluate_config,
-                    "evaluate_fn": evaluate_fn
-                    and (lambda done, arrays: evaluate_fn(before + done, arrays)),
+                    "evaluate_fn": evaluate_fn and self._noting(evaluate_fn, before),
                     **more,
                 }
+                done = stack.enter_context(self._watched(num_rounds, evaluate_fn))
                 result = self._leader()(
                     self._grid,
                     first,
@@ -204,9 +200,10 @@ class CompressedStrategy(Strategy):
                     # A loop of the inner strategy's own may take less.
                     **{name: v for name, v in given.items() if v is not None},
                 )
+                result.arrays = result.arrays or first
+                done(result)
             finally:
                 self._grid = None
-        result.arrays = result.arrays or first
         return result if before == 0 else shifted(result, before)
 
     def configure_train(
@@ -254,10 +251,12 @@ class CompressedStrategy(Strategy):
         start = time.monotonic()
         deque(self._intake.read(phase, waited), maxlen=0)
         metrics = None
-        agreeing = self._intake.agreeing(phase, self.strategy)
-        if agreeing:
+        self._aggregator.limit_weights(phase)
+        if agreeing := self._intake.agreeing(phase, self.strategy):
             metrics = self.strategy.aggregate_evaluate(phase.server_round, agreeing)
+            self._note_metrics(phase.server_round, metrics)
         self._close(phase, None, start, waited)
+        self._tell(phase.server_round, evaluated=False)
         return metrics
 
     def summary(self) -> None:
@@ -316,7 +315,7 @@ class CompressedStrategy(Strategy):
     def _open(
         self, phase: Phase, messages: Iterable[Message], grid: Grid
     ) -> Iterable[Message]:
-        self._phase = phase
+        self._phase, phase.longest = phase, self._aggregator.longest
         listed = list(messages)
         require_one_message_each(listed, type(self.strategy).__name__)
         presence = self._options.presence

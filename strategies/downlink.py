@@ -48,7 +48,7 @@ class Downlink(ABC):
         return None
 
     @property
-    def start(self) -> Mapping[str, Any]:
+    def recipe(self) -> Mapping[str, Any]:
         """How a device makes the base `newcomer` from its own initial arrays."""
         return {}
 

@@ -156,6 +156,21 @@ class Exchange(ABC):
             content, self._weight_key, required=self._weighed[phase.kind]
         )
 
+    def model_of(self, messages: Sequence[Message]) -> tuple[list[str], ArrayRecord]:
+        """Return which ArrayRecord of each message is the model, and that model.
+
+        Raises
+        ------
+        ValueError
+            If that cannot be told, or they carry different ones.
+        """
+        keys = [self.model_record(message.content) for message in messages]
+        models = [
+            message.content.array_records[key]
+            for message, key in zip(messages, keys, strict=True)
+        ]
+        return keys, same_model(models)
+
     def model_record(self, content: RecordDict) -> str:
         """Return which ArrayRecord of a message is the model.
 

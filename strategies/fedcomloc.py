@@ -18,9 +18,10 @@ class FedComLoc(CompressedStrategy):
     control variate ``h`` of a device corrects its drift from the others; it is moved by
     ``(p / lr) (mean - sent)`` when the mean of the models is known, for which the
     devices of a round are sent it right after the aggregation, in a phase of its own
-    (``"settle"``). The sum of all ``h`` is then zero. What would break that (a device
-    that lost its state, or was not reached to settle) begins a new control epoch: every
-    device sets its ``h`` to 0 before it trains again.
+    (the control phase, ``"settle"`` in records). The sum of all ``h`` is then zero.
+    What would break that (a device that lost its state, or was not reached in that
+    phase) begins a new control epoch: every device sets its ``h`` to 0 before it
+    trains again.
 
     Weights are uniform. The app's training needs one line
     (`flwr_caesar.clients.fedcomloc.fedcomloc`), plain SGD and the same `lr`.
@@ -54,7 +55,7 @@ class FedComLoc(CompressedStrategy):
         Local steps of a round: drawn for all devices with mean ``1 / p``, or that
         number, rounded.
     control : bool
-        False: no control variates and nothing to settle. With ``variant="com"`` that is
+        False: no control variates and no such phase. With ``variant="com"`` that is
         federated averaging of sparse models.
     seed : int
         Of the draws.
@@ -88,11 +89,11 @@ class FedComLoc(CompressedStrategy):
         *,
         lr: float,
         variant: str = "com",
-        density: float = 1.0,
+        density: float = 0.3,
         bits: int = 32,
         bucket: int | None = None,
         values: str = "float16",
-        exact_below: int = 1024,
+        exact_below: int = 4096,
         p: float = 0.1,
         steps: str = "geometric",
         control: bool = True,

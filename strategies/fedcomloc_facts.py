@@ -18,14 +18,14 @@ class ControlFacts:
     ----------
     epoch : int
         In which it knows it.
-    settled : int
+    moves : int
         How often they were moved.
     owes : bool
-        Whether a model of the device was used and it has not settled since.
+        Whether a model of the device was used and its variates were not moved since.
     """
 
     epoch: int = 0
-    settled: int = 0
+    moves: int = 0
     owes: bool = False
 
     @classmethod
@@ -35,20 +35,20 @@ class ControlFacts:
 
     def pack(self) -> bytes:
         """Return the facts as the ledger keeps them."""
-        return _FACTS.pack(self.epoch, self.settled, self.owes)
+        return _FACTS.pack(self.epoch, self.moves, self.owes)
 
     def in_epoch(self, epoch: int) -> ControlFacts:
         """Return what is known in an epoch: nothing, if it is not that of the facts."""
         return self if self.epoch == epoch else ControlFacts(epoch)
 
     def paid(self) -> ControlFacts:
-        """Return the facts after the device has settled."""
-        return ControlFacts(self.epoch, self.settled + self.owes)
+        """Return the facts after the device has moved its variates."""
+        return ControlFacts(self.epoch, self.moves + self.owes)
 
     @property
     def report(self) -> dict[str, int]:
         """What such a device reports."""
-        return {"epoch": self.epoch, "settled": self.settled}
+        return {"epoch": self.epoch, "settled": self.moves}
 
 
 def new_epoch(sources: Sources) -> int:

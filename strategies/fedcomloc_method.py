@@ -1,4 +1,4 @@
-"""The server's half of FedComLoc: phases, control epochs, and who settles when."""
+"""The server's half of FedComLoc: phases, control epochs, and who moves when."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from flwr.serverapp.strategy import Strategy
 from flwr_caesar.codec import CodecError, Layout, get_codec
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
 from flwr_caesar.flower import log
+from flwr_caesar.methods import Settings
 from flwr_caesar.methods.control import ControlSettings
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.sync.strategy_state import StrategyState
-from flwr_caesar.transport import EVALUATE, MEAN_KEY, SETTLE, frame_to_record
+from flwr_caesar.transport import EVALUATE, MEAN_KEY, MOVE_CONTROL, frame_to_record
 
 from .compressed_downlink import CompressedDownlink
 from .exchange import cast_like
@@ -32,13 +33,13 @@ from .phase import Device, DevicePlan, ExtraPhase, Outcome, Phase, Reply
 VARIANTS = ("com", "local", "global")
 STEPS = ("geometric", "fixed")
 PART = "control_variates"
-_SETTLE_ATTEMPTS = 2
+_MOVE_ATTEMPTS = 2
 _MOST_RESETS, _WINDOW = 3, 20
 OFTEN_CHANGED = "this node changes its control variates behind the server's back"
 
 
 class FedComLocMethod(ServerMethod):
-    """Devices of a round train as many steps, send models, and settle.
+    """Devices of a round train as many steps, send models, and move variates.
 
     A round is a training phase and, with control variates, a phase in which the devices
     whose models were used are told the mean. What was used is noted as owed with the
@@ -133,7 +134,7 @@ class FedComLocMethod(ServerMethod):
         return int(rng.geometric(self._p))
 
     def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
-        """Return the same for all: steps to train, or how to settle."""
+        """Return the same for all: steps to train, or how to move control variates."""
         config: dict[str, int | float | str] = {}
         since = phase.server_round - _WINDOW
         self._caused = {
@@ -148,22 +149,22 @@ class FedComLocMethod(ServerMethod):
             }
             if self._local:
                 config["compress"] = self._local
-        settings = {}
+        settings = Settings()
         if self._control:
-            settles = phase.kind == SETTLE
+            moves = phase.kind == MOVE_CONTROL
             settings = ControlSettings(
                 epoch=self.epoch,
                 phase=phase.kind,
-                p=self._p if settles else 0.0,
-                lr=self._lr if settles else 0.0,
-                support=settles and self.compressed is not None,
-            ).to_dict()
+                p=self._p if moves else 0.0,
+                lr=self._lr if moves else 0.0,
+                support=moves and self.compressed is not None,
+            )
         plan = DevicePlan(
             self.upload,
             config,
             settings,
             part=PART if self._control else "",
-            call_app=phase.kind != SETTLE,
+            call_app=phase.kind != MOVE_CONTROL,
         )
         return {device.node_id: plan for device in devices}
 
@@ -180,7 +181,7 @@ class FedComLocMethod(ServerMethod):
         return made if self.compressed is None else self.compressed.compress(made)
 
     def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
-        """Find who broke the sum, note who owes a settlement or paid it."""
+        """Find who broke the sum, note who owes a move or made it."""
         if not self._control:
             return Outcome()
         facts: dict[int, bytes] = {}
@@ -194,9 +195,9 @@ class FedComLocMethod(ServerMethod):
             self._reset(next(iter(broken.values())), broken, phase.server_round)
         known = {d.node_id: self._known(d) for d in present if d.node_id not in facts}
         if phase.is_train:
-            return self._begin_settling(phase, known, facts)
-        if phase.kind == SETTLE:
-            return self._go_on_settling(phase, known, facts, before)
+            return self._begin_moving(phase, known, facts)
+        if phase.kind == MOVE_CONTROL:
+            return self._go_on_moving(phase, known, facts, before)
         return Outcome(facts)
 
     def state(self) -> StrategyState:
@@ -213,9 +214,11 @@ class FedComLocMethod(ServerMethod):
         self.epoch = epoch
         known = [ControlFacts.of(data) for data in facts.values()]
         if any(each.owes and each.epoch == epoch for each in known):
-            self._reset("the server was stopped before all devices had settled")
+            self._reset(
+                "the server was stopped before all devices had moved their variates"
+            )
 
-    def _begin_settling(
+    def _begin_moving(
         self, phase: Phase, known: Mapping[int, ControlFacts], facts: dict[int, bytes]
     ) -> Outcome:
         if not phase.model:
@@ -228,9 +231,9 @@ class FedComLocMethod(ServerMethod):
             return Outcome(facts)
         record = self._mean_apart(phase)
         records = {MEAN_KEY: record} if record is not None else {}
-        return Outcome(facts, ExtraPhase(SETTLE, tuple(owing), records))
+        return Outcome(facts, ExtraPhase(MOVE_CONTROL, tuple(owing), records))
 
-    def _go_on_settling(
+    def _go_on_moving(
         self,
         phase: Phase,
         known: Mapping[int, ControlFacts],
@@ -246,12 +249,14 @@ class FedComLocMethod(ServerMethod):
                     owing.remove(node_id)
         if not owing or self.epoch != epoch:
             return Outcome(facts)
-        if phase.attempt >= _SETTLE_ATTEMPTS:
-            self._reset(f"{len(owing)} devices could not be reached to settle")
+        if phase.attempt >= _MOVE_ATTEMPTS:
+            self._reset(f"{len(owing)} devices could not be reached to move theirs")
             return Outcome(facts)
         first = next(iter(phase.requests.values()))
         records = {name: r for name, r in first.others.items() if name == MEAN_KEY}
-        again = ExtraPhase(SETTLE, tuple(sorted(owing)), records, phase.attempt + 1)
+        again = ExtraPhase(
+            MOVE_CONTROL, tuple(sorted(owing)), records, phase.attempt + 1
+        )
         return Outcome(facts, again)
 
     def _known(self, device: Device) -> ControlFacts:
@@ -264,7 +269,7 @@ class FedComLocMethod(ServerMethod):
         expected = device.header.device
         if expected and device.row.device != expected:
             lost = self._before(phase, device.node_id)
-            if lost.epoch == self.epoch and (lost.settled or lost.owes):
+            if lost.epoch == self.epoch and (lost.moves or lost.owes):
                 return (
                     f"the device at node {device.node_id} has lost its control variates"
                 )
@@ -273,7 +278,7 @@ class FedComLocMethod(ServerMethod):
             return ""
         facts = self._known(device)
         allowed = [facts.report]
-        if phase.kind == SETTLE:
+        if phase.kind == MOVE_CONTROL:
             allowed.append(facts.paid().report)
         if reply is None or reply.report.part in allowed:
             return ""

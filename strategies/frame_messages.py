@@ -69,7 +69,7 @@ def packed(
     if plan.config:
         for name, config in content.config_records.items():
             made[name] = ConfigRecord({**config, **plan.config})
-    order = Plan(
+    sent = Plan(
         record=key,
         upload=plan.upload.config if is_train else {},
         error_feedback=method.error_feedback and is_train,
@@ -78,11 +78,11 @@ def packed(
         exact=downlink.exact,
         call_app=plan.call_app,
         part=plan.part or (downlink.part if has_part else ""),
-        settings=plan.settings,
-        start=downlink.start if header.base == downlink.newcomer else {},
+        settings=plan.settings.to_dict(),
+        start=downlink.recipe if header.base == downlink.newcomer else {},
         ask_labels=plan.ask_labels,
     )
-    return with_note(made, order.note(header))
+    return with_note(made, sent.note(header))
 
 
 def upload_key(phase: Phase, request: Request, content: RecordDict) -> str:

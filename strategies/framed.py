@@ -19,16 +19,12 @@ from flwr_caesar.codec import (
 )
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
-from flwr_caesar.codec.contract.state import NO_DIGEST
-from flwr_caesar.codec.contract.update import keep_sign
+from flwr_caesar.codec.contract.update import change_of_others, keep_sign, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
-from flwr_caesar.sync.protocol import (
-    NOT_NOW,
-    DownloadHeader,
-)
+from flwr_caesar.sync.protocol import NOT_NOW
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -55,17 +51,11 @@ from .exchange import (
     same_model,
 )
 from .fitted import Fitting
-from .frame_messages import (
-    NO_MOD,
-    not_now,
-    packed,
-    require_frame_size,
-    upload_key,
-)
-from .guard import length
+from .frame_messages import NO_MOD, not_now, packed, require_frame_size, upload_key
 from .method import ServerMethod
-from .phase import Device, DevicePlan, Outcome, Phase, Reply, Request
+from .phase import Device, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices
+from .too_long import TooLong
 from .uplink_memory import UplinkMemory
 
 
@@ -98,6 +88,7 @@ class FrameExchange(Exchange):
         super().__init__(inner)
         self.method = method
         self.memory = UplinkMemory(method.upload_memory)
+        self._too_long = TooLong()
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None
         self._fitting = Fitting(method)
@@ -122,11 +113,8 @@ class FrameExchange(Exchange):
         """See `Exchange.open`."""
         if not messages:
             return messages
-        keys = [self.model_record(message.content) for message in messages]
-        models = [
-            m.content.array_records[k] for m, k in zip(messages, keys, strict=True)
-        ]
-        session = self._session_at(same_model(models))
+        keys, model = self.model_of(messages)
+        session = self._session_at(model)
         downlink = self.method.downlink
         phase.layout = self.layout
         headers = session.open_phase(
@@ -143,8 +131,11 @@ class FrameExchange(Exchange):
             fitted = self._fitting.fit(device, plan, self.layout, self._published)
             if fitted is None:
                 continue
-            plan, header = fitted.plan, fitted.device.header
-            device = replace(fitted.device, header=self._with_memory(header, plan))
+            plan = fitted.plan
+            header = self.memory.told(fitted.device.header, use=plan.use_memory)
+            if phase.is_train and self.method.payload != MODEL_PAYLOAD:
+                header = self._too_long.told(header, phase.longest)
+            device = replace(fitted.device, header=header)
             content = packed(
                 message.content,
                 key,
@@ -227,7 +218,7 @@ class FrameExchange(Exchange):
         model, sent = made, self._published
         arrays = self._wire(made)
         # Masks of minus infinity and the like are as they were; the rest is finite.
-        kept = keep_sign(without_non_finite(arrays, sent), self._nonnegative(phase))
+        kept = keep_sign(without_non_finite(arrays, sent), phase.nonnegative)
         finished = with_non_finite(self.method.finish(kept), sent)
         if any(finished[name] is not array for name, array in arrays.items()):
             arrays = self._cast(finished)
@@ -264,6 +255,8 @@ class FrameExchange(Exchange):
         session = self.session
         if session is None:
             return
+        rows = {n: session.row(n) for n in phase.too_long | phase.replies.keys()}
+        self._too_long.note(phase, {n: r.device for n, r in rows.items() if r})
         if model is None:
             self.memory.forget_phase()
             session.close_phase()
@@ -337,12 +330,6 @@ class FrameExchange(Exchange):
         self.layout = self.layout or Layout.of(arrays)
         return cast_like(self.layout, arrays)
 
-    def _with_memory(self, header: DownloadHeader, plan: DevicePlan) -> DownloadHeader:
-        if plan.use_memory:
-            return replace(header, memory=self.memory.digest(header.device))
-        self.memory.forget(header.device)
-        return replace(header, memory=NO_DIGEST)
-
     def _decoded(self, phase: Phase, reply: Reply) -> tuple[Arrays, CodecState]:
         request = phase.requests[reply.node_id]
         assert request.plan is not None
@@ -354,6 +341,10 @@ class FrameExchange(Exchange):
         frame = record_to_frame(reply.source.array_records[reply.key])
         info = inspect_frame(frame)
         if is_model and info.layout_digest != layout.digest and "TABL" in info.sections:
+            if info.sections["TABL"] > len(layout.to_bytes()):  # before it is parsed
+                raise CodecError(
+                    "a part of the model names more tensors than the model"
+                )
             part, after = request.plan.upload.decode(
                 frame, max_bytes=max(layout.nbytes, 1)
             )
@@ -364,6 +355,7 @@ class FrameExchange(Exchange):
     def _set_update(self, phase: Phase, reply: Reply, decoded: Arrays) -> None:
         sent = phase.requests[reply.node_id].sent
         reply.base = sent
+        reply.counted = change_of_others(decoded, sent)
         if self.method.payload == MODEL_PAYLOAD:
             reply.length = length(difference(decoded, sent))
             reply.base = self._zero_model(sent)
@@ -373,11 +365,6 @@ class FrameExchange(Exchange):
         is_update = self.method.payload != MODEL_PAYLOAD
         base = self._published if is_update else reply.base
         reply.nonnegative = nonnegative_sum(base, reply.update)
-
-    def _nonnegative(self, phase: Phase) -> frozenset[str]:
-        """Return the tensors without a negative element in any model of the round."""
-        found = [reply.nonnegative for reply in phase.replies.values()]
-        return frozenset.intersection(*found) if found else frozenset()
 
     def _relative(self, decoded: Arrays) -> dict[str, Array]:
         """Return what is averaged: whole models relative to zeros.

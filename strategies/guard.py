@@ -7,10 +7,6 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Arrays
-
 MAX_WEIGHT = 1e15
 """Largest weight of a reply that is believed at all: no device has more examples."""
 
@@ -30,7 +26,9 @@ class Guard:
     max_norm : float
         Longest update, above 1, in multiples of the median length: that of this round's
         and recent updates, or that of this round's alone if it is larger. A longer one
-        is refused. Of no effect before three lengths are known.
+        is refused. Of no effect before three lengths are known. Tensors that are not
+        floating point, which count examples and the like, may change by the square of
+        it in multiples of their own median.
     max_refusals : int
         A device whose replies were refused so many times in a row is left out.
         0: never.
@@ -55,8 +53,20 @@ class Guard:
         if self.rounds_out < 1:
             raise ValueError(f"rounds_out must be at least 1, not {self.rounds_out}")
 
+    @property
+    def max_count(self) -> float:
+        """As `max_norm`, of what is not floating point, such as counters of batches.
+
+        They grow with a device's data, which differs by more than updates do.
+        """
+        return self.max_norm**2
+
     def too_long(
-        self, lengths: Mapping[int, float], recent: tuple[float, ...]
+        self,
+        lengths: Mapping[int, float],
+        recent: tuple[float, ...],
+        *,
+        most: float | None = None,
     ) -> dict[int, float]:
         """Return the nodes whose updates are too long, and by what factor.
 
@@ -66,7 +76,10 @@ class Guard:
             Length of each node's update in this phase.
         recent : tuple of float
             Lengths of updates that were used before.
+        most : float, optional
+            In place of `max_norm`.
         """
+        most = self.max_norm if most is None else most
         now = [length for length in lengths.values() if length > 0]
         known = [*(length for length in recent if length > 0), *now]
         if len(known) < _FEWEST:
@@ -77,8 +90,21 @@ class Guard:
         return {
             node_id: length / median
             for node_id, length in lengths.items()
-            if not length <= self.max_norm * median
+            if not length <= most * median
         }
+
+    def longest(self, recent: tuple[float, ...]) -> float:
+        """Return the longest update that is believed; 0 if too few are known.
+
+        Parameters
+        ----------
+        recent : tuple of float
+            Lengths of updates that were used before.
+        """
+        known = [length for length in recent if length > 0]
+        if len(known) < _FEWEST:
+            return 0.0
+        return self.max_norm * statistics.median(known)
 
     def limited_weights(self, weights: Mapping[int, float]) -> dict[int, float]:
         """Return the weights, of which one may be lowered to the largest share."""
@@ -98,27 +124,6 @@ def remember(
 ) -> tuple[float, ...]:
     """Return the newest lengths of updates that were used."""
     return (*recent, *lengths.values())[-_REMEMBERED:]
-
-
-def length(update: Arrays) -> float:
-    """Return the Euclidean norm of an update's floating-point tensors, never NaN.
-
-    Finite elements have a finite norm however large they are, up to the range of
-    float64; beyond, it is infinite.
-    """
-    largest, total = 0.0, 0.0
-    parts = [a for a in update.values() if a.dtype.name in FLOAT_DTYPES and a.size]
-    for array in parts:
-        top = float(np.abs(array).max())
-        if not math.isfinite(top):
-            return math.inf
-        largest = max(largest, top)
-    if not largest:
-        return 0.0
-    for array in parts:
-        scaled = np.asarray(array, np.float64) / largest
-        total += float(np.dot(scaled.reshape(-1), scaled.reshape(-1)))
-    return largest * math.sqrt(total)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Array, Layout
-from flwr_caesar.codec.published.lattice_model import Grids
+from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
 from flwr_caesar.plan.by_size import LARGE, by_size
@@ -25,7 +25,7 @@ from .downlink import Downlink
 
 
 class LatticeDownlink(Downlink):
-    """Publish each model on a power-of-two grid; send who holds one only the change.
+    """Publish each model on a power-of-two lattice; send who holds one only the change.
 
     What rounding leaves unpublished is published later, so devices follow the server's
     model. A device that was away for some versions gets one exact difference to its
@@ -71,9 +71,12 @@ class LatticeDownlink(Downlink):
             raise ValueError(f"first_bits must be 0 to 16, not {first_bits}")
         self._shared_start = shared_start
         self._first_bits = first_bits
-        self._grids = Grids(exact_below=exact_below)
+        self._rules = LatticeRules(exact_below=exact_below)
         self._step_sigmas, self._usual_sigmas = step_sigmas, usual_sigmas
-        self._limits = {"max_points": max_versions, "max_bytes": max_bytes}
+        self._limits: dict[str, Any] = {
+            "max_points": max_versions,
+            "max_bytes": max_bytes,
+        }
         self._history: PointHistory | None = None
         self._begun: PointHistory | None = None
         self._number = self._first_number = 0
@@ -113,14 +116,14 @@ class LatticeDownlink(Downlink):
         return self._first_number, self._history.first.digest
 
     @property
-    def start(self) -> Mapping[str, Any]:
-        """See `Downlink.start`."""
+    def recipe(self) -> Mapping[str, Any]:
+        """See `Downlink.recipe`."""
         if self.newcomer is None:
             return {}
         return {
             **self._first_step,
-            "exact_below": self._grids.exact_below,
-            "fine_below": self._grids.fine_below,
+            "exact_below": self._rules.exact_below,
+            "fine_below": self._rules.fine_below,
         }
 
     def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -129,7 +132,7 @@ class LatticeDownlink(Downlink):
             model,
             shared=self._shared_start,
             bits=self._first_bits,
-            grids=self._grids,
+            rules=self._rules,
             step_sigmas=self._sigmas(Layout.of(model)),
             **self._limits,
         )

@@ -48,6 +48,15 @@ def read_weight(content: RecordDict, key: str, *, required: bool = True) -> floa
     return float(weight)
 
 
+def with_weight(content: RecordDict, key: str, weight: float) -> RecordDict:
+    """Return a reply's content with another weight, where it has one."""
+    changed = RecordDict(dict(content.items()))
+    for name, record in content.metric_records.items():
+        if key in record:
+            changed[name] = MetricRecord({**record, key: weight})
+    return changed
+
+
 def read_accuracy(content: RecordDict) -> float | None:
     """Return the metric ``"accuracy"`` of a reply, if it has one and it is a number."""
     for record in content.metric_records.values():

@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr_caesar.codec import Codec
 from flwr_caesar.codec.contract.layout import Array, Arrays, Layout
 from flwr_caesar.codec.contract.strict_json import read_json
+from flwr_caesar.methods import Settings
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -30,7 +31,7 @@ class DevicePlan:
     config : mapping
         What the app sees besides the inner strategy's configuration, such as
         ``"batch-size"`` and ``"local-steps"``.
-    settings : mapping
+    settings : Settings
         Of the device's half of the method.
     part : str
         Name of the device's half (`flwr_caesar.methods`); empty for the downlink's.
@@ -44,7 +45,7 @@ class DevicePlan:
 
     upload: Codec
     config: Mapping[str, bool | int | float | str] = field(default_factory=dict)
-    settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
     part: str = ""
     ask_labels: bool = False
     call_app: bool = True
@@ -148,6 +149,8 @@ class Reply:
         it is not kept.
     length : float
         Of the update, relative to the model that was sent.
+    counted : float
+        By how much its tensors changed that are not floating point, likewise.
     nonnegative : frozenset of str
         Tensors that have no negative element in the model that was trained.
     """
@@ -162,6 +165,7 @@ class Reply:
     base: Arrays = field(default_factory=dict)
     source: RecordDict | None = None
     length: float = 0.0
+    counted: float = 0.0
     nonnegative: frozenset[str] = frozenset()
 
 
@@ -190,6 +194,10 @@ class Phase:
         What each device cost.
     faults : dict of int to str
         Why the replies of some nodes were refused, by node id.
+    longest : float
+        Length of the longest update that is believed; 0 if that is not known yet.
+    too_long : set of int
+        Nodes whose updates were refused for their length.
     mean : mapping of str to ndarray
         Mean of the replies, where the inner strategy takes one; empty before.
     model : mapping of str to ndarray
@@ -204,6 +212,8 @@ class Phase:
     replies: dict[int, Reply] = field(default_factory=dict)
     records: dict[int, DeviceRecord] = field(default_factory=dict)
     faults: dict[int, str] = field(default_factory=dict)
+    longest: float = 0.0
+    too_long: set[int] = field(default_factory=set)
     mean: Arrays = field(default_factory=dict)
     model: Arrays = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -218,6 +228,12 @@ class Phase:
     def is_extra(self) -> bool:
         """Whether it is neither training nor evaluation."""
         return self.kind not in (TRAIN, EVALUATE)
+
+    @property
+    def nonnegative(self) -> frozenset[str]:
+        """Tensors without a negative element in any model of its replies."""
+        found = [reply.nonnegative for reply in self.replies.values()]
+        return frozenset.intersection(*found) if found else frozenset()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from flwr_caesar.codec import CodecError, Layout, difference
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import require_none_new
+from flwr_caesar.codec.contract.update import change_of_others, length
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import Head, LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -20,8 +21,7 @@ from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import message_nbytes, record_to_arrays
 
 from .charge import Work
-from .exchange import Exchange, others, same_model
-from .guard import length
+from .exchange import Exchange, others
 from .phase import Phase, Reply, Request
 
 _NPY_HEADER_MAX = 4096
@@ -61,11 +61,8 @@ class PlainExchange(Exchange):
         """See `Exchange.open`."""
         if not messages:
             return messages
-        keys = [self.model_record(message.content) for message in messages]
-        models = [
-            m.content.array_records[k] for m, k in zip(messages, keys, strict=True)
-        ]
-        self._arrays = record_to_arrays(same_model(models))
+        keys, model = self.model_of(messages)
+        self._arrays = record_to_arrays(model)
         phase.layout = self.layout
         for message, key in zip(messages, keys, strict=True):
             node_id = message.metadata.dst_node_id
@@ -95,6 +92,7 @@ class PlainExchange(Exchange):
             reply.base = request.sent
             reply.update = self.decode_again(phase, reply)
             reply.length = length(reply.update)
+            reply.counted = change_of_others(reply.update, request.sent)
             del content[reply.key]
         return reply
 

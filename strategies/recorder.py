@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from logging import INFO, WARNING
 
 from flwr_caesar.flower import log
-from flwr_caesar.records import DeviceRecord, RoundRecord, as_reason
+from flwr_caesar.records import (
+    DeviceRecord,
+    PhaseProgress,
+    RoundRecord,
+    as_reason,
+)
+from flwr_caesar.results.history import History
 from flwr_caesar.telemetry import Telemetry
 
 from .charge import LATE, Charger
@@ -16,6 +23,7 @@ from .metrics import read_accuracy
 from .phase import Phase, Reply
 
 NOT_ANSWERED = "no reply before the round closed"
+_LOOK = 1.0
 
 
 class Recorder:
@@ -23,24 +31,29 @@ class Recorder:
 
     Parameters
     ----------
-    on_record : callable, optional
+    sinks : sequence of callable
         Called with the record of each phase.
     charger : Charger, optional
         Charges the devices by a virtual clock.
+    on_progress : callable, optional
+        Told how far a phase is.
 
     Attributes
     ----------
-    history : list of RoundRecord
+    history : History
         Every phase so far.
     """
 
     def __init__(
         self,
-        on_record: Callable[[RoundRecord], None] | None,
+        sinks: Sequence[Callable[[RoundRecord], None]],
         charger: Charger | None,
+        on_progress: Callable[[PhaseProgress], None] | None = None,
     ) -> None:
-        self.history: list[RoundRecord] = []
-        self._on_record = on_record
+        self.on_progress = on_progress
+        self._told = 0.0
+        self.history = History()
+        self._sinks = sinks
         self._charger = charger
 
     def opened(self, phase: Phase) -> None:
@@ -52,9 +65,11 @@ class Recorder:
                 batch_size=request.work.batch_size,
                 local_steps=request.work.local_steps,
                 dropped=NOT_ANSWERED,
+                raw_bytes_down=request.raw_bytes,
             )
             for node_id, request in phase.requests.items()
         }
+        self._tell(phase, at_once=True)
 
     def is_expected(self, phase: Phase, node_id: int) -> bool:
         """Whether a node was asked and has not answered yet."""
@@ -69,6 +84,7 @@ class Recorder:
             phase.records[node_id], seconds_round_trip=seconds, bytes_up=bytes_up
         )
         phase.records[node_id] = self._charged(phase, record, 0.0)
+        self._tell(phase)
 
     def read(self, phase: Phase, reply: Reply) -> bool:
         """Write down what a usable reply says; return False if it is virtually late."""
@@ -133,6 +149,7 @@ class Recorder:
         """Add the phase to the history."""
         if not phase.records:
             return
+        self._tell(phase, at_once=True)
         for device in phase.records.values():
             if device.dropped == NOT_ANSWERED:
                 log(WARNING, "Node %d: %s", device.node_id, NOT_ANSWERED)
@@ -154,8 +171,32 @@ class Recorder:
             record.bytes_up / 1e6,
         )
         self.history.append(record)
-        if self._on_record:
-            self._on_record(record)
+        for sink in self._sinks:
+            sink(record)
+
+    def tested(self, server_round: int, metrics: Mapping[str, float]) -> None:
+        """Tell the sinks that want it how good the model is."""
+        for sink in self._sinks:
+            take = getattr(sink, "on_metrics", None)
+            if callable(take):
+                take(server_round, metrics)
+
+    def _tell(self, phase: Phase, *, at_once: bool = False) -> None:
+        """Say how far a phase is, not more often than somebody would look."""
+        now = time.monotonic()
+        if self.on_progress is None or not phase.records:
+            return
+        if not (at_once or now - self._told >= _LOOK):
+            return
+        self._told = now
+        came = [d for d in phase.records.values() if d.seconds_round_trip > 0]
+        refused = Counter(d.dropped for d in came if d.dropped)
+        del refused[NOT_ANSWERED]  # it has, and is not read yet
+        self.on_progress(
+            PhaseProgress(
+                phase.server_round, phase.kind, len(phase.records), len(came), refused
+            )
+        )
 
     def _charged(
         self, phase: Phase, record: DeviceRecord, samples: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from logging import WARNING
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from flwr_caesar.codec import CodecError, CodecState, Layout
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.flower import log
+from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
 
 CHECKPOINT_BYTES = 64 << 20
@@ -59,6 +61,21 @@ class UplinkMemory:
             return NO_DIGEST
         self._awaited.add(device)
         return state.digest
+
+    def told(self, header: DownloadHeader, *, use: bool) -> DownloadHeader:
+        """Return a header that names what is remembered of its device.
+
+        Parameters
+        ----------
+        header : DownloadHeader
+            Of a request.
+        use : bool
+            Whether to use it; if not, it is forgotten.
+        """
+        if use:
+            return replace(header, memory=self.digest(header.device))
+        self.forget(header.device)
+        return replace(header, memory=NO_DIGEST)
 
     def get(self, device: str, fresh: CodecState) -> CodecState:
         """Return the state to open a device's reply with.

@@ -176,3 +176,67 @@ def test_errors_are_one_clear_line(
     assert streams.out == ""
     assert len(streams.err.splitlines()) == 1
     assert message in streams.err
+
+
+def totals(text: str) -> dict[str, float]:
+    """Return the bytes of each row of a table of several codecs."""
+    head, *rows = text.split("\n\n")[0].splitlines()
+    columns = len(head.split()) - 1
+    cells = [row.rsplit(maxsplit=columns) for row in rows]
+    return {row[0].strip(): float(row[1].replace(",", "")) for row in cells}
+
+
+def test_several_codecs_are_one_table(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--codec", "topk density=0.1", "--as", "topk", "--codec", "dense"]
+    assert call("bench", *files, *words) == 0
+    found = totals(capsys.readouterr().out)
+    assert list(found) == ["topk density=0.1", "topk", "dense"]
+    # A model of 3,000 elements: the strategy keeps 40 %.
+    assert found["topk density=0.1"] < 0.6 * found["topk"] < found["dense"]
+    assert call("bench", *files, *words, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["codecs"]
+    assert [one["error_feedback"] for one in told] == [False, True, False]
+    assert told[1]["total"]["bytes"] == found["topk"]
+
+
+def test_as_caesar_is_what_its_devices_send(
+    files: list[str], rounds: Rounds, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("bench", *files, "--as", "caesar", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["error_feedback"]
+    # Of the middle device: the mean over devices of unlike importance is 3.
+    assert told["codec"].pop("rate") == pytest.approx(3.0, rel=0.05)
+    own = {**get_codec("lattice").config, "exact_below": 0, "fine_below": 1024}
+    assert own.items() >= told["codec"].items()
+    assert call("bench", *files, "--as", "caesar rate=0.5", "--json") == 0
+    rate = json.loads(capsys.readouterr().out)["codec"]["rate"]
+    assert rate == pytest.approx(0.5, rel=0.05)
+
+
+def test_a_strategy_that_sends_models_says_so(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("bench", *files, "--as", "pruning") == 0
+    assert "pruning: sends whole models" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "name a codec with --codec, or a strategy with --as"),
+        (["--as", "nope"], "no strategy 'nope'"),
+        (["--as", "caesar rte=1"], "did you mean 'rate'"),
+        (["--as", "caesar rate"], "expected KEY=VALUE"),
+        (["--as", "caesar", "--set", "rate=-1"], "rate"),
+    ],
+)
+def test_a_mistake_in_what_to_measure(
+    files: list[str], words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("bench", *files, *words) == 1
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert says in printed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 import flwr_caesar.conf
 from flwr_caesar.codec.contract import registry
-from flwr_caesar.faults.cases import CASES
+from flwr_caesar.faults.cases import all_cases
 from flwr_caesar.methods import list_methods
 from flwr_caesar.methods.registry import _OURS as OURS
 
@@ -49,8 +51,22 @@ def test_a_method_is_everywhere(method: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"`{constructor}" in readme + docs
     if method != "fedavg":  # plain arrays: there are no laws to keep
-        strategies = {case.strategy for case in CASES.values()}
+        strategies = {case.strategy for case in all_cases().values()}
         assert VARIANTS.get(method, method) in strategies
+
+
+def test_the_way_of_one_upload_is_that_of_the_code() -> None:
+    history = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
+    way = history.partition("Now:\n")[2].partition("\n\nEach is")[0]
+    hops = re.findall(r"`([a-z]+/\w+\.py): (?:(\w+)\.)?(\w+)`", way)
+    assert len(hops) > 12
+    for name, owner, function in hops:
+        package = importlib.import_module(f"flwr_caesar.{name.partition('/')[0]}")
+        file = Path(package.__path__[0]) / name.partition("/")[2]
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        owners = [n for n in tree.body if getattr(n, "name", "") == owner]
+        body = owners[0].body if owner else tree.body
+        assert function in {getattr(n, "name", "") for n in body}, (name, function)
 
 
 def test_ours_come_first() -> None:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import doctest
 import pkgutil
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-PACKAGES = ("codec", "methods", "plan", "strategies", "sync", "clients")
+PACKAGES = (
+    "clients",
+    "codec",
+    "faults",
+    "methods",
+    "plan",
+    "runner",
+    "strategies",
+    "sync",
+    "transport",
+)
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 
 
 def modules() -> list[str]:
-    names = ["flwr_caesar.records", "flwr_caesar.testing", "flwr_caesar.transport"]
+    names = ["flwr_caesar.records", "flwr_caesar.testing"]
     for package in PACKAGES:
         root = import_module(f"flwr_caesar.{package}")
-        names += [
-            f"{root.__name__}.{module.name}"
-            for module in pkgutil.iter_modules(root.__path__)
-        ]
+        inside = pkgutil.walk_packages(root.__path__, f"{root.__name__}.")
+        names += [module.name for module in inside]
     return names
 
 
@@ -29,6 +38,14 @@ def examples() -> list[doctest.DocTest]:
         module = import_module(name)
         found += [test for test in FINDER.find(module) if test.examples]
     return found
+
+
+def test_every_example_is_tried() -> None:
+    tried = {Path(example.filename or "") for example in examples()}
+    for package in (*PACKAGES, "deploy", "tasks"):
+        root = Path(import_module(f"flwr_caesar.{package}").__path__[0])
+        for path in root.rglob("*.py"):
+            assert ">>> " not in path.read_text("utf-8") or path in tried, path
 
 
 @pytest.mark.parametrize("example", examples(), ids=lambda example: example.name)

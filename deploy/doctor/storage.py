@@ -102,14 +102,17 @@ def state_bytes(folder: Path) -> int:
 def round_bytes(folder: Path) -> int:
     """Return about how many bytes a round writes: a part of the model, and the rest.
 
-    The model is there as a whole and as what changed since; a round adds one of these.
+    Of the model a round adds one file of changes, or where there are none all of it.
     """
-    model, rest = [], 0
+    sizes: dict[str, list[int]] = {"model": [], "change": []}
+    rest = 0
     for name, size in _files(folder):
-        if name.startswith(("model-", "change-")):
-            model.append(size)
+        kind = name.partition("-")[0]
+        if kind in sizes:
+            sizes[kind].append(size)
         else:
             rest += size
+    model = sizes["change"] or sizes["model"]
     return rest + (sum(model) // len(model) if model else 0)
 
 

@@ -19,15 +19,14 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 # Weights enough for every codec to be lossy, and a tensor that some send exactly.
 SHAPES = {"weight": (34, 32), "bias": (32,)}
 SIZES = {name: math.prod(shape) for name, shape in SHAPES.items()}
-LR = 0.05
 _LABELS = 4
 
 
 class FaultApp:
     """Devices that pull the model to targets of their own, with some noise.
 
-    With ``local-steps`` in the configuration they take these steps of size `LR`,
-    corrected by the control variates that they are given.
+    With ``local-steps`` and ``lr`` in the configuration they take so many steps of that
+    size, corrected by the control variates that they are given.
 
     Parameters
     ----------
@@ -76,14 +75,15 @@ class FaultApp:
     def _train(self, msg: Message, context: Context) -> Message:
         received = record_to_arrays(msg.content.array_records["arrays"])
         control = msg.content.array_records.get(CONTROL_KEY)
-        steps = msg.content.config_records["config"].get("local-steps")
+        config = msg.content.config_records["config"]
+        steps, lr = config.get("local-steps"), config.get("lr")
         number = _number(context)
         trained = {}
         for name, before in received.items():
             target = self.target(number, name)
-            if isinstance(steps, int):
+            if isinstance(steps, int) and isinstance(lr, float):
                 h = control[name].numpy() if control and name in control else 0.0
-                after = _descend(before, target, h, steps, 0.5 + number % 4)
+                after = _descend(before, target, h, steps, lr, 0.5 + number % 4)
             else:
                 noise = self._noise.normal(size=before.shape)
                 after = before + 0.4 * (target - before) + 0.1 * noise
@@ -108,11 +108,12 @@ def _descend(
     target: np.ndarray[Any, Any],
     control: Any,
     steps: int,
+    lr: float,
     curvature: float,
 ) -> np.ndarray[Any, Any]:
     """Minimise ``curvature |x - target|^2 / 2`` by some steps."""
     for _ in range(steps):
-        x = x - LR * (curvature * (x - target) - control)
+        x = x - lr * (curvature * (x - target) - control)
     return x
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from .cases import all_cases
-from .plan import FaultReport
+from .report import FaultReport
 from .sessions import run_faults
 from .strategies import run_strategy_faults
 

@@ -25,14 +25,14 @@ from .chance import Chance
 from .control_law import ControlLaw
 from .disks import Disk, same_state
 from .law import Holder, Law
+from .machines import Machines
 from .met import Met
-from .plan import DEVICE_EVENTS, DEVICE_FAULTS, READ_ERROR
-from .tampering import Operator
+from .odds import DEVICE_EVENTS, DEVICE_FAULTS, READ_ERROR
 from .upload_law import Arrays, UploadLaw, parsed
 
 _RUN_ID = 1
-# One device in so many keeps its state on a disk, the others in Flower's Context.
-_ON_DISK = 3
+# The others keep their states in Flower's Context.
+_ONE_DISK_IN = 3
 _FAULTS_ON_DISK = {k: v for k, v in DEVICE_FAULTS.items() if k != READ_ERROR}
 
 
@@ -117,34 +117,22 @@ class Answer:
     fault: str = ""
 
 
-class FaultDevices:
-    """All devices of a run; what is on a device's disk is its `Holder`'s state.
+class FaultDevices(Machines):
+    """Devices that run the real mod and an app.
 
     Parameters
     ----------
-    count : int
-        How many.
+    count, chance, law, folder
+        See `Machines`.
     app : FaultApp
         What they run.
-    chance : Chance
-        Decides what fails.
-    law : Law
-        By which they are judged.
     uploads : UploadLaw
-        That tells it what they do.
+        That tells the law what they do.
     control : ControlLaw
         For their control variates, if they have any.
-    folder : Path
-        For the disks of those that have one.
 
     Attributes
     ----------
-    holders : list of Holder
-        The devices.
-    operator : Operator
-        Who tampers with them.
-    events : int
-        Durable writes, and acts of the operator.
     met : Met
         What faults of disks have met.
     """
@@ -159,17 +147,9 @@ class FaultDevices:
         control: ControlLaw,
         folder: Path,
     ) -> None:
-        self.holders = [Holder(number, chance.new_id()) for number in range(count)]
-        self.operator = Operator(chance, self.holders, law)
-        self.events = 0
+        super().__init__(count, chance, law, folder, one_disk_in=_ONE_DISK_IN)
         self.met = Met()
-        self._disks = {
-            number: Disk(folder / f"device-{number}", chance)
-            for number in range(0, count, _ON_DISK)
-        }
         self._app = app
-        self._chance = chance
-        self._law = law
         self._uploads = uploads
         self._control = control
 

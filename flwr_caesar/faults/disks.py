@@ -23,7 +23,7 @@ from flwr_caesar.sync.folder import FolderStore
 from flwr_caesar.sync.state import DeviceState
 
 from .chance import Chance
-from .plan import DISK_FAULTS
+from .odds import DISK_FAULTS
 
 CANNOT_READ = (
     errno.EIO,
@@ -101,7 +101,7 @@ class Disk:
 
     @contextmanager
     def struck(self, kind: str) -> Iterator[None]:
-        """Let a fault of `plan.DISK_FAULTS` strike while a device works.
+        """Let a fault of `odds.DISK_FAULTS` strike while a device works.
 
         Parameters
         ----------

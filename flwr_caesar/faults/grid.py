@@ -34,7 +34,7 @@ from .app import FaultApp
 from .chance import Chance
 from .devices import Answer, FaultDevices, Request
 from .forgery import forge
-from .plan import DEADLINE, MESSAGE_FAULTS, REORDER, SERVER_FAULTS
+from .odds import DEADLINE, MESSAGE_FAULTS, REORDER, SERVER_FAULTS
 from .poison import POISONS, poisoned
 from .upload_law import parsed
 

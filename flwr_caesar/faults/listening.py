@@ -1,15 +1,20 @@
-"""A FedAvg whose calls are listened to."""
+"""A FedAvg and a method whose calls are listened to."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
+from flwr_caesar.strategies import ServerMethod
+
 from .world import in_order
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Listener(Protocol):
@@ -27,11 +32,14 @@ class Listener(Protocol):
     def made(self, arrays: ArrayRecord | None) -> None:
         """Learn what it made of that; before anything is committed."""
 
+    def finished(self, model: Arrays) -> None:
+        """Learn what the method made of that, if it goes on with another model."""
+
     def evaluated(self) -> None:
         """Learn that metrics are aggregated; before anything is committed."""
 
 
-class _TakesEveryReply(FedAvg):
+class TakesEveryReply(FedAvg):
     """FedAvg that is given each update, as robust strategies are, not their mean."""
 
     def aggregate_train(
@@ -56,7 +64,7 @@ def listened_to(listener: Listener, *, every: bool, order: random.Random) -> Fed
     order : random.Random
         Draws the order in which it asks the nodes.
     """
-    inner = (_TakesEveryReply if every else FedAvg)(
+    inner = (TakesEveryReply if every else FedAvg)(
         min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1
     )
     train, evaluate = inner.configure_train, inner.configure_evaluate
@@ -90,3 +98,16 @@ def listened_to(listener: Listener, *, every: bool, order: random.Random) -> Fed
     for name, call in heard.items():
         setattr(inner, name, call)
     return inner
+
+
+def listen_to_finish(listener: Listener, method: ServerMethod) -> None:
+    """Let a method tell with which model it goes on, if it is not the one made."""
+    finish = method.finish
+
+    def heard(made: Arrays) -> Arrays:
+        model = finish(made)
+        if any(model[name] is not array for name, array in made.items()):
+            listener.finished(model)
+        return model
+
+    vars(method)["finish"] = heard

@@ -20,17 +20,17 @@ from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.wire import opened, sealed
 
 from .chance import Chance
-from .disks import Disk, same_state
+from .disks import same_state
 from .law import Holder, Law
+from .machines import Machines
 from .met import Met
-from .plan import DEVICE_FAULTS, READ_ERROR
-from .tampering import Operator
+from .odds import DEVICE_FAULTS, READ_ERROR
 from .wire import SentMessage, Wire
 
 HEADER = "header"
 SHAPES = {"weight": 16, "bias": 4}
-# One device in so many keeps its state on a disk; what the others have cannot fail.
-_ON_DISK = 20
+# What the other devices have cannot fail.
+_ONE_DISK_IN = 20
 _DEVICE_FAULTS = {k: v for k, v in DEVICE_FAULTS.items() if k != READ_ERROR}
 _MOST_FRAMES = 200
 
@@ -53,36 +53,24 @@ def _decode_model(frame: bytes, base: Arrays | None) -> Mapping[str, Array]:
     return {name: base[name] + array for name, array in decoded.items()}
 
 
-class SessionDevices:
+class SessionDevices(Machines):
     """Devices that train on whole numbers, and what befalls them.
 
     Parameters
     ----------
-    count : int
-        How many.
-    chance : Chance
-        Decides what fails.
-    law : Law
-        By which they are judged.
+    count, chance, law, folder
+        See `Machines`.
     wire : Wire
         Takes their replies.
     met : Met
         Learns which guard met which fault.
-    folder : Path
-        For the disks of those that have one.
 
     Attributes
     ----------
-    holders : list of Holder
-        The devices.
-    operator : Operator
-        Who tampers with them.
     codec : Codec
         Of their uploads.
     frames : deque of bytes
         Their last uploads, for whoever replays them.
-    events : int
-        Durable writes.
     """
 
     def __init__(
@@ -94,20 +82,12 @@ class SessionDevices:
         met: Met,
         folder: Path,
     ) -> None:
-        self.holders = [Holder(n, chance.new_id()) for n in range(count)]
-        self.operator = Operator(chance, self.holders, law)
+        super().__init__(count, chance, law, folder, one_disk_in=_ONE_DISK_IN)
         self.codec = get_codec({"id": "topk", "density": 0.25, "exact_below": 8})
         self.frames: deque[bytes] = deque(maxlen=_MOST_FRAMES)
-        self.events = 0
-        self._chance = chance
         self._random = chance.random
-        self._law = law
         self._wire = wire
         self._met = met
-        self._disks = {
-            number: Disk(folder / str(number), chance)
-            for number in range(0, count, _ON_DISK)
-        }
 
     def ask(self, holder: Holder, message: SentMessage) -> None:
         """Let a device answer a request, if it gets so far."""

@@ -33,12 +33,8 @@ from .disks import quick_folder
 from .forgery import forge
 from .law import Law
 from .met import Met
-from .plan import (
-    DEVICE_EVENTS,
-    MOST_LIVES_BACK,
-    SERVER_FAULTS,
-    FaultReport,
-)
+from .odds import DEVICE_EVENTS, MOST_LIVES_BACK, SERVER_FAULTS
+from .report import FaultReport
 from .session_devices import HEADER, SHAPES, SessionDevices
 from .wire import SentMessage, Wire
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from .cases import FaultCase, all_cases
 from .disks import quick_folder
-from .plan import FaultReport
+from .report import FaultReport
 from .sessions import QUIET_ROUNDS
 from .strategy_run import SEVERITIES, StrategyFaultRun
 

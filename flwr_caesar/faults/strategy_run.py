@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
-from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.codec import Layout, inspect_frame
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.records import RoundRecord
-from flwr_caesar.strategies import CompressedStrategy, ServerMethod
+from flwr_caesar.strategies import CompressedStrategy
 from flwr_caesar.strategies.aggregate import NOT_AGAIN
 from flwr_caesar.strategies.fedcomloc_method import OFTEN_CHANGED
-from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
     TRAIN,
@@ -35,10 +33,11 @@ from .control_law import ControlLaw
 from .devices import FaultDevices
 from .grid import FaultGrid, ServerKilledError
 from .law import Law
-from .listening import listened_to
+from .listening import Arrays, listen_to_finish, listened_to
 from .met import kind_of
-from .plan import MOST_LIVES_BACK, SERVER_FAULTS, FaultReport
+from .odds import MOST_LIVES_BACK, SERVER_FAULTS
 from .poison import HARMLESS, guard_of, limited
+from .report import FaultReport
 from .sessions import QUIET_ROUNDS
 from .upload_law import Given, UploadLaw, Vector, parsed
 from .world import Clock, by_seed, quiet_log
@@ -107,14 +106,11 @@ class StrategyFaultRun:
         self._app = FaultApp(seed, self._sources)
         self.law = Law(SIZES, tolerance=_TOLERANCE)
         self._control = ControlLaw(self.law)
-        self._strategy = self._built(FedAvg(), Sources())  # only to look at
-        method = self._strategy.method
-        if method is None:
-            raise ValueError(f"{name} sends plain arrays: there are no laws to keep")
-        finishes = type(method).finish is not ServerMethod.finish
-        self._uniform = method.uniform_weights if case.uniform is None else case.uniform
-        self._republishes = finishes if case.republishes is None else case.republishes
+        self._strategy: CompressedStrategy | None = None
+        method = case.method()
+        self._uniform = method.uniform_weights
         self._is_model = method.payload == MODEL_PAYLOAD
+        self._takes_every = case.takes_every_reply()
         self._uploads = UploadLaw(
             self.law,
             Layout.of(record_to_arrays(initial_model())),
@@ -234,11 +230,19 @@ class StrategyFaultRun:
         self._clock.is_back = self._set_back or self._lives_back > 0
         self._set_back = False
         self._resets_seen = None
-        every = not self._case.has_control and self._chance.random.random() < 0.5
+        every = self._takes_every and self._chance.random.random() < 0.5
         inner = listened_to(self, every=every, order=self._order)
-        self._strategy = self._built(inner, self._sources)
+        self._strategy = strategy = self._case.build(
+            inner,
+            devices=self._count,
+            checkpoint=self._folder / "server",
+            on_record=self._recorded,
+            sources=self._sources,
+        )
+        if strategy.method is not None:
+            listen_to_finish(self, strategy.method)
         try:
-            self._strategy.start(
+            strategy.start(
                 self._grid,
                 initial_model(),
                 num_rounds=self._round + rounds,
@@ -249,16 +253,7 @@ class StrategyFaultRun:
             pass
         except Exception as err:
             self.law.report(f"the server fails: {type(err).__name__}: {err}")
-        self._resets += getattr(self._strategy, "resets", 0)
-
-    def _built(self, inner: FedAvg, sources: Sources) -> CompressedStrategy:
-        return self._case.build(
-            inner,
-            devices=self._count,
-            checkpoint=self._folder / "server",
-            on_record=self._recorded,
-            sources=sources,
-        )
+        self._resets += getattr(strategy, "resets", 0)
 
     def _back_up_or_restore(self) -> None:
         operator = self._devices.operator
@@ -306,6 +301,10 @@ class StrategyFaultRun:
         if arrays is not None:
             self._made = self.law.vector(record_to_arrays(arrays))
         self._kill("server-crash-before-commit")
+
+    def finished(self, model: Arrays) -> None:
+        """See `Listener.finished`."""
+        self._made = self.law.vector(model)
 
     def evaluated(self) -> None:
         """See `Listener.evaluated`."""
@@ -381,11 +380,11 @@ class StrategyFaultRun:
         if not isinstance(self._given, dict) and not self._uniform:
             limits = limited({u.node_id: u.weight for u in uploads}, _MOST_SHARE)
             uploads = [replace(u, weight=limits[u.node_id]) for u in uploads]
-        self._uploads.applied(uploads, self._given, uniform=bool(self._uniform))
+        self._uploads.applied(uploads, self._given, uniform=self._uniform)
         self._commits += 1
         self._applied += len(uploads)
         self._round = server_round
-        self._durable = None if self._republishes else self._made
+        self._durable = self._made
 
     def _phase_ended(self) -> None:
         """Check every law that holds between two phases."""

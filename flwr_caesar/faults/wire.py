@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .chance import Chance
-from .plan import DEADLINE, MESSAGE_FAULTS, REORDER
+from .odds import DEADLINE, MESSAGE_FAULTS, REORDER
 
 _MOST_LATE = 400
 

@@ -23,9 +23,9 @@ class ControlSettings(Settings):
     phase : str
         ``"train"``, ``"settle"`` or ``"evaluate"``.
     p, lr : float
-        To settle: ``h`` moves by ``(p / lr) (mean - sent)``.
+        Of the control phase, ``"settle"``: ``h`` moves by ``(p / lr) (mean - sent)``.
     support : bool
-        To settle: whether ``h`` moves only where the model is not 0, as the mean is not
+        Likewise: whether ``h`` moves only where the model is not 0, as the mean is not
         known elsewhere.
     """
 

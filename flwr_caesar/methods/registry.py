@@ -37,7 +37,8 @@ class MethodSpec:
         A package with Hydra groups, such as ``strategy/NAME.yaml``; empty for none.
     cases : mapping of str to mapping
         Keyword settings by case name with which ``flwr-caesar faults`` runs it on a
-        model of about a thousand weights.
+        model of about a thousand weights. The case ``C`` of a method ``M`` is called
+        ``M_C`` there, and ``M`` if it has the method's name.
     """
 
     strategy: str
@@ -52,19 +53,50 @@ class MethodSpec:
 
 
 _STRATEGIES = "flwr_caesar.strategies:"
+_CONTROL = {"lr": 0.05, "p": 0.25, "density": 0.3, "exact_below": 64}
 _OURS = {
     "fedavg": MethodSpec(_STRATEGIES + "Uncompressed"),
-    "topk": MethodSpec(_STRATEGIES + "TopK"),
-    "fedcomloc": MethodSpec(_STRATEGIES + "FedComLoc"),
+    "topk": MethodSpec(
+        _STRATEGIES + "TopK",
+        cases={
+            "topk": {"density": 0.1},
+            "lattice": {"density": 0.1, "downlink": "lattice"},
+        },
+    ),
+    "fedcomloc": MethodSpec(
+        _STRATEGIES + "FedComLoc",
+        cases={
+            "fedcomloc": _CONTROL,
+            "global": {**_CONTROL, "variant": "global"},
+            "local": {**_CONTROL, "variant": "local"},
+        },
+    ),
     "scaffnew": MethodSpec(_STRATEGIES + "FedComLoc"),
     "sparse_fedavg": MethodSpec(_STRATEGIES + "FedComLoc"),
-    "caesar": MethodSpec(_STRATEGIES + "Caesar"),
-    "caesar_paper": MethodSpec(_STRATEGIES + "Caesar"),
+    "caesar": MethodSpec(
+        _STRATEGIES + "Caesar",
+        cases={"caesar": {"first_bits": 0, "shared_start": True}},
+    ),
+    "caesar_paper": MethodSpec(
+        _STRATEGIES + "Caesar",
+        cases={"caesar_paper": {"codec": "paper", "exact_below": 64}},
+    ),
     "caesar_whole": MethodSpec(_STRATEGIES + "Caesar"),
     "uniform": MethodSpec(_STRATEGIES + "Caesar"),
-    "pruning": MethodSpec(_STRATEGIES + "MagnitudePruning"),
-    "error_bounded": MethodSpec(_STRATEGIES + "ErrorBounded"),
-    "correlation_aware": MethodSpec(_STRATEGIES + "CorrelationAware"),
+    "pruning": MethodSpec(
+        _STRATEGIES + "MagnitudePruning", cases={"pruning": {"prune_rate": 0.5}}
+    ),
+    "error_bounded": MethodSpec(
+        _STRATEGIES + "ErrorBounded",
+        cases={
+            "error_bounded": {"rel": 0.01, "exact_below": 64},
+            "feedback": {"rel": 0.05, "exact_below": 64, "error_feedback": True},
+        },
+    ),
+    "correlation_aware": MethodSpec(
+        _STRATEGIES + "CorrelationAware",
+        cases={"correlation_aware": {"density": 0.05, "history": True}},
+    ),
 }
 # Names in plans, which are part of the wire format.
 _DEVICE_HALVES = {

@@ -90,8 +90,9 @@ def batch_sizes(
     several. It gets `max_batch`; the others ``b = floor((M_l - comm) / (tau * mu))``,
     not below `min_batch` or above `max_batch`. One whose communication alone takes
     longer than the leader's round gets `min_batch` and is waited for. Among three or
-    more, one that claims to be more than twice as fast as any other does not lead: a
-    device's word about its own speed changes nobody else's batch by more than that.
+    more, one that claims to be more than twice as fast as any other does not lead: what
+    a device says of its own speed moves the pace by a rank, from the fastest of the
+    others to the second, or to twice as fast as the fastest at the most.
 
     Parameters
     ----------

@@ -90,8 +90,8 @@ class Fleet:
         volumes : sequence of int
             Examples that each holds.
         labels : sequence of tuple of int
-            Counts of each label; empty if a device was not asked or declined. What
-            does not fit the labels of the others, or is out of range, is passed over.
+            Counts of each label; empty if a device was not asked or declined. What is
+            out of range is passed over.
 
         Returns
         -------
@@ -103,22 +103,23 @@ class Fleet:
         rows = self.slots(devices)
         self._reserve(len(self._slots))
         self._last_rounds[rows] = server_round
-        classes = len(self.population.pooled) or max(map(len, labels), default=0)
         changed: dict[int, tuple[int, tuple[int, ...]]] = {}
         for row, volume, told in zip(rows.tolist(), volumes, labels, strict=True):
             before = self._data.get(row, (-1, ()))
-            fits = len(told) == classes and any(told) and max(told) <= MAX_COUNT
+            fits = any(told) and max(told) <= MAX_COUNT
             now = min(max(int(volume), 0), MAX_COUNT), told if fits else before[1]
             if now != before:
                 changed[row] = now
-        if changed:
-            counts = np.zeros((len(changed), classes), np.int64)
-            for count, (_, told) in zip(counts, changed.values(), strict=True):
-                count[:] = told or 0
+        by_classes: dict[int, list[int]] = {}
+        for row, (_, told) in changed.items():
+            by_classes.setdefault(len(told), []).append(row)
+        for group in by_classes.values():
             self.population.update(
-                list(changed), [volume for volume, _ in changed.values()], counts
+                group,
+                [changed[row][0] for row in group],
+                np.array([changed[row][1] for row in group], np.int64),
             )
-            self._data |= changed
+        self._data |= changed
         return rows
 
     def pack(self, device: str) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -13,17 +11,23 @@ from .importance import importance, rank_among, upload_ratio
 
 MAX_COUNT = (1 << 32) - 1
 
-_UNKNOWN = -1
+HALF_VOLUME = 256
+"""Samples that make half of the most that a volume counts for."""
 
-_Counts = np.ndarray[Any, np.dtype[np.uint32]]
+_UNKNOWN = -1
 
 
 class Population:
     """Volumes and label histograms of all known devices, one column each.
 
+    A device's score depends on what it says of itself alone, and on how many labels
+    most devices have: ``lam * n / (n + 256) + (1 - lam) * exp(-KL(Phi, uniform))``. So
+    what one says changes the rank of another by one at the most. A histogram of another
+    number of labels than most have is taken for a declined one.
+
     A device is a slot: a small integer that the caller gives it once, counted from 0.
-    Memory is about ``24 + 4 * classes`` bytes a slot. Ranking is done once after a
-    change, for any number of lookups.
+    Memory is about 24 bytes a slot. Ranking is done once after a change, for any number
+    of lookups.
 
     Parameters
     ----------
@@ -43,10 +47,8 @@ class Population:
             )
         self._weight = volume_weight
         self._volumes: Ints = np.zeros(0, np.int64)
-        self._sizes: Ints = np.zeros(0, np.int64)
+        self._classes: Ints = np.zeros(0, np.int64)
         self._entropies: Floats = np.zeros(0)
-        self._counts: _Counts = np.zeros((0, 0), np.uint32)
-        self._pooled: Ints = np.zeros(0, np.int64)
         self._ranking: tuple[Floats, Floats] | None = None
 
     def __len__(self) -> int:
@@ -54,9 +56,12 @@ class Population:
         return int((self._volumes != _UNKNOWN).sum())
 
     @property
-    def pooled(self) -> Ints:
-        """Counts of labels over all devices that revealed theirs, shape (classes,)."""
-        return self._pooled.copy()
+    def classes(self) -> int:
+        """How many labels most devices have that revealed theirs; 0 if none did."""
+        lengths, counts = np.unique(
+            self._classes[self._classes > 0], return_counts=True
+        )
+        return int(lengths[counts.argmax()]) if len(lengths) else 0
 
     def update(
         self, slots: ArrayLike, volumes: ArrayLike, histograms: ArrayLike | None = None
@@ -76,28 +81,19 @@ class Population:
         Raises
         ------
         PlanError
-            If a value is out of range, or the number of classes differs from what was
-            seen before. Nothing is changed then.
+            If a value is out of range. Nothing is changed then.
         """
         rows = slot_numbers(slots, distinct=True)
         n = _counts("volumes", volumes, (len(rows),))
         if histograms is None:
-            histograms = np.zeros((len(rows), len(self._pooled)), np.int64)
+            histograms = np.zeros((len(rows), 1), np.int64)
         counts = _counts("histograms", histograms, (len(rows), None))
-        classes = counts.shape[1]
-        if len(self._pooled) and classes != len(self._pooled):
-            raise PlanError(
-                f"a histogram of {classes} classes, where {len(self._pooled)} are known"
-            )
         if not len(rows):
             return
-        self._reserve(int(rows.max()) + 1, classes)
-        self._pooled += counts.sum(axis=0)
-        self._pooled -= self._counts[:, rows].sum(axis=1, dtype=np.int64)
+        self._reserve(int(rows.max()) + 1)
         self._volumes[rows] = n
-        self._sizes[rows] = counts.sum(axis=1)
-        self._entropies[rows] = _negative_entropies(counts)
-        self._counts[:, rows] = counts.T
+        self._classes[rows] = np.where(counts.any(axis=1), counts.shape[1], 0)
+        self._entropies[rows] = _entropies(counts)
         self._ranking = None
 
     def scores(self, slots: ArrayLike) -> Floats:
@@ -158,20 +154,13 @@ class Population:
             ranks, count = np.ones(len(ranks)), 2
         return upload_ratio(ranks, count, theta_min=theta_min, theta_max=theta_max)
 
-    def _reserve(self, needed: int, classes: int) -> None:
+    def _reserve(self, needed: int) -> None:
         old = len(self._volumes)
-        capacity = grown(old, needed)
-        if capacity > old or classes > len(self._counts):
-            counts = np.zeros((classes, capacity), np.uint32)
-            counts[: len(self._counts), :old] = self._counts
-            self._counts = counts
-        if capacity > old:
-            more = capacity - old
+        more = grown(old, needed) - old
+        if more > 0:
             self._volumes = np.append(self._volumes, np.full(more, _UNKNOWN))
-            self._sizes = np.append(self._sizes, np.zeros(more, np.int64))
+            self._classes = np.append(self._classes, np.zeros(more, np.int64))
             self._entropies = np.append(self._entropies, np.zeros(more))
-        if classes > len(self._pooled):
-            self._pooled = np.zeros(classes, np.int64)
 
     def _ranked(self) -> tuple[Floats, Floats]:
         """Scores by slot, NaN where unknown; and all known ones, ascending."""
@@ -179,23 +168,20 @@ class Population:
             known = self._volumes != _UNKNOWN
             volumes = np.where(known, self._volumes, 0)
             scores = importance(
-                volumes, self._divergences(), volume_weight=self._weight
+                volumes / (volumes + HALF_VOLUME),
+                self._divergences(),
+                max_volume=1.0,
+                volume_weight=self._weight,
             )
             scores[~known] = np.nan
             self._ranking = scores, np.sort(scores[known])
         return self._ranking
 
     def _divergences(self) -> Floats:
-        # KL = sum(p log p) - sum(p log q), a class at a time: the first sum is kept,
-        # the second changes with the pool. Equal rows give equal bits.
-        declined = self._sizes == 0
-        total = self._pooled.sum()
-        cross = np.zeros(len(self._sizes))
-        for count, column in zip(self._pooled, self._counts, strict=True):
-            if count:
-                cross += column * np.log(count / total)
-        divergence = self._entropies - cross / np.where(declined, 1, self._sizes)
-        return np.where(declined, np.nan, np.maximum(divergence, 0.0))
+        classes = self.classes
+        fits = (self._classes == classes) & (self._classes > 0)
+        divergence = np.log(max(classes, 1)) - self._entropies
+        return np.where(fits, np.maximum(divergence, 0.0), np.nan)
 
 
 def _counts(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -> Ints:
@@ -214,8 +200,9 @@ def _counts(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -> Ints
     return column.astype(np.int64)
 
 
-def _negative_entropies(counts: Ints) -> Floats:
+def _entropies(counts: Ints) -> Floats:
+    """Return the entropy of each row in nats, shape (n,); 0 for a row of zeros."""
     sizes = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     own = counts / sizes
     logs = np.log(np.where(own > 0, own, 1.0))
-    return np.asarray((own * logs).sum(axis=1), np.float64)
+    return np.asarray(-(own * logs).sum(axis=1), np.float64)

@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -28,11 +29,14 @@ from flwr_caesar.runner.config import (
     sweep_of,
     validate,
 )
+from flwr_caesar.runner.errors import RunFailedError
 from flwr_caesar.runner.method_configs import use_method_configs
 from flwr_caesar.runner.outcome import Outcome
+from flwr_caesar.runner.own_app import APP_CONFIG, as_overrides, is_asked, validate_app
 from flwr_caesar.runner.report import table, unused
 from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
-from flwr_caesar.runner.run import RunFailedError, run
+from flwr_caesar.runner.run import run
+from flwr_caesar.runner.terminal import Terminal
 from flwr_caesar.tasks.errors import ConfigError
 
 _RESUME = "resume="
@@ -54,12 +58,16 @@ def main(arguments: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, _stop)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, in one line or whole
+    name = CONFIG_NAME
+    if is_asked(arguments):
+        name, arguments = APP_CONFIG, as_overrides(arguments)
     sys.argv = ["flwr-caesar run", *arguments]
     try:
+        _refuse_unknown_flags(arguments)
         _require_temporary_folder()
         if any(text.startswith(_RESUME) for text in arguments):
             return _resume(arguments)
-        jobs = _check(arguments)
+        jobs = _check(arguments, name)
         failed: list[str] = []
 
         def job(config: DictConfig) -> float:
@@ -68,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         use_method_configs()
         hydra.main(
             config_path=f"pkg://{CONFIG_MODULE}",
-            config_name=CONFIG_NAME,
+            config_name=name,
             version_base="1.3",
         )(job)()
     except ConfigError as error:
@@ -85,6 +93,22 @@ def main(arguments: Sequence[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else 1
     # A job that was refused because its folder has another run is in no table.
     return 1 if failed else 0
+
+
+def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
+    """Refuse a setting written as a flag, and say how it is written."""
+    flags = get_args_parser()._option_string_actions
+    for number, text in enumerate(arguments):
+        name, equals, value = text.partition("=")
+        if not name.startswith("--") or name in flags or text == "--":
+            continue
+        if any(flag.startswith(name) for flag in flags if flag.startswith("--")):
+            continue  # argparse takes a flag that is cut short
+        following = arguments[number + 1 : number + 2]
+        if not equals and following and not following[0].startswith("-"):
+            value = following[0]
+        setting = name.removeprefix("--").replace("-", "_")
+        raise ConfigError(text, f"is no flag: write {setting}={value or 'VALUE'}")
 
 
 def _require_temporary_folder() -> None:
@@ -104,6 +128,12 @@ def _resume(arguments: Sequence[str]) -> int:
         raise ConfigError("resume", "names several runs; go on with one at a time")
     folder = Path(named[0].removeprefix(_RESUME))
     spec = resumed(folder, [text for text in arguments if text not in named])
+    if "app" in spec:
+        raise ConfigError(
+            "resume",
+            f"{folder} is a run of the app {spec['app']}, which goes on by itself if "
+            'its strategy has a checkpoint="folder": run it again',
+        )
     validate(spec)
     require_to_go_on(folder, spec)
     done = finished_rounds(folder)
@@ -114,7 +144,7 @@ def _resume(arguments: Sequence[str]) -> int:
         )
         return 0
     try:
-        summary = run(spec, folder, lambda line: print(line, flush=True))
+        summary = run(spec, folder, Terminal())
     except RunFailedError as error:
         print(f"flwr-caesar: the run failed: {error}", file=sys.stderr)
         return 1
@@ -139,7 +169,7 @@ def _mistake(error: ConfigError) -> int:
     return 2
 
 
-def _check(arguments: Sequence[str]) -> int:
+def _check(arguments: Sequence[str], name: str) -> int:
     """Validate every run that the command asks for, before the first one starts.
 
     Returns how many there are; 0 if only a sweeper plugin knows.
@@ -151,13 +181,19 @@ def _check(arguments: Sequence[str]) -> int:
     jobs = _jobs(
         flags.overrides,
         multirun=flags.multirun,
-        own_sweep=lambda fixed: sweep_of(fixed, searchpath=searchpath),
+        own_sweep=lambda fixed: (
+            sweep_of(fixed, searchpath=searchpath) if name == CONFIG_NAME else None
+        ),
     )
     for overrides in jobs:
-        spec = compose(overrides, searchpath=searchpath)
+        spec = compose(overrides, searchpath=searchpath, name=name)
         if not flags.cfg:
-            validate(spec)
+            _validate(spec)
     return len(jobs)
+
+
+def _validate(spec: Mapping[str, Any]) -> None:
+    (validate_app if "app" in spec else validate)(spec)
 
 
 def _absolute(folder: str | None) -> str | None:
@@ -178,6 +214,8 @@ def _jobs(
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise ConfigError(text, "is no setting: write key=value")
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
@@ -223,13 +261,14 @@ def _job(config: DictConfig, jobs: int, failed: list[str]) -> float:
     alone = settings.mode == RunMode.RUN
     try:
         spec = resolve(config)
-        validate(spec)
+        _validate(spec)
         place = "" if alone else f"job {settings.job.num + 1} of {jobs or '?'}, "
-        print(f"{place}{spec['strategy']['name']}: {folder}", flush=True)
+        what = spec["app"] if "app" in spec else spec["strategy"]["name"]
+        print(f"{place}{what}: {folder}", flush=True)
         summary = run(
             spec,
             folder,
-            lambda line: print(line, flush=True),
+            Terminal(),
             overrides=() if alone else list(settings.overrides.task),
         )
     except ConfigError as error:
@@ -242,7 +281,8 @@ def _job(config: DictConfig, jobs: int, failed: list[str]) -> float:
             return math.nan
         if alone:
             _tell(folder)
-        return float(summary["accuracy"])
+        accuracy = summary["accuracy"]
+        return math.nan if accuracy is None else float(accuracy)
     if alone:
         raise SystemExit(status)
     failed.append(folder.name)

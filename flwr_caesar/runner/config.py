@@ -6,15 +6,14 @@ import json
 import logging
 import math
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flwr_caesar.runner.mistakes import GROUPS, explain, first_line, keys
 from flwr_caesar.tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,15 +23,6 @@ Spec = dict[str, Any]
 
 CONFIG_MODULE = "flwr_caesar.conf"
 CONFIG_NAME = "config"
-GROUPS = (
-    "strategy",
-    "inner",
-    "data",
-    "model",
-    "federation",
-    "profile",
-    "experiment",
-)
 
 
 @dataclass(frozen=True)
@@ -117,7 +107,12 @@ _OPTIONAL_RULES: dict[str, Rule] = {
 }
 
 
-def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
+def compose(
+    overrides: Sequence[str],
+    *,
+    searchpath: str | None = None,
+    name: str = CONFIG_NAME,
+) -> Spec:
     """Compose and resolve the packaged configuration.
 
     Parameters
@@ -126,13 +121,15 @@ def compose(overrides: Sequence[str], *, searchpath: str | None = None) -> Spec:
         As on the command line: ``["rounds=3", "strategy=topk"]``.
     searchpath : str, optional
         A further folder of configuration files.
+    name : str
+        Of the packaged configuration.
 
     Raises
     ------
     ConfigError
         If an override names no known key or choice, or cannot be parsed.
     """
-    return resolve(_compose(overrides, searchpath))
+    return resolve(_compose(overrides, searchpath, name))
 
 
 def sweep_of(
@@ -161,7 +158,9 @@ def sweep_of(
     return {str(key): str(value) for key, value in (hydra.sweeper.params or {}).items()}
 
 
-def _compose(overrides: Sequence[str], searchpath: str | None) -> DictConfig:
+def _compose(
+    overrides: Sequence[str], searchpath: str | None, name: str = CONFIG_NAME
+) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException, MissingConfigException
@@ -175,7 +174,7 @@ def _compose(overrides: Sequence[str], searchpath: str | None) -> DictConfig:
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
 
         def composed(some: Sequence[str]) -> DictConfig:
-            return hydra_compose(CONFIG_NAME, [*some, *extra], return_hydra_config=True)
+            return hydra_compose(name, [*some, *extra], return_hydra_config=True)
 
         try:
             return composed(overrides)
@@ -183,14 +182,15 @@ def _compose(overrides: Sequence[str], searchpath: str | None) -> DictConfig:
             group, _, choice = (error.missing_cfg_file or "").rpartition("/")
             options = ", ".join(sorted(error.options or ()))
             if not options:
-                raise ConfigError(group or "experiment", _line(error)) from None
+                raise ConfigError(group or "experiment", first_line(error)) from None
             raise ConfigError(
                 group, f"no choice {choice!r}; there are: {options}"
             ) from None
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            chosen = [o for o in overrides if o.partition("=")[0] in GROUPS]
-            known = _keys(OmegaConf.to_container(composed(chosen)))
-            raise _explain(error, overrides, known) from None
+            groups = GROUPS if name == CONFIG_NAME else ()
+            chosen = [o for o in overrides if o.partition("=")[0] in groups]
+            known = keys(OmegaConf.to_container(composed(chosen)))
+            raise explain(error, overrides, known, groups) from None
 
 
 def resolve(config: Any) -> Spec:
@@ -210,7 +210,9 @@ def resolve(config: Any) -> Spec:
     try:
         spec = OmegaConf.to_container(plain, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(error.full_key or "configuration", _line(error)) from None
+        raise ConfigError(
+            error.full_key or "configuration", first_line(error)
+        ) from None
     return json.loads(json.dumps(spec))  # type: ignore[no-any-return]
 
 
@@ -342,45 +344,3 @@ def _check_connection(name: str) -> None:
     if name not in names:
         known = ", ".join(names) or "none"
         raise ConfigError("connection", f"no {name!r} in {file}; there are: {known}")
-
-
-def _line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), "?").strip()
-
-
-def _keys(config: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for name, value in config.items():
-        if not prefix and name == "hydra":
-            continue
-        keys.append(prefix + str(name))
-        if isinstance(value, dict):
-            keys += _keys(value, f"{prefix}{name}.")
-    return keys
-
-
-def _explain(
-    error: Exception, overrides: Sequence[str], known: Sequence[str]
-) -> ConfigError:
-    """Turn one of Hydra's errors into one that names the key."""
-    parsing = getattr(error, "override", None)
-    if parsing is not None:
-        return ConfigError(str(parsing), f"cannot be read: {_line(error)}")
-    message = " ".join(
-        str(part) for part in (error, error.__cause__) if part is not None
-    )
-    match = re.search(r"Could not override '([^']+)'", message)
-    if match is None:
-        return ConfigError(" ".join(overrides) or "configuration", _line(error))
-    key = match.group(1)
-    if key in known:
-        return ConfigError(key, _line(error.__cause__ or error))  # type: ignore[arg-type]
-    group = key.partition(".")[0]
-    if group in GROUPS and "." in key:
-        own = [k for k in known if k.startswith(f"{group}.") and k.count(".") == 1]
-        return ConfigError(
-            key, f"no such setting in this {group}; it has: {', '.join(own)}"
-        )
-    nearest = get_close_matches(key, [*known, *GROUPS], n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return ConfigError(key, f"no such key{hint}")

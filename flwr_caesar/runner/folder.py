@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from flwr_caesar.records import RoundRecord
+from flwr_caesar.records import PhaseProgress, RoundRecord
+from flwr_caesar.results.files import (
+    DEVICES,
+    EVENTS,
+    MODEL,
+    ROUNDS,
+    SUMMARY,
+    write_csv,
+    write_now,
+    write_whole,
+)
+from flwr_caesar.results.rows import device_rows, round_row
+from flwr_caesar.results.versions import machine, versions
 from flwr_caesar.runner.lock import SERVER, held
 from flwr_caesar.runner.text import whole_rows
 from flwr_caesar.tasks.errors import ConfigError
 
-EVENTS = "events.jsonl"
-SUMMARY = "summary.json"
-ROUNDS = "rounds.csv"
-DEVICES = "devices.csv"
-MODEL = "model.safetensors"
 CONFIG = "config.yaml"
 OVERRIDES = "overrides.yaml"
 LOG = "flower.log"
 CHECKPOINT = "checkpoint"
 _SEGMENT = "config-{}.yaml"
 _PATIENCE = 30.0
-_PACKAGES = ("flwr-caesar", "flwr", "flwr-nightly", "numpy", "torch", "ray")
 
 
 def require_new(path: Path, spec: Mapping[str, Any]) -> None:
@@ -97,7 +98,7 @@ class RunFolder:
         self._rounds: list[dict[str, Any]] = []
         self._devices: list[dict[str, Any]] = []
         self._records: list[RoundRecord] = []
-        self._bytes_up = self._bytes_down = self._dropped = 0
+        self._bytes_up = self._bytes_down = self._raw_bytes = self._dropped = 0
         self._has_clock = spec["profile"]["devices"] is not None
         self._virtual = 0.0
         self._begun = False
@@ -148,11 +149,13 @@ class RunFolder:
         self._bytes_up += record.bytes_up
         self._bytes_down += record.bytes_down
         self._dropped += len(record.dropped)
-        self._devices += [
-            {"round": record.server_round, "phase": record.phase, **device.to_row()}
-            for device in record.devices
-        ]
-        _write_csv(self.path / DEVICES, self._devices)
+        self._raw_bytes += record.raw_bytes_up + record.raw_bytes_down
+        self._devices += device_rows(record)
+        write_csv(self.path / DEVICES, self._devices)
+
+    def on_progress(self, progress: PhaseProgress) -> None:
+        """Say how far a phase is; give this to the strategy, too."""
+        write_now(self.path, progress)
 
     def on_evaluation(self, server_round: int, *, accuracy: float, loss: float) -> None:
         """Close a round: the server has tested its model. Round 0 is the initial one.
@@ -175,30 +178,24 @@ class RunFolder:
                 return  # tested before the run was resumed
         records = [r for r in self._records if r.server_round == server_round]
         self._records.clear()
-        trained = [r for r in records if r.phase == "train"]
-        waiting_mean, waiting_max = trained[0].waiting if trained else (0.0, 0.0)
         times = [r.virtual_seconds for r in records if r.virtual_seconds is not None]
         self._virtual += sum(times)
-        row = {
-            "round": server_round,
-            "accuracy": accuracy,
-            "loss": loss,
-            "bytes_up": sum(record.bytes_up for record in records),
-            "bytes_down": sum(record.bytes_down for record in records),
-            "total_bytes_up": self._bytes_up,
-            "total_bytes_down": self._bytes_down,
-            "devices": sum(len(record.devices) for record in trained),
-            "dropped": sum(len(record.dropped) for record in records),
-            "waiting_mean": waiting_mean,
-            "waiting_max": waiting_max,
-            "seconds_server": sum(record.seconds_server for record in records),
-            "seconds": time.monotonic() - self._started,
-        }
+        row = round_row(
+            server_round,
+            records,
+            {"accuracy": accuracy, "loss": loss},
+            {
+                "total_bytes_up": self._bytes_up,
+                "total_bytes_down": self._bytes_down,
+                "total_raw_bytes": self._raw_bytes,
+            },
+            seconds=time.monotonic() - self._started,
+        )
         if self._has_clock:
             row["virtual_seconds"] = sum(times)
             row["total_virtual_seconds"] = self._virtual
         self._rounds.append(row)
-        _write_csv(self.path / ROUNDS, self._rounds)
+        write_csv(self.path / ROUNDS, self._rounds)
         self.event("round", **row)
 
     def _begin_after(self, done: int) -> None:
@@ -215,6 +212,7 @@ class RunFolder:
         self._started = time.monotonic() - float(last.get("seconds", 0.0))
         self._bytes_up = sum(int(row["bytes_up"]) for row in self._devices)
         self._bytes_down = sum(int(row["bytes_down"]) for row in self._devices)
+        self._raw_bytes = int(last.get("total_raw_bytes") or 0)
         self._dropped = sum(bool(row["dropped"]) for row in self._devices)
         self._virtual = float(last.get("total_virtual_seconds", 0.0))
 
@@ -249,6 +247,7 @@ class RunFolder:
             "loss": float(last["loss"]),
             "bytes_up": self._bytes_up,
             "bytes_down": self._bytes_down,
+            "raw_bytes": self._raw_bytes,
             "seconds": round(time.monotonic() - self._started, 3),
             "dropped": self._dropped,
             "seconds_server": _total(self._rounds, "seconds_server"),
@@ -260,12 +259,8 @@ class RunFolder:
             "target": self._target(),
             "seed": self._spec["seed"],
             "parameters": sum(array.size for array in arrays.values()),
-            "machine": {
-                "system": platform.platform(),
-                "cpus": os.cpu_count(),
-                "python": platform.python_version(),
-            },
-            "versions": _versions(),
+            "machine": machine(),
+            "versions": versions(),
         }
         text = json.dumps(summary, indent=2) + "\n"
         write_whole(self.path / SUMMARY, text)
@@ -303,35 +298,3 @@ class RunFolder:
 
 def _total(rows: list[dict[str, Any]], *keys: str) -> float:
     return round(sum(float(row[key]) for row in rows for key in keys), 6)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    text = io.StringIO(newline="")
-    # A folder that an older version began has rows without the columns of this one.
-    columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, fieldnames=list(columns))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: whoever reads it, or a resumed run, finds it whole.
-
-    The runner takes the summary's appearance as the sign of success.
-    """
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(text, encoding="utf-8", newline="")
-    partial.replace(path)

@@ -171,7 +171,7 @@ def _copied(part: Any) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the reference app as the two arguments say."""
-    from flwr_caesar.runner.run import app_folder
+    from flwr_caesar.runner.apps import app_folder
 
     parser = argparse.ArgumentParser(prog="python -m flwr_caesar.runner.inline")
     parser.add_argument("spec", type=Path, help="whole configuration, JSON")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from flwr_caesar.runner.folder import DEVICES, ROUNDS, SUMMARY
-from flwr_caesar.runner.progress import MB
+from flwr_caesar.results.amounts import MB
+from flwr_caesar.results.files import DEVICES, ROUNDS, SUMMARY
 from flwr_caesar.runner.text import whole_rows
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flwr_caesar.records import RoundRecord
+from flwr_caesar.records import PhaseProgress, RoundRecord
 from flwr_caesar.tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ INNER = {
     "fedmedian": "FedMedian",
     "fedtrimmedavg": "FedTrimmedAvg",
 }
-_RUNNERS = {"on_record", "checkpoint", "clock", "presence", "sources"}
+# Options of every strategy that a configuration may set.
+COMMON = {"deadline", "quorum", "max_residual_age", "max_failed_rounds", "guards"}
 _APPS = {"arrayrecord_key", "configrecord_key"}
 
 
@@ -37,6 +38,7 @@ def build_strategy(
     spec: Mapping[str, Any],
     *,
     on_record: Callable[[RoundRecord], None],
+    on_progress: Callable[[PhaseProgress], None] | None = None,
     checkpoint: Path | None = None,
     clock: VirtualClock | None = None,
 ) -> Strategy:
@@ -48,6 +50,8 @@ def build_strategy(
         A whole configuration, resolved.
     on_record : callable
         Called with the record of each phase of each round.
+    on_progress : callable, optional
+        Called with how far a phase is.
     checkpoint : Path, optional
         Folder from which the strategy goes on, and which it writes.
     clock : VirtualClock, optional
@@ -60,9 +64,10 @@ def build_strategy(
     """
     from flwr_caesar.methods import get_method
     from flwr_caesar.plan import Presence
-    from flwr_caesar.strategies import WrapperOptions
 
     options: dict[str, Any] = {"on_record": on_record}
+    if on_progress is not None:
+        options["on_progress"] = on_progress
     if checkpoint is not None:
         options["checkpoint"] = checkpoint
     if clock is not None:
@@ -83,7 +88,7 @@ def build_strategy(
         method.load_strategy(),
         (_build_inner(spec),),
         options,
-        common=WrapperOptions.__annotations__.keys() - _RUNNERS,
+        common=COMMON,
     )
 
 

@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
+from flwr_caesar.results.amounts import MB, column_unit, times_fewer
+from flwr_caesar.results.markdown import markdown
 from flwr_caesar.runner.outcome import Cell, Outcome, gather, named
-from flwr_caesar.runner.progress import MB
 
 _HOUR = 3600.0
 _NONE = "–"
-_WIDE = 8.0
 _REASON = 200
 
 
@@ -42,8 +41,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
     columns += [
         ("rounds", lambda cell: _number(cell.mean("rounds"), "{:.0f}")),
         ("test accuracy", _accuracy),
-        ("MB up", lambda cell: _number(cell.mean("bytes_up"), "{:.2f}", MB)),
-        ("MB down", lambda cell: _number(cell.mean("bytes_down"), "{:.2f}", MB)),
+        _bytes_column(cells, "up"),
+        _bytes_column(cells, "down"),
     ]
     if target:
         saved = _savings(cells, lambda cell: cell.megabytes_to_target)
@@ -52,6 +51,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
             ("MB to target", lambda cell: _to_target(cell, _megabytes_to_target)),
             ("× fewer to target", lambda cell: _number(saved[id(cell)], "{:.1f}")),
         ]
+    elif not any(cell.name == "fedavg" for cell in cells):
+        columns.append(
+            ("× fewer than raw", lambda cell: _number(_fewer_than_raw(cell), "{:.1f}"))
+        )
     else:
         saved = _savings(cells, lambda cell: cell.mean("bytes_up"))
         columns.append(
@@ -78,7 +81,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         ("seconds", lambda cell: _number(cell.mean("seconds"), "{:.1f}")),
     ]
     header = ["strategy", *(name for name, _ in columns)]
-    return _markdown(
+    return markdown(
         [header, *([n, *(show(c) for _, show in columns)] for n, c in named(cells))]
     )
 
@@ -99,6 +102,8 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
         )
     if any(run.is_virtual for run in runs):
         said.append("Virtual hours and waiting are by the profile's clock.")
+    if any(run.summary and run.summary.get("raw_bytes") for run in runs):
+        said.append("Raw: the same messages with the model uncompressed, both ways.")
     said.append(
         "Device s: compressing and decompressing, summed over devices. Server s: "
         "planning, encoding, decoding, aggregating, without waiting for replies."
@@ -158,7 +163,7 @@ def fairness(outcomes: Sequence[Outcome]) -> str | None:
             ]
             row.append(_number(fmean(means) if means else None, "{:.2f}"))
         rows.append(row)
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def picture(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -172,61 +177,38 @@ def picture(outcomes: Sequence[Outcome], path: Path) -> None:
     outcomes : sequence of Outcome
         Those that failed are left out.
     path : Path
-        A PNG file to write.
+        A PNG or SVG file to write.
 
     Raises
     ------
     ImportError
         Without matplotlib.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from flwr_caesar.results.pictures import Line, draw_accuracy, figure
 
-    drawn = [(name, cell) for name, cell in named(gather(outcomes)) if cell.runs]
-    virtual = all(run.is_virtual for _, cell in drawn for run in cell.runs)
+    cells = [(name, cell) for name, cell in named(gather(outcomes)) if cell.runs]
+    virtual = all(run.is_virtual for _, cell in cells for run in cell.runs)
     both = ("megabytes, all devices, up and down", MB, _BOTH)
     up = ("megabytes, all devices, up", MB, ("total_bytes_up",))
     hours = ("virtual hours", _HOUR, ("total_virtual_seconds",))
     panels = [both, hours] if virtual else [up, both]
 
-    figure = Figure(figsize=(10.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    plots = figure.subplots(1, 2, sharey=True)
+    made = figure(11.6, 4.4)
+    plots = made.subplots(1, 2, sharey=True)
     for axes, (title, unit, columns) in zip(plots, panels, strict=True):
-        ends = []
-        for number, (name, cell) in enumerate(drawn):
-            accuracy = 100 * cell.curve("accuracy")
-            if not accuracy.size:
-                continue
-            x = cell.curve(*columns).mean(axis=0) / unit
-            ends += [x[-1]]
-            color = f"C{number % 10}"
-            line = "--" if number >= 10 else "-"
-            axes.plot(x, accuracy.mean(axis=0), line, color=color, lw=1.6, label=name)
-            if len(accuracy) > 1:
-                low, high = accuracy.min(axis=0), accuracy.max(axis=0)
-                axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
-        for target in {run.target_accuracy for _, c in drawn for run in c.runs} - {0.0}:
+        lines = [
+            Line(name, cell.curve(*columns).mean(axis=0) / unit, accuracy)
+            for name, cell in cells
+            if (accuracy := 100 * cell.curve("accuracy")).size
+        ]
+        draw_accuracy(axes, lines, title, labelled=axes is plots[1])
+        for target in {run.target_accuracy for _, c in cells for run in c.runs} - {0.0}:
             axes.axhline(100 * target, color="0.5", lw=0.8, ls=":")
-        axes.set_xlabel(title)
-        _scale(axes, ends)
     plots[0].set_ylabel("test accuracy (%)")
-    if drawn:
-        plots[1].legend(loc="lower right", frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)
+    made.savefig(path, dpi=150)
 
 
 _BOTH = ("total_bytes_up", "total_bytes_down")
-
-
-def _scale(axes: Any, ends: Sequence[float]) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    if ends and min(ends) > 0 and max(ends) / min(ends) > _WIDE:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.grid(visible=True, which="major", alpha=0.3, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _savings(
@@ -241,6 +223,23 @@ def _savings(
     return savings
 
 
+def _fewer_than_raw(cell: Cell) -> float | None:
+    """Bytes of the same messages uncompressed over those sent, both ways."""
+    raw, up, down = (cell.mean(key) for key in ("raw_bytes", "bytes_up", "bytes_down"))
+    if raw is None or up is None or down is None:
+        return None
+    return times_fewer(raw, up + down)
+
+
+def _bytes_column(cells: Sequence[Cell], way: str) -> tuple[str, Callable[[Cell], str]]:
+    """Return a column of bytes, in kB where MB would read 0.00."""
+    unit, name = column_unit([cell.mean(f"bytes_{way}") for cell in cells])
+    return (
+        f"{name} {way}",
+        lambda cell: _number(cell.mean(f"bytes_{way}"), "{:.2f}", unit),
+    )
+
+
 def _number(value: float | None, form: str, unit: float = 1.0) -> str:
     return _NONE if value is None else form.format(value / unit)
 
@@ -248,7 +247,7 @@ def _number(value: float | None, form: str, unit: float = 1.0) -> str:
 def _accuracy(cell: Cell) -> str:
     values = [100 * value for value in cell.values("accuracy")]
     if not values:
-        return "failed"
+        return _NONE if cell.runs else "failed"
     if len(values) == 1:
         return f"{values[0]:.2f} %"
     return f"{fmean(values):.2f} % ({min(values):.2f}–{max(values):.2f})"
@@ -286,17 +285,3 @@ def _fairness_of(values: Sequence[float]) -> tuple[float, float, float]:
     ordered = np.sort(np.asarray(values))
     worst = ordered[: max(len(ordered) // 10, 1)]
     return float(ordered.mean()), float(worst.mean()), float(ordered.std())
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])

@@ -12,12 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from flwr_caesar.results.files import ROUNDS, SUMMARY
 from flwr_caesar.runner.config import Spec, resolve
 from flwr_caesar.runner.folder import (
     CHECKPOINT,
     CONFIG,
-    ROUNDS,
-    SUMMARY,
     configurations,
 )
 from flwr_caesar.runner.text import whole_rows

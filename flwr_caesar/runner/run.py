@@ -10,18 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from flwr_caesar.runner.folder import (
-    EVENTS,
-    LOG,
-    OVERRIDES,
-    SUMMARY,
-    require_new,
-    write_whole,
-)
+from flwr_caesar.results.files import EVENTS, SUMMARY, write_whole
+from flwr_caesar.results.live import VARIABLE
+from flwr_caesar.runner.apps import App
+from flwr_caesar.runner.errors import RunFailedError
+from flwr_caesar.runner.folder import CONFIG, LOG, OVERRIDES, require_new
 from flwr_caesar.runner.lock import COMMAND, held
 from flwr_caesar.runner.progress import Progress, Tail
 from flwr_caesar.runner.superlink import (
@@ -32,24 +28,13 @@ from flwr_caesar.runner.superlink import (
     flower_environment,
     temporary_folder,
 )
+from flwr_caesar.runner.terminal import Screen, Terminal
 from flwr_caesar.runner.text import last_entry, reason, shortened, whole_lines
 from flwr_caesar.runner.watch import Watch
 
 _POLL_SECONDS = 0.2
 _MARKER = "FLWR_CAESAR_RUN"
 _STARTED = re.compile(r"Successfully started run (\d+)")
-
-
-class RunFailedError(RuntimeError):
-    """A run that started and did not finish; the message says why and where to look."""
-
-
-def app_folder() -> Path:
-    """Return the folder of the reference app, which ``flwr run`` bundles."""
-    found = find_spec("flwr_caesar.reference_app")
-    if found is None or not found.submodule_search_locations:
-        raise RunFailedError("the reference app is not installed with flwr_caesar")
-    return Path(next(iter(found.submodule_search_locations)))
 
 
 def run(
@@ -94,6 +79,8 @@ def run(
             (folder / EVENTS).unlink(missing_ok=True)  # of a run that is resumed
             if overrides:
                 write_whole(folder / OVERRIDES, json.dumps(list(overrides)) + "\n")
+            if "app" in spec:
+                return _run_own(spec, folder, say)
             return _run(spec, folder, say)
     except SuperLinkError as error:
         raise RunFailedError(str(error)) from None
@@ -110,25 +97,67 @@ def _run(
     if connection is not None:
         with _scratch() as (scratch, environment):
             return _run_on(
-                spec, folder, say, connection, scratch, environment=environment
+                App.reference(spec, folder),
+                folder,
+                say,
+                connection,
+                scratch,
+                environment=environment,
             )
     if federation["kind"] == "inline":
         with _scratch() as (scratch, environment):
             return _run_inline(spec, folder, say, scratch, environment)
+    return _run_here(App.reference(spec, folder), federation, folder, say, {})
+
+
+def _run_own(
+    spec: Mapping[str, Any], folder: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run an app of the user's own, whose strategy writes the folder."""
+    from omegaconf import OmegaConf
+
+    write_whole(folder / CONFIG, OmegaConf.to_yaml(dict(spec)))
+    app = App.own(spec)
+    variables = {VARIABLE: str(folder)}
+    summary = _run_here(app, spec["federation"], folder, say, variables)
+    if summary is None:
+        raise RunFailedError(
+            "the app came to its end and nothing was measured: its strategy is none of "
+            "flwr_caesar.strategies; wrap it, such as Caesar(FedAvg(...)), or with "
+            f"Uncompressed(...) to measure it as it is; the log is {folder / LOG}"
+        )
+    return summary
+
+
+def _run_here(
+    app: App,
+    federation: Mapping[str, Any],
+    folder: Path,
+    say: Callable[[str], None],
+    variables: Mapping[str, str],
+) -> dict[str, Any] | None:
+    """Run an app on a SuperLink that is started for it."""
     simulation = federation["kind"] == "simulation"
-    with SuperLink(simulation=simulation) as link:
+    count = federation["num_supernodes"]
+    engine = "Ray" if simulation else f"{count} SuperNodes"
+    say(f"{app.name:<8}  starting Flower and {engine}, about 20 s")
+    link = SuperLink(simulation=simulation)
+    link.environment.update(variables)
+    with link:
         if not simulation:
-            for i in range(federation["num_supernodes"]):
-                link.start_supernode(i, federation["num_supernodes"])
+            for i in range(count):
+                link.start_supernode(i, count)
+        settings = federation_config(federation) if simulation else None
         try:
             return _run_on(
-                spec,
+                app,
                 folder,
                 say,
                 CONNECTION,
                 link.home,
                 environment=link.environment,
                 link=link,
+                settings=settings,
             )
         except RunFailedError:
             _append(folder / LOG, link.log)
@@ -170,7 +199,8 @@ def _run_inline(
             stderr=subprocess.STDOUT,
         )
         try:
-            progress = _watch(child, spec, folder, say)
+            app = App.reference(spec, folder)
+            progress = _watch(child, app, folder, say)
         finally:
             if child.poll() is None:
                 child.kill()
@@ -179,7 +209,7 @@ def _run_inline(
 
 
 def _run_on(
-    spec: Mapping[str, Any],
+    app: App,
     folder: Path,
     say: Callable[[str], None],
     connection: str,
@@ -187,29 +217,28 @@ def _run_on(
     *,
     environment: Mapping[str, str],
     link: SuperLink | None = None,
+    settings: str | None = None,
 ) -> dict[str, Any] | None:
-    run_config = scratch / "run-config.toml"
-    run_config.write_text(
-        # A JSON string is also a TOML string.
-        f"spec = {json.dumps(json.dumps(spec))}\n"
-        f"output-dir = {json.dumps(str(folder))}\n",
-        encoding="utf-8",
-    )
-    command = [executable("flwr"), "run", str(app_folder()), connection, "--stream"]
-    command += ["--run-config", str(run_config)]
-    if link is not None and spec["federation"]["kind"] == "simulation":
-        command += ["--federation-config", federation_config(spec["federation"])]
+    command = [executable("flwr"), "run", str(app.folder), connection, "--stream"]
+    if app.run_config:
+        file = scratch / "run-config.toml"
+        file.write_text(app.run_config, encoding="utf-8")
+        command += ["--run-config", str(file)]
+    if settings is not None:
+        command += ["--federation-config", settings]
     log = folder / LOG
     with (
         log.open("ab") as output,
         _child(command, environment, output, connection, log) as child,
     ):
-        progress = _watch(child, spec, folder, say, link)
+        progress = _watch(child, app, folder, say, link)
     summary = _summary(progress, folder)
     if summary is not None:
         return summary
-    if child.returncode == 0 and link is None and not (folder / EVENTS).is_file():
-        _check_remote(connection, environment, log)
+    if child.returncode == 0 and not (folder / EVENTS).is_file():
+        _check_ended(connection, environment, log)
+        if link is not None:
+            return None
         say(f"results are on the ServerApp's machine, in {folder}; log here: {log}")
         return None
     return _fail(progress, folder)
@@ -217,27 +246,42 @@ def _run_on(
 
 def _watch(
     child: subprocess.Popen[bytes],
-    spec: Mapping[str, Any],
+    app: App,
     folder: Path,
     say: Callable[[str], None],
     link: SuperLink | None = None,
 ) -> Progress:
     """Tell of progress until a run's process ends; return what it said."""
     log = folder / LOG
-    progress = Progress(spec["strategy"]["name"], spec["rounds"], say)
     events = Tail(folder / EVENTS)
-    while child.poll() is None:
-        now = time.monotonic()
+    with _shown(app, folder, say) as (progress, screen):
+        while child.poll() is None:
+            now = time.monotonic()
+            for event in events.events():
+                progress.take(event, now)
+            progress.quiet(now, lambda: last_entry(log))
+            if screen is not None:
+                screen.show()
+            stopped = None if link is None else link.stopped
+            if stopped is not None:  # the others would wait for it
+                raise RunFailedError(f"{stopped} stopped; the log is {log}")
+            time.sleep(_POLL_SECONDS)
         for event in events.events():
-            progress.take(event, now)
-        progress.quiet(now, lambda: last_entry(log))
-        stopped = None if link is None else link.stopped
-        if stopped is not None:  # the others would wait for it
-            raise RunFailedError(f"{stopped} stopped; the log is {log}")
-        time.sleep(_POLL_SECONDS)
-    for event in events.events():
-        progress.take(event, time.monotonic())
+            progress.take(event, time.monotonic())
     return progress
+
+
+@contextmanager
+def _shown(
+    app: App, folder: Path, say: Callable[[str], None]
+) -> Iterator[tuple[Progress, Screen | None]]:
+    """Follow a run by lines, or by a table where there is a terminal for one."""
+    if not isinstance(say, Terminal) or not say.console.is_terminal:
+        yield Progress(app.name, app.rounds, say), None
+        return
+    progress = Progress(app.name, app.rounds, lambda line: None)
+    with say.following(progress, folder) as screen:
+        yield progress, screen
 
 
 def _summary(progress: Progress, folder: Path) -> dict[str, Any] | None:
@@ -305,7 +349,7 @@ def _child(
                 )
 
 
-def _check_remote(connection: str, environment: Mapping[str, str], log: Path) -> None:
+def _check_ended(connection: str, environment: Mapping[str, str], log: Path) -> None:
     """Raise if the SuperLink says that the run failed."""
     started = _STARTED.search(whole_lines(log))
     if not started:

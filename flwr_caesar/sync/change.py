@@ -1,4 +1,4 @@
-"""What changed of a file's bytes, in fewer bytes than all of them.
+"""What changed of some bytes, in fewer bytes than all of them.
 
 A model that was trained further has the elements of the one before, changed in their
 last bits. What differs is zero elsewhere, and in each element mostly in its low bytes,
@@ -15,7 +15,6 @@ import zstandard
 from flwr_caesar.codec.contract.layout import Array, Arrays
 
 from .errors import DamagedStateError
-from .tensors import Chunk
 
 _BLOCK = 1 << 20
 _WIDTH = 4
@@ -24,45 +23,60 @@ _LEVEL = 1
 DATA, SIZES = "data", "sizes"
 
 
-def pack_change(old: Array, new: Iterable[Chunk], *, most: int) -> Arrays | None:
-    """Return how to make some bytes of others; `None` if that takes more than `most`.
+def pack_changes(pairs: Iterable[tuple[Array, Array]]) -> Iterator[bytes]:
+    """Return what changed in each of some blocks, nothing where nothing did.
 
     Parameters
     ----------
-    old : ndarray of uint8, shape (n,)
-        The bytes before.
-    new : iterable of bytes
-        Those after, in pieces, n in all.
-    most : int
-        Bytes.
+    pairs : iterable of tuple of ndarray of uint8
+        The bytes of a block before and after, of one shape ``(n,)``.
     """
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    parts: list[bytes] = []
-    sizes: list[int] = []
-    total = at = 0
-    for block in _blocks(new):
-        differs = np.bitwise_xor(old[at : at + block.size], block)
-        at += block.size
-        sizes.append(block.size)
-        parts.append(compressor.compress(_shuffled(differs)))
-        total += len(parts[-1])
-        if total > most:
-            return None
-    return {
-        DATA: np.frombuffer(b"".join(parts), np.uint8),
-        SIZES: np.array([sizes, [len(part) for part in parts]], np.int64),
-    }
+    for old, new in pairs:
+        differs = np.bitwise_xor(old, new)
+        yield compressor.compress(_shuffled(differs)) if differs.any() else b""
+
+
+def apply_changes(block: Array, changes: Iterable[bytes]) -> None:
+    """Make the bytes after of the bytes before, in place.
+
+    Parameters
+    ----------
+    block : ndarray of uint8, shape (n,)
+        The bytes before.
+    changes : iterable of bytes
+        From `pack_changes`, one after another.
+
+    Raises
+    ------
+    DamagedStateError
+        If one is no change of so many bytes.
+    """
+    decompressor = zstandard.ZstdDecompressor()
+    differs: Array | None = None
+    for change in filter(None, changes):
+        try:
+            raw = decompressor.decompress(change, max_output_size=block.size)
+        except zstandard.ZstdError as err:
+            raise DamagedStateError(f"a change of the model: {err}") from err
+        if len(raw) != block.size:
+            raise DamagedStateError(f"a change of the model has {len(raw)} bytes")
+        step = np.frombuffer(raw, np.uint8)
+        differs = step if differs is None else np.bitwise_xor(differs, step)
+    if differs is not None:
+        block ^= _unshuffled(differs)
 
 
 def apply_change(image: Array, change: Arrays) -> None:
-    """Make the bytes after of the bytes before, in place.
+    """Make a model's bytes of those before, in place, as format 4 has the change.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (n,)
         The bytes before.
     change : mapping of str to ndarray
-        From `pack_change`.
+        ``data``, ndarray of uint8, and ``sizes``, ndarray of int64, shape (2, blocks):
+        of how many bytes of the image each block of the data is, and its own.
 
     Raises
     ------
@@ -73,22 +87,13 @@ def apply_change(image: Array, change: Arrays) -> None:
         data, (sizes, lengths) = change[DATA], change[SIZES].tolist()
         if sum(sizes) != image.size or not all(0 < size <= _BLOCK for size in sizes):
             raise ValueError("it is of other bytes")
-        decompressor = zstandard.ZstdDecompressor()
         at = first = 0
         for size, length in zip(sizes, lengths, strict=True):
             packed = data[first : first + length].tobytes()
-            raw = decompressor.decompress(packed, max_output_size=size)
-            image[at : at + size] ^= _unshuffled(np.frombuffer(raw, np.uint8))
+            apply_changes(image[at : at + size], [packed])
             at, first = at + size, first + length
-    except (KeyError, TypeError, ValueError, zstandard.ZstdError) as err:
+    except (KeyError, TypeError, ValueError) as err:
         raise DamagedStateError(f"a change of the model is malformed: {err}") from err
-
-
-def _blocks(chunks: Iterable[Chunk]) -> Iterator[Array]:
-    for chunk in chunks:
-        data = np.frombuffer(chunk, np.uint8)
-        for start in range(0, data.size, _BLOCK):
-            yield data[start : start + _BLOCK]
 
 
 def _shuffled(block: Array) -> bytes:
@@ -100,6 +105,7 @@ def _shuffled(block: Array) -> bytes:
 def _unshuffled(data: Array) -> Array:
     whole = data.size - data.size % _WIDTH
     block = np.empty(data.size, np.uint8)
-    block[:whole].reshape(-1, _WIDTH)[:] = data[:whole].reshape(_WIDTH, -1).T
+    for plane, values in enumerate(data[:whole].reshape(_WIDTH, -1)):
+        block[plane:whole:_WIDTH] = values
     block[whole:] = data[whole:]
     return block

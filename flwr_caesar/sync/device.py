@@ -21,7 +21,9 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.raised import mark_raised
+from flwr_caesar.codec.contract.update import length
 
+from .believed import part_to_send, share_of
 from .ledger_api import Version
 from .part import changed_part, completed
 from .protocol import (
@@ -65,7 +67,8 @@ class Received:
         Uploads of which this request told that they were applied, or were not and
         went back into the residual.
     forfeited : mapping of str to ndarray
-        What was given up, as another copy of this state went on without it.
+        What was given up, as another copy of this state went on without it, or as one
+        training in it is longer than the server believes.
     notes : tuple of str
         For the device's log.
     """
@@ -275,10 +278,13 @@ def commit_update(
     expected = Layout.of(state.model)
     total: Arrays = update
     residual: Mapping[str, Array] = state.residual
+    share = 0.0
     if not is_model:
         expected = update_layout(expected)
         layout = update_layout(Layout.of(update))
+        own = length(update) if state.residual else 0.0
         total = add_residual(update, state.residual, layout, overwrite=overwrite)
+        share = share_of(own, total) if state.residual else 1.0
         residual = {}
     memory: CodecState | None = CodecState(expected)
     if not state.pending and state.codec_arrays:
@@ -288,10 +294,17 @@ def commit_update(
     if part is not None:
         total, memory = part, None
     sent: Mapping[str, Array] = {}
-    if want_sent or nonnegative or (error_feedback and not is_model):
+    longest = 0.0 if is_model else header.longest
+    if want_sent or nonnegative or longest or (error_feedback and not is_model):
         raw, sent, _ = codec.encode_decoded(total, memory)
     else:
         raw, _ = codec.encode(total, memory)
+    shorter = part_to_send(total, sent, share=share, longest=longest)
+    if shorter is not None:
+        raw, sent, _ = codec.encode_decoded(shorter, memory)
+        if not error_feedback:
+            left = left_over(total, shorter, layout, overwrite=False)
+            residual, total = ShortResidual.of(left), shorter
     if part is not None:
         total, sent = update, completed(sent, state.model) if want_sent else sent
     if sent and nonnegative:
@@ -305,7 +318,7 @@ def commit_update(
             total, sent = {}, {}
     upload_id = new_id()
     reply = replace(_reply(state, header, UPDATE), upload_id=upload_id)
-    pending = Pending(upload_id, header.order, frame, payload)
+    pending = Pending(upload_id, header.order, frame, payload, share=share)
     after = replace(state, residual=residual, pending=(*state.pending, pending))
     return Committed(after, frame, reply, total, sent)
 

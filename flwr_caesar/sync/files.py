@@ -68,10 +68,25 @@ class StoredFile:
         """Return the row of a manifest."""
         return [self.name, self.size, self.checksum]
 
-    def holds(self, chunks: Collection[Chunk], sum_of: int) -> bool:
-        """Whether bytes, whose checksum is `sum_of`, are the file's."""
+    def holds(self, folder: Path, chunks: Collection[Chunk], sum_of: int) -> bool:
+        """Whether the file of `folder` can be read and has these bytes.
+
+        Equal checksums do not tell: an upload ends with a CRC of its own, after which
+        the CRC of everything is the same for all uploads of one length.
+
+        Parameters
+        ----------
+        folder : Path
+            Where the file is.
+        chunks : collection of bytes
+            What it may have.
+        sum_of : int
+            Their checksum.
+        """
         size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        return (size, sum_of) == (self.size, self.checksum)
+        return (size, sum_of) == (self.size, self.checksum) and _has_bytes(
+            folder / self.name, chunks
+        )
 
 
 def fresh_name(kind: str, suffix: str = "safetensors") -> str:
@@ -84,8 +99,7 @@ def is_fresh_name(name: str) -> bool:
     return bool(_OURS.fullmatch(name))
 
 
-def has_content(path: Path, chunks: Collection[Chunk]) -> bool:
-    """Whether a file that can be read has these bytes."""
+def _has_bytes(path: Path, chunks: Collection[Chunk]) -> bool:
     try:
         with path.open("rb") as file:
             for chunk in chunks:
@@ -159,9 +173,9 @@ def read_bytes(folder: Path, stored: StoredFile) -> Array:
     DamagedStateError, OSError
         As `read_arrays`.
     """
-    with _opened(folder, stored) as fd:
+    with opened(folder, stored) as fd:
         data = np.empty(stored.size, np.uint8)
-        _fill(fd, 0, data.data)
+        fill(fd, 0, data.data)
         if checksum(pieces_of(data)) != stored.checksum:
             raise DamagedStateError("it has the wrong checksum")
     return data
@@ -204,9 +218,9 @@ def map_arrays(folder: Path, stored: StoredFile) -> dict[str, Array]:
     DamagedStateError, OSError
         As `read_arrays`.
     """
-    with _opened(folder, stored) as fd:
-        start = _read(fd, 0, min(LENGTH_BYTES, stored.size))
-        head = _read(fd, 0, head_bytes(start, stored.size))
+    with opened(folder, stored) as fd:
+        start = read_at(fd, 0, min(LENGTH_BYTES, stored.size))
+        head = read_at(fd, 0, head_bytes(start, stored.size))
         table = TensorTable.parse(head, stored.size)
         if checksum(_blocks(fd, table), checksum([head])) != stored.checksum:
             raise DamagedStateError("it has the wrong checksum")
@@ -228,7 +242,7 @@ def read_small(path: Path, *, most: int) -> bytes:
         size = os.fstat(fd).st_size
         if size > most:
             raise DamagedStateError(f"{path.name} has {size} bytes")
-        return _read(fd, 0, size)
+        return read_at(fd, 0, size)
     finally:
         os.close(fd)
 
@@ -262,7 +276,7 @@ def remove_others(folder: Path, keep: Iterable[str]) -> None:
 
 
 @contextmanager
-def _opened(folder: Path, stored: StoredFile) -> Iterator[int]:
+def opened(folder: Path, stored: StoredFile) -> Iterator[int]:
     """Open a file that must be there; say its name in what is wrong with it."""
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -285,17 +299,31 @@ def _blocks(fd: int, table: TensorTable) -> Iterator[memoryview]:
     for begin, end in table.spans():
         for offset in range(begin, end, BLOCK_BYTES):
             part = block[: min(BLOCK_BYTES, end - offset)]
-            _fill(fd, offset, part)
+            fill(fd, offset, part)
             yield part
 
 
-def _read(fd: int, offset: int, size: int) -> bytes:
+def read_at(fd: int, offset: int, size: int) -> bytes:
+    """Return bytes of a file.
+
+    Raises
+    ------
+    DamagedStateError
+        If it ends before.
+    """
     data = bytearray(size)
-    _fill(fd, offset, memoryview(data))
+    fill(fd, offset, memoryview(data))
     return bytes(data)
 
 
-def _fill(fd: int, offset: int, buffer: memoryview) -> None:
+def fill(fd: int, offset: int, buffer: memoryview) -> None:
+    """Read bytes of a file into a buffer.
+
+    Raises
+    ------
+    DamagedStateError
+        If it ends before.
+    """
     filled = 0
     while filled < buffer.nbytes:
         count = os.preadv(fd, [buffer[filled:]], offset + filled)

@@ -27,7 +27,6 @@ from .files import (
 from .lock import FileLock
 from .model_file import LEAST_BYTES, StoredModel, read_model, write_model
 from .packing import (
-    FORMAT,
     describe,
     pack_memory,
     seal,
@@ -195,7 +194,7 @@ class FolderStore:
                 model = self._write_model(folder, chunks, sum_of, before)
             self._files[name] = replace(before or StateFiles(model), model=model)
             _require_room(folder, memory)
-            if model.changes:
+            if not model.is_whole:
                 return state
             return replace(state, model=unnamed(read_model(folder, model)[0]))
 
@@ -237,8 +236,7 @@ class FolderStore:
                 file = write_part(folder, "residual", residual, kept.residual)
             kept = replace(kept, residual=file)
             manifest = {**describe(state), "files": kept.to_json()}
-            if kept.is_new:
-                manifest["format"] = FORMAT
+            manifest["format"] = max(manifest["format"], kept.format)
             sealed = seal(manifest)
             sync_folder(folder)
             replace_durably(folder, MANIFEST, sealed)

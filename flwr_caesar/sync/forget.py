@@ -61,4 +61,4 @@ def forget(
     if judged.forfeited or not given_up:
         return state, {}
     kept = tuple(p for p in state.pending if p.upload_id not in judged.returned)
-    return replace(state, residual={}, pending=kept), given_up
+    return replace(state, residual={}, pending=kept, longest=0.0), given_up

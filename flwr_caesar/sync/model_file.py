@@ -1,21 +1,30 @@
-"""A model on the disk: a file, and what changed of it since."""
+"""A model on the disk: in which files its blocks are, whole and as changes.
+
+The first is a safetensors file of the model. A round writes what changed, and a part of
+the blocks whole, in turn, so that no round has to write all of them again and no block
+is ever more than some changes away from the disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flwr_caesar.codec.contract.layout import Array
 
-from .change import apply_change, pack_change
+from .blocks import MODEL, TURNS, BlockFile, Image, blocks_file, cut, due
+from .change import apply_change, apply_changes, pack_changes
 from .errors import DamagedStateError
 from .files import (
     StoredFile,
     fresh_name,
     map_arrays,
+    opened,
     pieces_of,
     read_arrays,
     read_bytes,
@@ -29,7 +38,10 @@ LEAST_BYTES = 1 << 20
 """A smaller model is written whole: it saves no wear to write less."""
 
 MOST_CHANGES = 4
-"""After so many the model is written whole, as each takes time whenever it is read."""
+"""Of format 4, whose changes follow each other from a whole model on."""
+
+MOST_FILES = 2 * TURNS
+"""A model in more files than these is written whole."""
 
 # Of a model; a larger change saves little.
 _LARGEST = 0.6
@@ -41,17 +53,27 @@ class StoredModel:
 
     Parameters
     ----------
-    whole : StoredFile
-        The last that was written whole.
-    changes : tuple of StoredFile
-        From there to this one.
-    checksum : int
-        Of this one's bytes, which are as many as the whole one's.
+    files : tuple of StoredFile
+        Those that have blocks of it, the oldest first.
+    starts : tuple of int
+        In which of them each block is whole; those after it have its changes.
+    size, checksum : int
+        Of its bytes.
+    chain : tuple of StoredFile
+        How format 4 has it: changes of all of the first file.
     """
 
-    whole: StoredFile
-    changes: tuple[StoredFile, ...] = ()
-    checksum: int = 0
+    files: tuple[StoredFile, ...]
+    starts: tuple[int, ...]
+    size: int
+    checksum: int
+    chain: tuple[StoredFile, ...] = ()
+
+    @classmethod
+    def of(cls, whole: StoredFile) -> StoredModel:
+        """Return a model that is one file."""
+        starts = (0,) * len(cut(whole.size))
+        return cls((whole,), starts, whole.size, whole.checksum)
 
     @classmethod
     def from_json(cls, rows: dict[str, Any]) -> StoredModel:
@@ -62,28 +84,69 @@ class StoredModel:
         DamagedStateError
             If they are not such.
         """
-        whole = StoredFile.from_json(rows["model"])
-        match rows.get("changes", []), rows.get("checksum", whole.checksum):
-            case [list(changes), int(sum_of)] if len(changes) <= MOST_CHANGES:
-                return cls(whole, tuple(map(StoredFile.from_json, changes)), sum_of)
-        raise DamagedStateError("the manifest names no changes of a model")
+        match rows:
+            case {
+                "blocks": {
+                    "files": [*files],
+                    "starts": [*starts],
+                    "size": int(size),
+                    "checksum": int(sum_of),
+                }
+            } if len(files) <= MOST_FILES:
+                stored = tuple(map(StoredFile.from_json, files))
+                # Each block is whole somewhere.
+                if (
+                    0 <= size <= sum(file.size for file in stored)
+                    and len(starts) == len(cut(size))
+                    and all(type(at) is int for at in starts)
+                    and all(0 <= at < len(stored) for at in starts)
+                ):
+                    return cls(stored, tuple(starts), size, sum_of)
+            case {"model": row}:
+                model = cls.of(StoredFile.from_json(row))
+                match rows.get("changes", []), rows.get("checksum", model.checksum):
+                    case [list(rows_of), int(sum_of)] if len(rows_of) <= MOST_CHANGES:
+                        chain = tuple(map(StoredFile.from_json, rows_of))
+                        return cls(model.files, model.starts, model.size, sum_of, chain)
+        raise DamagedStateError("the manifest does not say where the model is")
 
     def to_json(self) -> dict[str, Any]:
-        """Return rows of a manifest; without changes, as they were before these."""
-        rows: dict[str, Any] = {"model": self.whole.to_json()}
-        if self.changes:
-            rows["changes"] = [change.to_json() for change in self.changes]
-            rows["checksum"] = self.checksum
-        return rows
+        """Return rows of a manifest; of a whole model, as they were before blocks."""
+        files = [file.to_json() for file in self.files]
+        if self.is_whole:
+            return {"model": files[0]}
+        if self.chain:
+            changes = [change.to_json() for change in self.chain]
+            return {"model": files[0], "changes": changes, "checksum": self.checksum}
+        return {
+            "blocks": {
+                "files": files,
+                "starts": list(self.starts),
+                "size": self.size,
+                "checksum": self.checksum,
+            }
+        }
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is one file as a model that was never written before."""
+        is_one = len(self.files) == 1 and not self.chain
+        return is_one and self.files[0].name.startswith(MODEL)
 
     def holds(self, chunks: Collection[Chunk], sum_of: int) -> bool:
-        """Whether bytes, whose checksum is `sum_of`, are the model's."""
-        size = sum(memoryview(chunk).nbytes for chunk in chunks)
-        return (size, sum_of) == (self.whole.size, self.checksum)
+        """Whether bytes, whose checksum is `sum_of`, are the model's.
 
-    def files(self) -> tuple[StoredFile, ...]:
+        A model has no checksum of its own inside, as an upload has (see
+        `StoredFile.holds`), so one in 2^32 is taken for another. That shows in the
+        digest of the next change, and the whole model is fetched; reading every model
+        twice a round to compare it would cost more.
+        """
+        size = sum(memoryview(chunk).nbytes for chunk in chunks)
+        return (size, sum_of) == (self.size, self.checksum)
+
+    def all_files(self) -> tuple[StoredFile, ...]:
         """Return all that it consists of."""
-        return (self.whole, *self.changes)
+        return (*self.files, *self.chain)
 
 
 def write_model(
@@ -116,21 +179,20 @@ def write_model(
     size = sum(memoryview(chunk).nbytes for chunk in chunks)
     if (
         before is not None
-        and size == before.whole.size >= LEAST_BYTES
-        and len(before.changes) < MOST_CHANGES
+        and size == before.size >= LEAST_BYTES
+        and len(before.files) < MOST_FILES
+        and not before.chain
     ):
-        change = None
         # What is damaged by now does not matter any more: all is written anew.
         with contextlib.suppress(DamagedStateError):
             # Whoever was given its arrays may have changed them.
             if known is None or checksum(pieces_of(known)) != before.checksum:
                 known = _bytes_of(folder, before)
-            change = pack_change(known, chunks, most=int(_LARGEST * size))
-        if change is not None:
-            file = write_arrays(folder, "change", change)
-            return StoredModel(before.whole, (*before.changes, file), sum_of)
-    whole = write_durably(folder / fresh_name("model"), chunks, sum_of)
-    return StoredModel(whole, (), sum_of)
+            written = _write_changes(folder, Image(chunks), sum_of, before, known)
+            if written is not None:
+                return written
+    whole = write_durably(folder / fresh_name(MODEL), chunks, sum_of)
+    return StoredModel.of(whole)
 
 
 def read_model(
@@ -138,7 +200,7 @@ def read_model(
 ) -> tuple[dict[str, Array], Array | None]:
     """Return the arrays of a model, and the bytes that these are views of.
 
-    Without changes they are read from the file when they are used, see `map_arrays`,
+    If it is one file they are read from there when they are used, see `map_arrays`,
     and there are no bytes.
 
     Raises
@@ -148,17 +210,83 @@ def read_model(
     OSError
         If one cannot be read.
     """
-    if not stored.changes:
-        return map_arrays(folder, stored.whole), None
+    if stored.is_whole:
+        return map_arrays(folder, stored.files[0]), None
     data = _bytes_of(folder, stored)
     return table_of(data).views(data), data
 
 
+def _write_changes(
+    folder: Path, new: Image, sum_of: int, before: StoredModel, old: Array
+) -> StoredModel | None:
+    """Write what changed; `None` if that is about as much as all of it."""
+    places = cut(before.size)
+    with _opened(folder, before) as files:
+        changed = {
+            block
+            for block, (begin, end) in enumerate(places)
+            if any(file.has(block) for file in files[before.starts[block] + 1 :])
+            or not np.array_equal(old[begin:end], new.part(begin, end))
+        }
+        spared = 0 if before.files[0].name.startswith(MODEL) else None
+        renewed = due(before.starts, changed, spared)
+        kept = [block for block in range(len(places)) if block not in renewed]
+        pairs = ((old[b:e], new.part(b, e)) for b, e in map(places.__getitem__, kept))
+        written: dict[int, bytes] = {}
+        total = 0
+        for block, change in zip(kept, pack_changes(pairs), strict=True):
+            written[block] = change
+            total += len(change)
+            if total > _LARGEST * before.size:
+                return None
+        written |= {block: new.part(*places[block]).tobytes() for block in renewed}
+        starts = [
+            len(files) if block in renewed else at
+            for block, at in enumerate(before.starts)
+        ]
+        needed = [
+            index
+            for index, file in enumerate(files)
+            if any(
+                at == index or (at < index and file.has(block))
+                for block, at in enumerate(starts)
+            )
+        ]
+    file = write_arrays(
+        folder, "change", blocks_file([written[block] for block in range(len(places))])
+    )
+    index_of = {old: new for new, old in enumerate([*needed, len(files)])}
+    return StoredModel(
+        (*(before.files[index] for index in needed), file),
+        tuple(index_of[at] for at in starts),
+        before.size,
+        sum_of,
+    )
+
+
 def _bytes_of(folder: Path, stored: StoredModel) -> Array:
     """Return the bytes of a model's file, as if it had been written whole."""
-    data = read_bytes(folder, stored.whole)
-    for file in stored.changes:
-        apply_change(data, read_arrays(folder, file))
-    if stored.changes and checksum(pieces_of(data)) != stored.checksum:
+    if stored.chain:
+        data = read_bytes(folder, stored.files[0])
+        for file in stored.chain:
+            apply_change(data, read_arrays(folder, file))
+    else:
+        data = np.empty(stored.size, np.uint8)
+        with _opened(folder, stored) as files:
+            for block, (begin, end) in enumerate(cut(stored.size)):
+                first = stored.starts[block]
+                files[first].read_whole(block, data[begin:end])
+                later = files[first + 1 :]
+                apply_changes(data[begin:end], (file.change(block) for file in later))
+    if checksum(pieces_of(data)) != stored.checksum:
         raise DamagedStateError("the model has the wrong checksum")
     return data
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, stored: StoredModel) -> Iterator[list[BlockFile]]:
+    with contextlib.ExitStack() as stack:
+        yield [
+            BlockFile.read(stack.enter_context(opened(folder, file)), file, stored.size)
+            for file in stored.files
+        ]

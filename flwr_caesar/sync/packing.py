@@ -20,10 +20,11 @@ from .state import (
     Pending,
 )
 
-FORMAT = 4
+FORMAT, SHORT_FORMAT, PLAIN_FORMAT = 5, 4, 3
 # 2 had what was told in the manifest. 4 has a residual in 16 bits or a model as changes
-# of another; a state without these is written as 3, which earlier releases read.
-_READABLE = (2, 3, FORMAT)
+# of another, 5 has a model in blocks. A state is written in the oldest that has all it
+# needs, as earlier releases read that.
+_READABLE = (2, PLAIN_FORMAT, SHORT_FORMAT, FORMAT)
 MAX_MANIFEST_BYTES = 64 << 20
 _KINDS = ("residual", "codec", "pending", "extras", "told")
 _SHORT = "short"
@@ -72,9 +73,15 @@ def unseal(data: bytes) -> dict[str, Any]:
 
 
 def describe(state: DeviceState) -> dict[str, Any]:
-    """Return everything of a state but its arrays, frames and what was told."""
-    return {
-        "format": FORMAT if isinstance(state.residual, ShortResidual) else 3,
+    """Return everything of a state but its arrays, frames and what was told.
+
+    Earlier releases pass over ``longest`` and ``shares``, which are there where they
+    say something.
+    """
+    described = {
+        "format": (
+            SHORT_FORMAT if isinstance(state.residual, ShortResidual) else PLAIN_FORMAT
+        ),
         "token": state.token.hex(),
         "lineage": state.lineage,
         "order": list(state.order),
@@ -85,6 +92,11 @@ def describe(state: DeviceState) -> dict[str, Any]:
         "codec_version": state.codec_version,
         **({"reported": [state.reported, state.reported_by]} if state.reported else {}),
     }
+    if state.longest:
+        described["longest"] = state.longest
+    if any(pending.share for pending in state.pending):
+        described["shares"] = [pending.share for pending in state.pending]
+    return described
 
 
 def pack_memory(state: DeviceState) -> dict[str, Array]:
@@ -170,6 +182,7 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             kind, _, rest = name.partition("/")
             parts[kind][rest] = array
         frames, told = parts["pending"], parts["told"]
+        shares = manifest.get("shares", [0.0] * len(manifest["pending"]))
         pending = tuple(
             Pending(
                 _int(upload),
@@ -177,10 +190,12 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
                 frames[str(index)].tobytes(),
                 _PAYLOADS[_PAYLOADS.index(payload)],
                 _told(told.pop(str(index), None), *inline),
+                _positive(share),
             )
-            for index, (upload, incarnation, phase, payload, *inline) in enumerate(
-                manifest["pending"]
-            )
+            for index, (
+                (upload, incarnation, phase, payload, *inline),
+                share,
+            ) in enumerate(zip(manifest["pending"], shares, strict=True))
         )
         if told or len(frames) != len(pending):
             raise ValueError("uploads that are not listed")
@@ -203,6 +218,7 @@ def restore(manifest: dict[str, Any], model: Arrays, memory: Arrays) -> DeviceSt
             extras=parts["extras"],
             reported=reported,
             reported_by=_int(reported_by),
+            longest=_positive(manifest.get("longest", 0.0)),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise DamagedStateError(f"its parts do not fit: {err!r}") from err
@@ -214,6 +230,12 @@ def _told(kept: Array | None, inline: Any = "") -> str:
     if not isinstance(text, str) or (text and type(json.loads(text)) is not dict):
         raise TypeError(f"{text!r:.40} is not what a reply told")
     return text
+
+
+def _positive(value: Any) -> float:
+    if type(value) is not float or not value >= 0:
+        raise TypeError(f"{value!r} is no length")
+    return value
 
 
 def _int(value: Any) -> int:

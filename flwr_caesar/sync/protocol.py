@@ -9,7 +9,9 @@ side checks what the fields say. The layouts are in docs/wire-format.md.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Self
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest as model_digest
@@ -46,7 +48,7 @@ _STATUS_CODES = {
 _STATUS_NAMES = {code: name for name, code in _STATUS_CODES.items()}
 _STATUS_BITS, _KNOWN, _HELD = 7, 8, 16
 _NO_BASE, _SAME_BASE, _OTHER_BASE = range(3)
-_BASE_BITS, _DEVICE, _MEMORY = 3, 4, 8
+_BASE_BITS, _DEVICE, _MEMORY, _LONGEST = 3, 4, 8, 16
 _MAX_KNOWN = MAX_APPLIED + MAX_PENDING
 
 
@@ -55,8 +57,31 @@ def device_id(token: bytes) -> str:
     return hashlib.sha256(token).digest()[:_DEVICE_BYTES].hex()
 
 
+class _Header(ABC):
+    """What begins every note, and can also stand alone."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: wire.Reader) -> Self:
+        """Decode; what follows is left to the reader's owner."""
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Decode a header that stands alone.
+
+        Raises
+        ------
+        CodecError
+            As `read` does, or if something follows.
+        """
+        reader = wire.Reader(data)
+        header = cls.read(reader)
+        reader.require_end()
+        return header
+
+
 @dataclass(frozen=True)
-class DownloadHeader:
+class DownloadHeader(_Header):
     """What the server says with a model.
 
     Parameters
@@ -79,6 +104,9 @@ class DownloadHeader:
         wait on the device, `MAX_PENDING`.
     memory : bytes
         Digest of the codec memory that the server holds for that device's uploads.
+    longest : float
+        Length, in float32, of the longest update that the server believes; 0 for a
+        device of which it refused none for its length.
     """
 
     lineage: int
@@ -89,6 +117,7 @@ class DownloadHeader:
     device: str = ""
     applied: tuple[int, ...] = ()
     memory: bytes = NO_DIGEST
+    longest: float = 0.0
 
     def to_bytes(self) -> bytes:
         """Encode for the wire."""
@@ -98,6 +127,7 @@ class DownloadHeader:
         )
         has_memory = self.memory != NO_DIGEST
         flags = base | _DEVICE * bool(self.device) | _MEMORY * has_memory
+        flags |= _LONGEST * bool(self.longest)
         return b"".join(
             [
                 bytes([flags]),
@@ -110,6 +140,7 @@ class DownloadHeader:
                 bytes.fromhex(self.device),
                 self.memory if has_memory else b"",
                 wire.ids(self.applied) if self.device else b"",
+                wire.float32(self.longest) if self.longest else b"",
             ]
         )
 
@@ -124,7 +155,8 @@ class DownloadHeader:
         """
         flags = reader.u8()
         kind = flags & _BASE_BITS
-        if flags > (_BASE_BITS | _DEVICE | _MEMORY) or kind > _OTHER_BASE:
+        most = _BASE_BITS | _DEVICE | _MEMORY | _LONGEST
+        if flags > most or kind > _OTHER_BASE:
             raise CodecError(f"header has the flags {flags}")
         lineage, order = reader.u64(), (reader.u64(), reader.varint())
         if not lineage or order[0] >= 1 << 63:
@@ -139,25 +171,14 @@ class DownloadHeader:
         if flags & _MEMORY and (memory := reader.take(len(memory))) == NO_DIGEST:
             raise CodecError("header names a memory that is none")
         applied = reader.ids(MAX_PENDING) if has_device else ()
-        return cls(lineage, order, nonce, target, base, device, applied, memory)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> DownloadHeader:
-        """Decode a header that stands alone.
-
-        Raises
-        ------
-        CodecError
-            As `read` does, or if something follows.
-        """
-        reader = wire.Reader(data)
-        header = cls.read(reader)
-        reader.require_end()
-        return header
+        longest = reader.float32() if flags & _LONGEST else 0.0
+        return cls(
+            *(lineage, order, nonce, target, base, device, applied, memory, longest)
+        )
 
 
 @dataclass(frozen=True)
-class UploadHeader:
+class UploadHeader(_Header):
     """What a device says with its reply.
 
     Parameters
@@ -227,17 +248,3 @@ class UploadHeader:
         known = reader.ids(_MAX_KNOWN) if flags & _KNOWN else None
         held = reader.version() if flags & _HELD else None
         return cls(nonce, token, status, held, upload_id, known)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> UploadHeader:
-        """Decode a header that stands alone.
-
-        Raises
-        ------
-        CodecError
-            As `read` does, or if something follows.
-        """
-        reader = wire.Reader(data)
-        header = cls.read(reader)
-        reader.require_end()
-        return header

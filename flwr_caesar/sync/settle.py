@@ -17,6 +17,7 @@ from flwr_caesar.codec import (
 )
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.codec.contract.state import NO_DIGEST
+from flwr_caesar.codec.contract.update import length
 
 from .ledger_api import MAX_APPLIED
 from .protocol import DownloadHeader, device_id
@@ -47,7 +48,8 @@ def settle(
     which has the residual too: this one gives it up and becomes a new device.
 
     Where the server remembers nothing of the device's uploads, what the codec
-    remembers here is dropped.
+    remembers here is dropped. A residual with a training that is longer than the server
+    believes is given up; see `believed`.
     """
     if header.device != device_id(state.token):
         return Settled(state)
@@ -64,6 +66,9 @@ def settle(
     residual: Mapping[str, Array] = state.residual
     applied: list[int] = []
     returned: list[int] = []
+    # The newest upload was encoded of all that was left at the time.
+    believed = state.pending and state.pending[-1].upload_id in header.applied
+    longest = 0.0 if believed else state.longest
     for pending in state.pending:
         stands = pending.upload_id in header.applied
         (applied if stands else returned).append(pending.upload_id)
@@ -78,8 +83,18 @@ def settle(
             memory = after.version, after.arrays
         elif pending.payload != MODEL_PAYLOAD:
             residual = add_floats(residual, values)
+            if pending.share:
+                longest = max(longest, pending.share * length(values))
     if returned:
         notes.append(f"{len(returned)} uploads were not applied")
+    forfeited: Mapping[str, Array] = {}
+    if 0 < header.longest < longest:
+        notes.append(
+            f"one training made an update of the length {longest:.3g}, and the server "
+            f"believes {header.longest:.3g} at the most: what was not sent yet is "
+            "given up with it"
+        )
+        forfeited, residual, longest = residual, {}, 0.0
     codec_version, codec_arrays = (0, {}) if forgotten else memory
     told = tuple(applied), tuple(returned)
     reported, reported_by = after_settling(state, *told)
@@ -92,8 +107,9 @@ def settle(
         codec_arrays=codec_arrays,
         reported=reported,
         reported_by=reported_by,
+        longest=longest,
     )
-    return Settled(judged, *told, notes=tuple(notes))
+    return Settled(judged, *told, forfeited=forfeited, notes=tuple(notes))
 
 
 def add_floats(left: Mapping[str, Array], right: Arrays) -> dict[str, Array]:
@@ -147,5 +163,6 @@ def _forfeit(
         extras={},
         reported="",
         reported_by=0,
+        longest=0.0,
     )
     return Settled(fresh, tuple(standing), forfeited=given_up, notes=(note,))

@@ -39,6 +39,9 @@ class Pending:
         the next one and never goes back into a residual.
     told : str
         JSON of what the reply said beside it, to answer the same request again.
+    share : float
+        Length of the training's own update, in that of what was encoded, which has the
+        residual too; 1 at the most. 0 if it is not known.
     """
 
     upload_id: int
@@ -46,6 +49,7 @@ class Pending:
     frame: bytes
     payload: str = UPDATE_PAYLOAD
     told: str = ""
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,9 @@ class DeviceState:
         said nothing.
     reported_by : int
         The newest upload whose reply said so; 0 once one was applied.
+    longest : float
+        Length of the longest single training in the residual, as it would have been
+        sent; 0 if none is known.
     """
 
     token: bytes
@@ -99,6 +106,7 @@ class DeviceState:
     extras: Mapping[str, Array] = field(default_factory=dict)
     reported: str = ""
     reported_by: int = 0
+    longest: float = 0.0
 
 
 class DeviceStore(Protocol):

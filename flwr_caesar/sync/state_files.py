@@ -12,13 +12,19 @@ from .errors import DamagedStateError
 from .files import (
     StoredFile,
     fresh_name,
-    has_content,
     map_arrays,
     read_small,
     write_durably,
 )
 from .model_file import StoredModel, read_model
-from .packing import MAX_MANIFEST_BYTES, restore, unseal
+from .packing import (
+    FORMAT,
+    MAX_MANIFEST_BYTES,
+    PLAIN_FORMAT,
+    SHORT_FORMAT,
+    restore,
+    unseal,
+)
 from .state import DeviceState
 from .tensors import checksum, to_chunks
 
@@ -40,7 +46,7 @@ class StateFiles:
 
     def names(self) -> list[str]:
         """Return the names of all of them."""
-        files = (*self.model.files(), self.memory, self.residual)
+        files = (*self.model.all_files(), self.memory, self.residual)
         return [file.name for file in files if file]
 
     def to_json(self) -> dict[str, Any]:
@@ -50,9 +56,11 @@ class StateFiles:
         return {**self.model.to_json(), **rows}
 
     @property
-    def is_new(self) -> bool:
-        """Whether releases that read format 3 cannot read it."""
-        return bool(self.model.changes or self.residual)
+    def format(self) -> int:
+        """Return the oldest format of manifests that can say so."""
+        if not (self.model.is_whole or self.model.chain):
+            return FORMAT
+        return SHORT_FORMAT if self.model.chain or self.residual else PLAIN_FORMAT
 
 
 def read_state(folder: Path) -> tuple[DeviceState, StateFiles, Array | None] | None:
@@ -92,18 +100,10 @@ def read_state(folder: Path) -> tuple[DeviceState, StateFiles, Array | None] | N
 def write_part(
     folder: Path, kind: str, arrays: Arrays, before: StoredFile | None
 ) -> StoredFile:
-    """Write arrays durably if the file before is not of them.
-
-    Equal checksums do not tell: an upload ends with a CRC of its own, after which the
-    CRC of everything is the same for all uploads of one length.
-    """
+    """Write arrays durably if the file before is not of them."""
     chunks = to_chunks(arrays)
     sum_of = checksum(chunks)
-    if (
-        before is not None
-        and before.holds(chunks, sum_of)
-        and has_content(folder / before.name, chunks)
-    ):
+    if before is not None and before.holds(folder, chunks, sum_of):
         return before
     return write_durably(folder / fresh_name(kind), chunks, sum_of)
 

@@ -86,12 +86,14 @@ class Learned:
             If `state` was not captured from a strategy; this one is unchanged then.
         """
         try:
-            planned = list(_plan(self._strategy, self._built, state.tree, state.arrays))
+            assigned = list(
+                _assigned(self._strategy, self._built, state.tree, state.arrays)
+            )
         except (KeyError, TypeError, ValueError) as err:
             raise DamagedStateError(
                 f"the strategy's state is malformed: {err!r}"
             ) from err
-        for owner, name, value in planned:
+        for owner, name, value in assigned:
             setattr(owner, name, value)
 
 
@@ -177,7 +179,7 @@ def _pack(value: Any, arrays: dict[str, Array], start: int) -> Any:
     raise _NotPlain
 
 
-def _plan(
+def _assigned(
     owner: Strategy,
     built: Mapping[str, Any],
     tree: Mapping[str, Any],
@@ -191,7 +193,7 @@ def _plan(
             inner = vars(owner)[name]
             if not isinstance(inner, Strategy):
                 raise TypeError(f"{name} is no strategy")
-            yield from _plan(inner, built[name], body, arrays)
+            yield from _assigned(inner, built[name], body, arrays)
         elif kind == "changed":
             before, kind, body = body
             value = _unpack(kind, body, arrays)

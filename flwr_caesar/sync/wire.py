@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from .ledger_api import Version
 DIGEST_BYTES = 8
 _CHECK = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
+_F32 = struct.Struct(">f")
 _MAX_VARINT_BYTES = 9
 
 
@@ -40,6 +42,11 @@ def opened(data: bytes) -> bytes:
 def u64(value: int) -> bytes:
     """Return a number below ``2**64`` in eight bytes."""
     return _U64.pack(value)
+
+
+def float32(value: float) -> bytes:
+    """Return a positive number within float32's range in four bytes."""
+    return _F32.pack(value)
 
 
 def varint(value: int) -> bytes:
@@ -96,6 +103,13 @@ class Reader:
     def u64(self) -> int:
         """Return a number of eight bytes."""
         value: int = _U64.unpack(self.take(_U64.size))[0]
+        return value
+
+    def float32(self) -> float:
+        """Return a positive number of four bytes."""
+        value: float = _F32.unpack(self.take(_F32.size))[0]
+        if not 0 < value < math.inf:
+            raise CodecError(f"header has the length {value}")
         return value
 
     def varint(self) -> int:

@@ -22,7 +22,15 @@ from .envelope import (
     with_note,
     without_note,
 )
-from .plan import CONTROL_KEY, EVALUATE, MEAN_KEY, PROTOCOL_VERSION, SETTLE, TRAIN, Plan
+from .plan import (
+    CONTROL_KEY,
+    EVALUATE,
+    MEAN_KEY,
+    MOVE_CONTROL,
+    PROTOCOL_VERSION,
+    TRAIN,
+    Plan,
+)
 from .report import DeviceReport
 
 __all__ = [
@@ -30,9 +38,9 @@ __all__ = [
     "EVALUATE",
     "FRAME_STYPE",
     "MEAN_KEY",
+    "MOVE_CONTROL",
     "NOTE_KEY",
     "PROTOCOL_VERSION",
-    "SETTLE",
     "TRAIN",
     "Abilities",
     "DeviceReport",

@@ -17,8 +17,9 @@ from .envelope import require_note
 from .short import pack_mapping, unpack_mapping
 
 PROTOCOL_VERSION = 2
-# Phases of a round with control variates, and the records that these add to a message.
-TRAIN, SETTLE, EVALUATE = "train", "settle", "evaluate"
+# Phases of a round with control variates; the one in which they move is called "settle"
+# on the wire and in records. Then the records that these add to a message.
+TRAIN, MOVE_CONTROL, EVALUATE = "train", "settle", "evaluate"
 CONTROL_KEY = "control"
 MEAN_KEY = "mean"
 

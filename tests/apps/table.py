@@ -41,7 +41,7 @@ apps without noise, {100 * EXACT:.0f} hundredth of the way. An app that works is
 worse by more. †: that cannot be by the method's nature; below the table is why. No
 message is larger than plain Flower's by more than {ALLOWANCE} bytes, nor are all
 together by more than that for each message, but for FedComLoc's, which sends the model
-once more to settle a round.
+once more after each round.
 
 These models have 1 to 70,000 parameters. Up to 50,000 the defaults spare less than for
 larger models ([small models](benchmarks/small-models.md)); what those save stands in

@@ -16,7 +16,7 @@ from flwr_caesar.transport import arrays_to_record, record_to_arrays
 
 MODEL = {"w": np.array([1, 0, 3], np.float32), "n": np.array(4, np.int64)}
 SENT = {"w": np.array([2, 2, 2], np.float32), "n": np.array(5, np.int64)}
-SETTLE = {"phase": "settle", "epoch": 7, "p": 0.5, "lr": 0.25}
+MOVE = {"phase": "settle", "epoch": 7, "p": 0.5, "lr": 0.25}
 
 
 def part(**settings: object):
@@ -33,8 +33,8 @@ def trained(epoch: int = 7) -> DeviceState:
     return training.after(state, MODEL, SENT)
 
 
-def settled(state: DeviceState, applied=(99,), content=None, **settings: object):
-    asked = part(**{**SETTLE, **settings})
+def moved(state: DeviceState, applied=(99,), content=None, **settings: object):
+    asked = part(**{**MOVE, **settings})
     received = Received(state, MODEL, applied=applied)
     after, _ = asked.before(received, content or RecordDict())
     return after, asked.report(after)
@@ -48,34 +48,34 @@ def control(state: DeviceState) -> dict[str, np.ndarray]:
 
 
 def test_it_moves_by_the_difference_to_what_was_sent() -> None:
-    state, report = settled(trained())
+    state, report = moved(trained())
     assert report == {"epoch": 7, "settled": 1}
     np.testing.assert_array_equal(control(state)["w"], [-2, -4, 2])
     assert set(control(state)) == {"w"}
 
 
 def test_it_moves_once() -> None:
-    once, _ = settled(trained())
-    twice, report = settled(once)
+    once, _ = moved(trained())
+    twice, report = moved(once)
     assert report == {"epoch": 7, "settled": 1}
     np.testing.assert_array_equal(control(twice)["w"], control(once)["w"])
 
 
 @pytest.mark.parametrize("applied", [(), (98,)])
 def test_an_upload_that_was_not_applied_moves_nothing(applied) -> None:
-    state, report = settled(trained(), applied)
+    state, report = moved(trained(), applied)
     assert report == {"epoch": 7, "settled": 0}
     assert not control(state)
-    late, report = settled(state)
+    late, report = moved(state)
     assert report["settled"] == 0
     assert not control(late)
 
 
 def test_a_new_epoch_starts_from_zero_and_then_moves() -> None:
-    first, _ = settled(trained())
+    first, _ = moved(trained())
     again = replace(first, pending=(Pending(99, (1, 2), b"", "model"),))
     again = part(phase="train", epoch=7).after(again, MODEL, SENT)
-    state, report = settled(again, epoch=8)
+    state, report = moved(again, epoch=8)
     assert report == {"epoch": 8, "settled": 1}
     kept, content = part(phase="train", epoch=8).before(
         Received(state, MODEL), RecordDict()
@@ -96,9 +96,9 @@ def mean_record(**arrays: np.ndarray) -> RecordDict:
 
 def test_a_mean_beside_the_model_counts_in_its_place() -> None:
     content = mean_record(w=np.array([2, 3, 4], np.float32))
-    state, _ = settled(trained(), content=content)
+    state, _ = moved(trained(), content=content)
     np.testing.assert_array_equal(control(state)["w"], [0, 2, 4])
-    state, _ = settled(trained(), content=content, support=True)
+    state, _ = moved(trained(), content=content, support=True)
     np.testing.assert_array_equal(control(state)["w"], [0, 0, 4])
 
 
@@ -113,14 +113,14 @@ def test_an_epoch_out_of_range_is_refused(epoch) -> None:
 )
 def test_a_plan_out_of_range_is_refused(bad) -> None:
     with pytest.raises(CodecError, match=next(iter(bad))):
-        settled(trained(), **bad)
+        moved(trained(), **bad)
 
 
 def test_a_mean_of_other_tensors_is_refused() -> None:
     other = RecordDict({"mean": arrays_to_record({"w": np.zeros(3, np.float32)})})
     with pytest.raises(CodecError, match="tensors"):
-        settled(trained(), content=other)
+        moved(trained(), content=other)
     with pytest.raises(CodecError, match="shape"):
-        settled(trained(), content=mean_record(w=np.zeros(4, np.float32)))
+        moved(trained(), content=mean_record(w=np.zeros(4, np.float32)))
     with pytest.raises(CodecError, match="cannot be moved"):
-        settled(trained(), content=mean_record(w=np.zeros(4, np.float32)), support=True)
+        moved(trained(), content=mean_record(w=np.zeros(4, np.float32)), support=True)

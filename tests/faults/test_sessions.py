@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flwr_caesar.cli import main
-from flwr_caesar.faults import plan, session_devices
+from flwr_caesar.faults import odds, session_devices
 from flwr_caesar.faults.sessions import run_faults
 from flwr_caesar.sync import device
 from flwr_caesar.sync.folder import FolderStore
@@ -60,7 +60,7 @@ def test_a_server_that_checks_less_is_found(monkeypatch, rule):
         reason = why_not(self, *arguments)
         return "" if rule in reason else reason
 
-    monkeypatch.setitem(plan.DEVICE_EVENTS, "device-copied", 0.03)
+    monkeypatch.setitem(odds.DEVICE_EVENTS, "device-copied", 0.03)
     monkeypatch.setattr(ServerSession, "accept", credulous)
     monkeypatch.setattr(ServerSession, "_why_not", lenient)
     assert any(
@@ -73,9 +73,9 @@ def test_a_server_that_checks_less_is_found(monkeypatch, rule):
 
 @pytest.fixture
 def _failing_disks(monkeypatch):
-    monkeypatch.setattr(session_devices, "_ON_DISK", 1)
-    for kind in plan.DISK_FAULTS:
-        monkeypatch.setitem(plan.DISK_FAULTS, kind, 0.2)
+    monkeypatch.setattr(session_devices, "_ONE_DISK_IN", 1)
+    for kind in odds.DISK_FAULTS:
+        monkeypatch.setitem(odds.DISK_FAULTS, kind, 0.2)
 
 
 def on_failing_disks():
@@ -123,7 +123,7 @@ def test_a_lock_that_a_forked_child_keeps_is_found(monkeypatch):
 
 
 def test_a_server_whose_incarnations_follow_a_wrong_clock_is_found(monkeypatch):
-    monkeypatch.setitem(plan.SERVER_FAULTS, "server-clock-stays-back", 0.3)
+    monkeypatch.setitem(odds.SERVER_FAULTS, "server-clock-stays-back", 0.3)
     begin = ServerSession.__init__
 
     def trusting(self, store, *, now, **rest):

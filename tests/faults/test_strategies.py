@@ -15,11 +15,11 @@ from flwr_caesar.cli import main
 from flwr_caesar.clients import mod
 from flwr_caesar.clients.cached_reply import CachedReply
 from flwr_caesar.codec import CodecState, Layout, update_layout
-from flwr_caesar.faults import grid, plan, poison
-from flwr_caesar.faults.cases import CASES
+from flwr_caesar.faults import grid, odds, poison
 from flwr_caesar.faults.strategies import run_strategy_faults
 from flwr_caesar.strategies import Guard, metrics
 from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
+from flwr_caesar.strategies.framed import FrameExchange
 from flwr_caesar.strategies.intake import Intake
 from flwr_caesar.strategies.mean import RunningMean
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
@@ -31,19 +31,20 @@ from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.transport import report, seconds
 
 from .broken import MISJUDGING, deaf, taking_unreadable_for_broken
+from .known import KNOWN
 
 SIZE = {"devices": 8, "rounds": 10}
 SEED = 4  # in which much happens
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_the_laws_hold(name):
     report = run_strategy_faults(name, seed=SEED, **SIZE)
     assert report.violations == ()
     assert report.injected > 30
     assert report.applied > 30
-    assert bool(report.predicted) == CASES[name].remembers
-    assert bool(report.moved) == CASES[name].has_control
+    assert bool(report.predicted) == KNOWN[name].remembers
+    assert bool(report.moved) == KNOWN[name].has_control
 
 
 @pytest.fixture
@@ -133,8 +134,8 @@ def test_a_device_that_replies_before_it_saves_is_found(monkeypatch):
 
 
 def test_a_device_that_cannot_tell_its_metrics_again_is_found(monkeypatch):
-    monkeypatch.setitem(plan.DEVICE_FAULTS, "device-crash-after-write", 0.4)
-    monkeypatch.setitem(plan.MESSAGE_FAULTS, "duplicate", 0.3)
+    monkeypatch.setitem(odds.DEVICE_FAULTS, "device-crash-after-write", 0.4)
+    monkeypatch.setitem(odds.MESSAGE_FAULTS, "duplicate", 0.3)
     nothing = classmethod(lambda cls, state, upload: cls())
     monkeypatch.setattr(CachedReply, "beside", nothing)
     assert "an honest reply is refused" in found("topk")
@@ -175,11 +176,23 @@ def test_a_server_that_goes_on_with_another_model_is_found(monkeypatch):
     assert "another model" in found("topk")
 
 
+@pytest.mark.parametrize("name", [n for n, known in KNOWN.items() if known.finishes])
+def test_a_server_that_ignores_what_its_method_finished_is_found(monkeypatch, name):
+    publish = FrameExchange.publish
+
+    def ignoring(self, phase, made):
+        publish(self, phase, made)
+        return made
+
+    monkeypatch.setattr(FrameExchange, "publish", ignoring)
+    assert "another model" in found(name)
+
+
 def test_a_server_that_acknowledges_before_it_commits_is_found(monkeypatch):
     accept = ServerSession.accept
 
-    def hasty(self, node_id, reply, info=None):
-        verdict = accept(self, node_id, reply, info)
+    def hasty(self, node_id, reply, info=None, **reported):
+        verdict = accept(self, node_id, reply, info, **reported)
         if verdict.counts and reply.upload_id:
             row = self.row(node_id)
             row = replace(row, applied=(*row.applied, reply.upload_id))
@@ -187,7 +200,7 @@ def test_a_server_that_acknowledges_before_it_commits_is_found(monkeypatch):
         return verdict
 
     monkeypatch.setattr(ServerSession, "accept", hasty)
-    monkeypatch.setitem(plan.SERVER_FAULTS, "server-crash-before-commit", 0.4)
+    monkeypatch.setitem(odds.SERVER_FAULTS, "server-crash-before-commit", 0.4)
     assert "takes an upload for applied that was not" in found("topk")
 
 
@@ -199,7 +212,7 @@ def test_a_server_that_checks_less_is_found(monkeypatch, rule):
         reason = why_not(self, *arguments)
         return "" if rule in reason else reason
 
-    monkeypatch.setitem(plan.DEVICE_EVENTS, "device-copied", 0.05)
+    monkeypatch.setitem(odds.DEVICE_EVENTS, "device-copied", 0.05)
     monkeypatch.setattr(ServerSession, "_why_not", lenient)
     assert found("topk", seeds=range(10))
 
@@ -218,21 +231,21 @@ def test_control_variates_that_not_all_have_moved_are_found(monkeypatch, name):
     assert "do not sum to zero" in found(name)
 
 
-def test_a_server_that_does_not_wait_for_devices_to_settle_is_found(monkeypatch):
-    go_on = FedComLocMethod._go_on_settling
+def test_a_server_that_does_not_wait_for_variates_to_move_is_found(monkeypatch):
+    go_on = FedComLocMethod._go_on_moving
 
     def trusting(self, *arguments):
         with monkeypatch.context() as patch:
             patch.setattr(FedComLocMethod, "_reset", lambda *_: None)
             return go_on(self, *arguments)
 
-    monkeypatch.setitem(plan.DEVICE_FAULTS, "device-crash-before-write", 0.3)
-    monkeypatch.setattr(FedComLocMethod, "_go_on_settling", trusting)
+    monkeypatch.setitem(odds.DEVICE_FAULTS, "device-crash-before-write", 0.3)
+    monkeypatch.setattr(FedComLocMethod, "_go_on_moving", trusting)
     assert "do not sum to zero" in found("fedcomloc")
 
 
 def test_control_variates_lost_with_a_device_are_found(monkeypatch):
-    monkeypatch.setitem(plan.DEVICE_EVENTS, "device-deleted", 0.03)
+    monkeypatch.setitem(odds.DEVICE_EVENTS, "device-deleted", 0.03)
     monkeypatch.setattr(FedComLocMethod, "_why_broken", lambda *_: "")
     assert "do not sum to zero again" in found("fedcomloc", rounds=8, seeds=range(10))
 
@@ -261,7 +274,7 @@ def test_command_names_the_strategies(capsys):
     with pytest.raises(SystemExit):
         main(["faults", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert all(name in out for name in CASES)
+    assert all(name in out for name in KNOWN)
 
 
 # --- poison ----------------------------------------------------------------------
@@ -301,7 +314,7 @@ def only(monkeypatch, kind: str) -> None:
 
 def test_a_server_that_believes_any_length_is_found(monkeypatch):
     only(monkeypatch, "poison-huge")
-    monkeypatch.setattr(Guard, "too_long", lambda *_: {})
+    monkeypatch.setattr(Guard, "too_long", lambda *_, **__: {})
     assert "counts in spite of poison-huge" in poisoned(monkeypatch)
 
 
@@ -336,7 +349,7 @@ def test_a_server_that_believes_any_claim_is_found(monkeypatch, room, limit, kin
 
 
 def test_a_server_whose_incarnations_follow_a_wrong_clock_is_found(monkeypatch):
-    monkeypatch.setitem(plan.SERVER_FAULTS, "server-clock-stays-back", 0.3)
+    monkeypatch.setitem(odds.SERVER_FAULTS, "server-clock-stays-back", 0.3)
     begin = ServerSession.__init__
 
     def trusting(self, store, *, now, **rest):
@@ -362,5 +375,5 @@ def test_a_device_that_takes_unreadable_for_broken_is_found(monkeypatch):
 
 def test_a_device_on_a_disk_that_takes_unreadable_for_broken_is_found(monkeypatch):
     monkeypatch.setattr(FolderStore, "load", taking_unreadable_for_broken())
-    monkeypatch.setitem(plan.DISK_FAULTS, "disk-read-error", 0.4)
+    monkeypatch.setitem(odds.DISK_FAULTS, "disk-read-error", 0.4)
     assert "gives up without need" in found("topk")

@@ -50,6 +50,12 @@ def test_one_device_all_equal_none() -> None:
     assert sizes([], []) == []
 
 
+def test_what_rounding_takes_from_a_whole_number_is_given_back() -> None:
+    """(1.4 + 10 * 32 * 0.01 - 1.4) / (10 * 0.01) is 31.999999999999996."""
+    assert sizes([0.01] * 3, [1.4] * 3) == [32, 32, 32]
+    assert sizes([0.01, 0.02, 0.04], [1.4] * 3) == [32, 16, 8]
+
+
 @given(
     st.lists(
         st.tuples(st.floats(1e-6, 10), st.floats(0, 1e4)), min_size=1, max_size=20

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flwr_caesar.plan import Estimate, Estimates
 from flwr_caesar.plan.batch import batch_sizes, fitting_batch
+from flwr_caesar.plan.deadline import fit_deadline
+from flwr_caesar.plan.fleet import Fleet
+
+counts = st.integers(0, (1 << 32) - 1)
+volumes = counts | st.integers(0, 300)
+labels = st.tuples(*[st.integers(0, 60)] * 3).filter(any)
+honest = st.lists(st.tuples(volumes, labels), min_size=3, max_size=12)
+claims = st.tuples(volumes, st.lists(counts, max_size=6).map(tuple))
+seconds = st.floats(1e-4, 1e2)
 
 
 def sizes(mu: list[float]) -> list[int]:
@@ -66,3 +77,58 @@ def test_each_direction_is_learnt_from_its_own_bytes() -> None:
         )
     assert found.down_bytes_per_second.predict([0])[0] == pytest.approx(4e6)
     assert found.up_bytes_per_second.predict([0])[0] == pytest.approx(1e6)
+
+
+def ranks(data: list[tuple[int, tuple[int, ...]]]) -> np.ndarray:
+    fleet = Fleet()
+    names = [f"device-{i}" for i in range(len(data))]
+    half = len(data) // 2  # they come in two rounds
+    for server_round, part in ((1, slice(0, half)), (2, slice(half, None))):
+        fleet.learn(
+            names[part],
+            server_round,
+            volumes=[volume for volume, _ in data[part]],
+            labels=[labels for _, labels in data[part]],
+        )
+    return fleet.population.ranks(fleet.slots(names))
+
+
+@given(honest, claims, claims)
+def test_no_claim_of_data_moves_another_by_more_than_a_rank(fleet, one, other) -> None:
+    """Whatever a device says of its examples, and of labels of whatever number."""
+    for place in (0, len(fleet)):
+        with_one, with_other = (
+            ranks([*fleet[:place], claim, *fleet[place:]]) for claim in (one, other)
+        )
+        moved = np.delete(with_one - with_other, place)
+        assert np.abs(moved).max() <= 1
+
+
+@given(st.lists(seconds, min_size=3, max_size=9), seconds | st.floats(1e-300, 1e300))
+def test_no_claim_of_speed_moves_the_pace_by_more_than_a_rank(others, claim) -> None:
+    """The fastest or the second sets it, or a claim of at most twice the fastest."""
+    fastest, second = sorted(others)[:2]
+    mu = np.array(others)
+    beside = np.array(sizes([*others, claim])[:-1])
+    assert (beside >= np.floor(32 * fastest / mu * (1 - 1e-9))).all()
+    assert (beside <= np.floor(64 * second / mu * (1 + 1e-9)).clip(1, 64)).all()
+
+
+@given(st.lists(seconds, min_size=2, max_size=6), seconds, seconds)
+def test_a_deadline_is_fitted_to_each_device_alone(others, one, other) -> None:
+    def fitted(claim: float) -> list[np.ndarray]:
+        mu = np.array([claim, *others])
+        plan = fit_deadline(
+            60.0,
+            fixed_seconds=mu,
+            seconds_per_sample=mu / 100,
+            up_bytes_per_second=1e6 / mu,
+            parameters=100_000,
+            local_steps=10,
+            max_batch=32,
+            max_rate=np.full(len(mu), 1.0),
+        )
+        return [plan.batch_sizes[1:], plan.rates[1:]]
+
+    for a, b in zip(fitted(one), fitted(other), strict=True):
+        np.testing.assert_array_equal(a, b)

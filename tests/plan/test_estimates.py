@@ -28,6 +28,7 @@ def test_hand_computed() -> None:
     assert learnt([]) == pytest.approx(1)
     assert learnt([16]) == pytest.approx(4)
     assert learnt([16, 16]) == pytest.approx(16)
+    assert learnt([16, 4]) == pytest.approx(4)  # of 1, 4 and 16: the prior counts, too
     assert learnt([4, 16, 2]) == pytest.approx(4)
     assert learnt([4, 16, 2, 1]) == pytest.approx(math.sqrt(8))
     assert learnt([1000, 1000, 4, 16, 2, 1, 8]) == pytest.approx(4)
@@ -102,6 +103,20 @@ def test_training_and_transfer() -> None:
     # Too few bytes to tell, and a time below 0: nothing was learnt, the median holds.
     assert np.isnan(found.down_bytes_per_second.rows([1])).all()
     assert found.up_bytes_per_second.predict([1, 2]) == pytest.approx([2e6, 2e6])
+
+
+def test_each_direction_of_a_link_is_learnt_from_its_own_bytes() -> None:
+    found = Estimates()
+    for _ in range(3):
+        found.observe_link(
+            [0],
+            bytes_down=[8e6],
+            seconds_down=[2.0],
+            bytes_up=[1e5],
+            seconds_up=[4.0],
+        )
+    assert found.down_bytes_per_second.predict([0]) == pytest.approx([4e6])
+    assert found.up_bytes_per_second.predict([0]) == pytest.approx([2.5e4])
 
 
 def foretold(found: Estimates, sent: float) -> float:

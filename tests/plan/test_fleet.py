@@ -36,8 +36,11 @@ def test_last_rounds_are_those_of_each_device() -> None:
 
 
 def test_labels_told_once_are_kept() -> None:
-    population = taught().population
-    assert population.pooled.tolist() == [25, 5]
+    fleet = taught()
+    scores = fleet.population.scores([0, 1, 2])
+    assert not np.isnan(scores).any()
+    fleet.learn(["a", "b", "c"], 9, volumes=[10, 20, 30], labels=[()] * 3)
+    np.testing.assert_array_equal(fleet.population.scores([0, 1, 2]), scores)
 
 
 def test_a_fleet_restored_plans_as_before() -> None:
@@ -61,8 +64,11 @@ def test_a_fleet_restored_plans_as_before() -> None:
 
 def test_labels_of_another_task_are_passed_over() -> None:
     fleet = taught()
+    before = fleet.population.scores([0, 1, 2])
     fleet.learn(["d", "e"], 8, volumes=[5, 5], labels=[(1, 2, 3), (2**40, 1)])
-    assert fleet.population.pooled.tolist() == [25, 5]
+    np.testing.assert_array_equal(fleet.population.scores([0, 1, 2]), before)
+    declined = 5 / (5 + 256)
+    assert fleet.population.scores([3, 4]) == pytest.approx([declined] * 2)
     assert fleet.last_rounds(["d"]).tolist() == [8]
 
 

@@ -89,6 +89,11 @@ def test_apportion_by_hand() -> None:
     assert apportion([5, 3], 0) == [0, 0]
 
 
+def test_a_fleet_may_be_one_device() -> None:
+    found = assign(Profile.of(load("jetson40")), 1, seed=0)
+    assert len(found.classes) == len(found.links) == 1
+
+
 @given(
     st.lists(st.floats(0, 100), min_size=1, max_size=8).filter(lambda s: sum(s) > 0.1),
     st.integers(0, 500),

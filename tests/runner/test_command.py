@@ -13,8 +13,9 @@ import pytest
 
 from flwr_caesar import cli
 from flwr_caesar.records import RoundRecord
+from flwr_caesar.results.files import write_whole
 from flwr_caesar.runner import command, config
-from flwr_caesar.runner.folder import RunFolder, require_new, write_whole
+from flwr_caesar.runner.folder import RunFolder, require_new
 from flwr_caesar.runner.run import RunFailedError
 from flwr_caesar.sync.ledger import SqliteLedger
 
@@ -50,6 +51,40 @@ def test_a_source_tree_on_the_path_is_named(
     assert "source and not installed" in printed
 
 
+def test_help_begins_with_what_is_used_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cli.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    named = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert named[0] == "run"
+    assert named.index("run") < named.index("codec") < named.index("faults")
+    assert named.index("faults") < named.index("deploy")
+    (faults,) = [line for line in lines if line.split()[:1] == ["faults"]]
+    assert "for who extends" in faults
+
+
+@pytest.mark.usefixtures("never_run")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--rounds", "5"], "--rounds: is no flag: write rounds=5"),
+        (["--rounds=5"], "--rounds=5: is no flag: write rounds=5"),
+        (["--strategy.rate", "0.5"], "write strategy.rate=0.5"),
+        (["--fraction-train"], "write fraction_train=VALUE"),
+        (["strategy.deadline=60"], "write +strategy.deadline=60"),
+        (["rounds"], "rounds: is no setting: write key=value"),
+    ],
+)
+def test_another_way_to_write_it_is_answered_with_ours(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert says in printed
+
+
 def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out
@@ -68,6 +103,7 @@ def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
         ["-m", "strategy=fedavg,nope"],
         ["-m", "strategy=fedavg,topk", "rounds=2,0"],
         ["-m", "strategy=fedavg,topk", "strategy.density=0.1"],
+        ["--rounds", "5"],
         ["-m", "experiment=mnist5k,caesar_mnist5k"],
         ["experiment=caesar_mnist5k", "strategy=fedavg", "strategy.density=0.1"],
     ],
@@ -88,7 +124,14 @@ def trained(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     folder = RunFolder(
         path,
-        config.compose(["rounds=14", "strategy.density=0.1", "+strategy.quorum=0.8"]),
+        config.compose(
+            [
+                "rounds=14",
+                "strategy=topk",
+                "strategy.density=0.1",
+                "+strategy.quorum=0.8",
+            ]
+        ),
     )
     for number in range(15):
         folder.on_evaluation(number, accuracy=0.06 * number, loss=1.0)

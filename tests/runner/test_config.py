@@ -31,6 +31,8 @@ def choices(group: str) -> list[str]:
         ("rounds=${nothing}", "rounds", "nothing"),
         ("rounds=???", "rounds", "issing"),
         ("=3", "=3", ""),
+        ("strategy.deadline=60", "strategy.deadline", "write +strategy.deadline=60"),
+        ("strategy.densty=1", "strategy.densty", "it has: strategy.name"),
     ],
 )
 def test_what_cannot_be_composed(override: str, key: str, hint: str) -> None:
@@ -84,7 +86,7 @@ def test_what_cannot_be_composed(override: str, key: str, hint: str) -> None:
     ],
 )
 def test_what_cannot_run(override: str, key: str) -> None:
-    spec = config.compose([override])
+    spec = config.compose(["strategy=topk", override])
     with pytest.raises(ConfigError) as caught:
         config.validate(spec)
     assert caught.value.key == key

@@ -68,7 +68,7 @@ def a_run(path: Path, rounds: int = 3) -> dict[str, np.ndarray]:
 def test_summary_is_the_sum_of_the_rounds_and_of_the_devices(tmp_path: Path) -> None:
     a_run(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text("utf-8"))
-    assert summary["strategy"] == "topk"
+    assert summary["strategy"] == "caesar"
     assert summary["rounds"] == 3
     assert summary["accuracy"] == 0.2 * 3
     assert summary["dropped"] == 3

@@ -9,11 +9,13 @@ import pytest
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
+from flwr_caesar.codec import get_codec
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.published.lattice_model import decode_model
 from flwr_caesar.strategies import CorrelationAware, ErrorBounded, TopK
 from flwr_caesar.strategies.lattice_downlink import LatticeDownlink
 from flwr_caesar.strategies.recovery_downlink import RecoveryDownlink
+from flwr_caesar.strategies.whole_downlink import WholeDownlink
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -43,6 +45,20 @@ def published(count: int, **settings):
 
 def header(downlink, base) -> DownloadHeader:
     return replace(HEADER, target=downlink.version, base=base)
+
+
+def test_what_changed_is_told_from_what_was_published_last() -> None:
+    """Not from a model that the caller shows in between."""
+    downlink = WholeDownlink(get_codec("dense"))
+    first, second = models(2)
+    second["b"] = first["b"]
+    version = downlink.publish(first, 0)
+    downlink.held(second)
+    downlink.publish(second, 1)
+    frame = record_to_frame(downlink.frame(0, header(downlink, version)))
+    part, _ = get_codec("dense").decode(frame)
+    assert list(part) == ["w"]
+    np.testing.assert_array_equal(part["w"], second["w"])
 
 
 def test_a_thousand_stale_devices_need_as_many_frames_as_versions() -> None:
@@ -87,7 +103,7 @@ def test_a_restarted_server_publishes_on() -> None:
     other.restore(one.state())
     assert other.version == one.version
     assert other.newcomer == one.newcomer
-    assert dict(other.start) == dict(one.start)
+    assert dict(other.recipe) == dict(one.recipe)
     model = models(7)[-1]
     assert one.publish(model, 6) == other.publish(model, 6)
 

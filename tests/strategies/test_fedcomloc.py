@@ -27,8 +27,12 @@ from flwr_caesar.clients.method import extras
 from flwr_caesar.codec import get_codec
 from flwr_caesar.strategies import FedComLoc
 from flwr_caesar.strategies.fedcomloc_codec import model_codec
+from flwr_caesar.strategies.fedcomloc_facts import ControlFacts
+from flwr_caesar.strategies.phase import Device, Phase, Reply
 from flwr_caesar.sync.context_store import ContextStore
-from flwr_caesar.transport import without_note
+from flwr_caesar.sync.ledger_api import DeviceRow
+from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.transport import TRAIN, DeviceReport, without_note
 
 from .local_grid import LocalGrid
 
@@ -156,7 +160,7 @@ def run(
     strategy = Watched(
         inner(fraction_train=fraction, fraction_evaluate=evaluate, min_train_nodes=1),
         lr=LR,
-        **{"p": 0.25, **settings},
+        **{"p": 0.25, "density": 1.0, "exact_below": 1024, **settings},
     )
     result = strategy.start(grid, start_model(), num_rounds=rounds, timeout=0.01)
     return strategy, grid, result
@@ -190,8 +194,8 @@ def test_the_mean_counts_and_not_what_an_optimiser_makes_of_it(variant) -> None:
     strategy, grid, _ = run(4, 4, FedAdam, variant=variant, density=0.3)
     assert strategy.resets == 0
     assert strategy.nonzero >= 4
-    settled = [c for kind, c in grid.sent if "mean" in c]
-    assert len(settled) == 4 * 4
+    moved = [c for kind, c in grid.sent if "mean" in c]
+    assert len(moved) == 4 * 4
 
 
 def test_an_average_is_not_sent_twice() -> None:
@@ -202,7 +206,7 @@ def test_an_average_is_not_sent_twice() -> None:
 # --- what goes wrong -------------------------------------------------------------
 
 
-def is_settlement(reply: Message) -> bool:
+def is_move(reply: Message) -> bool:
     return reply.has_content() and not reply.content.metric_records
 
 
@@ -219,17 +223,17 @@ class Faults:
     def __call__(self, grid: LocalGrid, reply: Message, node: int) -> Message | None:
         state = grid.contexts[node].state
         answer: Message | None = reply
-        if is_settlement(reply):
+        if is_move(reply):
             if self._strikes("unasked"):
                 self._become(grid, node, self.before.get(node))
                 answer = None
-            elif self._strikes("unsettled"):
+            elif self._strikes("unmoved"):
                 answer = None
         elif self._strikes("unanswered"):
             answer = None
-        if not is_settlement(reply) and self._strikes("wiped"):
+        if not is_move(reply) and self._strikes("wiped"):
             self._become(grid, node, None)
-        if not is_settlement(reply) and self._strikes("rolled_back"):
+        if not is_move(reply) and self._strikes("rolled_back"):
             self._become(grid, node, self.backups.get(node))
         if self._strikes("copied"):
             self.backups[node] = RecordDict(dict(state.items()))
@@ -257,8 +261,8 @@ class Faults:
     [
         {"unanswered": 0.2},
         {"unasked": 0.1},
-        {"unsettled": 0.1},
-        {"unanswered": 0.1, "unasked": 0.1, "unsettled": 0.1},
+        {"unmoved": 0.1},
+        {"unanswered": 0.1, "unasked": 0.1, "unmoved": 0.1},
     ],
     ids=str,
 )
@@ -269,24 +273,24 @@ def test_lost_messages_leave_the_sum_at_zero(chances, fraction) -> None:
     assert strategy.nonzero > 4
 
 
-def test_a_settlement_that_is_lost_once_is_made_up_for() -> None:
+def test_a_move_that_is_lost_once_is_made_up_for() -> None:
     lost: list[int] = []
 
     def first_of_all(grid: LocalGrid, reply: Message, node: int) -> Message | None:
-        if is_settlement(reply) and not lost:
+        if is_move(reply) and not lost:
             lost.append(node)
             return None
         return reply
 
     strategy, _, _ = run(3, 3, tamper=first_of_all)
     assert strategy.resets == 0
-    settled = [r for r in strategy.history if r.phase == "settle"]
-    assert [len(record.devices) for record in settled] == [3, 1, 3, 3]
+    moves = [r for r in strategy.history if r.phase == "settle"]
+    assert [len(record.devices) for record in moves] == [3, 1, 3, 3]
 
 
-def test_who_never_settles_makes_all_start_again() -> None:
+def test_who_never_moves_makes_all_start_again() -> None:
     def deaf(grid: LocalGrid, reply: Message, node: int) -> Message | None:
-        return None if is_settlement(reply) and node == 2 else reply
+        return None if is_move(reply) and node == 2 else reply
 
     strategy, _, _ = run(3, 3, tamper=deaf)
     assert strategy.resets == 3
@@ -298,7 +302,7 @@ def test_who_never_settles_makes_all_start_again() -> None:
     [
         {"wiped": 0.05},
         {"rolled_back": 0.1, "copied": 0.3},
-        {"wiped": 0.03, "rolled_back": 0.05, "copied": 0.3, "unsettled": 0.05},
+        {"wiped": 0.03, "rolled_back": 0.05, "copied": 0.3, "unmoved": 0.05},
     ],
     ids=str,
 )
@@ -368,20 +372,38 @@ def test_a_resumed_run_is_the_uninterrupted_one(inner, settings, tmp_path) -> No
     assert last.nonzero
 
 
+def test_who_broke_the_sum_is_noted_before_the_reset_is() -> None:
+    """A server that dies in between, with the checkpoint of before, resets as well."""
+    method = FedComLoc(FedAvg(), lr=LR).method
+    saved = method.state()
+    facts = ControlFacts(method.epoch, moves=2).pack()
+    row = DeviceRow(f"{1:032x}", facts=facts)
+    header = DownloadHeader(7, (1, 1), 11, (0, bytes(8)))
+    phase = Phase(TRAIN, 3)
+    report = DeviceReport(part={"epoch": method.epoch, "settled": 1})
+    phase.replies[1] = Reply(1, None, RecordDict(), report=report)
+    outcome = method.after(phase, [Device(1, header, row)])
+    assert method.resets == 1
+    again = FedComLoc(FedAvg(), lr=LR).method
+    again.restore(saved, {row.device: outcome.facts[1]})
+    assert again.resets == 1
+    assert again.epoch != saved.tree["epoch"]
+
+
 class Killed(Exception):  # noqa: N818
     pass
 
 
-@pytest.mark.parametrize("settled", range(4))
-def test_a_server_killed_while_devices_settle(settled: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moved", range(4))
+def test_a_server_killed_while_variates_move(moved: int, tmp_path: Path) -> None:
     grid = LocalGrid(quadratic_app(), 4)
     seen = 0
 
     def kill(reply: Message, node: int) -> Message:
         nonlocal seen
-        if is_settlement(reply):
+        if is_move(reply):
             seen += 1
-            if seen == 4 + settled + 1:  # in the second round
+            if seen == 4 + moved + 1:  # in the second round
                 raise Killed
         return reply
 

@@ -16,11 +16,13 @@ from flwr.serverapp.strategy import (
     FedAvgM,
     FedMedian,
     FedYogi,
+    MultiKrum,
     Strategy,
 )
 
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.contract.update import length
 from flwr_caesar.records import as_reason
 from flwr_caesar.strategies import (
     Caesar,
@@ -31,7 +33,7 @@ from flwr_caesar.strategies import (
     TopK,
     Uncompressed,
 )
-from flwr_caesar.strategies.guard import Bench, length
+from flwr_caesar.strategies.guard import Bench
 from flwr_caesar.strategies.inner import snapshot
 from flwr_caesar.strategies.metrics import read_weight
 from flwr_caesar.sync.ledger import SqliteLedger
@@ -207,6 +209,74 @@ def test_weights_nobody_has_are_refused(value) -> None:
     assert refused(strategy) == [{VICTIM}]
 
 
+def test_one_device_is_at_most_a_share_where_all_updates_are_given() -> None:
+    """Flower's MultiKrum weighs what it selects by what devices claim."""
+
+    def boast(reply: Message) -> None:
+        reply.content["metrics"]["num-examples"] = 1e12
+
+    def share(**options: Any) -> float:
+        inner = MultiKrum(
+            num_malicious_nodes=0, num_nodes_to_select=6, fraction_evaluate=0.0
+        )
+        strategy = CompressedStrategy(inner, **options)
+        seen: list[float] = []
+
+        def aggregate(contents: list[RecordDict], key: str) -> MetricRecord:
+            weights = [float(c["metrics"][key]) for c in contents]
+            seen.append(max(weights) / sum(weights))
+            return MetricRecord({})
+
+        inner.train_metrics_aggr_fn = aggregate
+        run(strategy, rounds=1, tamper=on_victim(boast))
+        return seen[0]
+
+    assert share(guards=False) > 0.99
+    assert share(guards=Guard(max_share=0.5)) == pytest.approx(0.5)
+
+
+def test_one_device_is_at_most_a_share_of_the_means_of_metrics() -> None:
+    def boast(reply: Message, node: int) -> Message:
+        if node == VICTIM and reply.has_content():
+            metrics = reply.content["metrics"]
+            metrics["num-examples"] = 1e12
+            metrics["loss" if "loss" in metrics else "norm"] = -4e6
+        return reply
+
+    strategy = CompressedStrategy(FedAvg(), guards=Guard(max_share=0.5))
+    random.seed(0)
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), NODES, tamper=boast)
+    result = strategy.start(grid, initial_model(), num_rounds=1)
+    assert result.train_metrics_clientapp[1]["loss"] == pytest.approx(-2e6, rel=1e-3)
+    assert result.evaluate_metrics_clientapp[1]["norm"] == pytest.approx(-2e6, rel=0.05)
+
+
+@pytest.mark.parametrize("make", [CompressedStrategy, Uncompressed])
+def test_integers_are_bounded_too(make, tmp_path) -> None:
+    def step(arrays, node, server_round):
+        out = drift(arrays, node, server_round)
+        if node == VICTIM and server_round in bad:
+            out["steps"] = np.array(2**62, np.int64)
+        return out
+
+    def train(rounds: int) -> tuple[float, list[set[int]], str]:
+        strategy = make(FedAvg(fraction_evaluate=0.0), checkpoint=tmp_path / "c")
+        random.seed(0)
+        app = numpy_app(mods=[compression_mod], step=step)
+        result = strategy.start(LocalGrid(app, NODES), initial_model(), rounds)
+        counter = float(result.arrays["steps"].numpy())
+        return counter, refused(strategy), str(strategy.history[-1].dropped)
+
+    bad = {1, 3}
+    counter, dropped, _ = train(2)
+    assert counter < 100
+    assert dropped == [{VICTIM}, set()]
+    counter, dropped, why = train(3)  # a restarted server
+    assert counter < 100
+    assert dropped == [{VICTIM}]
+    assert "integers" in why
+
+
 def test_a_quorum_is_reached_by_the_next_whole_reply() -> None:
     """Half of three is two."""
 
@@ -292,10 +362,13 @@ def test_the_most_labels_are_taken_in() -> None:
         {"part": "[" * 3000},
         {"part": {"x": "y" * 1_000_000}},
         {"labels": "many"},
+        {"labels": [True, False]},
+        {"labels": [1.5]},
+        {"labels": [-1]},
         {"seconds": 1e300},
         {"header": "x" * 100_000},
     ],
-    ids=lambda v: next(iter(v)),
+    ids=lambda v: f"{next(iter(v))} {next(iter(v.values()))!s:.12}",
 )
 def test_reports_out_of_bounds_cost_their_device_only(values) -> None:
     strategy = TopK(FedAvg(fraction_evaluate=0.0))

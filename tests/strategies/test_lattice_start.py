@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flwr_caesar.clients.start import start_state
+from flwr_caesar.clients.shared_start import with_shared_start
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.published.publication import PointHistory
 from flwr_caesar.strategies.lattice_downlink import LatticeDownlink
@@ -34,7 +34,9 @@ def held(downlink: LatticeDownlink):
         base=downlink.newcomer,
         target=downlink.version,
     )
-    state = start_state(None, header, initial(), downlink.start, lambda: bytes(16))
+    state = with_shared_start(
+        None, header, initial(), downlink.recipe, lambda: bytes(16)
+    )
     return None if state is None else state.model
 
 
@@ -46,7 +48,7 @@ def test_a_new_device_makes_the_first_model_itself(first_bits):
     model = held(downlink)
     assert model is not None
     assert model_digest(model) == model_digest(begun)
-    assert downlink.start["bits"] == first_bits
+    assert downlink.recipe["bits"] == first_bits
     for name in ("embedding", "head"):
         error = np.linalg.norm(model[name] - initial()[name])
         assert error < (0.6 if first_bits == 0 else 0.02) * np.linalg.norm(model[name])
@@ -62,7 +64,7 @@ def test_a_restarted_server_tells_the_same_start(old):
         state = StrategyState({"lattice": [0, 0, -7]}, history.to_arrays())
     again = LatticeDownlink(shared_start=True)
     again.restore(state)
-    assert again.start == {
+    assert again.recipe == {
         **({"exponent": -7} if old else {"bits": 6}),
         "exact_below": 0,
         "fine_below": 1024,
@@ -77,7 +79,9 @@ def test_a_start_that_is_not_understood_is_no_start():
     downlink.publish(downlink.begin(initial()), 0)
     header = DownloadHeader(LINEAGE, (0, 1), 1, downlink.version, downlink.newcomer)
     for start in ({}, {"exact_below": 0, "fine_below": 1024}, {"bits": "six"}):
-        assert start_state(None, header, initial(), start, lambda: bytes(16)) is None
+        assert (
+            with_shared_start(None, header, initial(), start, lambda: bytes(16)) is None
+        )
 
 
 @pytest.mark.parametrize("tree", [{}, {"first_step": 3}, {"first_step": {}}])

@@ -84,7 +84,7 @@ def test_the_timeout_of_a_call_holds(grid) -> None:
     assert strategy.history[0].dropped == {SLOW: NOT_ANSWERED}
 
 
-def test_fedcomloc_settles_without_it(grid) -> None:
+def test_fedcomloc_moves_without_it(grid) -> None:
     strategy = FedComLoc(inner(), lr=0.1, deadline=1.0)
     strategy.start(grid, initial_model(), num_rounds=1)
     phases = {record.phase: record.dropped for record in strategy.history}

@@ -99,7 +99,8 @@ class Server:
         verdict = self.session.accept(node_id, reply, info)
         if verdict.counts and frame:
             layout = CodecState(Layout.of(self.model))
-            self.sums[node_id] = CODEC.decode(frame, layout)[0]["w"]
+            codec = get_codec(inspect_frame(frame).config)
+            self.sums[node_id] = codec.decode(frame, layout)[0]["w"]
         return verdict
 
     def close(self):

@@ -99,7 +99,7 @@ def _change(**changes: object) -> Callable[[RecordDict], None]:
         _plain_numpy,
         _wrong_type,
         _wrong_manifest,
-        _change(format=5),
+        _change(format=6),
         _change(lineage=5),
         _change(model=None),
         _change(order=None),

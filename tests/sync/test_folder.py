@@ -236,7 +236,7 @@ def test_a_damaged_folder_is_used_again(root: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 5},
+        {"format": 6},
         {"format": True},
         {"format": None},
         {"lineage": 5},

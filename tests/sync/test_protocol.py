@@ -36,6 +36,7 @@ downloads = devices.flatmap(
         device=st.just(device),
         applied=ids if device else st.just(()),
         memory=st.binary(min_size=8, max_size=8),
+        longest=st.floats(0, 2.0**127, width=32),
     )
 )
 uploads = st.sampled_from(sorted(STATUSES)).flatmap(

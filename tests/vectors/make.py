@@ -23,7 +23,7 @@ import numpy as np
 from flwr_caesar.codec import CodecState, Layout, get_codec
 from flwr_caesar.codec.contract.layout import DTYPE_CODES, to_dtype
 from flwr_caesar.codec.published.lattice_model import (
-    Grids,
+    LatticeRules,
     ModelPoint,
     encode_model,
     publish_model,
@@ -397,7 +397,9 @@ def write_models() -> None:
         for name, array in w.items():
             if array.dtype.kind == "f":
                 w[name] = (array + rng.normal(0, 0.05, array.shape)).astype(array.dtype)
-        point = publish_model(w, before, exponent, Grids(exact_below=7, fine_below=100))
+        point = publish_model(
+            w, before, exponent, LatticeRules(exact_below=7, fine_below=100)
+        )
         frame = encode_model(point, before)
         (MODELS / f"frame-{i}.bin").write_bytes(frame)
         text = json.dumps(describe(point.arrays()), ensure_ascii=False, indent=1)

@@ -42,6 +42,7 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
     strategy = build_strategy(
         spec,
         on_record=folder.on_record,
+        on_progress=folder.on_progress,
         checkpoint=folder.checkpoint,
         clock=build_clock(spec, lambda: training_flops(model, test.x[:1])),
     )

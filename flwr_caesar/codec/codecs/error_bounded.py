@@ -13,9 +13,9 @@ from ..coding.contexts import (
     Scales,
     as_channels,
     check_scales,
+    choose_contexts,
     count_scales,
     element_classes,
-    plan_contexts,
     scale_kinds,
 )
 from ..coding.integers import Integers, compact, decode_integers, encode_integers
@@ -142,7 +142,7 @@ class ErrorBoundedCodec(Codec):
         before = state.arrays["scales"] if state else np.zeros_like(scales)
         kinds = np.concatenate([scale_kinds(as_channels(s.shape)) for s in lossy])
         delta = scales.astype(np.int32) - before
-        contexts = plan_contexts(indices, classes, histories)
+        contexts = choose_contexts(indices, classes, histories)
         index = contexts.contexts(classes, histories)
         del classes, histories
         packed = encode_integers(indices, index, contexts.size)

@@ -1,4 +1,4 @@
-"""`lattice`: dead-zone integers on a power-of-two grid."""
+"""`lattice`: dead-zone integers on a power-of-two lattice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LatticeCodec(LossyCodec):
     """Dead-zone quantiser with one step for all tensors, context-coded.
 
     ``q = sign(x) floor(|x| / step + 1 - dead_zone)``, ``xhat = q step``. The step is
-    ``m 2^e`` with `m` from 4 to 7, so that decoded values are integers on the grid
+    ``m 2^e`` with `m` from 4 to 7, so that decoded values are integers on the lattice
     ``2^e`` and differences of two of them are exact. Equal steps give all tensors the
     least squared error for a total rate. Biased: put it under `ErrorFeedback`.
 
@@ -142,8 +142,9 @@ def _pack(found: Quantised, lossy: Sequence[TensorSpec]) -> list[Section]:
         own = np.where(zero, _ABSENT, found.offsets).astype(np.int8)
         steps = [Section("STEP", own.tobytes(), itemsize=1)]
         kept = [spec for spec, z in zip(lossy, zero, strict=True) if not z]
-        present = [p for p, z in zip(pieces, zero, strict=True) if not z]
-        indices = np.concatenate([np.empty(0, np.int32), *present])
+        if any(zero):
+            present = [p for p, z in zip(pieces, zero, strict=True) if not z]
+            indices = np.concatenate([np.empty(0, np.int32), *present])
     is_small, block = encode_shorter(indices, kept)
     tag = "RICE" if is_small else "LATS" if steps else "LATT"
     head = _HEAD.pack(found.step.exponent, found.step.multiple)

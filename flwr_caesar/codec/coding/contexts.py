@@ -275,7 +275,7 @@ class ContextMap:
         return found, data[_HEAD.size :]
 
 
-def plan_contexts(
+def choose_contexts(
     indices: Array, classes: Classes, histories: Classes | None
 ) -> ContextMap:
     """Choose the map with the fewest bits, tables included."""

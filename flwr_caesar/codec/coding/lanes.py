@@ -12,6 +12,7 @@ steps at a time, so that numpy works on rows instead of Python on symbols.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,6 +29,7 @@ LOWEST = 1 << 16
 
 _BLOCK = 1 << 16
 _NARROW_LANES = 12
+_NARROW_BISECTED_LANES = 8
 _SLOTS_PER_SYMBOL = 8
 _FEW_SLOTS = 64 << SCALE_BITS
 
@@ -142,17 +144,17 @@ class DecoderTables:
     ----------
     rows : ndarray of int64, shape (contexts,)
         First slot of each context.
-    firsts : ndarray of int64, shape (entries,), optional
-        First slot of each entry; `None` if there is an entry for each slot.
+    ends : ndarray of int64, shape (entries,), optional
+        The slot after each entry; `None` if there is an entry for each slot.
     steps : ndarray of uint32, shape (entries,)
-        Frequency in the upper half; in the lower one the slot's distance from the
-        symbol's first, or 0 where `firsts` tells it.
+        Frequency in the upper half, the slot's distance from the symbol's first in the
+        lower one. With `ends`, what makes that, modulo 2^32, when the slot is added.
     values : ndarray of uint16, shape (entries,)
         The symbol.
     """
 
     rows: Array
-    firsts: Array | None
+    ends: Array | None
     steps: States
     values: Symbols
 
@@ -165,10 +167,12 @@ class DecoderTables:
         contexts, symbols = np.nonzero(frequencies)
         widths = frequencies[contexts, symbols]
         values = symbols.astype(np.uint16)
-        firsts = np.cumsum(widths) - widths
+        ends = np.cumsum(widths)
+        firsts = ends - widths
         steps = widths.astype(np.uint32) << np.uint32(16)
         if slots > max(_SLOTS_PER_SYMBOL * n, _FEW_SLOTS):
-            return cls(rows, firsts, steps, values)
+            steps -= firsts.astype(np.uint32)
+            return cls(rows, ends, steps, values)
         steps -= (firsts % SCALE).astype(np.uint32)
         table = np.repeat(steps, widths).reshape(-1, SCALE)
         table += np.arange(SCALE, dtype=np.uint32)
@@ -176,12 +180,12 @@ class DecoderTables:
 
     def look_up(self, slots: Array, steps: States) -> None:
         """Fill `steps`, and turn `slots` into the entries of `values`."""
-        if self.firsts is None:
+        if self.ends is None:
             self.steps.take(slots, None, steps, "wrap")
             return
-        entries = np.searchsorted(self.firsts, slots, side="right") - 1
-        steps[:] = slots - self.firsts[entries]
-        steps |= self.steps[entries]
+        entries = self.ends.searchsorted(slots, "right")
+        self.steps.take(entries, None, steps, "wrap")
+        np.add(steps, slots, steps, casting="unsafe")
         slots[:] = entries
 
 
@@ -193,7 +197,8 @@ def pull(
     tables: DecoderTables,
 ) -> int:
     """Decode into `symbols`, first row first; return how many words were read."""
-    if len(states) <= _NARROW_LANES and tables.firsts is None:
+    narrow = _NARROW_LANES if tables.ends is None else _NARROW_BISECTED_LANES
+    if len(states) <= narrow:
         return _pull_narrow(states, words, symbols, contexts, tables)
     lanes = len(states)
     rows = max(_BLOCK // lanes, 1)
@@ -246,11 +251,17 @@ def _pull_narrow(
     word, step = words.data, tables.steps.data
     index = tables.rows[contexts]
     entry = index.data
+    ends = tables.ends.tolist() if tables.ends is not None else None
     for i in range(len(symbols)):
         lane = i % lanes
         state = x[lane]
-        entry[i] = at = entry[i] + state % SCALE
-        packed = step[at]
+        at = entry[i] + state % SCALE
+        if ends is None:
+            packed = step[at]
+        else:
+            slot, at = at, bisect_right(ends, at)
+            packed = (step[at] + slot) & 0xFFFFFFFF
+        entry[i] = at
         state = (packed >> 16) * (state >> SCALE_BITS) + (packed & 0xFFFF)
         if state < LOWEST:
             if position == count:

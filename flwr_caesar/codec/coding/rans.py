@@ -25,7 +25,6 @@ from .lanes import (
 from .tables import pack_tables, quantise_counts, unpack_tables
 
 MAX_CONTEXTS = 256
-MAX_LANES = (1 << 16) - 1
 MAX_ROWS = 1 << 11
 _HEAD = struct.Struct("<QIHHHHI")
 _BYTES_PER_LANE = 128
@@ -60,7 +59,7 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
     codes = quantise_counts(counts)
     tables = pack_tables(codes)
     bits = entropy_bits(counts)
-    few, many, head = _plan_lanes(n, bits)
+    few, many, head = _choose_lanes(n, bits)
     table = encoder_table(codes)
     words: list[Words] = []
     states = np.full(few, LOWEST, np.uint32)
@@ -80,7 +79,7 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
     return b"".join([header, tables, stack.astype("<u2", copy=False).data])
 
 
-def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
+def _choose_lanes(n: int, bits: float) -> tuple[int, int, int]:
     """Choose lanes of the short last part and the long first part, and its length."""
     lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
     least = -(-n // MAX_ROWS)
@@ -90,6 +89,23 @@ def _plan_lanes(n: int, bits: float) -> tuple[int, int, int]:
     few = max(_SMALL_LANES, lanes // 16)
     tail = min(int(lanes * 17 * n / bits) + few, few * MAX_ROWS, n)
     return few, lanes, n - tail
+
+
+def most_rows(n: int) -> int:
+    """Return how many rows both parts of `n` symbols may have together.
+
+    A row takes about as long to decode whatever its lanes, so that few elements in many
+    rows would take longer than an encoder ever makes it.
+    """
+    return MAX_ROWS + n // 64
+
+
+def most_words(lanes: int) -> int:
+    """Return how many words so many lanes may have, twice what an encoder gives them.
+
+    So that few lanes are left to symbols that take few bits.
+    """
+    return _BYTES_PER_LANE * (lanes + 1) if lanes < _WIDE_LANES else 1 << 32
 
 
 def decode_symbols(
@@ -126,16 +142,21 @@ def decode_symbols(
         n != len(contexts)
         or sent != num_contexts
         or head > n
-        or not 1 <= few <= MAX_LANES
-        or not 1 <= many <= MAX_LANES
-        or head > many * MAX_ROWS
-        or n - head > few * MAX_ROWS
+        or not 1 <= few <= max(n - head, 1)
+        or many < 1
+        or (head and many > head)
+        or -(-head // many) > MAX_ROWS
+        or -(-(n - head) // few) > MAX_ROWS
+        or -(-head // many) - (-(n - head) // few) > most_rows(n)
         or borrowed > (many if head else 0)
+        or count > most_words(max(many if head else 0, few))
     ):
         raise CodecError("symbols have a malformed header")
     codes, offset = unpack_tables(data, offset + _HEAD.size, num_contexts)
     if len(data) - offset != 2 * count:
         raise CodecError("symbols have the wrong length")
+    if np.count_nonzero(codes) > n:
+        raise CodecError("symbol tables name more symbols than there are")
     used = np.bincount(contexts, minlength=num_contexts) > 0
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")

@@ -28,6 +28,7 @@ _ENTRY = struct.Struct("<4sBQQ")
 _LINEAGE_OFFSET = 24
 _CRC = struct.Struct("<I")
 _ZSTD_LEVEL = 3
+MAX_SECTIONS = 1024
 AS_THEY_ARE, RAISED = 2, 4
 """Flags: some tensors are in a section of their own; some are raised to a base."""
 _RAW, _ZSTD = 0, 1
@@ -140,6 +141,7 @@ def write_frame(
     ).encode()
     if len(config_bytes) > 0xFFFF:
         raise CodecError(f"codec configuration of {len(config_bytes)} bytes, max 65535")
+    _require_few(len(sections))
     for section in sections:
         if not _is_tag(section.tag):
             raise CodecError(f"section tag {section.tag!r} is not 1 to 4 ASCII letters")
@@ -167,6 +169,7 @@ def add_section(frame: bytes, section: Section, flag: int) -> bytes:
     """Return `frame` with one more section, and a flag that says so."""
     head = bytearray(frame[: _PREAMBLE.size])
     count, size = struct.unpack_from("<HI", head, 6)
+    _require_few(count + 1)
     encoding, data = _store(section)
     entry = _ENTRY.pack(
         section.tag.encode().ljust(4, b"\0"), encoding, len(section.data), len(data)
@@ -176,6 +179,12 @@ def add_section(frame: bytes, section: Section, flag: int) -> bytes:
     end = _PREAMBLE.size + size
     body = frame[_PREAMBLE.size : end], entry, frame[end : -_CRC.size], data
     return _seal([bytes(head), *body])
+
+
+def _require_few(sections: int) -> None:
+    """Refuse more sections than a codec needs: each costs its reader some time."""
+    if sections > MAX_SECTIONS:
+        raise CodecError(f"frame of {sections} sections, at most {MAX_SECTIONS}")
 
 
 def _seal(parts: Sequence[bytes | memoryview]) -> bytes:
@@ -232,6 +241,7 @@ class FrameReader:
             raise CodecError(f"frame has unknown flags {flags:#x}")
         if _CRC.unpack_from(view, size - 4)[0] != zlib.crc32(view[: size - 4]):
             raise CodecError("frame is truncated or corrupt: its checksum differs")
+        _require_few(count)
         start = _PREAMBLE.size
         end = start + header_size
         if end > size - _CRC.size or header_size < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from .errors import CodecError
 from .layout import FLOAT_DTYPES, Array, Arrays, Layout, TensorSpec, to_dtype
 from .non_finite import is_finite, require_none_new
+
+_BLOCK = 1 << 16
 
 
 def update_layout(layout: Layout) -> Layout:
@@ -92,6 +95,45 @@ def nonnegative(model: Arrays) -> frozenset[str]:
         for name, array in model.items()
         if array.dtype.name in FLOAT_DTYPES and array.size and bool((array >= 0).all())
     )
+
+
+def length(update: Arrays) -> float:
+    """Return the Euclidean norm of an update's floating-point tensors, never NaN.
+
+    Finite elements have a finite norm however large they are, up to the range of
+    float64; beyond, it is infinite.
+    """
+    largest, total = 0.0, 0.0
+    parts = [a for a in update.values() if a.dtype.name in FLOAT_DTYPES and a.size]
+    for array in parts:
+        top = float(np.abs(array).max())
+        if not math.isfinite(top):
+            return math.inf
+        largest = max(largest, top)
+    if not largest:
+        return 0.0
+    for array in parts:
+        flat = array.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            scaled = np.asarray(flat[start : start + _BLOCK], np.float64) / largest
+            total += float(np.dot(scaled, scaled))
+    return largest * math.sqrt(total)
+
+
+def change_of_others(new: Arrays, old: Arrays) -> float:
+    """Return the Euclidean norm by which all but floating-point tensors changed.
+
+    Parameters
+    ----------
+    new, old : mapping of str to ndarray
+        Of equal shapes; what a tensor is, `new` says.
+    """
+    changes = {
+        name: array.astype(np.float64) - old[name].astype(np.float64)
+        for name, array in new.items()
+        if array.dtype.name not in FLOAT_DTYPES
+    }
+    return length(changes)
 
 
 def keep_sign(model: Arrays, names: Collection[str]) -> dict[str, Array]:

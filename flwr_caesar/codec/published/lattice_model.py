@@ -31,22 +31,26 @@ from ..contract.state import NO_DIGEST
 from ..contract.vector import in_layout_order, slices
 from .lattice_point import LatticePoint, difference
 from .model_point import (
-    DEFAULT_GRIDS,
+    DEFAULT_RULES,
     ID,
-    Grids,
+    LatticeRules,
     ModelPoint,
     publish_model,
 )
 
 __all__ = [
-    "DEFAULT_GRIDS",
+    "DEFAULT_RULES",
     "ID",
     "Grids",
+    "LatticeRules",
     "ModelPoint",
     "decode_model",
     "encode_model",
     "publish_model",
 ]
+
+Grids = LatticeRules
+"""What `LatticeRules` was called."""
 
 _HEAD = struct.Struct("<8s8s")
 _MIN_UNIT, _MAX_UNIT = -149, 90
@@ -73,11 +77,11 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
     CodecError
         If the two are of different layouts.
     """
-    exact, lossy = new.grids.split(new.layout)
+    exact, lossy = new.rules.split(new.layout)
     values: Arrays = new.exact
     halves: list[TensorSpec] = []
     if base is not None:
-        if (base.layout, base.grids) != (new.layout, new.grids):
+        if (base.layout, base.rules) != (new.layout, new.rules):
             raise CodecError("the base has other tensors than the model")
         halves = [spec for spec in exact if is_half(spec)]
         exact = [spec for spec in exact if not is_half(spec)]
@@ -93,7 +97,7 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
     if base is None:
         sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
     return write_frame(
-        config=_config(new.grids.exact_below),
+        config=_config(new.rules.exact_below),
         layout_digest=new.layout.digest,
         sections=sections,
     )
@@ -136,7 +140,7 @@ def decode_model(
         If it is malformed, or leads to another model than it names.
     """
     reader = FrameReader(frame)
-    grids = Grids(_exact_below(reader.info.config))
+    rules = LatticeRules(_exact_below(reader.info.config))
     _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
     if held == NO_DIGEST:
@@ -147,7 +151,7 @@ def decode_model(
         layout = Layout.of(base)
         if layout.digest != reader.info.layout_digest:
             raise CodecError("frame is of another layout than the model it changes")
-    exact, lossy = grids.split(layout)
+    exact, lossy = rules.split(layout)
     halves = [spec for spec in exact if "HALF" in reader and is_half(spec)]
     arrays = unpack_exact(reader, [spec for spec in exact if spec not in halves])
     if base is not None:

@@ -1,8 +1,8 @@
-"""Published models on a power-of-two grid, and exact differences between any two.
+"""Published models on a power-of-two lattice, and exact differences between any two.
 
 ``p_t = p_(t-1) + step round((w_t - p_(t-1)) / step)`` with `step` a power of two that
-may change at any time: every point is an integer vector on the finest grid used so
-far, a coarser step moves it by multiples of itself, and the difference between two
+may change at any time: every point is an integer vector on the finest lattice used
+so far, a coarser step moves it by multiples of itself, and the difference between two
 points is an integer vector whatever happened between them. What is rounded away stays
 in ``w - p`` and is published later.
 """
@@ -41,7 +41,7 @@ class LatticePoint:
     indices : ndarray of int32, shape (n,)
         All lossy tensors, flattened in layout order (`vector.gather`).
     exponent : int
-        Of the grid.
+        Of the lattice.
     """
 
     indices: Indices
@@ -56,19 +56,21 @@ class LatticePoint:
         return struct.pack("<II", crc, zlib.adler32(data, zlib.adler32(head)))
 
     def values(self) -> Vector:
-        """Return the model as float32; exact below 2^24 grid units."""
+        """Return the model as float32; exact below 2^24 steps of the lattice."""
         return np.ldexp(self.indices.astype(np.float32), self.exponent)
 
-    def on_grid(self, exponent: int) -> _Wide:
-        """Return the indices on a grid as fine or finer."""
+    def at_exponent(self, exponent: int) -> _Wide:
+        """Return the indices on a lattice as fine or finer."""
         if exponent > self.exponent:
-            raise CodecError(f"2^{self.exponent} is finer than the grid 2^{exponent}")
+            raise CodecError(
+                f"2^{self.exponent} is finer than the lattice 2^{exponent}"
+            )
         return _shift(self.indices, self.exponent - exponent)
 
 
 def _shift(indices: Indices, bits: int) -> _Wide:
     if bits > 31 and indices.any():
-        raise CodecError(f"grids 2^{bits} apart do not fit in 32 bits")
+        raise CodecError(f"lattices 2^{bits} apart do not fit in 32 bits")
     return indices.astype(np.int64) << min(bits, 31)
 
 
@@ -88,8 +90,8 @@ def publish(w: Vector, before: LatticePoint | None, exponent: int) -> LatticePoi
     before : LatticePoint or None
         Published last; `None` for the first.
     exponent : int
-        The step is ``2^exponent``. The grid of the result is the finer of this and
-        the grid of `before`.
+        The step is ``2^exponent``. The lattice of the result is the finer of this and
+        that of `before`.
 
     Raises
     ------
@@ -100,14 +102,17 @@ def publish(w: Vector, before: LatticePoint | None, exponent: int) -> LatticePoi
         raise CodecError(f"step 2^{exponent} is outside 2^-100 to 2^60")
     if before is None:
         before = LatticePoint(np.zeros(len(w), np.int32), exponent)
-    grid = min(exponent, before.exponent)
+    finest = min(exponent, before.exponent)
     gap = np.ldexp(before.indices.astype(np.float64), before.exponent)
     np.subtract(w, gap, out=gap)
     moved = np.rint(np.ldexp(gap, -exponent))
-    if len(moved) and not np.ldexp(np.abs(moved).max(), exponent - grid) <= _MAX_INDEX:
+    if (
+        len(moved)
+        and not np.ldexp(np.abs(moved).max(), exponent - finest) <= _MAX_INDEX
+    ):
         raise CodecError(f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step")
-    total = before.on_grid(grid) + (moved.astype(np.int64) << (exponent - grid))
-    return _checked(total, grid)
+    total = before.at_exponent(finest) + (moved.astype(np.int64) << (exponent - finest))
+    return _checked(total, finest)
 
 
 def difference(new: LatticePoint, old: LatticePoint) -> tuple[Indices, int]:
@@ -116,11 +121,11 @@ def difference(new: LatticePoint, old: LatticePoint) -> tuple[Indices, int]:
     The exponent is the largest that keeps all of `d` integer, so a coarse step after
     fine ones costs no more bits than it would alone.
     """
-    grid = min(new.exponent, old.exponent)
-    gap = new.on_grid(grid) - old.on_grid(grid)
+    finest = min(new.exponent, old.exponent)
+    gap = new.at_exponent(finest) - old.at_exponent(finest)
     together = int(np.bitwise_or.reduce(gap)) if len(gap) else 0
     common = (together & -together).bit_length() - 1 if together else 0
-    point = _checked(gap >> common, grid + common)
+    point = _checked(gap >> common, finest + common)
     return point.indices, point.exponent
 
 
@@ -139,8 +144,8 @@ def encode_point(
     Returns
     -------
     bytes
-        Grid exponent and difference exponent (int16 each), digests of base (zeros if
-        none) and target (8 bytes each), then a block (`lattice_block`).
+        Exponents of the target and of the difference (int16 each), digests of base
+        (zeros if none) and target (8 bytes each), then a block (`lattice_block`).
     """
     base = old if old is not None else _zero(new.exponent, len(new.indices))
     gap, exponent = difference(new, base)
@@ -173,12 +178,12 @@ def decode_point(
     """
     if len(data) < _HEAD.size:
         raise CodecError("lattice point is truncated")
-    grid, exponent, base_digest, digest = _HEAD.unpack_from(data)
-    if not MIN_EXPONENT <= grid <= MAX_EXPONENT:
-        raise CodecError("lattice point has a malformed grid")
+    target, exponent, base_digest, digest = _HEAD.unpack_from(data)
+    if not MIN_EXPONENT <= target <= MAX_EXPONENT:
+        raise CodecError("lattice point has a malformed exponent")
     n = sum(spec.size for spec in specs)
     if base_digest == _NO_BASE:
-        old = _zero(grid, n)
+        old = _zero(target, n)
     elif old is None or old.digest != base_digest:
         raise StateMismatchError(
             f"difference from point {base_digest.hex()}, which this side does not hold"
@@ -186,14 +191,14 @@ def decode_point(
     elif len(old.indices) != n:
         raise CodecError("lattice point is of another layout")
     gap = decode_block(data[_HEAD.size :], specs)
-    finest = min(grid, old.exponent)
+    finest = min(target, old.exponent)
     if not finest <= exponent <= finest + 32:
         raise CodecError("lattice point has a malformed step")
-    total = old.on_grid(finest) + _shift(gap, exponent - finest)
-    lost = grid - finest
+    total = old.at_exponent(finest) + _shift(gap, exponent - finest)
+    lost = target - finest
     if lost and bool((total & ((1 << lost) - 1)).any()):
-        raise CodecError("lattice point is not on its grid")
-    point = _checked(total >> lost, grid)
+        raise CodecError("lattice point is between the points of its lattice")
+    point = _checked(total >> lost, target)
     if point.digest != digest:
         raise CodecError("lattice point differs from its digest")
     return point

@@ -1,4 +1,4 @@
-"""A model on a power-of-two grid for each tensor, as a server publishes it.
+"""A model on a power-of-two lattice for each tensor, as a server publishes it.
 
 Each floating-point tensor is a lattice point of its own (`lattice_point`), with an
 exponent of its own, and never so fine that float32 could not hold the values.
@@ -32,8 +32,8 @@ _SMALLEST, _LARGEST = 2.0 ** (MIN_EXPONENT + LARGEST_BITS), 2.0**82
 
 
 @dataclass(frozen=True)
-class Grids:
-    """Which tensors of a model are on the lattice, and which of them on a finer grid.
+class LatticeRules:
+    """Which tensors of a model are on the lattice, and which of them on a finer one.
 
     Tensors of ``float32`` and ``float64`` are on it; all others, 16-bit ones included,
     are sent exactly.
@@ -83,7 +83,7 @@ class Grids:
         return max(exponent, top - LARGEST_BITS, MIN_EXPONENT)
 
 
-DEFAULT_GRIDS = Grids()
+DEFAULT_RULES = LatticeRules()
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class ModelPoint:
         Those on the lattice, in layout order, indices of at most 2^24.
     exact : mapping of str to ndarray
         The others.
-    grids : Grids
+    rules : LatticeRules
         Which are which.
     special : mapping of str to ndarray
         Those that belong on the lattice and hold what has no place there: NaN,
@@ -109,7 +109,7 @@ class ModelPoint:
     layout: Layout
     points: tuple[LatticePoint, ...]
     exact: Arrays
-    grids: Grids = field(default=DEFAULT_GRIDS)
+    rules: LatticeRules = field(default=DEFAULT_RULES)
     special: Arrays = field(default_factory=dict)
 
     @cached_property
@@ -132,7 +132,7 @@ class ModelPoint:
     def arrays(self) -> dict[str, Array]:
         """Return the model as new arrays, in layout order."""
         arrays = {name: array.copy() for name, array in self.exact.items()}
-        _, lossy = self.grids.split(self.layout)
+        _, lossy = self.rules.split(self.layout)
         for spec, point in zip(lossy, self.points, strict=True):
             arrays[spec.name] = self.tensor(spec, point)
         arrays |= {name: array.copy() for name, array in self.special.items()}
@@ -146,7 +146,10 @@ class ModelPoint:
 
     @classmethod
     def of(
-        cls, arrays: Arrays, exponents: Sequence[int], grids: Grids = DEFAULT_GRIDS
+        cls,
+        arrays: Arrays,
+        exponents: Sequence[int],
+        rules: LatticeRules = DEFAULT_RULES,
     ) -> ModelPoint:
         """Return the point that has these arrays, to the bit.
 
@@ -156,16 +159,16 @@ class ModelPoint:
             What `arrays` returned.
         exponents : sequence of int
             What `exponents` was.
-        grids : Grids
-            What `grids` was.
+        rules : LatticeRules
+            What `rules` was.
 
         Raises
         ------
         CodecError
-            If the arrays are not on these grids.
+            If the arrays are not on these lattices.
         """
         layout = Layout.of(arrays)
-        exact, lossy = grids.split(layout)
+        exact, lossy = rules.split(layout)
         if len(exponents) != len(lossy):
             raise CodecError(f"{len(exponents)} exponents for {len(lossy)} tensors")
         points = []
@@ -179,10 +182,10 @@ class ModelPoint:
             scaled = np.ldexp(flat, -exponent)
             limit = float(np.abs(scaled).max())
             if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
-                raise CodecError(f"tensor {spec.name!r} is not on its grid")
+                raise CodecError(f"tensor {spec.name!r} is not on its lattice")
             points.append(LatticePoint(scaled.astype(np.int32), exponent))
         copies = {spec.name: np.array(arrays[spec.name]) for spec in exact}
-        return cls(layout, tuple(points), copies, grids, special)
+        return cls(layout, tuple(points), copies, rules, special)
 
 
 def is_special(array: Array) -> bool:
@@ -199,7 +202,7 @@ def publish_model(
     model: Arrays,
     before: ModelPoint | None,
     exponent: int | Sequence[int],
-    grids: Grids = DEFAULT_GRIDS,
+    rules: LatticeRules = DEFAULT_RULES,
 ) -> ModelPoint:
     """Return the next published point of a model.
 
@@ -214,9 +217,9 @@ def publish_model(
     before : ModelPoint or None
         Published last; `None` for the first.
     exponent : int or sequence of int
-        The step is ``2^exponent``, but for what `Grids` says; or the step of each
-        tensor on the lattice.
-    grids : Grids
+        The step is ``2^exponent``, but for what `LatticeRules` says; or the step of
+        each tensor on the lattice.
+    rules : LatticeRules
         As for `before`.
 
     Raises
@@ -226,9 +229,9 @@ def publish_model(
     """
     model = {name: np.asarray(array) for name, array in model.items()}
     layout = Layout.of(model)
-    if before is not None and (before.layout, before.grids) != (layout, grids):
+    if before is not None and (before.layout, before.rules) != (layout, rules):
         raise CodecError("the model has other tensors than the one published before")
-    exact, lossy = grids.split(layout)
+    exact, lossy = rules.split(layout)
     if not isinstance(exponent, int) and len(exponent) != len(lossy):
         raise CodecError(f"{len(exponent)} exponents for {len(lossy)} tensors")
     points = []
@@ -241,7 +244,7 @@ def publish_model(
             continue
         largest = float(np.abs(w).max())
         if isinstance(exponent, int):
-            own = grids.exponent(spec, largest, exponent)
+            own = rules.exponent(spec, largest, exponent)
         else:
             least = math.frexp(largest)[1] - LARGEST_BITS
             own = min(max(exponent[i], least, MIN_EXPONENT), MAX_EXPONENT)
@@ -250,7 +253,7 @@ def publish_model(
             last = None
         points.append(_publish_tensor(w, last, own))
     copies = {s.name: np.array(model[s.name], to_dtype(s.dtype)) for s in exact}
-    return ModelPoint(layout, tuple(points), copies, grids, special)
+    return ModelPoint(layout, tuple(points), copies, rules, special)
 
 
 def _publish_tensor(
@@ -265,12 +268,12 @@ def _publish_tensor(
 
 
 def _continues(w: Array, before: LatticePoint, exponent: int) -> bool:
-    """Whether float32 and 32-bit integers hold the next point on the grid so far."""
-    grid = min(exponent, before.exponent)
+    """Whether float32 and 32-bit integers hold the next point on the lattice so far."""
+    finest = min(exponent, before.exponent)
     top = math.frexp(float(np.abs(w).max()))[1]
     last = before.exponent + int(np.abs(before.indices).max()).bit_length()
     return (
-        exponent - grid <= LARGEST_BITS
-        and top - grid <= _EXACT_BITS - 1
+        exponent - finest <= LARGEST_BITS
+        and top - finest <= _EXACT_BITS - 1
         and max(top, last) - exponent <= _MOVE_BITS
     )

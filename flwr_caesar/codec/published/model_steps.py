@@ -15,10 +15,10 @@ from ..quantisers.tensor_steps import (
     root_mean_square,
 )
 from .model_point import (
-    DEFAULT_GRIDS,
+    DEFAULT_RULES,
     FINE_RANGE_BITS,
     MOST_FINE_BITS,
-    Grids,
+    LatticeRules,
     ModelPoint,
     is_special,
 )
@@ -30,7 +30,7 @@ GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
 
 
 def first_exponents(
-    model: Arrays, grids: Grids = DEFAULT_GRIDS, bits: int = FIRST_BITS
+    model: Arrays, rules: LatticeRules = DEFAULT_RULES, bits: int = FIRST_BITS
 ) -> list[int]:
     """Return the exponents of a first point, each by its tensor's own scale.
 
@@ -43,16 +43,16 @@ def first_exponents(
     ----------
     model : mapping of str to ndarray
         The initial model.
-    grids : Grids
+    rules : LatticeRules
         What is on the lattice, and which tensors are small.
     bits : int
         See above.
     """
     exponents = []
-    for spec in grids.split(Layout.of(model))[1]:
+    for spec in rules.split(Layout.of(model))[1]:
         array = model[spec.name]
         own = log2(root_mean_square(array)) - bits
-        if spec.size < grids.fine_below and not is_special(array):
+        if spec.size < rules.fine_below and not is_special(array):
             top = math.frexp(float(np.abs(array).max(initial=0)))[1]
             own = min(own - FINE_BITS, top - FINE_RANGE_BITS)
         exponents.append(own)
@@ -87,23 +87,23 @@ def next_exponents(
     tuple of int or None, and list of int
         `None` if there is nothing to publish; the tensors then keep their exponents.
     """
-    lossy = now.grids.split(now.layout)[1]
+    lossy = now.rules.split(now.layout)[1]
     gaps = [_gap(model, now, i, spec) for i, spec in enumerate(lossy)]
     active = [i for i, gap in enumerate(gaps) if gap]
-    coarse = [i for i in active if lossy[i].size >= now.grids.fine_below]
-    planned = coarse or active
-    if not planned:
+    coarse = [i for i in active if lossy[i].size >= now.rules.fine_below]
+    stepped = coarse or active
+    if not stepped:
         return None, list(now.exponents)
-    sizes = [lossy[i].size for i in planned]
-    reference, found = offsets([gaps[i] for i in planned], sizes)
+    sizes = [lossy[i].size for i in stepped]
+    reference, found = offsets([gaps[i] for i in stepped], sizes)
     exponent = log2(reference * step_sigmas) - _finer(step_sigmas, sum(sizes))
     if not coarse:
         exponent += FINE_BITS
-    off = dict(zip(planned, found, strict=True))
+    off = dict(zip(stepped, found, strict=True))
     exponents = list(now.exponents)
     for i in active:
         own = exponent + off.get(i, 0)
-        if lossy[i].size < now.grids.fine_below:
+        if lossy[i].size < now.rules.fine_below:
             own = _small_exponent(model[lossy[i].name], gaps[i], own)
         exponents[i] = own
     return exponent, exponents

@@ -16,7 +16,7 @@ from ..contract.errors import CodecError, StateMismatchError
 from ..contract.layout import Array, Arrays, Layout
 from ..quantisers.tensor_steps import root_mean_square
 from .lattice_model import decode_model, encode_model
-from .model_point import DEFAULT_GRIDS, Grids, ModelPoint, publish_model
+from .model_point import DEFAULT_RULES, LatticeRules, ModelPoint, publish_model
 from .model_steps import (
     FIRST_BITS,
     expected_bits,
@@ -25,13 +25,13 @@ from .model_steps import (
 )
 
 _CURRENT, _FIRST, _OLDER = "current/", "first", "older/"
-_GRIDS, _EXPONENTS, _DIGEST = "grids", "exponents", "digest"
+_RULES, _EXPONENTS, _DIGEST = "grids", "exponents", "digest"
 
 
 def initial_point(
     model: Arrays,
     exponent: int | None = None,
-    grids: Grids = DEFAULT_GRIDS,
+    rules: LatticeRules = DEFAULT_RULES,
     bits: int = FIRST_BITS,
 ) -> ModelPoint:
     """Return the first point of a history that starts from a model.
@@ -46,14 +46,14 @@ def initial_point(
         The initial model.
     exponent : int, optional
         One step for all tensors, as on the server; by default each has its own.
-    grids : Grids
+    rules : LatticeRules
         As on the server.
     bits : int
         As on the server; see `model_steps.first_exponents`.
     """
     if exponent is not None:
-        return publish_model(model, None, exponent, grids)
-    return publish_model(model, None, first_exponents(model, grids, bits), grids)
+        return publish_model(model, None, exponent, rules)
+    return publish_model(model, None, first_exponents(model, rules, bits), rules)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Older:
 class PointHistory:
     """The published model, and older ones that devices may still hold.
 
-    Start one with `start`; a device's model is named by its `model_digest`.
+    `start` makes the first; a device's model is named by its `model_digest`.
 
     Parameters
     ----------
@@ -115,11 +115,12 @@ class PointHistory:
         *,
         shared: bool = False,
         exponent: int | None = None,
-        grids: Grids = DEFAULT_GRIDS,
+        rules: LatticeRules = DEFAULT_RULES,
         bits: int = FIRST_BITS,
         step_sigmas: float = 2.0,
         max_points: int = 30,
         max_bytes: int = 1 << 30,
+        grids: LatticeRules | None = None,
     ) -> PointHistory:
         """Return the history of a model that is published for the first time.
 
@@ -131,7 +132,7 @@ class PointHistory:
             Whether devices can rebuild it; its point is then remembered for ever.
         exponent : int, optional
             Of the first step of all tensors; by default each has its own.
-        grids : Grids
+        rules : LatticeRules
             What is on the lattice.
         bits : int
             How fine the first point is; see `model_steps.first_exponents`.
@@ -139,6 +140,8 @@ class PointHistory:
             See `model_steps.next_exponents`.
         max_points, max_bytes : int
             How much to remember: number of older points, and their memory.
+        grids : LatticeRules, optional
+            What `rules` was called.
 
         Raises
         ------
@@ -147,7 +150,7 @@ class PointHistory:
         """
         if not 0 < step_sigmas < math.inf:
             raise CodecError(f"step_sigmas must be above 0, not {step_sigmas}")
-        point = initial_point(model, exponent, grids, bits)
+        point = initial_point(model, exponent, grids or rules, bits)
         whole = encode_model(point) if shared else b""
         return cls(
             point,
@@ -188,7 +191,7 @@ class PointHistory:
             exponent = self.exponent if found is None else found
         else:
             steps = exponent
-        point = publish_model(model, now, steps, now.grids)
+        point = publish_model(model, now, steps, now.rules)
         older = (_Older(now, point), *self.older)[: self.max_points]
         room, kept = self.max_bytes, 0
         for entry in older:
@@ -248,8 +251,8 @@ class PointHistory:
         the next: frames that are made once and stay from publication to publication.
         """
         state = {_CURRENT + name: a for name, a in self.current.arrays().items()}
-        grids = self.current.grids
-        state[_GRIDS] = np.array([grids.exact_below, grids.fine_below], np.int64)
+        rules = self.current.rules
+        state[_RULES] = np.array([rules.exact_below, rules.fine_below], np.int64)
         state[_EXPONENTS] = np.array([self.exponent, *self.current.exponents], np.int16)
         state[_DIGEST] = np.frombuffer(self.current.digest, np.uint8)
         if self.first is not None:
@@ -266,6 +269,7 @@ class PointHistory:
         step_sigmas: float = 2.0,
         max_points: int = 30,
         max_bytes: int = 1 << 30,
+        grids: LatticeRules | None = None,
     ) -> PointHistory:
         """Return the history that `to_arrays` was taken of.
 
@@ -282,8 +286,8 @@ class PointHistory:
             If the arrays are not such a state.
         """
         try:
-            exact_below, fine_below = state[_GRIDS].tolist()
-            grids = Grids(exact_below, fine_below)
+            exact_below, fine_below = state[_RULES].tolist()
+            rules = LatticeRules(exact_below, fine_below)
             exponent, *exponents = state[_EXPONENTS].tolist()
             start = len(_CURRENT)
             arrays = {
@@ -291,7 +295,7 @@ class PointHistory:
                 for name, array in state.items()
                 if name.startswith(_CURRENT)
             }
-            current = ModelPoint.of(arrays, exponents, grids)
+            current = ModelPoint.of(arrays, exponents, rules)
             if current.digest != state[_DIGEST].tobytes():
                 raise CodecError("the current model differs from its digest")
             first, first_frame = None, b""
@@ -329,7 +333,7 @@ def _unpack(name: str, state: Arrays, next_: ModelPoint) -> ModelPoint:
     frame = state[name].astype(np.uint8, casting="equiv").tobytes()
     arrays = decode_model(frame, next_.arrays(), expected=next_.layout)
     exponents = state[f"{name}.{_EXPONENTS}"].tolist()
-    point = ModelPoint.of(arrays, exponents, next_.grids)
+    point = ModelPoint.of(arrays, exponents, next_.rules)
     if point.layout != next_.layout:
         raise CodecError(f"{name} is of another layout")
     return point

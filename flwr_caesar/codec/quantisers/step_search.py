@@ -27,7 +27,7 @@ _CODER_OVERHEAD = 1.01
 class Step:
     """A quantiser step ``multiple * 2^exponent``, multiple 4 to 7: quarter octaves.
 
-    Its multiples are integers on the grid ``2^exponent``, so differences of such
+    Its multiples are integers on the lattice ``2^exponent``, so differences of such
     values are exact, and any rate is near one of them.
     """
 

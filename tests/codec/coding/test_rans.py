@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError
-from flwr_caesar.codec.coding import lanes
+from flwr_caesar.codec.coding import lanes, rans
 from flwr_caesar.codec.coding.counts import count_symbols, entropy_bits
 from flwr_caesar.codec.coding.integers import (
     decode_integers,
@@ -94,6 +95,103 @@ def test_one_certain_symbol_costs_next_to_nothing():
     data = encode_symbols(symbols, context, 1)
     assert len(data) < 300
     assert (decode_symbols(data, context, 1) == symbols).all()
+
+
+@pytest.mark.parametrize("bisected", [False, True])
+@pytest.mark.parametrize("lane_count", [1, 8, 9, 12, 13, 200])
+def test_any_number_of_lanes_is_read_with_tables_or_by_bisection(lane_count, bisected):
+    contexts = 70
+    symbols, context = laplace_symbols(lane_count * 9 + 5, 3.0, contexts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lanes, "_FEW_SLOTS", 0 if bisected else 1 << 30)
+        for plan in (lane_count, 1, 0), (lane_count, lane_count, len(symbols) // 2):
+            patch.setattr(rans, "_choose_lanes", lambda n, bits, plan=plan: plan)
+            data = encode_symbols(symbols, context, contexts)
+            assert (decode_symbols(data, context, contexts) == symbols).all()
+
+
+def head_of(n: int, head: int, many: int, few: int) -> bytes:
+    return struct.pack("<QIHHHHI", n, head, many, few, 0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        head_of(100, 0, 1, 101),
+        head_of(100, 50, 1, 51),
+        head_of(100, 50, 51, 1),
+        head_of(100, 50, 0, 1),
+        head_of(100, 50, 1, 0),
+        head_of(4097, 2049, 1, 1),
+        head_of(4096, 2000, 1, 1),
+        head_of(49_152, 24_576, 12, 12),
+    ],
+)
+def test_more_lanes_than_symbols_and_more_rows_than_needed_are_refused(header):
+    """Before anything is decoded: the time of a row hardly depends on its lanes."""
+    (n,) = struct.unpack_from("<Q", header)
+    with pytest.raises(CodecError, match="malformed header"):
+        decode_symbols(header + bytes(500), np.zeros(n, np.uint8), 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 60_000),
+    scale=st.sampled_from([0.01, 0.3, 3.0, 60.0]),
+    contexts=st.integers(1, 90),
+    rare=st.booleans(),
+)
+def test_the_writer_needs_fewer_words_than_the_reader_allows(n, scale, contexts, rare):
+    symbols, context = laplace_symbols(n, scale, contexts)
+    if rare:  # all symbols of the alphabet, once: the dearest tables there are
+        symbols[: min(n, 512)] = np.arange(min(n, 512))
+    data = encode_symbols(symbols, context, contexts)
+    _, head, many, few, _, _, words = struct.unpack_from("<QIHHHHI", data)
+    assert words <= 0.7 * rans.most_words(max(many if head else 0, few))
+
+
+def test_high_entropy_in_few_lanes_is_refused():
+    symbols, context = laplace_symbols(9_000, 60.0, 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rans, "_choose_lanes", lambda n, bits: (5, 1, 0))
+        data = encode_symbols(symbols, context, 1)
+        with pytest.raises(CodecError, match="malformed header"):
+            decode_symbols(data, context, 1)
+        patch.setattr(rans, "_choose_lanes", lambda n, bits: (80, 1, 0))
+        data = encode_symbols(symbols, context, 1)
+    assert (decode_symbols(data, context, 1) == symbols).all()
+
+
+def test_tables_of_more_symbols_than_there_are_are_refused():
+    """Building tables takes time, too: as much as there are symbols, at the most."""
+    symbols, context = np.arange(9, dtype=np.uint16), np.zeros(9, np.uint8)
+    quantise = rans.quantise_counts
+    for more in (0, 1):
+
+        def codes(counts, more=more):
+            found = quantise(counts)
+            return np.pad(found, ((0, 0), (0, more)), constant_values=1)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rans, "quantise_counts", codes)
+            data = encode_symbols(symbols, context, 1)
+        if more:
+            with pytest.raises(CodecError, match="more symbols than there are"):
+                decode_symbols(data, context, 1)
+        else:
+            assert (decode_symbols(data, context, 1) == symbols).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(n=st.integers(1, 1 << 22), share=st.floats(0, 1), more=st.booleans())
+def test_the_writer_needs_no_more_rows_and_lanes_than_the_reader_allows(n, share, more):
+    bits = 14 * n * share**8 if more else 17.0 * max(-(-n // 2048), 1) + share
+    few, many, head = rans._choose_lanes(n, bits)
+    rows = -(-head // many), -(-(n - head) // few)
+    assert max(rows) <= rans.MAX_ROWS
+    assert sum(rows) <= rans.most_rows(n)
+    assert few <= n - head
+    assert not head or many <= head
 
 
 def test_encoding_is_deterministic():

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError, inspect_frame
 from flwr_caesar.codec.contract.frame import (
+    RAISED,
     FrameReader,
     Section,
+    add_section,
     same_config,
     shuffle,
     stamp,
@@ -151,7 +153,9 @@ def test_every_truncation_is_noticed() -> None:
         ({"version": 2}, "frame format 2"),
         ({"flags": 1}, "unknown flags 0x1"),
         ({"count": 0}, "does not match its section count"),
-        ({"count": 65535}, "does not match its section count"),
+        ({"count": 1024}, "does not match its section count"),
+        ({"count": 1025}, "1025 sections, at most 1024"),
+        ({"count": 65535}, "65535 sections, at most 1024"),
         ({"header": 0}, "header exceeds"),
         ({"header": 2**32 - 1}, "header exceeds"),
     ],
@@ -216,6 +220,16 @@ def test_a_tag_may_have_any_ascii_character_but_zero() -> None:
     reader = FrameReader(raw_frame(b'{"id":"x"}', entries))
     assert reader.section("\x7f ~\x01", size=1) == b"2"
     assert [*reader.info.sections] == ["a", "\x7f ~\x01", "A"]
+
+
+def test_a_frame_has_at_most_so_many_sections() -> None:
+    most = [Section(f"{i:04}", b"") for i in range(1024)]
+    frame = frame_of(*most)
+    assert len(inspect_frame(frame).sections) == 1024
+    with pytest.raises(CodecError, match="1025 sections"):
+        frame_of(*most, Section("MORE", b""))
+    with pytest.raises(CodecError, match="1025 sections"):
+        add_section(frame, Section("MORE", b""), RAISED)
 
 
 @pytest.mark.parametrize("tag", ["", "FIVE5", "é", "A\0", "A\0B"])

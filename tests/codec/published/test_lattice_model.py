@@ -16,7 +16,7 @@ from flwr_caesar.codec.conformance.mutate import mutate
 from flwr_caesar.codec.conformance.suite import sample_arrays
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.published.lattice_model import (
-    Grids,
+    LatticeRules,
     ModelPoint,
     decode_model,
     encode_model,
@@ -71,10 +71,10 @@ def same(a: Arrays, b: Arrays) -> bool:
 )
 def test_any_version_leads_to_any_other_exactly(exponents, seed, by, pair, exact_below):
     rng = np.random.default_rng(seed)
-    grids, w = Grids(exact_below), network(rng)
+    rules, w = LatticeRules(exact_below), network(rng)
     points: list[ModelPoint] = []
     for exponent in exponents:
-        points.append(publish_model(w, points[-1] if points else None, exponent, grids))
+        points.append(publish_model(w, points[-1] if points else None, exponent, rules))
         w = moved(w, rng, by)
     old, new = (points[i % len(points)] for i in pair)
     whole = decode_model(encode_model(new))
@@ -88,7 +88,7 @@ def test_any_version_leads_to_any_other_exactly(exponents, seed, by, pair, exact
     assert "TABL" not in inspect_frame(frame).sections
     assert same(decode_model(frame, old.arrays()), whole)
     assert model_digest(whole) == new.digest
-    assert ModelPoint.of(whole, new.exponents, grids).digest == new.digest
+    assert ModelPoint.of(whole, new.exponents, rules).digest == new.digest
 
 
 @settings(max_examples=40)
@@ -236,7 +236,7 @@ def test_what_cannot_be_published_is_refused_by_name():
     point = publish_model(good, None, -8)
     with pytest.raises(CodecError, match="other tensors"):
         publish_model({"v": good["w"]}, point, -8)
-    with pytest.raises(CodecError, match="not on its grid"):
+    with pytest.raises(CodecError, match="not on its lattice"):
         ModelPoint.of({"w": np.full(3, 0.1, np.float32)}, point.exponents)
 
 

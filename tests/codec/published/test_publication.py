@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError, StateMismatchError
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.published.lattice_model import Grids, decode_model
+from flwr_caesar.codec.published.lattice_model import LatticeRules, decode_model
 from flwr_caesar.codec.published.publication import PointHistory, initial_point
 
 from .test_lattice_model import moved, network, same
@@ -190,7 +190,9 @@ def test_odd_models(model):
 
 def test_damaged_states_and_senseless_models_are_refused():
     models = drift(np.random.default_rng(6), 3)
-    history = PointHistory.start(models[0], shared=True, grids=Grids(fine_below=8))
+    history = PointHistory.start(
+        models[0], shared=True, rules=LatticeRules(fine_below=8)
+    )
     history = history.publish(models[1]).publish(models[2])
     state = history.to_arrays()
     for name, array in state.items():

@@ -9,13 +9,13 @@ from typing import Any
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Arrays
-from flwr_caesar.codec.published.lattice_model import Grids
+from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.publication import initial_point
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import DeviceState
 
 
-def start_state(
+def with_shared_start(
     state: DeviceState | None,
     header: DownloadHeader,
     initial: Arrays,
@@ -46,11 +46,11 @@ def start_state(
     if header.base is None:
         return state
     try:
-        grids = Grids(start["exact_below"], start["fine_below"])
+        rules = LatticeRules(start["exact_below"], start["fine_below"])
         if "bits" in start:
-            point = initial_point(initial, None, grids, int(start["bits"]))
+            point = initial_point(initial, None, rules, int(start["bits"]))
         else:  # a run that began with one first step for all tensors
-            point = initial_point(initial, int(start["exponent"]), grids)
+            point = initial_point(initial, int(start["exponent"]), rules)
         model = point.arrays()
     except (CodecError, KeyError, TypeError, ValueError):
         return state

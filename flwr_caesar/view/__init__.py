@@ -1,0 +1,1 @@
+"""Runs seen by people: a page while they go on, a report afterwards."""
