@@ -91,7 +91,7 @@ def test_flower_reads_messages(jvm: Jvm) -> None:
     assert all(get_object_id(data) == key for key, data in found.items())
     assert len(found) == len(reply.blobs) == 10  # two equal chunks are one object
     root = reply.values["root"]
-    message = inflate_object_from_contents(root, found)
+    message = inflate_object_from_contents(root, dict(found))
     assert isinstance(message, Message)
     assert as_json(message.content) == as_json(content)
     assert reply.values["message"] == root
