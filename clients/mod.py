@@ -41,7 +41,7 @@ from flwr_caesar.transport import (
 
 from .board import Board, watched
 from .cached_reply import CachedReply
-from .memory import apart, give_back
+from .memory import give_back
 from .message import (
     as_plain,
     frame_of,
@@ -195,8 +195,7 @@ class CompressionMod:
             else:
                 key, arrays = trained_model(content, state.model, plan.record)
                 # The models that the app was given and has returned are not needed.
-                nbytes = sum(array.nbytes for array in arrays.values())
-                give_back(nbytes)
+                give_back(sum(array.nbytes for array in arrays.values()))
                 is_model = plan.payload == MODEL_PAYLOAD
                 codec = get_codec(plan.upload)
                 if is_model:
@@ -210,19 +209,18 @@ class CompressionMod:
                 if not is_model:
                     subtract(update, state.model)
                     let_go(state.model.values())
-                with apart(nbytes):
-                    committed = commit_update(
-                        after,
-                        header,
-                        update,
-                        nonnegative=signs,
-                        overwrite=not is_model,
-                        codec=codec,
-                        new_id=self.sources.new_id,
-                        error_feedback=plan.error_feedback,
-                        payload=plan.payload,
-                        want_sent=bool(plan.part),
-                    )
+                committed = commit_update(
+                    after,
+                    header,
+                    update,
+                    nonnegative=signs,
+                    overwrite=not is_model,
+                    codec=codec,
+                    new_id=self.sources.new_id,
+                    error_feedback=plan.error_feedback,
+                    payload=plan.payload,
+                    want_sent=bool(plan.part),
+                )
                 measured = method.measure(codec, committed.total, committed.sent)
                 after = method.after(committed.state, arrays, committed.sent)
                 upload = committed.reply

@@ -9,6 +9,7 @@ from flwr_caesar import __version__
 
 HEADER = "flwr-caesar-device"
 LONGEST = 1024
+_SHOWN = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,4 +49,5 @@ class DeviceStatus:
 
 def _printable(value: object) -> str:
     text = value if isinstance(value, str) else ""
-    return "".join(c for c in text if c.isprintable())[:80]
+    text = "".join(c for c in text if c.isprintable())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -24,9 +24,7 @@ from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
-from flwr_caesar.sync.protocol import (
-    NOT_NOW,
-)
+from flwr_caesar.sync.protocol import NOT_NOW
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -53,13 +51,7 @@ from .exchange import (
     same_model,
 )
 from .fitted import Fitting
-from .frame_messages import (
-    NO_MOD,
-    not_now,
-    packed,
-    require_frame_size,
-    upload_key,
-)
+from .frame_messages import NO_MOD, not_now, packed, require_frame_size, upload_key
 from .method import ServerMethod
 from .phase import Device, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices

@@ -125,3 +125,5 @@ class Measured:
             value = (metrics or {}).get(name)
             if isinstance(value, (int, float)):
                 self._metrics.setdefault(server_round, {})[name] = float(value)
+        if server_round in self._metrics:
+            self._recorder.tested(server_round, self._metrics[server_round])

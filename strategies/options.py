@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -22,8 +22,9 @@ class WrapperOptions(TypedDict, total=False):
 
     Parameters
     ----------
-    on_record : callable
-        Called with the RoundRecord of each phase.
+    on_record : callable or sequence of callable
+        Called with the RoundRecord of each phase; those of `flwr_caesar.export` also
+        with the accuracy and the loss of each round.
     on_progress : callable
         Called with the PhaseProgress of a phase when it opens, while replies arrive, at
         most once a second, and when it closes.
@@ -57,7 +58,7 @@ class WrapperOptions(TypedDict, total=False):
         the machine's.
     """
 
-    on_record: Callable[[RoundRecord], None]
+    on_record: Callable[[RoundRecord], None] | Sequence[Callable[[RoundRecord], None]]
     on_progress: Callable[[PhaseProgress], None]
     deadline: float
     quorum: float
@@ -74,7 +75,9 @@ class WrapperOptions(TypedDict, total=False):
 class Options:
     """`WrapperOptions`, checked; see there."""
 
-    on_record: Callable[[RoundRecord], None] | None = None
+    on_record: (
+        Callable[[RoundRecord], None] | Sequence[Callable[[RoundRecord], None]] | None
+    ) = None
     on_progress: Callable[[PhaseProgress], None] | None = None
     deadline: float | None = None
     quorum: float | None = None
@@ -101,6 +104,13 @@ class Options:
                 raise ValueError(
                     f"{name} must be at least 0, not {getattr(self, name)}"
                 )
+
+    @property
+    def sinks(self) -> tuple[Callable[[RoundRecord], None], ...]:
+        """Who is told of each phase."""
+        if self.on_record is None:
+            return ()
+        return (self.on_record,) if callable(self.on_record) else (*self.on_record,)
 
     @property
     def guard(self) -> Guard | None:

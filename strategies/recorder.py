@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from logging import INFO, WARNING
 
@@ -31,7 +31,7 @@ class Recorder:
 
     Parameters
     ----------
-    on_record : callable, optional
+    sinks : sequence of callable
         Called with the record of each phase.
     charger : Charger, optional
         Charges the devices by a virtual clock.
@@ -46,14 +46,14 @@ class Recorder:
 
     def __init__(
         self,
-        on_record: Callable[[RoundRecord], None] | None,
+        sinks: Sequence[Callable[[RoundRecord], None]],
         charger: Charger | None,
         on_progress: Callable[[PhaseProgress], None] | None = None,
     ) -> None:
         self.on_progress = on_progress
         self._told = 0.0
         self.history = History()
-        self._on_record = on_record
+        self._sinks = sinks
         self._charger = charger
 
     def opened(self, phase: Phase) -> None:
@@ -171,8 +171,15 @@ class Recorder:
             record.bytes_up / 1e6,
         )
         self.history.append(record)
-        if self._on_record:
-            self._on_record(record)
+        for sink in self._sinks:
+            sink(record)
+
+    def tested(self, server_round: int, metrics: Mapping[str, float]) -> None:
+        """Tell the sinks that want it how good the model is."""
+        for sink in self._sinks:
+            take = getattr(sink, "on_metrics", None)
+            if callable(take):
+                take(server_round, metrics)
 
     def _tell(self, phase: Phase, *, at_once: bool = False) -> None:
         """Say how far a phase is, not more often than somebody would look."""

@@ -113,7 +113,7 @@ class Fleet:
         by_classes: dict[int, list[int]] = {}
         for row, (_, told) in changed.items():
             by_classes.setdefault(len(told), []).append(row)
-        for classes, group in by_classes.items():
+        for group in by_classes.values():
             self.population.update(
                 group,
                 [changed[row][0] for row in group],

@@ -124,7 +124,13 @@ def draw_stacks(
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     if len(parts) > 1:
-        axes.legend(frameon=False, fontsize="small", loc="best")
+        axes.legend(
+            frameon=False,
+            fontsize="small",
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=len(parts),
+        )
 
 
 def draw_run(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

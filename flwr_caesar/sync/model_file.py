@@ -134,7 +134,13 @@ class StoredModel:
         return is_one and self.files[0].name.startswith(MODEL)
 
     def holds(self, chunks: Collection[Chunk], sum_of: int) -> bool:
-        """Whether bytes, whose checksum is `sum_of`, are the model's."""
+        """Whether bytes, whose checksum is `sum_of`, are the model's.
+
+        A model has no checksum of its own inside, as an upload has (see
+        `StoredFile.holds`), so one in 2^32 is taken for another. That shows in the
+        digest of the next change, and the whole model is fetched; reading every model
+        twice a round to compare it would cost more.
+        """
         size = sum(memoryview(chunk).nbytes for chunk in chunks)
         return (size, sum_of) == (self.size, self.checksum)
 

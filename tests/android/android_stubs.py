@@ -16,13 +16,19 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 _NUMBERS = {"jint": "int", "jlong": "long", "jfloat": "float", "jdouble": "double"}
 _NUMBERS |= {"jboolean": "boolean", "jbyte": "byte", "jshort": "short", "jchar": "char"}
 _PLAIN = {"int": "int", "bool": "boolean", "float": "float", "str": "String"}
 _LONG: frozenset[str] = frozenset()
-_INTERFACES = frozenset({"android.os.IBinder", "android.view.View.OnClickListener"})
+_MARKERS = frozenset({"java.security.spec.AlgorithmParameterSpec"})
+_PARENTS = {"android.text.Editable": "java.lang.CharSequence"}
+_INTERFACES = _PARENTS.keys() | {
+    "android.os.IBinder",
+    "android.view.View.OnClickListener",
+}
 _IMPORT = re.compile(r"^import (android\.[\w.]+)$", re.M)
 _CONSTANT = "typing.ClassVar["
 _KEYWORDS = frozenset({"native", "public", "final", "switch", "case", "default"})
@@ -73,11 +79,20 @@ def _find(name: str) -> ast.ClassDef:
     return found
 
 
+def _is_class(name: str) -> bool:
+    """Whether a name is no interface: it has a constructor."""
+    return any(
+        isinstance(member, ast.FunctionDef) and member.name == "__init__"
+        for member in _find(name).body
+    )
+
+
 @dataclass
 class _Class:
-    """A class to write: its superclass, and lines of Java."""
+    """A class to write: its superclass, a marker interface, and lines of Java."""
 
     parent: str = ""
+    marker: str = ""
     lines: list[str] = field(default_factory=list)
 
 
@@ -100,8 +115,9 @@ class Stubs:
         self._mentioned: set[str] = set()
         for name in sorted(names):
             self._add(name)
-        for name in sorted(self._mentioned - self._classes.keys()):
-            self._classes[name] = _Class()
+        while rest := self._mentioned - self._classes.keys():
+            for name in sorted(rest):
+                self._classes[name] = _Class(_PARENTS.get(name) or self._parent(name))
         for name in list(self._classes):
             package, nested = _split(name)
             for depth in range(1, len(nested)):
@@ -125,11 +141,11 @@ class Stubs:
             return
         node = _find(name)
         made = self._classes[name] = _Class()
-        for base in node.bases:
-            parent = self._type(ast.unparse(base), name)
-            if parent.startswith("android.") and parent not in _INTERFACES:
-                made.parent = parent
-                self._add(parent)
+        made.parent = self._parent(name)
+        if made.parent.startswith("android."):
+            self._add(made.parent)
+        bases = {self._type(ast.unparse(base), name) for base in node.bases}
+        made.marker = next(iter(bases & _MARKERS), "")
         for member in node.body:
             if isinstance(member, ast.ClassDef):
                 self._add(f"{name}.{member.name}")
@@ -137,6 +153,14 @@ class Stubs:
                 made.lines += self._field(member, name)
             elif isinstance(member, ast.FunctionDef):
                 made.lines += self._method(member, name)
+
+    def _parent(self, name: str) -> str:
+        """Return the class above one, among its interfaces; empty if none is."""
+        bases = [self._type(ast.unparse(base), name) for base in _find(name).bases]
+        android = [base for base in bases if base.startswith("android.")]
+        classes = android if len(android) == 1 else filter(_is_class, android)
+        errors = (base for base in bases if base.endswith("Exception"))
+        return next(chain(errors, classes), "")
 
     def _field(self, member: ast.AnnAssign, owner: str) -> Iterator[str]:
         assert isinstance(member.target, ast.Name)
@@ -216,6 +240,7 @@ class Stubs:
         made, simple = self._classes[name], name.rpartition(".")[2]
         kind = "interface" if name in _INTERFACES else "class"
         parent = f" extends {made.parent}" if made.parent else ""
+        parent += f" implements {made.marker}" if made.marker else ""
         static = "static " if is_nested and kind == "class" else ""
         lines = sorted(set(made.lines))
         if kind == "class" and not any(f"public {simple}()" in line for line in lines):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -105,10 +105,11 @@ class KotlinNode:
             self._process.wait()
             self._process = None
 
-    def wait_handled(self, kind: str) -> None:
-        """Wait until it has handled a message of a kind, and kept its state."""
+    def wait_handled(self, kind: str, is_running: Callable[[], bool]) -> None:
+        """Wait until it has handled a message of a kind, in a run that goes on."""
         handled = self.folder / "handled"
         deadline = time.monotonic() + _PATIENCE
         while not (handled.exists() and handled.read_text() == kind):
             assert time.monotonic() < deadline, self.log
+            assert is_running(), "the run ended"
             time.sleep(0.05)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flwr_caesar.clients.memory import LEAST_BYTES, apart, give_back
+from flwr_caesar.clients.memory import LEAST_BYTES, give_back
 
 
 def resident() -> int:
@@ -32,23 +32,9 @@ def test_what_only_a_cycle_holds_goes_back() -> None:
     assert keep.all()
 
 
-def test_what_is_apart_goes_back_from_between_others() -> None:
-    np.ones(3 << 20)  # 24 MB: once it is freed, shorter ones are on the heap
-    give_back(LEAST_BYTES)
-    before = resident()
-    with apart(LEAST_BYTES):
-        held = [np.ones(1 << 18) for _ in range(40)]  # 84 MB
-        assert resident() > before + (70 << 20)
-        del held[:-1]
-        assert resident() < before + (20 << 20)
-    assert held[0].all()
-
-
 def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     give_back(LEAST_BYTES)
-    with apart(LEAST_BYTES):
-        pass
 
 
 def test_small_models_are_not_worth_a_collection(

@@ -264,6 +264,15 @@ def test_any_status_is_read_and_printable(text: str) -> None:
     )
 
 
+def test_a_long_status_says_that_it_goes_on() -> None:
+    (header,) = (
+        DeviceStatus(state="waiting; trying again in 15 s" * 4).to_header().values()
+    )
+    state = DeviceStatus.from_header(header).state
+    assert len(state) == 80
+    assert state.endswith("…")
+
+
 def test_enrolment_is_answered_with_a_place_or_a_reason(device: TestClient) -> None:
     def ask(name: str) -> httpx.Response:
         text = make_request(KEY, name=name, machine=None, token=b"token")

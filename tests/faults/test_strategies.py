@@ -191,8 +191,8 @@ def test_a_server_that_ignores_what_its_method_finished_is_found(monkeypatch, na
 def test_a_server_that_acknowledges_before_it_commits_is_found(monkeypatch):
     accept = ServerSession.accept
 
-    def hasty(self, node_id, reply, info=None):
-        verdict = accept(self, node_id, reply, info)
+    def hasty(self, node_id, reply, info=None, **reported):
+        verdict = accept(self, node_id, reply, info, **reported)
         if verdict.counts and reply.upload_id:
             row = self.row(node_id)
             row = replace(row, applied=(*row.applied, reply.upload_id))
@@ -314,7 +314,7 @@ def only(monkeypatch, kind: str) -> None:
 
 def test_a_server_that_believes_any_length_is_found(monkeypatch):
     only(monkeypatch, "poison-huge")
-    monkeypatch.setattr(Guard, "too_long", lambda *_: {})
+    monkeypatch.setattr(Guard, "too_long", lambda *_, **__: {})
     assert "counts in spite of poison-huge" in poisoned(monkeypatch)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flwr_caesar.runner import apps
 from flwr_caesar.runner import run as runner
 from flwr_caesar.runner.config import compose
 from flwr_caesar.runner.processes import family
@@ -101,13 +102,13 @@ def test_a_failing_server_app_is_told_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = tmp_path / "app"
-    shutil.copytree(runner.app_folder(), app)
+    shutil.copytree(apps.app_folder(), app)
     code = app / "caesar_app" / "server_app.py"
     text = code.read_text("utf-8")
     broken = text.replace("    random.seed(", '    raise OSError("disk full")\n    (')
     assert broken != text
     code.write_text(broken, encoding="utf-8")
-    monkeypatch.setattr(runner, "app_folder", lambda: app)
+    monkeypatch.setattr(apps, "app_folder", lambda: app)
     folder = tmp_path / "run"
     with pytest.raises(runner.RunFailedError, match="OSError: disk full") as caught:
         runner.run(compose(SMALL), folder)

@@ -23,7 +23,7 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 
-from flwr_caesar.faults.app import LR, FaultApp
+from flwr_caesar.faults.app import FaultApp
 from flwr_caesar.runner.superlink import CONNECTION, SuperLink, executable
 from flwr_caesar.transport import Plan
 
@@ -38,7 +38,7 @@ SPARE_ROUNDS, ATTACKS_PER_SPARE_ROUND = 2, 3
 PATIENCE = 600.0
 OPTIONS: dict[str, dict[str, Any]] = {
     "Caesar": {},
-    "FedComLoc": {"lr": LR, "p": 0.5, "density": 0.3, "exact_below": 64},
+    "FedComLoc": {"lr": 0.05, "p": 0.5, "density": 0.3, "exact_below": 64},
 }
 
 
@@ -119,7 +119,10 @@ class Device:
 
 
 def run_attacks(
-    folder: Path, segments: Sequence[tuple[str, Sequence[Attack]]]
+    folder: Path,
+    segments: Sequence[tuple[str, Sequence[Attack]]],
+    *,
+    patience: float = PATIENCE,
 ) -> Outcome:
     """Let one node attack a strategy after another, with one attack in each round.
 
@@ -130,6 +133,8 @@ def run_attacks(
     segments : sequence of tuple of str and sequence of Attack
         A strategy, and the attacks on it. If one of them does not end, the round is
         closed by a quorum of the honest devices.
+    patience : float
+        Seconds after which the run is ended.
     """
     output, log = folder / "phases.jsonl", folder / "run.log"
     with SuperLink(simulation=False) as link, ExitStack() as stack:
@@ -142,7 +147,7 @@ def run_attacks(
         begun: list[Attack | None] = []
         _serve_hostilely(hostile, Device(HONEST, folder), attacks, overheard, begun)
         run = _start(link, segments, output, log)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while run.poll() is None and time.monotonic() < deadline:
             assert not (failed := [n.errors for n in honest if n.errors]), failed
             time.sleep(0.2)
@@ -259,7 +264,7 @@ def main() -> None:
     endless = [attack for attack in (*WORST, *ENDLESS) if not attack.ends]
     segments = [("Caesar", ending), ("Caesar", endless), ("FedComLoc", OTHER_EPOCH)]
     with tempfile.TemporaryDirectory() as folder:
-        outcome = run_attacks(Path(folder), segments)
+        outcome = run_attacks(Path(folder), segments, patience=3 * PATIENCE)
     print("| strategy | attack | honest devices used | what the server said of it |")
     print("| --- | --- | --- | --- |")
     for each in outcome.rounds:

@@ -45,9 +45,9 @@ COMMAND = """
 import sys
 from pathlib import Path
 from flwr_caesar import cli
-from flwr_caesar.runner import run
+from flwr_caesar.runner import apps
 app = Path(sys.argv.pop(1))
-run.app_folder = lambda: app
+apps.app_folder = lambda: app
 sys.exit(cli.main(sys.argv[1:]))
 """
 

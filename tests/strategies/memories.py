@@ -100,7 +100,7 @@ def run_in_lock_step(
         assert_lock_step(strategy, grid)
 
     grid.tamper = losing(grid)
-    strategy._recorder._on_record = check
+    strategy._recorder._sinks = (check,)
     strategy.start(grid, initial_model(), num_rounds=rounds, timeout=0.03)
     assert seen == list(range(1, rounds + 1))
     reasons = {reason for lost in dropped(strategy) for reason in lost.values()}

@@ -194,7 +194,7 @@ def test_a_device_that_was_away_too_long_starts_anew(max_gap, starts_anew) -> No
             frames = grid.received[-2:]
             assert sum(predicted(grid)[-len(frames) :]) == 2 - starts_anew
 
-    strategy._recorder._on_record = look
+    strategy._recorder._sinks = (look,)
     strategy.start(grid, initial_model(), num_rounds=9)
     assert not any(dropped(strategy))
     assert predicted(grid)[-2:] == [True, True]

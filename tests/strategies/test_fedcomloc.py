@@ -326,7 +326,7 @@ def test_a_state_lost_between_two_rounds_is_found_when_the_device_is_asked() -> 
             for key in list(grid.contexts[4].state):
                 del grid.contexts[4].state[key]
 
-    strategy._recorder._on_record = wipe
+    strategy._recorder._sinks = (wipe,)
     strategy.start(grid, start_model(), num_rounds=5, timeout=0.01)
     assert strategy.resets == 1
     assert len(set(epochs[:6])) == 1

@@ -35,7 +35,7 @@ def reply(node: int) -> Reply:
 
 
 def test_everybody_is_missing_until_there() -> None:
-    recorder = Recorder(None, None)
+    recorder = Recorder((), None)
     phase = opened(recorder)
     assert recorder.is_expected(phase, 1)
     assert not recorder.is_expected(phase, 9)
@@ -55,7 +55,7 @@ def test_everybody_is_missing_until_there() -> None:
 
 
 def test_an_evaluation_uploads_no_model() -> None:
-    recorder = Recorder(None, None)
+    recorder = Recorder((), None)
     phase = opened(recorder, "evaluate")
     recorder.arrived(phase, 1, seconds=3.0, bytes_up=7)
     recorder.read(phase, reply(1))
@@ -63,7 +63,7 @@ def test_an_evaluation_uploads_no_model() -> None:
 
 
 def test_a_refused_reply_counts_no_examples_and_keeps_its_bytes(caplog) -> None:
-    recorder = Recorder(None, None)
+    recorder = Recorder((), None)
     phase = opened(recorder)
     recorder.arrived(phase, 2, seconds=1.0, bytes_up=9)
     recorder.read(phase, reply(2))
@@ -76,7 +76,7 @@ def test_a_refused_reply_counts_no_examples_and_keeps_its_bytes(caplog) -> None:
 
 
 def test_who_came_first_waits_for_the_last() -> None:
-    recorder = Recorder(None, None)
+    recorder = Recorder((), None)
     phase = opened(recorder)
     recorder.arrived(phase, 1, seconds=1.0, bytes_up=1)
     recorder.arrived(phase, 2, seconds=4.0, bytes_up=1)
@@ -87,7 +87,7 @@ def test_who_came_first_waits_for_the_last() -> None:
 
 def test_records_are_handed_on_and_an_empty_phase_is_none() -> None:
     told: list[RoundRecord] = []
-    recorder = Recorder(told.append, None)
+    recorder = Recorder((told.append,), None)
     recorder.closed(Phase("train", 1), virtual_seconds=None, seconds_busy=0.0)
     assert told == recorder.history == []
     recorder.closed(opened(recorder), virtual_seconds=7.0, seconds_busy=0.0)

@@ -268,6 +268,40 @@ def _damaged(note: bytes, body: bytes) -> list[tuple[str, bytes]]:
     ]
 
 
+def too_long(folder: Path) -> Talk:
+    talk = Talk(
+        "too-long",
+        "A server that says how long an update may be: one training that was longer is "
+        "given up, many that are longer together go in parts.",
+        topk(),
+        folder,
+        needs=["longest"],
+    )
+    talk.round({1: "a"})
+    diverged = talk.trained()
+    diverged["fc.weight"] = diverged["fc.weight"] * np.float32(1000)
+    talk.ask("a", talk.server.ask([1])[1], trained=diverged)
+    talk.server.session.close_phase()
+    _believing(talk, 5.0)
+    for _ in range(4):
+        talk.round({1: "a"}, lose=(1,))
+    _believing(talk, 1.0)
+    _believing(talk, 1.0)
+    # The training of this very request is too long: it is sent as it is.
+    _believing(talk, 2.0**-10)
+    return talk
+
+
+def _believing(talk: Talk, longest: float) -> None:
+    content = talk.server.ask([1])[1]
+    plan, header = Plan.read(content)
+    told = replace(header, longest=longest)
+    reply = talk.ask("a", with_note(content, plan.note(told)))
+    assert reply is not None
+    assert talk.server.hear(1, reply).counts
+    talk.server.close()
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     resync,
     copied,
@@ -277,4 +311,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     full_disk,
     app_fails,
     damaged_headers,
+    too_long,
 )

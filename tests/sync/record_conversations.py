@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,8 @@ class Talk:
         What the devices' app starts from; `None` if it does not say.
     can : mapping of str to mapping, optional
         What devices can that do not know everything, by store.
+    needs : sequence of str
+        What a device needs beside what every device has.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Talk:
         model: Arrays | None = None,
         initial: Arrays | None = None,
         can: Mapping[str, Any] | None = None,
+        needs: Sequence[str] = (),
     ) -> None:
         self.server = Server(model or first_model(), method, name)
         self.steps: list[dict[str, Any]] = []
@@ -92,6 +95,7 @@ class Talk:
             "lineage": f"{self.server.lineage:016x}",
             **({"initial": tensors_to_json(initial)} if initial else {}),
             **({"can": can} if can else {}),
+            **({"needs": list(needs)} if needs else {}),
             "steps": self.steps,
         }
         self._name = name

@@ -102,6 +102,7 @@ def dequantize_power_of_two(levels: Levels, peak: np.float32, bits: int) -> Vect
     """Return ``sign(l) * peak * 2^(|l| - top)``, 0 for level 0."""
     exponents = np.abs(levels.astype(np.int32)) - top_level(bits)
     values: Vector = np.sign(levels).astype(np.float32) * np.ldexp(peak, exponents)
+    values[levels == 0] = 0  # of a peak of -0.0, too
     return values
 
 

@@ -153,11 +153,11 @@ def test_the_writer_needs_fewer_words_than_the_reader_allows(n, scale, contexts,
 def test_high_entropy_in_few_lanes_is_refused():
     symbols, context = laplace_symbols(9_000, 60.0, 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rans, "_plan_lanes", lambda n, bits: (5, 1, 0))
+        patch.setattr(rans, "_choose_lanes", lambda n, bits: (5, 1, 0))
         data = encode_symbols(symbols, context, 1)
         with pytest.raises(CodecError, match="malformed header"):
             decode_symbols(data, context, 1)
-        patch.setattr(rans, "_plan_lanes", lambda n, bits: (80, 1, 0))
+        patch.setattr(rans, "_choose_lanes", lambda n, bits: (80, 1, 0))
         data = encode_symbols(symbols, context, 1)
     assert (decode_symbols(data, context, 1) == symbols).all()
 

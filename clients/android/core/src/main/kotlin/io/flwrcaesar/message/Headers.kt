@@ -1,6 +1,7 @@
 package io.flwrcaesar.message
 
 import io.flwrcaesar.frame.refuse
+import java.nio.ByteBuffer
 import java.security.MessageDigest
 
 /** A published model: its number, and the digest of its content in hexadecimal digits. */
@@ -52,12 +53,20 @@ class DownloadHeader(
         private const val BASE = 3
         private const val DEVICE = 4
         private const val MEMORY = 8
+        private const val LONGEST = 16
+
+        /** Passes over how long an update may be: this device does nothing about it. */
+        private fun skipLength(reader: FieldReader) {
+            val length = ByteBuffer.wrap(reader.bytes(Float.SIZE_BYTES)).float
+            if (!(length > 0f) || length.isInfinite()) refuse("a header has the length $length")
+        }
 
         /** Reads the header; what follows is left to the caller. */
         fun read(reader: FieldReader): DownloadHeader {
             val flags = reader.u8()
             val kind = flags and BASE
-            if (flags > (BASE or DEVICE or MEMORY) || kind > OTHER_BASE) refuse("a header of the flags $flags")
+            val known = BASE or DEVICE or MEMORY or LONGEST
+            if (flags > known || kind > OTHER_BASE) refuse("a header of the flags $flags")
             val lineage = reader.u64()
             val order = Order(reader.u64(), reader.varint())
             if (lineage == 0L || order.incarnation < 0) refuse("a header of the order $order of $lineage")
@@ -69,6 +78,7 @@ class DownloadHeader(
             val device = if (hasDevice) reader.bytes(DEVICE_BYTES).hex() else ""
             if (flags and MEMORY != 0 && reader.u64() == 0L) refuse("a header names a memory that is none")
             val applied = if (hasDevice) reader.ids(MAX_PENDING) else emptyList()
+            if (flags and LONGEST != 0) skipLength(reader)
             return DownloadHeader(lineage, order, nonce, target, base, device, applied)
         }
     }

@@ -1,6 +1,7 @@
 package io.flwrcaesar.sample
 
 import android.content.Context
+import android.content.SharedPreferences
 
 /** How many updates this device has made, for its owner to see. */
 internal object Progress {
@@ -13,5 +14,5 @@ internal object Progress {
         settings(context).edit().putInt(UPDATES, updates(context) + 1).apply()
     }
 
-    private fun settings(context: Context) = context.getSharedPreferences(NAME, Context.MODE_PRIVATE)
+    private fun settings(context: Context): SharedPreferences = context.getSharedPreferences(NAME, Context.MODE_PRIVATE)
 }
