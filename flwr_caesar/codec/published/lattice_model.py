@@ -235,8 +235,9 @@ def _unpack_changes(
             old = np.zeros(spec.shape, dtype) if base is None else base[spec.name]
             arrays[spec.name] = np.array(old, dtype)
             continue
-        old = base[spec.name] if base is not None else None
-        arrays[spec.name] = _moved(indices[part], unit, old, dtype).reshape(spec.shape)
+        before = base[spec.name] if base is not None else None
+        moved = _moved(indices[part], unit, before, dtype)
+        arrays[spec.name] = moved.reshape(spec.shape)
     return arrays
 
 
