@@ -1,9 +1,8 @@
 """How much memory a device takes beside the model that it holds and its update.
 
-A process of its own makes each step once and says by how much the kernel's high-water
-mark grew, in multiples of the model: it is about 2.1, 1.6 and 3.4, and was 3.5, 2.1 and
-4.4 when arrays of the model's size were made that are not needed. Of all the steps around
-an app these take the most; `benchmarks/device_memory.py` measures whole devices.
+A process of its own makes each step and says by how much the kernel's high-water mark
+grew, in multiples of the model. The steps around an app that take the most are here;
+`benchmarks/device_memory.py` measures whole devices.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flwr_caesar.clients.memory import give_back
+from flwr_caesar.clients.memory import LEAST_BYTES, give_back
 from flwr_caesar.clients.message import subtract
 from flwr_caesar.codec import get_codec
 from flwr_caesar.codec.published.lattice_model import (
@@ -37,8 +36,8 @@ from flwr_caesar.sync.protocol import DownloadHeader, model_digest
 from flwr_caesar.sync.short import ShortResidual
 from flwr_caesar.sync.state import DeviceState
 
-TENSORS, SHAPE = 32, (256, 128, 2, 2)
-NBYTES = TENSORS * 4 * 256 * 128 * 4  # 17 MB
+TENSORS, SHAPE = 16, (256, 128, 2, 2)
+NBYTES = TENSORS * 4 * 256 * 128 * 4  # 8 MB
 
 
 def model(seed):
@@ -55,7 +54,7 @@ def resident(what):
 
 
 def growth(step):
-    give_back(NBYTES)
+    give_back(LEAST_BYTES)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # begins the high-water mark anew
     kept = step()
@@ -67,7 +66,7 @@ def commit(codec):
     digest = model_digest(base)
     state = DeviceState(bytes(16), 1, (1, 1), 1, digest, model=base)
     state = replace(state, residual=ShortResidual.of(model(3)))
-    with FolderStore(sys.argv[2]) as store:
+    with FolderStore(sys.argv[1] + codec.id) as store:
         store.save(state)
         state = store.load(1)
     del base
@@ -90,20 +89,18 @@ def download():
     return growth(lambda: decode_model(frame, base))
 
 
-if sys.argv[1] == "download":
-    print(download())
-else:
-    print(commit(get_codec({"id": sys.argv[1]})))
+print(commit(get_codec({"id": "lattice"})))
+print(commit(get_codec({"id": "topk"})))
+print(download())
 """
 
 
 @pytest.mark.skipif(not REFS.exists(), reason="the kernel does not tell of peaks")
-@pytest.mark.parametrize(
-    ("step", "most"), [("lattice", 2.7), ("topk", 1.9), ("download", 3.8)]
-)
-def test_a_step_takes_little_beside_what_is_held(
-    step: str, most: float, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-c", STEPS, step, str(tmp_path / "state")]
+def test_a_step_takes_little_beside_what_is_held(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STEPS, str(tmp_path / "state")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < most
+    lattice, topk, download = map(float, done.stdout.split())
+    # 2.4, 1.8 and 3.2 were measured; 3.7, 2.5 and 4.9 with copies that need not be.
+    assert lattice < 3.0
+    assert topk < 2.1
+    assert download < 4.0
