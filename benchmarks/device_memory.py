@@ -200,7 +200,8 @@ def measure(name: str, size: str) -> tuple[float, float]:
         max(peak for kind, peak in grid.peaks if kind == wanted) / nbytes
         for wanted in ("train", "evaluate")
     ]
-    print(f"{name:18} {nbytes / MEGABYTE:5.1f} MB", *(f"{p:6.2f}" for p in peaks))
+    peaks_of = (f"{peak:6.2f}" for peak in peaks)
+    print(f"{name:18} {nbytes / MEGABYTE:5.1f} MB", *peaks_of, flush=True)
     return peaks[0], peaks[1]
 
 
@@ -217,24 +218,28 @@ def main() -> None:
         handle(given)
         return
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    rows = {
-        name: [measure(name, size) for size in ("20", "45")]
-        for name in given.only or strategies()
-    }
-    if given.only:
-        return
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for name in given.only or strategies():
+        rows[name] = [measure(name, size) for size in ("20", "45")]
+        if not given.only:
+            TABLE.write_text(table(rows))
+
+
+def table(rows: dict[str, list[tuple[float, float]]]) -> str:
+    """Return the page; strategies without a row are not measured yet."""
     small, large = (
         sum(array.nbytes for array in model_of(size).values()) / MEGABYTE
         for size in ("20", "45")
     )
     cells = "\n".join(
         f"| {name} | "
-        + " | ".join(f"{peak:.1f}" for pair in peaks for peak in pair)
+        + " | ".join(f"{peak:.1f}" for pair in rows[name] for peak in pair)
         + " |"
-        for name, peaks in rows.items()
+        if name in rows
+        else f"| {name} |" + " not measured |" * 4
+        for name in strategies()
     )
-    TABLE.write_text(
-        f"""# Device memory
+    return f"""# Device memory
 
 Peak resident set of the process that handles a message, above interpreter, Flower and
 numpy, in multiples of the model; the largest of {ROUNDS} rounds. The app holds the
@@ -253,7 +258,6 @@ reconstruction (float32) and two averages (16 bits each), before and after the f
 
 {describe("python benchmarks/device_memory.py")}
 """
-    )
 
 
 if __name__ == "__main__":
