@@ -39,7 +39,7 @@ def drop_culprits(
     """Refuse the replies with which a strategy raises an error.
 
     If it raises one whatever the replies, they are not the cause, so the error is
-    raised; but all are refused if the strategy has worked before.
+    raised; but all are refused, without blame, if the strategy has worked before.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def drop_culprits(
     if not found and phase.kind not in has_worked:
         raise error
     for node_id in found or list(phase.replies):
-        refuse(node_id, f"with its reply, {why}")
+        refuse(node_id, f"with its reply, {why}", is_fault=bool(found))
 
 
 def culprits(nodes: Sequence[int], works: Callable[[Sequence[int]], bool]) -> list[int]:
