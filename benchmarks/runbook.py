@@ -109,9 +109,12 @@ class Fleet(Lab):
         self.spawn(name, link.namespace, self.program(name), "node", str(path))
 
     def restart_node(self, link: Link) -> None:
-        """``systemctl restart flwr-caesar-node``."""
-        self.end(f"node-{link.number}")
+        """``systemctl restart flwr-caesar-node``, and wait until it is online."""
+        name = f"node-{link.number}"
+        self.end(name)
+        since = len(self.log(name))
         self.start_node(link)
+        self.says(name, "flwr-caesar: Online", since)
 
     def rows(self) -> dict[str, dict[str, object]]:
         """Return ``fleet status`` by device."""
@@ -305,7 +308,9 @@ def restore(fleet: Fleet, run: Run) -> str:
     run.rounds = kept
     fleet.serve(ELSEWHERE, SERVER)
     fleet.says("node-1", "does not know this device's key", len(fleet.log("node-1")))
+    fleet.ask("fleet", "remove", "jetson-1")
     fleet.enter(fleet.links[1], "jetson-1", "--anew")
+    fleet.restart_node(fleet.links[1])
     return "killed two rounds and one new key after the backup"
 
 
