@@ -54,7 +54,7 @@ class Lowered:
 def require_executorch() -> None:
     """Raise `ExportError` if ExecuTorch is not installed."""
     try:
-        with _quiet():
+        with _quiet(is_import=True):
             import executorch.exir
             import executorch.runtime  # noqa: F401
     except ImportError as error:
@@ -203,16 +203,21 @@ def _registered() -> set[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(*, is_import: bool = False) -> Iterator[None]:
     """Keep ExecuTorch's own remarks on its parts from whoever cannot change them."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    before, trace = logging.root.manager.disable, logging.getLogger("torch.__trace")
+    handlers, propagates = trace.handlers, trace.propagate
+    # Torch composes its trace for any handler, which takes longer than all the rest.
+    trace.handlers, trace.propagate = [], False
+    if is_import:
+        logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+        trace.handlers, trace.propagate = handlers, propagates
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def write(folder: Path, lowered: Lowered, found: dict[str, Any]) -> None:
         If the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # A program without a manifest, or of another digest than its manifest's, is not used.
+    # The manifest has the program's digest: what is of two writes is not used.
     text = json.dumps(found, indent=2) + "\n"
     for name, data in ((PROGRAM, lowered.data), (MANIFEST, text.encode())):
         new = folder / f"{name}.new"
