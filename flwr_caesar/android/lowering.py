@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
@@ -161,7 +161,7 @@ class Program:
 
 def _trace(
     function: Any, inputs: tuple[Tensor, ...], rewrites: Rewrites
-) -> torch.fx.GraphModule:
+) -> fx.GraphModule:
     try:
         with _plain_operators():
             traced = make_fx(function, decomposition_table=table(rewrites))(*inputs)
@@ -173,7 +173,10 @@ def _trace(
             "fixed sequence of operators: no .item(), and no branch on a tensor's value"
         ) from error
     # The columns of a convolution serve its output and its gradient.
-    return CSEPass()(traced).graph_module
+    merged = CSEPass()(traced)
+    assert merged is not None
+    graph: fx.GraphModule = merged.graph_module
+    return graph
 
 
 @contextmanager

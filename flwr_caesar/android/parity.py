@@ -164,12 +164,10 @@ def _compare_gradients(
     parity: Parity, gradients: dict[str, Tensor], model: nn.Module
 ) -> None:
     parameters = dict(model.named_parameters())
-    expected = {
-        name: torch.zeros_like(parameters[name])
-        if parameters[name].grad is None
-        else parameters[name].grad
-        for name in gradients
-    }
+    expected: dict[str, Tensor] = {}
+    for name in gradients:
+        found = parameters[name].grad
+        expected[name] = torch.zeros_like(parameters[name]) if found is None else found
     largest = max(_size(tensor) for tensor in expected.values())
     for name, gradient in gradients.items():
         off = _size(gradient - expected[name])
