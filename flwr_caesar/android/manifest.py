@@ -68,6 +68,7 @@ def manifest(
             "steps": parity.steps,
             "tolerance": parity.tolerance,
             "absolute": parity.absolute,
+            "kinks": parity.kinks,
             **parity.figures(),
         },
         "versions": {
