@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -333,8 +334,9 @@ class CompressedStrategy(Measured, Strategy):
             listed = [m for m, is_out in zip(listed, out, strict=True) if not is_out]
             log(WARNING, "Left out: %d nodes that were refused before", sum(out))
         listed = list(self._exchange.open(phase, listed))
-        if self._grid is not None and phase.layout is not None:
-            self._grid.expect(most_frame_bytes(phase.layout))
+        if self._grid is not None:
+            most = math.inf if phase.layout is None else most_frame_bytes(phase.layout)
+            self._grid.expect(most, phase.doubtful)
         self._recorder.opened(phase)
         phase.seconds_packing = time.monotonic() - phase.started
         return listed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from logging import INFO
 from typing import Any
@@ -57,7 +57,8 @@ class StreamingGrid(Grid):
     deadline : float, optional
         Seconds after which to stop waiting, besides the timeout of a call.
     quorum : float, optional
-        Stop waiting once this fraction of the requests is answered.
+        Stop waiting once this fraction of the requests is answered by replies that
+        are of use, see `expect`.
     """
 
     def __init__(
@@ -72,11 +73,21 @@ class StreamingGrid(Grid):
         self._quorum = 1.0 if quorum is None else quorum
         self._largest_reply = 0
         self._most_bytes = math.inf
+        self._doubtful: Set[int] = frozenset()
         self._unfinished: Counter[int] = Counter()
 
-    def expect(self, most_bytes: int) -> None:
-        """Suppose from now on that no honest reply is larger than this."""
-        self._most_bytes = most_bytes
+    def expect(self, most_bytes: float, doubtful: Set[int] = frozenset()) -> None:
+        """Say what the next replies are like.
+
+        Parameters
+        ----------
+        most_bytes : float
+            No honest one is larger.
+        doubtful : set of int
+            Nodes whose replies do not count for the quorum. Whoever reads the replies
+            adds to it before taking the next one.
+        """
+        self._most_bytes, self._doubtful = most_bytes, doubtful
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -143,7 +154,11 @@ class StreamingGrid(Grid):
         requests = list(messages)
         patience = min(math.inf if timeout is None else timeout, self._deadline)
         enough = math.ceil((1.0 if to_all else self._quorum) * len(requests))
-        answered = 0
+        answered: set[int] = set()
+
+        def is_enough() -> bool:
+            return len(answered - self._doubtful) >= enough
+
         # Until a reply was seen, suppose that it is as large as in the last phase, or
         # in the first as its request.
         supposed = self._largest_reply or max(map(_nbytes, requests), default=0)
@@ -167,21 +182,22 @@ class StreamingGrid(Grid):
             nbytes = min(seen or supposed, self._most_bytes)
             for reply in pulls.sweep(asked, nbytes=int(nbytes)):
                 if reply is None:
-                    if answered >= enough or time.monotonic() >= until:
+                    if is_enough() or time.monotonic() >= until:
                         break
                     continue
                 node_id = waiting.pop(reply.metadata.reply_to_message_id, None)
                 if node_id is None:
                     continue
                 arrived = True
-                answered += not reply.has_error()
+                if not reply.has_error():
+                    answered.add(node_id)
                 self._unfinished.pop(node_id, None)
                 seen = max(seen, _nbytes(reply))
                 self._largest_reply = seen or self._largest_reply
                 yield Arrival(node_id, reply, time.monotonic() - sent)
                 del reply
             now = time.monotonic()
-            if answered >= enough or now >= until:
+            if is_enough() or now >= until:
                 break
             if waiting:
                 pause = _FIRST_PAUSE if arrived else min(pause * 1.5, _LONGEST_PAUSE)

@@ -74,12 +74,15 @@ class Intake:
                 self.refuse(phase, node_id, str(err))
                 continue
             if not self._recorder.read(phase, reply):
+                phase.doubtful.add(node_id)
                 self._exchange.withdraw(node_id, "late")
                 continue
             kept += nbytes
             if kept > _KEPT_BYTES:
                 reply.source = None
             phase.replies[node_id] = reply
+            if 0 < phase.longest < reply.length:
+                phase.doubtful.add(node_id)
             yield reply
             if node_id in phase.replies:
                 self._recorder.processed(phase, node_id, time.monotonic() - start)
@@ -91,6 +94,7 @@ class Intake:
         kept = self._recorder.refused(phase, node_id, reason)
         self._exchange.withdraw(node_id, kept)
         phase.replies.pop(node_id, None)
+        phase.doubtful.add(node_id)
         if is_fault:
             phase.faults[node_id] = kept
 

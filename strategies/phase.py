@@ -198,6 +198,9 @@ class Phase:
         Length of the longest update that is believed; 0 if that is not known yet.
     too_long : set of int
         Nodes whose updates were refused for their length.
+    doubtful : set of int
+        Nodes whose replies do not count for a quorum: they were refused, or their
+        updates are longer than `longest`, which may be in order beside the others.
     mean : mapping of str to ndarray
         Mean of the replies, where the inner strategy takes one; empty before.
     model : mapping of str to ndarray
@@ -214,6 +217,7 @@ class Phase:
     faults: dict[int, str] = field(default_factory=dict)
     longest: float = 0.0
     too_long: set[int] = field(default_factory=set)
+    doubtful: set[int] = field(default_factory=set)
     mean: Arrays = field(default_factory=dict)
     model: Arrays = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -288,6 +289,48 @@ def test_a_quorum_is_reached_by_the_next_whole_reply() -> None:
     grid = LocalGrid(numpy_app(mods=[compression_mod]), 3, tamper=slow)
     strategy.start(grid, initial_model(), num_rounds=1, timeout=30)
     assert refused(strategy) == [{3}]
+
+
+class LateGrid(LocalGrid):
+    """One node's replies come when they were asked for again."""
+
+    late = 1
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        first = set(message_ids) - self.asked
+        self.asked |= first
+        late = {i for i in first if self.node_of[i] == self.late}
+        return super().pull_messages([i for i in message_ids if i not in late])
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        listed = list(messages)
+        ids = super().push_messages(listed)
+        self.asked: set[str] = set()
+        nodes = (message.metadata.dst_node_id for message in listed)
+        self.node_of = dict(zip(ids, nodes, strict=True))
+        return ids
+
+
+@pytest.mark.parametrize("attack", ["garbage", "too long"])
+def test_a_useless_reply_does_not_take_the_place_of_a_slow_one(attack) -> None:
+    """Five of six are enough; with a useless one among the first five, all are."""
+
+    def tamper(reply: Message, node: int) -> Message:
+        if attack == "garbage" and node == VICTIM and "arrays" in reply.content:
+            put_frame(reply, b"garbage")
+        return reply
+
+    def step(arrays, node, server_round):
+        out = drift(arrays, node, server_round)
+        if attack == "too long" and node == VICTIM and server_round > 1:
+            out["weight"] = np.full_like(out["weight"], 1e6)
+        return out
+
+    strategy = TopK(FedAvg(fraction_evaluate=0.0), quorum=5 / 6)
+    random.seed(0)
+    grid = LateGrid(numpy_app(mods=[compression_mod], step=step), NODES, tamper=tamper)
+    strategy.start(grid, initial_model(), num_rounds=3)
+    assert refused(strategy)[1:] == [{VICTIM}] * 2
 
 
 def test_lengths_do_not_overflow() -> None:

@@ -3,6 +3,8 @@ package io.flwrcaesar.train
 import io.flwrcaesar.frame.DType
 import io.flwrcaesar.frame.Tensors
 import io.flwrcaesar.frame.refuse
+import java.io.DataInputStream
+import java.io.DataOutputStream
 import java.util.Random
 
 /**
@@ -21,29 +23,66 @@ class MlpEngine(
     private val momentum: Double = 0.5,
     private val batchSize: Int = 16,
     private val seed: Long = 0,
-) : TrainingEngine {
+) : ResumableEngine {
     override fun labels(): List<Long> = examples.counts()
 
-    override fun train(model: Tensors, settings: TrainingSettings): Trained {
-        val layers = layers(model)
-        val batch = settings.batchSize ?: batchSize
-        val perEpoch = (examples.size + batch - 1) / batch
-        val steps = settings.steps ?: (settings.epochs ?: 1) * perEpoch
-        val rate = (settings.learningRate ?: learningRate).toFloat()
-        val random = Random(seed + settings.round)
-        var order = IntArray(0)
-        var loss = 0.0
-        var seen = 0L
-        for (step in 0 until steps) {
-            if (Thread.interrupted()) throw InterruptedException()
-            if (step % perEpoch == 0) order = shuffled(random)
-            val start = step % perEpoch * batch
+    override fun begin(model: Tensors, settings: TrainingSettings, saved: DataInputStream?): Training {
+        val training = MlpTraining(model, settings)
+        if (saved != null) training.load(saved)
+        return training
+    }
+
+    private inner class MlpTraining(private val model: Tensors, settings: TrainingSettings) : Training {
+        private val layers = layers(model)
+        private val batch = settings.batchSize ?: batchSize
+        private val perEpoch = (examples.size + batch - 1) / batch
+        private val steps = if (examples.size == 0) 0L else steps(settings)
+        private val rate = (settings.learningRate ?: learningRate).toFloat()
+        private val first = seed + settings.round
+        private val random = Random(first)
+        private var order = IntArray(0)
+        private var taken = 0
+        private var loss = 0.0
+        private var seen = 0L
+
+        private fun steps(settings: TrainingSettings): Long =
+            settings.steps?.toLong() ?: ((settings.epochs ?: 1).toLong() * perEpoch)
+
+        override val isDone get() = taken >= steps
+
+        override fun step() {
+            if (taken % perEpoch == 0) order = shuffled(random)
+            val start = taken % perEpoch * batch
             val end = minOf(start + batch, examples.size)
             for (k in start until end) loss += learn(layers, order[k], end - start)
             seen += end - start
             layers.forEach { it.step(rate, momentum.toFloat()) }
+            taken++
         }
-        return Trained(tensors(model, layers), examples.size.toLong(), loss / maxOf(seen, 1))
+
+        // What decides the steps; the numbers that were drawn are those of the same seed again.
+        private val choices get() =
+            listOf(first, batch.toLong(), examples.size.toLong(), rate.toRawBits().toLong(), momentum.toRawBits())
+
+        override fun save(out: DataOutputStream) {
+            choices.forEach(out::writeLong)
+            out.writeInt(taken)
+            out.writeDouble(loss)
+            out.writeLong(seen)
+            layers.forEach { it.save(out) }
+        }
+
+        fun load(saved: DataInputStream) {
+            if (choices.any { it != saved.readLong() }) refuse("the engine or its examples are others now")
+            taken = saved.readInt()
+            loss = saved.readDouble()
+            seen = saved.readLong()
+            layers.forEach { it.load(saved) }
+            val shuffles = (taken + perEpoch - 1) / perEpoch
+            repeat(shuffles) { order = shuffled(random) }
+        }
+
+        override fun result() = Trained(tensors(model, layers), examples.size.toLong(), loss / maxOf(seen, 1))
     }
 
     override fun evaluate(model: Tensors): Evaluated {
