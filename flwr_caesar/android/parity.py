@@ -139,8 +139,8 @@ def check(
         for entry, tensor in zip(functional.entries, tensors, strict=True):
             if entry.role != "trained":
                 value = updated.get(entry.name, tensor)
-                off = _relative(value, after[entry.name])
-                parity.updated = _larger(parity.updated, off)
+                distance = _relative(value, after[entry.name])
+                parity.updated = _larger(parity.updated, distance)
         off = _differences(gradients, model)
         if any(v > tolerance for v, _ in off.values()) and _rounding_explains(
             off, model, functional, tensors, (x, y, weights)
