@@ -4,7 +4,7 @@ import io.flwrcaesar.train.Examples
 import io.flwrcaesar.train.Program
 import io.flwrcaesar.train.ProgramEngine
 import io.flwrcaesar.train.ProgramManifest
-import io.flwrcaesar.train.TrainingEngine
+import io.flwrcaesar.train.ResumableEngine
 import io.flwrcaesar.train.Value
 import org.pytorch.executorch.DType
 import org.pytorch.executorch.EValue
@@ -19,7 +19,7 @@ import java.io.File
  * @param folder what the command wrote, copied from the app's assets into its files.
  */
 class ExecuTorchEngine private constructor(private val engine: ProgramEngine) :
-    TrainingEngine by engine,
+    ResumableEngine by engine,
     Closeable by engine {
         constructor(folder: File, examples: Examples, threads: Int = 1) :
             this(engine(ProgramManifest.read(folder), examples, threads))

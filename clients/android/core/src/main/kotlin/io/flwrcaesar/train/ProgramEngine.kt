@@ -5,6 +5,8 @@ import io.flwrcaesar.frame.Tensors
 import io.flwrcaesar.frame.little
 import io.flwrcaesar.frame.refuse
 import java.io.Closeable
+import java.io.DataInputStream
+import java.io.DataOutputStream
 import java.util.Random
 
 /**
@@ -27,7 +29,7 @@ class ProgramEngine(
     private val momentum: Double = 0.5,
     private val batchSize: Int = manifest.batch,
     private val seed: Long = 0,
-) : TrainingEngine, Closeable {
+) : ResumableEngine, Closeable {
     private val batch = manifest.batch
     private val width = manifest.shape.fold(1L, Long::times).toInt()
 
@@ -42,27 +44,75 @@ class ProgramEngine(
 
     override fun close() = program.close()
 
-    override fun train(model: Tensors, settings: TrainingSettings): Trained {
-        val tensors = values(model)
-        val size = if (manifest.fullBatches) batch else settings.batchSize ?: batchSize
-        val perEpoch = (examples.size + size - 1) / size
-        val steps = settings.steps ?: (settings.epochs ?: 1) * perEpoch
-        val rate = (settings.learningRate ?: learningRate).toFloat()
-        val random = Random(seed + settings.round)
-        val velocities = HashMap<Int, FloatArray>()
-        var order = IntArray(0)
-        var loss = 0.0
-        var seen = 0L
-        for (step in 0 until steps) {
-            if (Thread.interrupted()) throw InterruptedException()
-            if (step % perEpoch == 0) order = shuffled(random)
-            val start = step % perEpoch * size
+    override fun begin(model: Tensors, settings: TrainingSettings, saved: DataInputStream?): Training {
+        val training = ProgramTraining(model, settings)
+        if (saved != null) training.load(saved)
+        return training
+    }
+
+    private inner class ProgramTraining(private val model: Tensors, settings: TrainingSettings) : Training {
+        private val tensors = values(model)
+        private val size = if (manifest.fullBatches) batch else settings.batchSize ?: batchSize
+        private val perEpoch = (examples.size + size - 1) / size
+        private val steps = settings.steps?.toLong() ?: ((settings.epochs ?: 1).toLong() * perEpoch)
+        private val rate = (settings.learningRate ?: learningRate).toFloat()
+        private val first = seed + settings.round
+        private val random = Random(first)
+        private val velocities =
+            manifest.layout.tensors.indices
+                .filter { manifest.roles[it] == Role.TRAINED }
+                .associateWith { FloatArray(manifest.layout.tensors[it].count) }
+        private var order = IntArray(0)
+        private var taken = 0
+        private var loss = 0.0
+        private var seen = 0L
+
+        override val isDone get() = taken >= steps
+
+        override fun step() {
+            if (taken % perEpoch == 0) order = shuffled(random)
+            val start = taken % perEpoch * size
             val end = if (manifest.fullBatches) start + size else minOf(start + size, order.size)
             val rows = IntArray(end - start) { order[(start + it) % order.size] }
             loss += learn(tensors, rows, velocities, rate) * rows.size
             seen += rows.size
+            taken++
         }
-        return Trained(Tensors(model.layout, bytes(tensors)), examples.size.toLong(), loss / maxOf(seen, 1))
+
+        // What decides the steps; the numbers that were drawn are those of the same seed again.
+        private val choices get() =
+            listOf(first, size.toLong(), examples.size.toLong(), rate.toRawBits().toLong(), momentum.toRawBits())
+
+        override fun save(out: DataOutputStream) {
+            out.writeUTF(manifest.digest)
+            choices.forEach(out::writeLong)
+            out.writeInt(taken)
+            out.writeDouble(loss)
+            out.writeLong(seen)
+            val learnt = bytes(tensors)
+            manifest.layout.tensors.forEach { out.write(learnt.getValue(it.name)) }
+            velocities.values.forEach { out.write(Tensors.bytesOf(it)) }
+        }
+
+        fun load(saved: DataInputStream) {
+            if (saved.readUTF() != manifest.digest) refuse("the program is another one now")
+            if (choices.any { it != saved.readLong() }) refuse("the engine or its examples are others now")
+            taken = saved.readInt()
+            loss = saved.readDouble()
+            seen = saved.readLong()
+            val learnt =
+                manifest.layout.tensors.associate { it.name to ByteArray(it.byteSize.toInt()).also(saved::readFully) }
+            values(Tensors(manifest.layout, learnt)).forEachIndexed { index, value -> tensors[index] = value }
+            for (velocity in velocities.values) {
+                val bytes = ByteArray(4 * velocity.size).also(saved::readFully)
+                bytes.little().asFloatBuffer().get(velocity)
+            }
+            val shuffles = (taken + perEpoch - 1) / perEpoch
+            repeat(shuffles) { order = shuffled(random) }
+        }
+
+        override fun result() =
+            Trained(Tensors(model.layout, bytes(tensors)), examples.size.toLong(), loss / maxOf(seen, 1))
     }
 
     override fun evaluate(model: Tensors): Evaluated {
@@ -82,7 +132,7 @@ class ProgramEngine(
     private fun learn(
         tensors: MutableList<Value>,
         rows: IntArray,
-        velocities: MutableMap<Int, FloatArray>,
+        velocities: Map<Int, FloatArray>,
         rate: Float,
     ): Double {
         val trained = manifest.roles.indices.filter { manifest.roles[it] == Role.TRAINED }
@@ -99,7 +149,7 @@ class ProgramEngine(
         }
         for ((index, gradient) in sums) {
             val values = floats(tensors[index]).copyOf()
-            val velocity = velocities.getOrPut(index) { FloatArray(values.size) }
+            val velocity = velocities.getValue(index)
             for (i in values.indices) {
                 velocity[i] = momentum.toFloat() * velocity[i] + gradient[i]
                 values[i] -= rate * velocity[i]

@@ -23,6 +23,7 @@ enum class Role { TRAINED, UPDATED, CONSTANT }
  * @property shape that of one example.
  * @property takesIntegers whether inputs are whole numbers instead of real ones.
  * @property program the file with the program.
+ * @property digest its SHA-256, in hexadecimal digits.
  */
 class ProgramManifest private constructor(
     val layout: Layout,
@@ -33,6 +34,7 @@ class ProgramManifest private constructor(
     val shape: List<Long>,
     val takesIntegers: Boolean,
     val program: File,
+    val digest: String,
 ) {
     companion object {
         /** The manifest's name in its folder. */
@@ -53,7 +55,8 @@ class ProgramManifest private constructor(
             val input = found.inside("input")
             val program = found.inside("program")
             val file = File(folder, File(program.text("file")).name)
-            if (sha256(file) != program.text("sha256")) {
+            val digest = sha256(file)
+            if (digest != program.text("sha256")) {
                 refuse("${file.name} is not the program of its manifest; copy both again")
             }
             return ProgramManifest(
@@ -65,6 +68,7 @@ class ProgramManifest private constructor(
                 shape = input.sides("shape"),
                 takesIntegers = input.type() == DType.INT64,
                 program = file,
+                digest = digest,
             )
         }
 

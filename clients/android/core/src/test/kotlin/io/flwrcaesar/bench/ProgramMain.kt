@@ -1,13 +1,16 @@
 package io.flwrcaesar.bench
 
+import io.flwrcaesar.frame.CodecError
 import io.flwrcaesar.frame.Tensors
 import io.flwrcaesar.frame.little
 import io.flwrcaesar.train.Examples
 import io.flwrcaesar.train.Program
 import io.flwrcaesar.train.ProgramEngine
 import io.flwrcaesar.train.ProgramManifest
+import io.flwrcaesar.train.Trained
 import io.flwrcaesar.train.TrainingSettings
 import io.flwrcaesar.train.Value
+import java.io.ByteArrayOutputStream
 import java.io.DataInputStream
 import java.io.DataOutputStream
 import java.io.File
@@ -56,6 +59,31 @@ private fun readValues(source: DataInputStream): List<Value> =
         }
     }
 
+/** Trains once more, interrupted after each step: to the same model, but not with other settings. */
+private fun checkThatItGoesOn(engine: ProgramEngine, model: Tensors, settings: TrainingSettings, expected: Trained) {
+    var saved: ByteArray? = null
+    while (true) {
+        val training = engine.begin(model, settings, saved?.let { DataInputStream(it.inputStream()) })
+        if (training.isDone) {
+            val found = training.result()
+            check(found.loss == expected.loss) { "the loss is ${found.loss}, not ${expected.loss}" }
+            for (spec in model.layout.tensors) {
+                check(found.model[spec.name].contentEquals(expected.model[spec.name])) { "${spec.name} is another one" }
+            }
+            break
+        }
+        training.step()
+        saved = ByteArrayOutputStream().also { training.save(DataOutputStream(it)) }.toByteArray()
+    }
+    val other = TrainingSettings(settings.round, settings.batchSize, settings.steps, null, 0.2)
+    try {
+        engine.begin(model, other, DataInputStream(saved!!.inputStream()))
+        error("a training went on with another rate")
+    } catch (_: CodecError) {
+        return
+    }
+}
+
 /**
  * Trains with a program and evaluates before: the folder of the program, a file with features, labels
  * and model, one for the results, batch size, steps, and the command that runs the program.
@@ -78,7 +106,9 @@ fun main(arguments: Array<String>) {
     val model = Tensors(manifest.layout, data)
     ProgramEngine(manifest, PipedProgram(arguments.drop(5)), examples, momentum = 0.9).use { engine ->
         val before = engine.evaluate(model)
-        val trained = engine.train(model, TrainingSettings(1, batch.toInt(), steps.toInt(), null, 0.1))
+        val settings = TrainingSettings(1, batch.toInt(), steps.toInt(), null, 0.1)
+        val trained = engine.train(model, settings)
+        checkThatItGoesOn(engine, model, settings, trained)
         val told = doubleArrayOf(before.loss, before.accuracy, trained.loss).map(Double::toFloat).toFloatArray()
         val values =
             manifest.layout.tensors.map { spec ->
