@@ -31,10 +31,14 @@ class GateProtocol(H11Protocol):
         self._wait_for_head()
         most = self.limit_concurrency
         # uvicorn refuses requests from `limit_concurrency` connections on.
-        if most is not None and len(self.connections) >= most:
+        while most is not None and len(self.connections) >= most:
             silent = [c for c in self._all() if not c.serves and c is not self]
-            if silent:
-                min(silent, key=lambda c: c.silent_since).transport.abort()
+            if not silent:
+                break
+            longest = min(silent, key=lambda c: c.silent_since)
+            # It is lost a moment later only, and others may come until then.
+            self.connections.discard(longest)
+            longest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived."""

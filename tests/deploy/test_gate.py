@@ -8,15 +8,19 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
+import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from uvicorn.server import ServerState
 
 from flwr_caesar.deploy import gate as gate_module
 from flwr_caesar.deploy import gate_protocol, gate_server
@@ -32,6 +36,7 @@ from flwr_caesar.deploy.gate import (
     REFUSED_CALLS,
     Gate,
 )
+from flwr_caesar.deploy.gate_protocol import GateProtocol
 from flwr_caesar.deploy.gate_server import GateServer
 from flwr_caesar.deploy.metrics import exposition
 from flwr_caesar.deploy.server import make_server
@@ -459,6 +464,25 @@ def test_who_opens_connections_and_keeps_silent_holds_nobody_off(
         for _ in range(3):
             assert device.get(f"https://localhost:{port}/x").status_code == 404
         assert is_closed(silent[0])
+
+
+def test_connections_that_come_at_one_moment_all_make_room() -> None:
+    """One that is aborted is lost in a later turn of the loop only."""
+
+    async def come() -> list[int]:
+        config = uvicorn.Config(lambda: None, limit_concurrency=4)  # type: ignore[arg-type]
+        config.load()
+        state, aborted = ServerState(), []
+        for i in range(6):
+            transport = Mock(**{"get_extra_info.return_value": None})
+            transport.abort.side_effect = partial(aborted.append, i)
+            GateProtocol(config, state, {}).connection_made(transport)
+            assert len(state.connections) < 4
+        for connection in [*state.connections]:
+            connection.connection_lost(None)  # type: ignore[union-attr]
+        return aborted
+
+    assert asyncio.run(come()) == [0, 1, 2]
 
 
 def test_one_device_or_stranger_has_so_many_requests_at_once(gate: Gate) -> None:
