@@ -470,7 +470,7 @@ def test_connections_that_come_at_one_moment_all_make_room() -> None:
     """One that is aborted is lost in a later turn of the loop only."""
 
     async def come() -> list[int]:
-        config = uvicorn.Config(lambda: None, limit_concurrency=4)  # type: ignore[arg-type]
+        config = uvicorn.Config(lambda: None, limit_concurrency=4)
         config.load()
         state, aborted = ServerState(), []
         for i in range(6):
@@ -479,7 +479,7 @@ def test_connections_that_come_at_one_moment_all_make_room() -> None:
             GateProtocol(config, state, {}).connection_made(transport)
             assert len(state.connections) < 4
         for connection in [*state.connections]:
-            connection.connection_lost(None)  # type: ignore[union-attr]
+            connection.connection_lost(None)
         return aborted
 
     assert asyncio.run(come()) == [0, 1, 2]
