@@ -142,8 +142,9 @@ def noisy_app(*, plain: bool) -> ClientApp:
     def train(msg: Message, context: Context) -> Message:
         rng = np.random.default_rng(0)
         trained = ArrayRecord()
-        ((key, given),) = msg.content.array_records.items()
-        for name, array in given.items():
+        # Of FedComLoc there is a second one, of control variates.
+        key = next(iter(msg.content.array_records))
+        for name, array in msg.content.array_records[key].items():
             values = array.numpy()
             if values.dtype == np.float32:
                 noise = rng.standard_normal(values.shape, np.float32)
