@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from flwr_caesar.android.errors import ExportError
 from flwr_caesar.android.export import export
-from flwr_caesar.android.lowering import require_executorch
 from flwr_caesar.android.manifest import write
 
 from .jvm import Jvm
@@ -24,12 +22,7 @@ from .toolchain import class_path
 STEPS, COUNT, RATE, MOMENTUM = 4, 40, 0.1, 0.9
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _executorch() -> None:
-    try:
-        require_executorch()
-    except ExportError as error:
-        pytest.skip(f"no program is made: {error}")
+pytestmark = pytest.mark.usefixtures("executorch")
 
 
 def run(

@@ -5,7 +5,6 @@ import io.flwrcaesar.frame.Tensors
 import io.flwrcaesar.frame.refuse
 import java.io.DataInputStream
 import java.io.DataOutputStream
-import java.util.Random
 
 /**
  * Trains networks of linear layers with ReLU between them, by SGD with momentum on the mean
@@ -34,55 +33,32 @@ class MlpEngine(
 
     private inner class MlpTraining(private val model: Tensors, settings: TrainingSettings) : Training {
         private val layers = layers(model)
-        private val batch = settings.batchSize ?: batchSize
-        private val perEpoch = (examples.size + batch - 1) / batch
-        private val steps = if (examples.size == 0) 0L else steps(settings)
         private val rate = (settings.learningRate ?: learningRate).toFloat()
-        private val first = seed + settings.round
-        private val random = Random(first)
-        private var order = IntArray(0)
-        private var taken = 0
-        private var loss = 0.0
-        private var seen = 0L
+        private val progress =
+            Progress(examples.size, settings.batchSize ?: batchSize, false, settings, seed, rate, momentum)
 
-        private fun steps(settings: TrainingSettings): Long =
-            settings.steps?.toLong() ?: ((settings.epochs ?: 1).toLong() * perEpoch)
-
-        override val isDone get() = taken >= steps
+        override val isDone get() = progress.isDone
 
         override fun step() {
-            if (taken % perEpoch == 0) order = shuffled(random)
-            val start = taken % perEpoch * batch
-            val end = minOf(start + batch, examples.size)
-            for (k in start until end) loss += learn(layers, order[k], end - start)
-            seen += end - start
+            progress.step { rows ->
+                var loss = 0.0
+                for (row in rows) loss += learn(layers, row, rows.size)
+                loss
+            }
             layers.forEach { it.step(rate, momentum.toFloat()) }
-            taken++
         }
 
-        // What decides the steps; the numbers that were drawn are those of the same seed again.
-        private val choices get() =
-            listOf(first, batch.toLong(), examples.size.toLong(), rate.toRawBits().toLong(), momentum.toRawBits())
-
         override fun save(out: DataOutputStream) {
-            choices.forEach(out::writeLong)
-            out.writeInt(taken)
-            out.writeDouble(loss)
-            out.writeLong(seen)
+            progress.save(out)
             layers.forEach { it.save(out) }
         }
 
         fun load(saved: DataInputStream) {
-            if (choices.any { it != saved.readLong() }) refuse("the engine or its examples are others now")
-            taken = saved.readInt()
-            loss = saved.readDouble()
-            seen = saved.readLong()
+            progress.load(saved)
             layers.forEach { it.load(saved) }
-            val shuffles = (taken + perEpoch - 1) / perEpoch
-            repeat(shuffles) { order = shuffled(random) }
         }
 
-        override fun result() = Trained(tensors(model, layers), examples.size.toLong(), loss / maxOf(seen, 1))
+        override fun result() = Trained(tensors(model, layers), examples.size.toLong(), progress.meanLoss)
     }
 
     override fun evaluate(model: Tensors): Evaluated {
@@ -135,15 +111,6 @@ class MlpEngine(
         val powers = FloatArray(logits.size) { Math.exp((logits[it] - top).toDouble()).toFloat() }
         val sum = powers.sum()
         return FloatArray(powers.size) { powers[it] / sum }
-    }
-
-    private fun shuffled(random: Random): IntArray {
-        val order = IntArray(examples.size) { it }
-        for (i in order.size - 1 downTo 1) {
-            val k = random.nextInt(i + 1)
-            order[i] = order[k].also { order[k] = order[i] }
-        }
-        return order
     }
 
     private fun layers(model: Tensors): List<Layer> {

@@ -7,7 +7,6 @@ import io.flwrcaesar.frame.refuse
 import java.io.Closeable
 import java.io.DataInputStream
 import java.io.DataOutputStream
-import java.util.Random
 
 /**
  * Trains a model with a program that computes its gradients, by SGD with momentum as torch has it.
@@ -52,43 +51,21 @@ class ProgramEngine(
 
     private inner class ProgramTraining(private val model: Tensors, settings: TrainingSettings) : Training {
         private val tensors = values(model)
-        private val size = if (manifest.fullBatches) batch else settings.batchSize ?: batchSize
-        private val perEpoch = (examples.size + size - 1) / size
-        private val steps = settings.steps?.toLong() ?: ((settings.epochs ?: 1).toLong() * perEpoch)
         private val rate = (settings.learningRate ?: learningRate).toFloat()
-        private val first = seed + settings.round
-        private val random = Random(first)
+        private val progress =
+            Progress(examples.size, batchOf(settings), manifest.fullBatches, settings, seed, rate, momentum)
         private val velocities =
             manifest.layout.tensors.indices
                 .filter { manifest.roles[it] == Role.TRAINED }
                 .associateWith { FloatArray(manifest.layout.tensors[it].count) }
-        private var order = IntArray(0)
-        private var taken = 0
-        private var loss = 0.0
-        private var seen = 0L
 
-        override val isDone get() = taken >= steps
+        override val isDone get() = progress.isDone
 
-        override fun step() {
-            if (taken % perEpoch == 0) order = shuffled(random)
-            val start = taken % perEpoch * size
-            val end = if (manifest.fullBatches) start + size else minOf(start + size, order.size)
-            val rows = IntArray(end - start) { order[(start + it) % order.size] }
-            loss += learn(tensors, rows, velocities, rate) * rows.size
-            seen += rows.size
-            taken++
-        }
-
-        // What decides the steps; the numbers that were drawn are those of the same seed again.
-        private val choices get() =
-            listOf(first, size.toLong(), examples.size.toLong(), rate.toRawBits().toLong(), momentum.toRawBits())
+        override fun step() = progress.step { rows -> learn(tensors, rows, velocities, rate) * rows.size }
 
         override fun save(out: DataOutputStream) {
             out.writeUTF(manifest.digest)
-            choices.forEach(out::writeLong)
-            out.writeInt(taken)
-            out.writeDouble(loss)
-            out.writeLong(seen)
+            progress.save(out)
             val learnt = bytes(tensors)
             manifest.layout.tensors.forEach { out.write(learnt.getValue(it.name)) }
             velocities.values.forEach { out.write(Tensors.bytesOf(it)) }
@@ -96,10 +73,7 @@ class ProgramEngine(
 
         fun load(saved: DataInputStream) {
             if (saved.readUTF() != manifest.digest) refuse("the program is another one now")
-            if (choices.any { it != saved.readLong() }) refuse("the engine or its examples are others now")
-            taken = saved.readInt()
-            loss = saved.readDouble()
-            seen = saved.readLong()
+            progress.load(saved)
             val learnt =
                 manifest.layout.tensors.associate { it.name to ByteArray(it.byteSize.toInt()).also(saved::readFully) }
             values(Tensors(manifest.layout, learnt)).forEachIndexed { index, value -> tensors[index] = value }
@@ -107,13 +81,14 @@ class ProgramEngine(
                 val bytes = ByteArray(4 * velocity.size).also(saved::readFully)
                 bytes.little().asFloatBuffer().get(velocity)
             }
-            val shuffles = (taken + perEpoch - 1) / perEpoch
-            repeat(shuffles) { order = shuffled(random) }
         }
 
         override fun result() =
-            Trained(Tensors(model.layout, bytes(tensors)), examples.size.toLong(), loss / maxOf(seen, 1))
+            Trained(Tensors(model.layout, bytes(tensors)), examples.size.toLong(), progress.meanLoss)
     }
+
+    private fun batchOf(settings: TrainingSettings): Int =
+        if (manifest.fullBatches) batch else settings.batchSize ?: batchSize
 
     override fun evaluate(model: Tensors): Evaluated {
         val tensors = values(model)
@@ -217,13 +192,4 @@ class ProgramEngine(
 
     private fun number(found: List<Value>, at: Int): Double =
         found.getOrNull(at)?.let { floats(it).singleOrNull()?.toDouble() } ?: refuse("the program returned no number")
-
-    private fun shuffled(random: Random): IntArray {
-        val order = IntArray(examples.size) { it }
-        for (i in order.size - 1 downTo 1) {
-            val k = random.nextInt(i + 1)
-            order[i] = order[k].also { order[k] = order[i] }
-        }
-        return order
-    }
 }

@@ -6,6 +6,7 @@ import io.flwrcaesar.frame.Json
 import io.flwrcaesar.frame.Layout
 import io.flwrcaesar.frame.TensorSpec
 import io.flwrcaesar.frame.refuse
+import io.flwrcaesar.message.hex
 import java.io.File
 import java.io.IOException
 import java.security.MessageDigest
@@ -82,7 +83,7 @@ class ProgramManifest private constructor(
                     digest.update(part, 0, size)
                 }
             }
-            return digest.digest().joinToString("") { "%02x".format(it.toInt() and 0xFF) }
+            return digest.digest().hex()
         }
     }
 }
