@@ -59,5 +59,5 @@ $(TEST)/installed: constraints.txt pyproject.toml
 	@echo "Installing into $(TEST): a few minutes the first time."
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/pip install --quiet torch==2.13.0
-	$(TEST)/bin/pip install --quiet '.[vision,simulation,data,plot,apps,dev]'
+	$(TEST)/bin/pip install --quiet '.[vision,simulation,data,plot,apps,android,dev]'
 	touch $@

@@ -11,6 +11,7 @@ Needs root, iproute2 and about five minutes.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import time
 from dataclasses import dataclass
@@ -106,6 +107,10 @@ def run(lab: Lab, rounds: int) -> dict[str, Any]:
     if lab.run_app(*command):
         raise SystemExit(lab.log("app"))
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    with (folder / "devices.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["phase"] == "train"]
+    summary["written"] = [int(row["bytes_written"]) / 1e6 for row in rows]
+    summary["raw"] = int(rows[0]["raw_bytes_down"]) / 1e6
     return summary
 
 
@@ -156,6 +161,12 @@ signature of each request, TLS and TCP.
 | `flwr-caesar join` is done | {joined:.1f} |
 | the device is online | {online:.1f} |
 | the first round has ended | {first_round:.1f} |
+
+## Written to the disk
+
+What a device's training process has the kernel write in a round, state, frames and
+Flower's files: {written} MB with a model of {raw:.2f} MB.
+[state-wear.md](state-wear.md) has a model of 11 million parameters.
 
 ## Memory at rest
 
@@ -214,6 +225,8 @@ def measure(lab: Lab, idle_seconds: float) -> dict[str, Any]:
         "run_links": kilobytes(_less(ran.links, idle_in_run)),
         "run_links_all": kilobytes(ran.links),
         "run_seconds": run_seconds,
+        "written": f"{min(summary['written']):.1f} to {max(summary['written']):.1f}",
+        "raw": summary["raw"],
         "joined": joined,
         "online": online,
         "first_round": first_round,

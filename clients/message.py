@@ -13,7 +13,9 @@ from flwr_caesar.codec.contract.layout import (
     Layout,
     first_difference,
 )
+from flwr_caesar.codec.contract.non_finite import is_finite
 from flwr_caesar.flower import KEY_CLIPPING_NORM
+from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
     Plan,
@@ -24,6 +26,8 @@ from flwr_caesar.transport import (
     record_to_frame,
     without_note,
 )
+
+_PIECE = 1 << 16
 
 
 def frame_of(content: RecordDict, plan: Plan) -> bytes | None:
@@ -136,10 +140,39 @@ def without_arrays(content: RecordDict) -> RecordDict:
     return rest
 
 
-def subtract(arrays: dict[str, Array], model: Arrays) -> None:
-    """Put the differences to a model in place of arrays, one after another."""
+def subtract(arrays: dict[str, Array], model: Arrays, *, overwrite: bool) -> None:
+    """Put the `difference` of each array to a model in its place.
+
+    Parameters
+    ----------
+    arrays : dict of str to ndarray
+        The trained model; becomes the update.
+    model : mapping of str to ndarray
+        What it was trained from. Tensors that are read from a file take no memory
+        afterwards.
+    overwrite : bool
+        Whether the update may take the memory of the arrays.
+    """
     for name, array in arrays.items():
-        arrays.update(difference({name: array}, {name: model[name]}))
+        old = model[name]
+        if not (overwrite and _subtract_in_place(array, old)):
+            arrays.update(difference({name: array}, {name: old}))
+        let_go([old])
+
+
+def _subtract_in_place(new: Array, old: Array) -> bool:
+    """Subtract, where the memory fits and no difference needs `difference`'s care."""
+    fits = new.dtype == old.dtype and new.dtype.name in ("float32", "float64")
+    if not fits or new.shape != old.shape or not new.flags.carray:
+        return False
+    left, right = new.reshape(-1), old.reshape(-1)
+    pieces = [slice(at, at + _PIECE) for at in range(0, left.size, _PIECE)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not all(is_finite(left[at] - right[at]) for at in pieces):
+            return False
+        for at in pieces:
+            left[at] -= right[at]
+    return True
 
 
 def pack_others(content: RecordDict, key: str) -> None:

@@ -23,7 +23,6 @@ from flwr_caesar.sync.device import (
     receive,
 )
 from flwr_caesar.sync.forget import forget, forget_old
-from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
 from flwr_caesar.sync.reported import must_report, reported
 from flwr_caesar.sync.sources import Sources
@@ -207,8 +206,7 @@ class CompressionMod:
                         self.record, context, msg.content, arrays, state.model
                     )
                 if not is_model:
-                    subtract(update, state.model)
-                    let_go(state.model.values())
+                    subtract(update, state.model, overwrite=not plan.part)
                 committed = commit_update(
                     after,
                     header,
@@ -221,10 +219,13 @@ class CompressionMod:
                     payload=plan.payload,
                     want_sent=bool(plan.part),
                 )
-                measured = method.measure(codec, committed.total, committed.sent)
-                after = method.after(committed.state, arrays, committed.sent)
                 upload = committed.reply
                 content[key] = frame_to_record(committed.frame)
+                measured = method.measure(codec, committed.total, committed.sent)
+                after = method.after(committed.state, arrays, committed.sent)
+                # Not held while the state is written.
+                del update, committed
+                arrays.clear()
                 pack_others(content, key)
             part = {**method.report(after), **measured}
             if plan.upload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,14 @@ from .on_server import run_on_server
 from .pki import load_certificate
 from .registration import reconcile
 from .server_folder import ServerFolder, add_folder
+from .ticket import Ticket
+from .ticket_qr import require_qr, to_svg, to_terminal
 from .whole_file import PRIVATE, write_whole
 
 _EPILOG = """\
 A ticket is one line of text, good for one device, once. On the device:
   sudo flwr-caesar join TICKET
+A phone reads it with its camera: flwr-caesar enrol ticket NAME --qr
 
 Devices without a connection write a request, which you bring here:
   flwr-caesar join TICKET --request jetson-07.json     on the device
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _ticket(options: argparse.Namespace) -> int:
     folder = ServerFolder(options.folder)
+    if options.qr:
+        require_qr()
     tickets = issue_tickets(
         Fleet(folder.fleet_file),
         numbered(options.name, options.count),
@@ -54,13 +60,30 @@ def _ticket(options: argparse.Namespace) -> int:
             if options.count > 1:
                 print(f"# {ticket.name}")
             print(ticket.to_text())
+            if options.qr:
+                _show(ticket)
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
     for ticket in tickets:
         path = options.output / f"{ticket.name}.ticket"
         write_whole(path, ticket.to_text() + "\n", mode=PRIVATE)
         print(path)
+        if options.qr:
+            picture = path.with_suffix(".svg")
+            write_whole(picture, to_svg(ticket), mode=PRIVATE)
+            print(picture)
     return 0
+
+
+def _show(ticket: Ticket) -> None:
+    text, columns = to_terminal(ticket)
+    print(text, end="")
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns < columns:
+        print(
+            f"the code takes {columns} columns: widen the terminal, or make its "
+            "letters smaller; or write a picture with --output FOLDER",
+            file=sys.stderr,
+        )
 
 
 def _approve(options: argparse.Namespace) -> int:
@@ -130,6 +153,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FOLDER",
         help="write NAME.ticket files there instead of showing the tickets",
+    )
+    ticket.add_argument(
+        "--qr",
+        action="store_true",
+        help="show a QR code too, for the camera of a phone; with --output, write it "
+        "as NAME.svg",
     )
     ticket.set_defaults(run=_ticket)
     approval = commands.add_parser("approve", help="let devices in by request files")

@@ -12,8 +12,15 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field
 
 import httpx
@@ -22,6 +29,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from .device_status import HEADER as STATUS_HEADER
 from .device_status import LONGEST as LONGEST_STATUS
@@ -55,6 +63,11 @@ REFUSED_CALLS = frozenset({"register-node", "unregister-node"})
 # Enough for whoever is not known to hear from Flower that it is not.
 LARGEST_OF_STRANGERS = 65_536
 STALLED_SECONDS = 120.0
+# For all that a stranger may send.
+STRANGERS_SECONDS = 60.0
+# Requests being served at once. A SuperNode pushes and pulls two objects at a time.
+MOST_OF_DEVICE = 32
+MOST_OF_STRANGERS = 200
 _PASSED_ON = ("content-type", "content-length", "accept")
 _FLOWER = "flwr-"
 _NOT_RETURNED = ("connection", "date", "keep-alive", "server", "transfer-encoding")
@@ -94,6 +107,7 @@ class Gate:
     largest_body: int
     keys: Collection[bytes] = frozenset()
     traffic: Traffic = field(default_factory=Traffic)
+    _served: Counter[bytes | None] = field(default_factory=Counter)
 
     def application(
         self, beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
@@ -129,8 +143,10 @@ class Gate:
                 raise _RefusedError(403, "only the server registers devices")
             if call not in CALLS:
                 raise _RefusedError(404, "there is no such call")
-            limit = LARGEST_OF_STRANGERS if key is None else self.largest_body
-            answer = await self._ask(call, request, sizes, limit)
+            with ExitStack() as stack:
+                stack.enter_context(self._among_few(key))
+                answer = await self._ask(call, request, sizes, key)
+                place = stack.pop_all()
         except _RefusedError as err:
             self.traffic.answered(err.status)
             self.traffic.add(None, up=sizes.up, down=0)
@@ -138,11 +154,25 @@ class Gate:
         if answer.status_code == 401:
             key = None  # it knows a public key, and has not shown that it holds it
         self.traffic.answered(answer.status_code)
-        return self._passed_back(answer, request, key, sizes)
+        return self._passed_back(answer, request, key, sizes, place)
+
+    @contextmanager
+    def _among_few(self, key: bytes | None) -> Iterator[None]:
+        """Refuse a request if its device has too many already, or strangers have."""
+        if self._served[key] >= (MOST_OF_STRANGERS if key is None else MOST_OF_DEVICE):
+            raise _RefusedError(503, "too many requests at once")
+        self._served[key] += 1
+        try:
+            yield
+        finally:
+            self._served[key] -= 1
+            if not self._served[key]:
+                del self._served[key]
 
     async def _ask(
-        self, call: str, request: Request, sizes: _Sizes, limit: int
+        self, call: str, request: Request, sizes: _Sizes, key: bytes | None
     ) -> httpx.Response:
+        limit = LARGEST_OF_STRANGERS if key is None else self.largest_body
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
             raise _RefusedError(413, f"the request is larger than {limit} bytes")
@@ -155,7 +185,7 @@ class Gate:
             "POST",
             f"{self.upstream}{FLEET}{call}",
             headers=headers,
-            content=_body(request, sizes, limit),
+            content=_body(request, sizes, limit, known=key is not None),
         )
         try:
             return await self._open.send(question, stream=True)
@@ -172,6 +202,7 @@ class Gate:
         request: Request,
         key: bytes | None,
         sizes: _Sizes,
+        place: ExitStack,
     ) -> Response:
         headers = [
             (name, value)
@@ -182,34 +213,37 @@ class Gate:
         told = request.headers.get(STATUS_HEADER, "")
 
         async def pieces() -> AsyncIterator[bytes]:
-            try:
-                async for piece in answer.aiter_raw():
-                    sizes.down += len(piece)
-                    yield piece
-            finally:
-                self.traffic.add(
-                    key,
-                    up=sizes.up,
-                    down=sizes.down,
-                    flower_version=_short(
-                        request.headers.get(FLWR_PACKAGE_VERSION_METADATA_KEY, "")
-                    ),
-                    status=told if len(told) <= LONGEST_STATUS else "",
-                )
-                await answer.aclose()
+            async for piece in answer.aiter_raw():
+                sizes.down += len(piece)
+                yield piece
 
-        response = StreamingResponse(pieces(), answer.status_code)
+        async def end() -> None:
+            place.close()
+            self.traffic.add(
+                key,
+                up=sizes.up,
+                down=sizes.down,
+                flower_version=_short(
+                    request.headers.get(FLWR_PACKAGE_VERSION_METADATA_KEY, "")
+                ),
+                status=told if len(told) <= LONGEST_STATUS else "",
+            )
+            await answer.aclose()
+
+        response = _Passed(pieces(), answer.status_code)
         response.raw_headers = headers
+        response.end = end
         return response
 
     async def _enrol(self, request: Request) -> Response:
         sizes = _Sizes()
         try:
-            data = b""
-            async for piece in _body(request, sizes, LARGEST_ENROLMENT):
-                data += piece
-            asked = read_request(data)
-            device = await run_in_threadpool(self.enrol, asked)
+            with self._among_few(None):
+                data = b""
+                async for piece in _body(request, sizes, LARGEST_ENROLMENT):
+                    data += piece
+                asked = read_request(data)
+                device = await run_in_threadpool(self.enrol, asked)
         except (_RefusedError, ClientDisconnect, RequestError) as err:
             status = err.status if isinstance(err, _RefusedError) else 400
             self.traffic.answered(status)
@@ -237,18 +271,34 @@ class Gate:
         return Response(status_code=200 if answer.is_success else 503)
 
 
+class _Passed(StreamingResponse):
+    """An answer that is passed on; `end` is awaited however that ends."""
+
+    end: Callable[[], Awaitable[None]]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self.end()
+
+
 @dataclass
 class _Sizes:
     up: int = 0
     down: int = 0
 
 
-async def _body(request: Request, sizes: _Sizes, limit: int) -> AsyncIterator[bytes]:
+async def _body(
+    request: Request, sizes: _Sizes, limit: int, *, known: bool = False
+) -> AsyncIterator[bytes]:
     pieces = aiter(request.stream())
+    clock = asyncio.get_running_loop().time
+    end = None if known else clock() + STRANGERS_SECONDS
     taken = 0
     while True:
         try:
-            async with asyncio.timeout(STALLED_SECONDS):
+            async with asyncio.timeout_at(end or clock() + STALLED_SECONDS):
                 piece = await anext(pieces)
         except StopAsyncIteration:
             return

@@ -20,6 +20,7 @@ from .enrolment import enrol
 from .enrolment_request import EnrolmentRequest
 from .fleet import Device, Fleet, FleetError
 from .gate import Gate
+from .gate_protocol import GateProtocol
 from .metrics import MetricsServer, exposition
 from .pki import days_left, load_certificate
 from .registration import reconcile
@@ -126,7 +127,7 @@ class GateServer:
         listening = _listen(LOOPBACK if plain else "", plain or self.settings.port)
         config = uvicorn.Config(
             self.gate.application(self._housekeeping),
-            http="h11",  # bounds the size of headers
+            http=GateProtocol,
             ws="none",
             loop="asyncio",
             lifespan="on",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .fleet import FleetError
-from .server_folder import ServerFolderError
+from .server_folder import ServerFolder, ServerFolderError, ServerSettings
 
 
 def run_on_server(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
@@ -28,6 +28,8 @@ def run_on_server(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> 
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
+        # Where there is no server, that is said and not what of it is missing first.
+        ServerSettings.load(ServerFolder(options.folder).settings_file)
         return run(options)
     except (FleetError, ServerFolderError) as err:
         print(f"{parser.prog}: {err}", file=sys.stderr)

@@ -143,15 +143,18 @@ class SuperNode:
         """Whether the process lives that starts apps for it.
 
         Flower does not look after it: without it a SuperNode stays online, takes
-        messages and answers none. Where the kernel does not list children, it is
-        taken to live.
+        messages and answers none. Where the kernel does not list children, or does
+        not show what one of them runs, it is taken to live: Flower makes it
+        undumpable, which hides it from its own user under systemd's
+        ``ProtectProc=invisible``.
         """
         folder = Path(f"/proc/{self.pid}/task/{self.pid}")
         try:
             children = (folder / "children").read_text("ascii").split()
         except (OSError, UnicodeDecodeError):
             return True
-        return any(_EXECUTOR in _command_of(child) for child in children)
+        commands = [_command_of(child) for child in children]
+        return any(text is None or _EXECUTOR in text for text in commands)
 
     def stop(self, *, grace: float = 20.0) -> None:
         """Let it sign off, then end it and all that it started."""
@@ -179,11 +182,11 @@ class SuperNode:
             self._echo(line)
 
 
-def _command_of(pid: str) -> bytes:
+def _command_of(pid: str) -> bytes | None:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return b""
+        return None
 
 
 def _toml(value: ConfigValue) -> str:

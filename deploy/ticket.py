@@ -23,6 +23,8 @@ from .pki import fingerprint
 from .toml_table import NodeFileError
 
 _PREFIX = "fct1."
+_SCHEME = "flwr-caesar:"
+_BYTE_ORDER_MARK = "\ufeff"
 _CHECK_BYTES = 4
 _TOKEN_BYTES = 16
 _LONGEST = 8192
@@ -89,16 +91,22 @@ class Ticket:
         payload += hashlib.sha256(payload).digest()[:_CHECK_BYTES]
         return _PREFIX + base64.urlsafe_b64encode(payload).decode().rstrip("=")
 
+    def to_uri(self) -> str:
+        """Return the line as a URI, with which a phone opens the app that takes it."""
+        return _SCHEME + self.to_text()
+
     @classmethod
     def from_text(cls, text: str) -> Ticket:
-        """Read such a line.
+        """Read such a line or URI, as it is typed, pasted or scanned.
 
         Raises
         ------
         TicketError
             If it is damaged, or none.
         """
-        text = "".join(text.split())
+        text = "".join(text.replace(_BYTE_ORDER_MARK, "").split())
+        if text[: len(_SCHEME)].lower() == _SCHEME:
+            text = text[len(_SCHEME) :].removeprefix("//")
         if not text.startswith(_PREFIX) or len(text) > _LONGEST:
             raise TicketError(
                 f"this is no ticket: one begins with {_PREFIX!r}; "

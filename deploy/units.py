@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import subprocess
 import sys
 from importlib.resources import files
@@ -27,6 +28,7 @@ _SERVER = (
     "flwr-caesar-renew.timer",
 )
 _NODE = "flwr-caesar-node.service"
+_GPU_GROUPS = ("video", "render")
 # Units run with ProtectHome, so what they start cannot be there.
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
 
@@ -51,10 +53,19 @@ def fill(name: str, folder: Path) -> str:
         "@FLWR_CAESAR@": executable("flwr-caesar"),
         "@FOLDER@": str(folder.absolute()),
         "@USER@": USER,
+        "@GROUPS@": " ".join(filter(_is_group, _GPU_GROUPS)),
     }
     for placeholder, value in values.items():
         text = text.replace(placeholder, value)
     return text
+
+
+def _is_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def write(folder: ServerFolder, target: Path) -> list[Path]:

@@ -32,6 +32,10 @@ COMMANDS = {
         "flwr_caesar.codec_cli",
         "list the codecs, or measure some on your own updates",
     ),
+    "export-android": (
+        "flwr_caesar.android.command",
+        "make of a torch model what a phone trains with, compared with torch",
+    ),
     "faults": (
         "flwr_caesar.faults.command",
         "for who extends or doubts us: is any learning lost, whatever fails",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from logging import WARNING
-from typing import Protocol
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -17,10 +17,17 @@ from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import widened_record
 
+from .culprit import Refuse, drop_culprits, nobody
 from .guard import Guard, remember
-from .inner import aggregates_a_mean, looks_at_contents, snapshot, standing_in
+from .inner import (
+    aggregates_a_mean,
+    looks_at_contents,
+    needs_weights,
+    snapshot,
+    standing_in,
+)
 from .mean import RunningMean
-from .metrics import common_signature, disagreeing, signature, with_weight
+from .metrics import agreeing, array_names, disagreeing, with_weight
 from .nested import weight_key
 from .phase import Phase, Reply
 
@@ -32,20 +39,14 @@ _NOTHING: Made = (None, None)
 NOT_AGAIN = "it cannot be decoded again"
 
 
-class Refuse(Protocol):
-    """Takes the reply of a node out of a phase."""
-
-    def __call__(self, node_id: int, reason: str, *, is_fault: bool = True) -> None:
-        """Say which, why, and whether its device is to blame."""
-
-
 class Aggregator:
     """Let the inner strategy aggregate, as often as it takes to get a usable model.
 
     The inner strategy's result, and what is published of it, are validated before
     anything is committed. If a model is not usable, the inner strategy is put back as
     it was, the reply that contributes most is refused, and the rest is aggregated
-    again. If nothing is left, the model stays as it was.
+    again. If the inner strategy raises an error that it does not raise without some of
+    the replies, these are refused. If nothing is left, the model stays as it was.
 
     Parameters
     ----------
@@ -71,7 +72,10 @@ class Aggregator:
         self._guard = guard
         self._uniform = uniform
         self._takes_mean = aggregates_a_mean(inner)
-        self._keeps_arrays = not self._takes_mean or looks_at_contents(inner)
+        self._own_metrics = looks_at_contents(inner)
+        self._keeps_arrays = not self._takes_mean or self._own_metrics
+        self._weighed = needs_weights(inner, "aggregate_train")
+        self._has_worked = set[str]()
         self._key = weight_key(inner)
 
     @property
@@ -153,9 +157,17 @@ class Aggregator:
                 mean = rebuilt
             put_back = snapshot(self._inner)
             try:
-                made, metrics = self._aggregate(phase, mean, refuse)
-                if made is None:
-                    return made, metrics
+                made, metrics = self._aggregate(phase, mean=mean, refuse=refuse)
+            except Exception as err:
+                put_back()
+                trial = partial(self._aggregate, mean=mean, refuse=nobody)
+                drop_culprits(self._inner, phase, err, trial, refuse, self._has_worked)
+                mean = RunningMean()
+                continue
+            self._has_worked.add(phase.kind)
+            if made is None:
+                return made, metrics
+            try:
                 model = publish(made)
             except CodecError as err:
                 put_back()
@@ -168,6 +180,45 @@ class Aggregator:
             self.recent_counts = remember(self.recent_counts, counts)
             return model, metrics
         return _NOTHING
+
+    def evaluate(self, phase: Phase, refuse: Refuse) -> MetricRecord | None:
+        """Aggregate the replies of an evaluation phase that go together.
+
+        Parameters
+        ----------
+        phase : Phase
+            Of which those that cannot be used are refused.
+        refuse : callable
+            See `run`.
+        """
+        weighed = needs_weights(self._inner, "aggregate_evaluate")
+        while phase.replies:
+            if weighed:
+                contents = {n: reply.content for n, reply in phase.replies.items()}
+                for node_id, reason in disagreeing(contents).items():
+                    refuse(node_id, reason)
+                if not any(reply.weight for reply in phase.replies.values()):
+                    return None
+            self.limit_weights(phase)
+            put_back = snapshot(self._inner)
+            try:
+                metrics = self._evaluate(phase)
+            except Exception as err:
+                put_back()
+                drop_culprits(
+                    self._inner, phase, err, self._evaluate, refuse, self._has_worked
+                )
+                continue
+            self._has_worked.add(phase.kind)
+            return metrics
+        return None
+
+    def _evaluate(self, phase: Phase) -> MetricRecord | None:
+        messages = []
+        for reply in phase.replies.values():
+            reply.message.content = reply.content
+            messages.append(reply.message)
+        return self._inner.aggregate_evaluate(phase.server_round, messages)
 
     def _weight(self, reply: Reply) -> float:
         return 1.0 if self._uniform else reply.weight
@@ -248,7 +299,7 @@ class Aggregator:
             mean.add(update, reply.base, limited[node_id])
         return mean
 
-    def _aggregate(self, phase: Phase, mean: RunningMean, refuse: Refuse) -> Made:
+    def _aggregate(self, phase: Phase, *, mean: RunningMean, refuse: Refuse) -> Made:
         self.limit_weights(phase)
         if not self._takes_mean:
             messages = self._agreeing(phase, refuse)
@@ -259,14 +310,6 @@ class Aggregator:
             log(WARNING, "All replies have the weight 0: the model is kept")
             return _NOTHING
         phase.mean = mean.result()
-        contents = [reply.content for reply in phase.replies.values()]
-        signatures = [signature(content) for content in contents]
-        common = common_signature(signatures)
-        agreeing = [
-            content
-            for content, own in zip(contents, signatures, strict=True)
-            if own == common
-        ]
         newest = next(reversed(phase.replies.values()))
         message = newest.message
         message.content = RecordDict(
@@ -275,20 +318,46 @@ class Aggregator:
                 "metrics": MetricRecord({self._key: mean.weight}),
             }
         )
-        aggregate = getattr(self._inner, "train_metrics_aggr_fn")  # noqa: B009
         one_reply = standing_in(
             self._inner,
-            {"train_metrics_aggr_fn": lambda _, key: aggregate(agreeing, key)},
+            {"train_metrics_aggr_fn": lambda _, key: self._metrics(phase, key)},
         )
         return one_reply.aggregate_train(phase.server_round, [message])
 
+    def _metrics(self, phase: Phase, key: str) -> MetricRecord:
+        """Return the metrics of a phase, of those replies that go together.
+
+        Flower's mean of them divides by the sum of weights, so what has none has no
+        part in it.
+        """
+        contents = [
+            reply.content
+            for reply in phase.replies.values()
+            if self._own_metrics or reply.weight > 0
+        ]
+        if not contents:
+            return MetricRecord()
+        aggregate = getattr(self._inner, "train_metrics_aggr_fn")  # noqa: B009
+        metrics: MetricRecord = aggregate(agreeing(contents), key)
+        return metrics
+
     def _agreeing(self, phase: Phase, refuse: Refuse) -> list[Message]:
+        if self._weighed:
+            for node_id in [n for n, r in phase.replies.items() if not r.weight]:
+                refuse(node_id, "it has no examples: its weight is 0", is_fault=False)
+            contents = {n: reply.content for n, reply in phase.replies.items()}
+            for node_id, reason in disagreeing(contents, array_names).items():
+                refuse(node_id, reason)
         contents = {n: reply.content for n, reply in phase.replies.items()}
         for node_id, reason in disagreeing(contents).items():
             refuse(node_id, reason)
         messages = []
         for reply in phase.replies.values():
-            reply.message.content = RecordDict(dict(reply.content.items()))
+            content = RecordDict(dict(reply.content.items()))
+            for name, record in content.array_records.items():
+                # FedMedian and others take the arrays out of what they are given.
+                content[name] = ArrayRecord(dict(record))
+            reply.message.content = content
             messages.append(reply.message)
         return messages
 

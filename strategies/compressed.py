@@ -251,10 +251,9 @@ class CompressedStrategy(Measured, Strategy):
         phase, waited = self._phase, Waited(replies)
         start = time.monotonic()
         deque(self._intake.read(phase, waited), maxlen=0)
-        metrics = None
-        self._aggregator.limit_weights(phase)
-        if agreeing := self._intake.agreeing(phase, self.strategy):
-            metrics = self.strategy.aggregate_evaluate(phase.server_round, agreeing)
+        refuse = partial(self._intake.refuse, phase)
+        metrics = self._aggregator.evaluate(phase, refuse)
+        if phase.replies:
             self._note_metrics(phase.server_round, metrics)
         self._close(phase, None, start, waited)
         self._tell(phase.server_round, evaluated=False)

@@ -202,7 +202,7 @@ def most_frame_bytes(layout: Layout) -> int:
 
 
 def most_reply_bytes(request: Request) -> int:
-    """Return the most bytes of arrays that a reply may hold, packed or not.
+    """Return the most bytes that a reply may hold, its arrays packed or not.
 
     Beside the model it may hold whatever the app adds, within 16 MB or three times
     what it was sent.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 MAX_WEIGHT = 1e15
@@ -84,9 +84,9 @@ class Guard:
         known = [*(length for length in recent if length > 0), *now]
         if len(known) < _FEWEST:
             return {}
-        median = statistics.median(known)
+        median = _median(known)
         if len(now) >= _FEWEST:  # a round may ask all devices for more than the last
-            median = max(median, statistics.median(now))
+            median = max(median, _median(now))
         return {
             node_id: length / median
             for node_id, length in lengths.items()
@@ -104,7 +104,7 @@ class Guard:
         known = [length for length in recent if length > 0]
         if len(known) < _FEWEST:
             return 0.0
-        return self.max_norm * statistics.median(known)
+        return self.max_norm * _median(known)
 
     def limited_weights(self, weights: Mapping[int, float]) -> dict[int, float]:
         """Return the weights, of which one may be lowered to the largest share."""
@@ -117,6 +117,16 @@ class Guard:
         if others > 0 and limited[heaviest] > most:
             limited[heaviest] = most
         return limited
+
+
+def _median(lengths: Sequence[float]) -> float:
+    """Return the median; of an even number, the geometric mean of the middle two.
+
+    Their mean would be half of the longer one, however long, and exactly half of the
+    devices could be as long as they like.
+    """
+    low, high = statistics.median_low(lengths), statistics.median_high(lengths)
+    return low if low == high else math.sqrt(low) * math.sqrt(high)
 
 
 def remember(

@@ -8,17 +8,14 @@ from logging import WARNING
 from typing import Any
 
 from flwr.app import Message
-from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.flower import ErrorCode, log
-from flwr_caesar.transport import FRAME_STYPE, message_nbytes
+from flwr_caesar.transport import FRAME_STYPE, message_nbytes, told_nbytes
 
 from .exchange import Exchange, NotNowError, require_size
 from .frame_messages import NO_MOD
 from .grid import Arrival
-from .inner import needs_weights
-from .metrics import disagreeing
 from .phase import Phase, Reply
 from .recorder import Recorder
 
@@ -64,7 +61,8 @@ class Intake:
             try:
                 if message.has_error():
                     raise _error(message)
-                require_size(phase.requests[node_id], nbytes)
+                told = told_nbytes(message.content)
+                require_size(phase.requests[node_id], nbytes + told)
                 reply = self._exchange.read(phase, node_id, message)
             except NotNowError as err:
                 self._recorder.measured(phase, node_id, err.telemetry)
@@ -97,20 +95,6 @@ class Intake:
         phase.doubtful.add(node_id)
         if is_fault:
             phase.faults[node_id] = kept
-
-    def agreeing(self, phase: Phase, strategy: Strategy) -> list[Message]:
-        """Return the replies to an evaluation that go together, with their contents."""
-        if needs_weights(strategy, "aggregate_evaluate"):
-            contents = {n: reply.content for n, reply in phase.replies.items()}
-            for node_id, reason in disagreeing(contents).items():
-                self.refuse(phase, node_id, reason)
-            if not any(reply.weight for reply in phase.replies.values()):
-                return []
-        messages = []
-        for reply in phase.replies.values():
-            reply.message.content = reply.content
-            messages.append(reply.message)
-        return messages
 
 
 class Waited(Iterator[Message]):

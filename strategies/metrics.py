@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 from flwr.app import MetricRecord, RecordDict
 
@@ -12,6 +13,7 @@ from flwr_caesar.codec import CodecError
 
 from .guard import MAX_WEIGHT
 
+Kind = TypeVar("Kind", bound=Hashable)
 Signature = tuple[str, tuple[tuple[str, int], ...]]
 
 
@@ -76,22 +78,48 @@ def signature(content: RecordDict) -> Signature:
     return name, tuple(sorted((key, _length(record, key)) for key in record))
 
 
-def common_signature(signatures: Sequence[Signature]) -> Signature | None:
+def array_names(content: RecordDict) -> tuple[str, ...]:
+    """Return the names of a reply's ArrayRecords.
+
+    Flower's strategies that are given every update stop the run if they differ.
+    """
+    return tuple(sorted(content.array_records))
+
+
+def common_signature(signatures: Sequence[Kind]) -> Kind | None:
     """Return the most frequent signature, the earliest of equals; `None` of none."""
     return Counter(signatures).most_common(1)[0][0] if signatures else None
 
 
-def disagreeing(contents: Mapping[int, RecordDict]) -> dict[int, str]:
+def agreeing(contents: Sequence[RecordDict]) -> list[RecordDict]:
+    """Return those contents that have the most frequent signature."""
+    signatures = [signature(content) for content in contents]
+    common = common_signature(signatures)
+    return [c for c, own in zip(contents, signatures, strict=True) if own == common]
+
+
+def disagreeing(
+    contents: Mapping[int, RecordDict],
+    kind: Callable[[RecordDict], Hashable] = signature,
+) -> dict[int, str]:
     """Return why some of the replies cannot be aggregated with the others, by node.
 
     Flower ends the run when two replies disagree on metric keys; the most frequent
     signature is kept, and the others are refused.
+
+    Parameters
+    ----------
+    contents : mapping of int to RecordDict
+        By node id.
+    kind : callable
+        What they are to agree on: `signature`, or `array_names`.
     """
-    signatures = {node_id: signature(content) for node_id, content in contents.items()}
-    common = common_signature(list(signatures.values()))
+    kinds = {node_id: kind(content) for node_id, content in contents.items()}
+    common = common_signature(list(kinds.values()))
+    what = "metrics" if kind is signature else "ArrayRecords"
     return {
-        node_id: f"metrics {own} differ from the others' {common}"
-        for node_id, own in signatures.items()
+        node_id: f"{what} {own} differ from the others' {common}"
+        for node_id, own in kinds.items()
         if own != common
     }
 

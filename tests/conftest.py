@@ -12,6 +12,18 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+@pytest.fixture(scope="session")
+def executorch() -> None:
+    """Skip with a clear line where no program for phones can be made."""
+    from flwr_caesar.android.errors import ExportError
+    from flwr_caesar.android.lowering import require_executorch
+
+    try:
+        require_executorch()
+    except ExportError as error:
+        pytest.skip(f"no program is made: {error}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests of real servers: they take long and mostly wait."""
     items.sort(key=lambda item: item.get_closest_marker("servers") is None)

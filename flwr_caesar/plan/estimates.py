@@ -175,7 +175,7 @@ class Estimates:
     Parameters
     ----------
     seconds_per_sample : float
-        Prior for training on one sample once.
+        Prior for training on one sample once; a millisecond if not given.
     bytes_per_second : float
         Prior for either direction of a link; 10 Mbit/s if not given.
 

@@ -63,7 +63,10 @@ OFFLINE = ("mnist5k", "pydoc")
 # Settings whose meaning is the runner's; the data, model and strategy groups are also
 # checked by what they configure.
 RULES: dict[str, Rule] = {
-    "seed": _whole(0),
+    "seed": Rule(  # torch and NumPy take no larger one
+        "a whole number of at least 0 and below 2**63",
+        lambda v: _whole(0).accepts(v) and v < 1 << 63,
+    ),
     "rounds": _whole(1),
     "target_accuracy": _optional(_PART),
     "connection": _optional(

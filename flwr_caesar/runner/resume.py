@@ -105,7 +105,7 @@ def finished_rounds(folder: Path) -> int:
     """Return how many rounds a run that came to its end has; 0 if it did not."""
     try:
         return int(json.loads((folder / SUMMARY).read_text("utf-8"))["rounds"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, OverflowError, TypeError, KeyError):
         return 0
 
 

@@ -42,12 +42,17 @@ def whole_lines(path: Path, *, most: int | None = None) -> str:
 
 
 def whole_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file; none if it is not there, none that is torn."""
+    """Return the rows of a CSV file up to the first that is torn or of no round.
+
+    None if it is not there.
+    """
     text = io.StringIO(whole_lines(path), newline="")
     rows: list[dict[str, str]] = []
     try:
         for row in csv.DictReader(text, strict=True):
             if None in row or None in row.values():
+                break
+            if not row.get("round", "").isdecimal():  # damaged, or another table
                 break
             rows.append(row)
     except csv.Error:  # a quoted field does not end

@@ -296,12 +296,13 @@ def commit_update(
     sent: Mapping[str, Array] = {}
     longest = 0.0 if is_model else header.longest
     if want_sent or nonnegative or longest or (error_feedback and not is_model):
-        raw, sent, _ = codec.encode_decoded(total, memory)
+        # The codec's memory after it is that of the upload, if that is applied.
+        raw, sent = codec.encode_decoded(total, memory)[:2]
     else:
-        raw, _ = codec.encode(total, memory)
+        raw = codec.encode(total, memory)[0]
     shorter = part_to_send(total, sent, share=share, longest=longest)
     if shorter is not None:
-        raw, sent, _ = codec.encode_decoded(shorter, memory)
+        raw, sent = codec.encode_decoded(shorter, memory)[:2]
         if not error_feedback:
             left = left_over(total, shorter, layout, overwrite=False)
             residual, total = ShortResidual.of(left), shorter

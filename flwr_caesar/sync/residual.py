@@ -11,6 +11,7 @@ from flwr_caesar.codec.contract.layout import Array, Arrays, to_dtype
 from flwr_caesar.codec.contract.non_finite import is_finite
 
 from .mapped import let_go
+from .short import ShortResidual
 
 
 def add_residual(
@@ -56,7 +57,7 @@ def add_residual(
                     limits = np.finfo(array.dtype)
                     np.clip(array, limits.min, limits.max, out=array)
                 if overwrite:
-                    let_go([left])
+                    let_go([_kept(residual, spec.name)])
         total[spec.name] = array
     return total
 
@@ -82,6 +83,13 @@ def left_over(
             out = _own(array) if overwrite else None
             left[spec.name] = np.asarray(np.subtract(array, sent[spec.name], out=out))
     return left
+
+
+def _kept(residual: Mapping[str, Array], name: str) -> Array:
+    """Return a tensor of a residual as it is kept, which may be in fewer bits."""
+    if isinstance(residual, ShortResidual):
+        return residual.stored(name)
+    return residual[name]
 
 
 def _own(array: Array) -> Array | None:

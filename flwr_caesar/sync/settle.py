@@ -20,6 +20,7 @@ from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.codec.contract.update import length
 
 from .ledger_api import MAX_APPLIED
+from .mapped import let_go
 from .protocol import DownloadHeader, device_id
 from .reported import after_settling
 from .state import MODEL_PAYLOAD, DeviceState, Pending
@@ -96,6 +97,8 @@ def settle(
         )
         forfeited, residual, longest = residual, {}, 0.0
     codec_version, codec_arrays = (0, {}) if forgotten else memory
+    if codec_arrays is not state.codec_arrays:
+        let_go(state.codec_arrays.values())  # a caller may still have the old state
     told = tuple(applied), tuple(returned)
     reported, reported_by = after_settling(state, *told)
     judged = replace(

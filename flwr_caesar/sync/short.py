@@ -132,6 +132,11 @@ class ShortResidual(Mapping[str, Array]):
         kept = self.kept[name]
         return kept.wide() if isinstance(kept, Short) else kept
 
+    def stored(self, name: str) -> Array:
+        """Return a tensor's elements as they are kept."""
+        kept = self.kept[name]
+        return kept.values if isinstance(kept, Short) else kept
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
         return iter(self.kept)

@@ -9,6 +9,7 @@ from .arrays import (
     plain_record,
     record_nbytes,
     record_to_arrays,
+    told_nbytes,
     widened_record,
 )
 from .envelope import (
@@ -57,6 +58,7 @@ __all__ = [
     "record_to_arrays",
     "record_to_frame",
     "require_note",
+    "told_nbytes",
     "widened_record",
     "with_note",
     "without_note",

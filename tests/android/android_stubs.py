@@ -268,6 +268,8 @@ def _alternatives(text: str) -> list[str]:
 def compile_stubs(names: Iterable[str], folder: Path) -> Path:
     """Compile the stubs of some classes; return the folder of the classes."""
     sources = Stubs(names).write(folder / "stubs")
+    # ExecuTorch's library has no machine-readable list: what is used of it, by hand.
+    sources += sorted((Path(__file__).parent / "executorch").rglob("*.java"))
     classes = folder / "classes"
     done = subprocess.run(
         ["javac", "-nowarn", "-proc:none", "-d", str(classes), *map(str, sources)],

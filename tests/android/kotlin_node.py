@@ -20,11 +20,16 @@ _MAIN = "io.flwrcaesar.bench.NodeMainKt"
 _PATIENCE = 600.0
 
 
-def write_examples(path: Path, x: Any, y: Any, classes: int) -> None:
-    """Write labelled examples as the node reads them."""
+def packed_examples(x: Any, y: Any, classes: int) -> bytes:
+    """Return labelled examples as the node reads them."""
     features = np.ascontiguousarray(x, "<f4").reshape(len(y), -1)
     head = struct.pack("<III", *features.shape, classes)
-    path.write_bytes(head + features.tobytes() + np.asarray(y, "<i4").tobytes())
+    return head + features.tobytes() + np.asarray(y, "<i4").tobytes()
+
+
+def write_examples(path: Path, x: Any, y: Any, classes: int) -> None:
+    """Write labelled examples for a node."""
+    path.write_bytes(packed_examples(x, y, classes))
 
 
 class KotlinNode:

@@ -38,6 +38,7 @@ def test_a_misspelt_member_does_not_compile(jvm: Jvm, tmp_path: Path) -> None:
         "setIsStrongBoxBacked": "setStrongBoxBacked",
         "FOREGROUND_SERVICE_TYPE_DATA_SYNC": "FOREGROUND_SERVICE_TYPE_SYNC",
         "onTimeout": "onTimedOut",
+        "dataAsLongArray": "dataAsLongs",
     }
     changed = []
     for source in SOURCES:

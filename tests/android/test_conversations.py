@@ -19,7 +19,7 @@ from tests.sync.record_conversations import FOLDER
 from .jvm import Jvm
 
 DENSE = get_codec("dense")
-KNOWN = {"dense", "lattice", "lattice_model", "prune", "topk"}
+KNOWN = {"dense", "lattice", "lattice_model", "longest", "prune", "topk"}
 
 
 def conversation(name: str) -> dict[str, Any]:

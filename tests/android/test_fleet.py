@@ -202,3 +202,13 @@ def test_a_damaged_ticket_is_refused(jvm: Jvm, ticket: Ticket) -> None:
         assert "refused" in jvm.ask("enrol", ticket=bad).values
     spread = " \n".join(text[i : i + 40] for i in range(0, len(text), 40))
     assert "request" in jvm.ask("enrol", ticket=spread).values
+
+
+def test_what_a_scanner_returns_is_a_ticket(jvm: Jvm, ticket: Ticket) -> None:
+    for scanned in (
+        ticket.to_uri(),
+        f"\ufeff{ticket.to_uri()}\r\n",
+        ticket.to_uri().replace("flwr-caesar:", " FLWR-Caesar://"),
+    ):
+        assert jvm.ask("enrol", ticket=scanned).values["address"] == ticket.address
+    assert "refused" in jvm.ask("enrol", ticket="https://fleet.example/fct1.").values

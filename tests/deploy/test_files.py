@@ -81,6 +81,14 @@ def test_the_nodes_unit_never_gives_up_and_is_watched(units: Path) -> None:
     assert "node.toml" in text
 
 
+@pytest.mark.parametrize("name", UNITS)
+def test_a_forbidden_call_is_refused_and_kills_nothing(units: Path, name: str) -> None:
+    # numpy's libraries try mbind when they are loaded, and go on without it.
+    lines = (units / name).read_text().splitlines()
+    filtered = any(line.startswith("SystemCallFilter=") for line in lines)
+    assert ("SystemCallErrorNumber=EPERM" in lines) == filtered
+
+
 @needs("hadolint")
 @pytest.mark.parametrize(
     "name", sorted(p.name for p in (SHIPPED / "docker").glob("Dockerfile.*"))

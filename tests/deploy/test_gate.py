@@ -1,26 +1,42 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
+import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from uvicorn.server import ServerState
 
+from flwr_caesar.deploy import gate as gate_module
+from flwr_caesar.deploy import gate_protocol, gate_server
 from flwr_caesar.deploy.device_key import public_pem
 from flwr_caesar.deploy.device_status import HEADER, DeviceStatus
 from flwr_caesar.deploy.enrolment_request import EnrolmentRequest, make_request
 from flwr_caesar.deploy.fleet import Device, Fleet, FleetError
-from flwr_caesar.deploy.gate import CALLS, LARGEST_OF_STRANGERS, REFUSED_CALLS, Gate
+from flwr_caesar.deploy.gate import (
+    CALLS,
+    LARGEST_OF_STRANGERS,
+    MOST_OF_DEVICE,
+    MOST_OF_STRANGERS,
+    REFUSED_CALLS,
+    Gate,
+)
+from flwr_caesar.deploy.gate_protocol import GateProtocol
 from flwr_caesar.deploy.gate_server import GateServer
 from flwr_caesar.deploy.metrics import exposition
 from flwr_caesar.deploy.server import make_server
@@ -391,3 +407,149 @@ def test_a_request_that_breaks_off_leaves_the_gate_as_it_was(
                 secure.sendall(sent)
         with httpx.Client(verify=trusting, trust_env=False) as client:
             assert client.get(f"https://localhost:{port}/x").status_code == 404
+
+
+@contextmanager
+def connections(folder: ServerFolder, count: int) -> Iterator[list[ssl.SSLSocket]]:
+    """Open some connections to a gate, one after the other, and say nothing."""
+    trusting = ssl.create_default_context(cafile=str(folder.authority_certificate))
+    with ExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            address = ("localhost", folder.settings.port)
+            plain = stack.enter_context(socket.create_connection(address, timeout=20))
+            opened.append(
+                stack.enter_context(
+                    trusting.wrap_socket(plain, server_hostname="localhost")
+                )
+            )
+        yield opened
+
+
+def is_closed(connection: ssl.SSLSocket) -> bool:
+    """Return whether the other side closes; raises `TimeoutError` if it does not."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n"])
+def test_a_head_that_does_not_come_ends_its_connection(
+    folder: ServerFolder, monkeypatch: pytest.MonkeyPatch, sent: bytes, asks: bool
+) -> None:
+    monkeypatch.setattr(gate_protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(gate_server, "KEEP_ALIVE_SECONDS", 30 if sent else 0.2)
+    with running(folder), connections(folder, 1) as (silent,):
+        answer = b""
+        if asks:
+            silent.sendall(b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n")
+            while not answer.endswith(b"\r\n\r\nNot Found"):
+                answer += silent.recv(4096)
+        silent.sendall(sent)
+        assert is_closed(silent)
+
+
+def test_who_opens_connections_and_keeps_silent_holds_nobody_off(
+    folder: ServerFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_server, "MOST_CONNECTIONS", 8)
+    trusting = ssl.create_default_context(cafile=str(folder.authority_certificate))
+    with (
+        running(folder) as port,
+        httpx.Client(verify=trusting, trust_env=False) as device,
+        connections(folder, 20) as silent,
+    ):
+        for _ in range(3):
+            assert device.get(f"https://localhost:{port}/x").status_code == 404
+        assert is_closed(silent[0])
+
+
+def test_connections_that_come_at_one_moment_all_make_room() -> None:
+    """One that is aborted is lost in a later turn of the loop only."""
+
+    async def come() -> list[int]:
+        config = uvicorn.Config(lambda: None, limit_concurrency=4)
+        config.load()
+        state, aborted = ServerState(), []
+        for i in range(6):
+            transport = Mock(**{"get_extra_info.return_value": None})
+            transport.abort.side_effect = partial(aborted.append, i)
+            GateProtocol(config, state, {}).connection_made(transport)
+            assert len(state.connections) < 4
+        for connection in [*state.connections]:
+            connection.connection_lost(None)
+        return aborted
+
+    assert asyncio.run(come()) == [0, 1, 2]
+
+
+def test_one_device_or_stranger_has_so_many_requests_at_once(gate: Gate) -> None:
+    held: list[Any] = []
+    for key, most in ((MINE, MOST_OF_DEVICE), (None, MOST_OF_STRANGERS)):
+        with ExitStack() as stack:
+            for _ in range(most):
+                stack.enter_context(gate._among_few(key))
+            for other in {MINE, None} - {key}:
+                with gate._among_few(other):
+                    held.append(other)
+            with pytest.raises(Exception, match="too many requests"):
+                stack.enter_context(gate._among_few(key))
+        with gate._among_few(key):
+            held.append(key)
+    assert held == [None, MINE, MINE, None]
+
+
+def test_a_request_that_is_over_makes_room(
+    device: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "MOST_OF_DEVICE", 1)
+    for content in (b"x", b"x" * (LIMIT + 1), b"x"):
+        got = device.post("/v1/fleet/get-run", content=content, headers=HEADERS)
+        assert got.status_code == (200 if len(content) == 1 else 413)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "headers"),
+    [
+        ("/v1/fleet/push-object", "STALLED_SECONDS", HEADERS),
+        ("/v1/fleet/push-object", "STRANGERS_SECONDS", {}),
+        ("/enrol", "STRANGERS_SECONDS", {}),
+    ],
+)
+def test_a_body_that_stops_coming_is_given_up(
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    name: str,
+    headers: dict[str, str],
+) -> None:
+    monkeypatch.setattr(gate_module, name, 0.05)
+    told: list[MutableMapping[str, Any]] = []
+    pieces = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        if not pieces:
+            await asyncio.Event().wait()
+        return pieces.pop()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        told.append(message)
+
+    async def ask() -> None:
+        async with gate.client() as gate._open:
+            await gate.application()(
+                {
+                    "type": "http",
+                    "method": "POST",
+                    "path": path,
+                    "query_string": b"",
+                    "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+                },
+                receive,
+                send,
+            )
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
+    assert told[0]["status"] == 408

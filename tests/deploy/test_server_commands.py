@@ -50,7 +50,8 @@ def test_a_command_on_no_server_says_how_to_make_one(
     ):
         assert main(command) == 1, command
         error = capsys.readouterr().err
-        assert "missing" in error or "deploy server" in error, command
+        assert "deploy server" in error, command
+        assert "backup" not in error, command
         assert "Traceback" not in error
 
 
@@ -85,6 +86,33 @@ def test_tickets_are_lines_or_files(
     assert files[0].stat().st_mode & 0o077 == 0
     last = Ticket.from_text(files[-1].read_text())
     assert (last.partition_id, last.num_partitions) == (40, 48)
+
+
+def test_tickets_are_qr_codes_too(
+    server: ServerFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("segno")
+    assert main(["enrol", "ticket", "phone-01", "--qr"]) == 0
+    line, code = capsys.readouterr().out.split("\n", 1)
+    assert Ticket.from_text(line).name == "phone-01"
+    assert code.count("\n") > 30
+    output = ["--count", "2", "--output", str(tmp_path / "tickets")]
+    assert main(["enrol", "ticket", "phone-02", "--qr", *output]) == 0
+    pictures = sorted((tmp_path / "tickets").glob("*.svg"))
+    assert [path.stem for path in pictures] == ["phone-02", "phone-03"]
+    assert pictures[0].stat().st_mode & 0o077 == 0
+
+
+def test_without_its_library_no_ticket_is_spent_on_a_qr_code(
+    server: ServerFolder,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        assert main(["enrol", "ticket", "phone-01", "--qr"]) == 1
+    assert "pip install 'flwr-caesar[qr]'" in capsys.readouterr().err
+    assert main(["enrol", "ticket", "phone-01"]) == 0
 
 
 def test_renewal_only_if_it_is_time(

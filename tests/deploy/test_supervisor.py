@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flwr_caesar.deploy import supernode
 from flwr_caesar.deploy.failures import Cause, Failure
 from flwr_caesar.deploy.metered import Metered, Window
 from flwr_caesar.deploy.node_file import NodeFile
@@ -247,6 +249,24 @@ def test_where_children_are_not_listed_the_executor_is_taken_to_live(
     assert node.executes()
     monkeypatch.setattr(SuperNode, "pid", os.getpid())
     assert not node.executes()
+
+
+@pytest.mark.parametrize(
+    ("command", "lives"),
+    [(None, True), (b"python\0/x/flower-superexec\0", True), (b"sleep\0", False)],
+)
+def test_an_executor_that_its_own_user_may_not_see_is_taken_to_live(
+    monkeypatch: pytest.MonkeyPatch, command: bytes | None, lives: bool
+) -> None:
+    # Flower makes it undumpable: under ProtectProc=invisible it is in no /proc.
+    node = object.__new__(SuperNode)
+    monkeypatch.setattr(SuperNode, "pid", os.getpid())
+    monkeypatch.setattr(supernode, "_command_of", lambda _: command)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            assert node.executes() == lives
+        finally:
+            child.kill()
 
 
 def test_what_is_wrong_on_the_machine_keeps_it_from_starting_until_it_is_mended() -> (

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flwr_caesar.deploy.pki import make_authority
 from flwr_caesar.deploy.ticket import Ticket, TicketError, new_token
+from flwr_caesar.deploy.ticket_qr import to_svg, to_terminal
 
 AUTHORITY = make_authority().certificate
 TICKET = Ticket(
@@ -65,3 +69,28 @@ def test_other_text_is_told_what_a_ticket_is() -> None:
 def test_it_expires_at_its_time() -> None:
     assert not TICKET.expired(1_799_999_999)
     assert TICKET.expired(1_800_000_000)
+
+
+@pytest.mark.parametrize("scheme", ["flwr-caesar:", "FLWR-CAESAR:", "flwr-caesar://"])
+def test_what_a_scanner_returns_is_read(scheme: str) -> None:
+    scanned = f"\ufeff {scheme}{TICKET.to_text()}\r\n"
+    assert Ticket.from_text(scanned) == TICKET
+    assert Ticket.from_text(TICKET.to_uri()) == TICKET
+
+
+def test_a_qr_code_holds_the_uri_on_a_terminal_and_on_paper() -> None:
+    pytest.importorskip("segno")
+    zxing = pytest.importorskip("zxingcpp")
+    text, columns = to_terminal(TICKET)
+    assert {len(line) for line in text.splitlines()} == {columns}
+    # A character is two modules, one above the other; where there is ink it is light.
+    halves = [
+        [character in inked for character in line]
+        for line in text.splitlines()
+        for inked in ("█▀", "█▄")
+    ]
+    picture = np.kron(np.array(halves, np.uint8), np.full((4, 4), 255, np.uint8))
+    (found,) = zxing.read_barcodes(picture)
+    assert found.text == TICKET.to_uri()
+    svg = ElementTree.fromstring(to_svg(TICKET))
+    assert float(svg.attrib["width"]) == 3 * columns

@@ -27,6 +27,23 @@ def test_units_are_filled_in(written: list[Path]) -> None:
             assert start[1].endswith("--folder /var/lib/flwr-caesar")
 
 
+def test_a_node_asks_for_groups_that_are_there_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # systemd starts nothing for a group that does not exist (status 216/GROUP).
+    for groups in ({"video", "render"}, {"video"}, set()):
+
+        def getgrnam(name: str, known: set[str] = groups) -> str:
+            if name not in known:
+                raise KeyError(name)
+            return name
+
+        monkeypatch.setattr("grp.getgrnam", getgrnam)
+        text = units.fill("flwr-caesar-node.service", Path("/etc/flwr-caesar"))
+        (asked,) = re.findall(r"^SupplementaryGroups=(.*)$", text, re.M)
+        assert set(asked.split()) == groups
+
+
 def test_a_server_comes_back_by_itself_and_never_as_root(written: list[Path]) -> None:
     for unit in written[:2]:
         text = unit.read_text()

@@ -205,3 +205,11 @@ def test_all_quantities_are_stored_together() -> None:
 def test_refused(wrong) -> None:
     with pytest.raises(PlanError):
         wrong()
+
+
+def test_what_is_supposed_of_a_device_before_anything_was_observed() -> None:
+    known = Estimates()
+    assert known.seconds_per_sample.predict([0]) == pytest.approx([1e-3])
+    assert known.down_bytes_per_second.predict([0]) == pytest.approx([1.25e6])
+    assert known.up_bytes_per_second.predict([0]) == pytest.approx([1.25e6])
+    assert known.overhead_seconds.predict([0]) == pytest.approx([0], abs=1e-3)

@@ -119,6 +119,12 @@ def test_one_known_device() -> None:
     assert known.upload_ratio([0]) == pytest.approx([0.6])
 
 
+def test_with_one_label_all_data_are_alike() -> None:
+    known = Population()
+    known.update([0], [256], [[256]])
+    assert known.scores([0]) == pytest.approx([0.75])
+
+
 def test_a_device_may_decline_after_all() -> None:
     known = Population()
     known.update([0, 1], [10, 10], [[10, 0], [0, 10]])

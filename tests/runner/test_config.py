@@ -51,6 +51,7 @@ def test_what_cannot_be_composed(override: str, key: str, hint: str) -> None:
         ("rounds=true", "rounds"),
         ("rounds=null", "rounds"),
         ("seed=-1", "seed"),
+        (f"seed={1 << 63}", "seed"),
         ("connection=3", "connection"),
         ("train.lr=0", "train.lr"),
         ("train.lr=inf", "train.lr"),

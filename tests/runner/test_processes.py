@@ -15,10 +15,10 @@ pytestmark = MARKS
 @pytest.mark.parametrize(
     ("number", "federation", "fewest"),
     [
-        (signal.SIGTERM, "small", 5),
         (signal.SIGKILL, "small", 5),
         (signal.SIGKILL, "local", 5),
         (signal.SIGKILL, "inline", 2),
+        (signal.SIGTERM, "inline", 2),
     ],
 )
 def test_stopped_in_the_middle_it_stops_everything(

@@ -50,16 +50,22 @@ def test_an_app_of_ones_own_is_made_and_run_and_measured(tmp_path: Path) -> None
 
 @pytest.mark.flower
 @pytest.mark.parametrize("federation", ["inline", "local", "small"])
-def test_packages_of_the_folder_it_is_called_from_shadow_nothing(
+def test_neither_the_folder_nor_the_environment_disturbs_it(
     federation: str, tmp_path: Path
 ) -> None:
+    """Packages of the folder that it is called from, and proxies that lead nowhere."""
     for name in ("flwr_caesar", "strategies", "clients", "conf", "flwr", "caesar_app"):
         (tmp_path / name).mkdir()
         text = f"raise ImportError('the wrong {name}')\n"
         (tmp_path / name / "__init__.py").write_text(text, encoding="utf-8")
     settings = [f"federation={federation}", "federation.num_supernodes=2"]
     settings += ["rounds=1", "train.steps=1"]
-    run_to_its_end(tmp_path, *settings)
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    proxies = dict.fromkeys(names, "http://127.0.0.1:9")
+    proxies |= {name.upper(): proxy for name, proxy in proxies.items()}
+    run_to_its_end(tmp_path, *settings, environment=proxies)
+    (summary,) = tmp_path.glob("runs/*/*/summary.json")
+    assert json.loads(summary.read_text("utf-8"))["dropped"] == 0
 
 
 def test_it_runs_from_inside_a_checkout(tmp_path: Path) -> None:
@@ -84,18 +90,6 @@ def test_a_supernode_that_stops_ends_the_run(tmp_path: Path) -> None:
     assert command.returncode == 1
     assert "SuperNode" in printed
     wait_for(lambda: not left_running(tmp_path))
-
-
-def test_a_proxy_in_the_environment_does_not_break_loopback(tmp_path: Path) -> None:
-    nowhere = "http://127.0.0.1:9"
-    names = ("http_proxy", "https_proxy", "all_proxy")
-    proxies = dict.fromkeys(names, nowhere) | {n.upper(): nowhere for n in names}
-    settings = ["federation=local", "rounds=1", "train.steps=1"]
-    with start(tmp_path, *settings, environment=proxies) as command:
-        printed, _ = command.communicate(timeout=PATIENCE)
-    assert command.returncode == 0, printed
-    (summary,) = tmp_path.glob("runs/*/*/summary.json")
-    assert json.loads(summary.read_text("utf-8"))["dropped"] == 0
 
 
 def test_a_failing_server_app_is_told_with_its_reason(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flwr_caesar.runner.resume import finished_rounds
 from flwr_caesar.runner.text import last_entry, reason, whole_lines, whole_rows
 
 BOX = """\
@@ -68,4 +69,14 @@ def test_a_row_that_is_not_whole_is_no_row(tmp_path: Path, torn: str) -> None:
     assert [tuple(row.values()) for row in whole_rows(file)] == rows
     file.write_text(whole + '2,0.5,"it ended\n', encoding="utf-8", newline="")
     assert [tuple(row.values()) for row in whole_rows(file)] == rows
+    file.write_text(whole + "x,0.5,\r\n3,0.6,\r\n", encoding="utf-8", newline="")
+    assert [tuple(row.values()) for row in whole_rows(file)] == rows
+    file.write_bytes(bytes(range(256)) * 4 + b"\n1\n2\n")
+    assert whole_rows(file) == []
     assert whole_rows(tmp_path / "none.csv") == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"rounds": 1e999}', '{"rounds": null}'])
+def test_a_damaged_summary_is_of_no_finished_run(text: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(text, encoding="utf-8")
+    assert finished_rounds(tmp_path) == 0

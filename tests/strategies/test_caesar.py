@@ -15,6 +15,7 @@ from flwr_caesar.plan import VirtualClock
 from flwr_caesar.plan.profiles import Profile
 from flwr_caesar.strategies import Caesar
 from flwr_caesar.strategies.grid import Arrival, StreamingGrid
+from flwr_caesar.strategies.recovery_downlink import RecoveryDownlink
 from flwr_caesar.transport import DeviceReport, arrays_nbytes
 
 from .apps import initial_model, numpy_app
@@ -276,3 +277,24 @@ def test_a_round_of_given_length_is_kept_with_the_most_that_fits() -> None:
     record = last_round("lattice", min_batch=2, round_seconds=0.5)
     for device in record.devices:
         assert 0.3 < device.virtual_seconds < 0.55
+
+
+@pytest.mark.parametrize("aware", [True, False])
+def test_one_ratio_for_all_unless_staleness_counts(aware: bool, monkeypatch) -> None:
+    rounds: list[set[float]] = []
+    assign = RecoveryDownlink.assign
+
+    def noted(self: RecoveryDownlink, ratios: dict[int, float]) -> None:
+        rounds.append({ratio for ratio in ratios.values() if ratio > 0})
+        assign(self, ratios)
+
+    monkeypatch.setattr(RecoveryDownlink, "assign", noted)
+    random.seed(0)
+    strategy = Caesar(
+        FedAvg(fraction_train=0.5, fraction_evaluate=0.0),
+        codec="paper",
+        staleness_aware=aware,
+    )
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 8)
+    strategy.start(grid, initial_model(), num_rounds=6)
+    assert (max(map(len, rounds)) > 1) == aware

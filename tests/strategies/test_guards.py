@@ -481,6 +481,21 @@ def test_limits_do_not_touch_ordinary_weights() -> None:
     assert guard.limited_weights({1: 1.0, 2: 0.0, 3: 0.0})[1] == 1.0
 
 
+@pytest.mark.parametrize("nodes", [2, 4, 6, 50])
+def test_half_of_the_devices_do_not_make_the_median(nodes: int) -> None:
+    """However long theirs are; nor do halves whose data differ lose each other."""
+    guard, usual = Guard(), (1.0,) * 64
+    halves = {n: 1.0 if n % 2 else 1e6 for n in range(nodes)}
+    long = {n for n in halves if n % 2 == 0}
+    assert set(guard.too_long(halves, usual)) == long
+    assert set(guard.too_long(halves, (1.0, 1e6))) == long
+    if nodes > 2:  # in the first round, too
+        assert set(guard.too_long(halves, ())) == long
+    assert guard.longest((1.0, 1.0, 1e6, 1e6)) == 1e4
+    unlike = {n: 1.0 if n % 2 else 90.0 for n in range(nodes)}
+    assert not guard.too_long(unlike, tuple(unlike.values()))
+
+
 def test_lengths_are_compared_with_the_median_of_those_that_moved() -> None:
     guard = Guard(max_norm=10)
     assert guard.too_long({1: 1e9, 2: 1.0}, ()) == {}

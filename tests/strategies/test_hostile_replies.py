@@ -19,7 +19,7 @@ from flwr.app import (
 from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec import get_codec, inspect_frame
+from flwr_caesar.codec import CodecError, get_codec, inspect_frame
 from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies import (
@@ -29,6 +29,9 @@ from flwr_caesar.strategies import (
     TrainingFailedError,
     Uncompressed,
 )
+from flwr_caesar.strategies.charge import Work
+from flwr_caesar.strategies.frame_messages import upload_key
+from flwr_caesar.strategies.phase import Phase, Request
 from flwr_caesar.sync.wire import sealed
 from flwr_caesar.transport import (
     NOTE_KEY,
@@ -354,3 +357,18 @@ def test_a_deadline_closes_the_round() -> None:
 def test_options_out_of_range_are_refused_by_name(key: str, value: float) -> None:
     with pytest.raises(ValueError, match=key):
         TopK(FedAvg(), **{key: value})
+
+
+def test_which_record_of_a_reply_is_the_upload() -> None:
+    """The only one whatever its name, or the one that is named as the model was."""
+    phase, request = Phase("train", 1), Request(1, "model", {}, {}, 0, Work())
+    arrays = initial_model()
+
+    def key(*names: str) -> str:
+        return upload_key(phase, request, RecordDict(dict.fromkeys(names, arrays)))
+
+    assert key() == ""
+    assert key("other") == "other"
+    assert key("other", "model") == "model"
+    with pytest.raises(CodecError, match="2 ArrayRecords, and none is named 'model'"):
+        key("other", "another")

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from flwr_caesar.codec import Layout
 from flwr_caesar.sync.files import map_arrays, read_arrays, write_arrays
 from flwr_caesar.sync.mapped import let_go
+from flwr_caesar.sync.residual import add_residual
+from flwr_caesar.sync.short import Short, ShortResidual
 
 from .faults import every_dtype
 
@@ -58,3 +61,15 @@ def test_mapped_arrays_are_those_that_are_read(tmp_path: Path) -> None:
         assert mapped[name].shape == array.shape
         assert mapped[name].tobytes() == array.tobytes()
         assert mapped[name].flags.aligned
+
+
+def test_a_residual_takes_no_memory_once_it_is_added(tmp_path: Path) -> None:
+    stored = write_arrays(tmp_path, "residual", {"t": np.full(1 << 21, 3, np.float16)})
+    kept = map_arrays(tmp_path, stored)["t"]
+    residual = ShortResidual({"t": Short(kept, 1)})
+    update = {"t": np.ones(1 << 21, np.float32)}
+    total = add_residual(update, residual, Layout.of(update), overwrite=True)
+    assert total["t"] is update["t"]
+    assert (total["t"] == 7).all()
+    assert resident(kept) < 1 << 20  # of 4 MB
+    assert (residual["t"] == 6).all()

@@ -11,4 +11,6 @@ android {
 
 dependencies {
     api(project(":core"))
+    // Of the version that made the programs: `versions` in their manifest.
+    implementation("org.pytorch:executorch-android:1.5.1")
 }

@@ -24,7 +24,7 @@ from ..contract.base import Codec
 from ..contract.errors import CodecError
 from ..contract.exact import pack_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from ..contract.state import CodecState
 from ..contract.update import update_layout
 from ..contract.vector import Vector, in_layout_order
@@ -103,10 +103,20 @@ class ErrorBoundedCodec(Codec):
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
     ) -> tuple[Sequence[Section], Mapping[str, Array]]:
+        return self._encode_decoded(arrays, layout, state)[:2]
+
+    def _encode_decoded(
+        self, arrays: Arrays, layout: Layout, state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array]]:
+        """Encode; the decoded tensors are views of the memory after it, not to write.
+
+        So that the device, which drops that memory, never has three of them.
+        """
         exact, lossy = _split(layout, self.exact_below)
         sections = pack_exact(arrays, exact)
+        decoded = {s.name: np.array(arrays[s.name], to_dtype(s.dtype)) for s in exact}
         if not lossy:
-            return sections, {}
+            return sections, {}, decoded
         total = sum(spec.size for spec in lossy)
         memory: dict[str, Array] = {}
         table = np.zeros(len(lossy), _TENSOR)
@@ -135,6 +145,8 @@ class ErrorBoundedCodec(Codec):
             table[i] = own.step, own.gains, own.mode
             after = tensor.remember(own.reconstruction, own.step, history)
             _keep(memory, spec, after)
+            decoded[spec.name] = memory[f"previous/{spec.name}"].view()
+            decoded[spec.name].flags.writeable = False
             coded.append(own.without_arrays())
             del own, after, history, previous
         scales = np.concatenate([own.scales for own in coded])
@@ -151,7 +163,8 @@ class ErrorBoundedCodec(Codec):
             Section("SCAL", encode_integers(delta, kinds, _SCALE_KINDS), itemsize=1),
             Section("IDX", contexts.to_bytes() + packed, itemsize=1),
         ]
-        return sections + _side_sections(coded, total), memory
+        sections += _side_sections(coded, total)
+        return sections, memory, in_layout_order(layout, decoded)
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None

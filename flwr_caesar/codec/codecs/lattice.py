@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..coding.blocks import blocks
 from ..coding.lattice_block import decode_block, max_block_bytes
 from ..coding.small_block import (
     WORTH_LEAVING_OUT,
@@ -121,14 +122,16 @@ class LatticeCodec(LossyCodec):
         return quantise(vector, lossy, target)
 
     def _values(self, found: Quantised, lossy: Sequence[TensorSpec]) -> Vector:
-        """Return the vector that the indices stand for."""
-        values = np.empty(len(found.indices), np.float32)
+        """Return the vector that the indices stand for, in their place."""
+        values = found.indices.view(np.float32)
         parts = zip(lossy, slices(lossy), found.offsets, strict=True)
         with np.errstate(over="ignore"):
             for spec, part, offset in parts:
                 own = found.step.exponent + offset - extra_bits(spec, self.fine_below)
-                values[part] = lattice_values(found.indices[part], own)
-            values *= np.float32(found.step.multiple)
+                for at in blocks(spec.size):
+                    piece = lattice_values(found.indices[part][at], own)
+                    piece *= np.float32(found.step.multiple)
+                    values[part][at] = piece
         return values
 
 

@@ -107,6 +107,15 @@ def _octaves(symbols: Symbols) -> range:
     return range(_DIRECT, int(symbols.max(initial=0)) + 1, _OCTAVE)
 
 
+def _counts(symbols: Symbols) -> list[int]:
+    """Return how many symbols each of `_octaves` has."""
+    octaves = _octaves(symbols)
+    counts = np.zeros(len(octaves) + _DIRECT // _OCTAVE, np.int64)
+    for part in blocks(len(symbols)):
+        counts += np.bincount(symbols[part] >> _MANTISSA_BITS, minlength=len(counts))
+    return counts[_DIRECT // _OCTAVE :].tolist()  # type: ignore[no-any-return]
+
+
 def _in_octave(symbols: Symbols, first: int) -> Array:
     return (symbols >= first) & (symbols < first + _OCTAVE)
 
@@ -152,16 +161,19 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
     for part in blocks(len(symbols)):
         zigzag = symbols[part]
         values[part] = (zigzag >> 1).astype(np.int32) ^ -(zigzag & 1).astype(np.int32)
-    for first in _octaves(symbols):
-        width, far = _raw_bits(first), np.flatnonzero(_in_octave(symbols, first))
-        length = (len(far) * width + 7) // 8
-        low = unpack_bits(data[offset : offset + length], width, len(far))
+    for first, count in zip(_octaves(symbols), _counts(symbols), strict=True):
+        width = _raw_bits(first)
+        length = (count * width + 7) // 8
+        low = unpack_bits(data[offset : offset + length], width, count)
         offset += length
-        for part in blocks(len(far)):
-            at = far[part]
-            mantissa = symbols[at].astype(np.int64) & (_OCTAVE - 1)
-            u = (mantissa | _OCTAVE) << width | low[part].astype(np.int64)
-            values[at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
+        start = 0
+        for part in blocks(len(symbols) if count else 0):
+            at = np.flatnonzero(_in_octave(symbols[part], first))
+            mantissa = symbols[part][at].astype(np.int64) & (_OCTAVE - 1)
+            u = mantissa | _OCTAVE
+            u = u << width | low[start : start + len(at)].astype(np.int64)
+            values[part][at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
+            start += len(at)
     if offset != len(data):
         raise CodecError("integers have trailing bytes")
     return values

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from .blocks import blocks
 from .counts import Symbols, count_symbols, entropy_bits
 from .lanes import (
     LOWEST,
@@ -157,7 +158,9 @@ def decode_symbols(
         raise CodecError("symbols have the wrong length")
     if np.count_nonzero(codes) > n:
         raise CodecError("symbol tables name more symbols than there are")
-    used = np.bincount(contexts, minlength=num_contexts) > 0
+    used = np.zeros(num_contexts, bool)
+    for part in blocks(n):
+        used |= np.bincount(contexts[part], minlength=num_contexts) > 0
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")
     stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)

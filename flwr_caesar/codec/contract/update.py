@@ -47,7 +47,8 @@ def difference(new: Arrays, old: Arrays) -> dict[str, Array]:
         if dtype in FLOAT_DTYPES:
             wide = to_dtype(_update_dtype(dtype))
             with np.errstate(over="ignore", invalid="ignore"):
-                a, b = array.astype(wide), old[name].astype(wide)
+                a = array.astype(wide, copy=False)
+                b = old[name].astype(wide, copy=False)
                 delta = np.asarray(a - b)
             update[name] = delta if is_finite(delta) else _finite(name, a, b)
         else:

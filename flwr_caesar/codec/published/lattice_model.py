@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from ..coding.blocks import blocks
 from ..coding.halves import decode_halves, encode_halves, is_half, max_halves_bytes
 from ..coding.integers import Integers
 from ..coding.lattice_block import decode_block, max_block_bytes
@@ -233,12 +235,26 @@ def _unpack_changes(
             old = np.zeros(spec.shape, dtype) if base is None else base[spec.name]
             arrays[spec.name] = np.array(old, dtype)
             continue
-        values = np.ldexp(indices[part].astype(np.float64), unit).reshape(spec.shape)
-        if base is not None:
-            values += base[spec.name]
-        with np.errstate(over="ignore"):
-            arrays[spec.name] = values.astype(dtype, copy=False)
+        before = base[spec.name] if base is not None else None
+        moved = _moved(indices[part], unit, before, dtype)
+        arrays[spec.name] = moved.reshape(spec.shape)
     return arrays
+
+
+def _moved(
+    change: Integers, unit: int, old: Array | None, dtype: np.dtype[Any]
+) -> Array:
+    """Return a tensor, flat, after a change; in the change's place if it fits there."""
+    fits = dtype.itemsize == change.itemsize
+    values = change.view(dtype) if fits else np.empty(len(change), dtype)
+    before = old.reshape(-1) if old is not None else None
+    for part in blocks(len(change)):
+        piece = np.ldexp(change[part].astype(np.float64), unit)
+        if before is not None:
+            piece += before[part]
+        with np.errstate(over="ignore"):
+            values[part] = piece.astype(dtype, copy=False)
+    return values
 
 
 def _config(exact_below: int) -> dict[str, str | int]:

@@ -9,10 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..coding.blocks import blocks
 from ..coding.contexts import as_channels, fit_scales, scale_classes
 from ..coding.integers import Integers
 from ..contract.layout import TensorSpec
 from ..contract.vector import Vector, slices
+from .pieces import Pieces
 from .quantise import quantise_dead_zone
 from .step_search import DEFAULT_DEAD_ZONE, Quantiser, Step, StepSearch
 from .tensor_steps import (
@@ -77,7 +79,7 @@ def extra_bits(spec: TensorSpec, fine_below: int) -> int:
 
 
 def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantised:
-    """Choose the steps of tensors and quantise them.
+    """Choose the steps of tensors and quantise them in place.
 
     The tensors that are not small set the step, or where all of these are 0, the small
     ones; those of another scale get another step (`tensor_steps.offsets`). A small
@@ -86,7 +88,8 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
     Parameters
     ----------
     x : ndarray of float32, shape (n,)
-        The tensors, flattened and concatenated (`vector.gather`).
+        The tensors, flattened and concatenated (`vector.gather`). The indices take its
+        memory, so that a model is not held twice.
     specs : sequence of TensorSpec
         The tensors.
     target : Target
@@ -105,8 +108,11 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
         step = _coarser(step, FINE_BITS)
     exponent = min(max(step.exponent, MIN_EXPONENT), MAX_EXPONENT)
     step = replace(step, exponent=exponent)
-    offsets, indices = [0] * len(specs), np.zeros(len(x), np.int32)
-    for i in active:
+    offsets, indices = [0] * len(specs), x.view(np.int32)
+    for i in range(len(specs)):
+        if not scales[i]:
+            indices[parts[i]] = 0
+            continue
         extra = extra_bits(specs[i], target.fine_below)
         common = math.ldexp(step.value, -extra)
         offset = own.get(i, 0)
@@ -116,9 +122,8 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
         least = math.ceil(math.log2(peak / common)) - _PEAK_BITS
         lowest = MIN_EXPONENT - step.exponent + extra
         offsets[i] = max(offset, least, lowest, MIN_OFFSET)
-        indices[parts[i]] = _indices(
-            x[parts[i]], peak, _coarser(step, offsets[i] - extra), quantiser.dead_zone
-        )
+        own_step = _coarser(step, offsets[i] - extra)
+        _quantise_in_place(x[parts[i]], peak, own_step, quantiser.dead_zone)
     return Quantised(step, tuple(offsets), indices)
 
 
@@ -145,16 +150,16 @@ def _search_steps(
     if target.step or abs(shift) < _MODERATE:
         shift = 0
     brought = [0] * len(off) if target.step or target.nmse else off
-    vectors = [
-        _scaled(x[part], -shift - own)
-        for part, own in zip(_those(slices(specs), chosen), brought, strict=True)
-    ]
+    pieces = Pieces(
+        [x[part] for part in _those(slices(specs), chosen)],
+        [-shift - own for own in brought],
+    )
     brought_scales = [
         math.ldexp(scales[i], -shift - own)
         for i, own in zip(chosen, brought, strict=True)
     ]
     quantiser = _quantiser(
-        vectors, _those(specs, chosen), target, together(brought_scales, sizes)
+        pieces, _those(specs, chosen), target, together(brought_scales, sizes)
     )
     offsets = [0] * len(off) if target.step else off
     quantiser = replace(quantiser, step=_coarser(quantiser.step, shift))
@@ -186,43 +191,42 @@ def _fine_offset(relative: float, *, by_rate: bool) -> int:
     return math.ceil(-log - most) if by_rate and log < -most else 0
 
 
-def _scaled(x: Vector, exponent: int) -> Vector:
-    return np.ldexp(x, exponent) if exponent else x
-
-
-def _indices(x: Vector, peak: float, step: Step, dead_zone: float) -> Integers:
+def _quantise_in_place(x: Vector, peak: float, step: Step, dead_zone: float) -> None:
+    """Put its indices, int32, in the place of a tensor."""
+    indices = x.view(np.int32)
     exponent = 0 if abs(step.exponent) > 2 * _MODERATE else step.exponent
-    if exponent != step.exponent:  # float32 does not hold the step well, or not at all
-        x = np.ldexp(x, -step.exponent)
-    indices = quantise_dead_zone(x, step.multiple * 2.0**exponent, dead_zone)
-    if peak + step.value > _LARGEST:
-        most = int(_LARGEST / step.value)
-        indices = np.clip(indices, -most, most)
-    return indices
+    most = int(_LARGEST / step.value) if peak + step.value > _LARGEST else None
+    for part in blocks(len(x)):
+        piece = x[part]
+        if exponent != step.exponent:  # float32 does not hold the step well, if at all
+            piece = np.ldexp(piece, -step.exponent)
+        found = quantise_dead_zone(piece, step.multiple * 2.0**exponent, dead_zone)
+        if most is not None:
+            found = np.clip(found, -most, most)
+        indices[part] = found
 
 
 def _quantiser(
-    parts: list[Vector], specs: Sequence[TensorSpec], target: Target, scale: float
+    x: Pieces, specs: Sequence[TensorSpec], target: Target, scale: float
 ) -> Quantiser:
     """Return step and dead zone for tensors on one scale."""
     if target.step:
         return Quantiser(Step.near(target.step), DEFAULT_DEAD_ZONE)
-    vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    rate = generous_rate(target.rate, len(vector))
+    rate = generous_rate(target.rate, len(x))
     if not target.nmse and rate > target.rate and rate >= 4:
         return Quantiser(Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate)), 0.5)
     reference = Step.near(scale)
-    classes = np.empty(len(vector), np.uint8)
+    classes = np.empty(len(x), np.uint8)
     num_scales = 0
-    for spec, part in zip(specs, slices(specs), strict=True):
+    for spec, part, piece in zip(specs, slices(specs), x, strict=True):
         shape = as_channels(spec.shape)
-        own = fit_scales(vector[part].reshape(shape), np.float32(reference.value))
-        classes[part] = scale_classes(own, shape).reshape(-1)
+        own = fit_scales(piece.reshape(shape), np.float32(reference.value))
+        classes[part].reshape(shape)[...] = scale_classes(own, shape)
         num_scales += len(own)
-    search = StepSearch(vector, classes, reference)
+    search = StepSearch(x, classes, reference)
     if target.nmse:
         return search.for_error(target.nmse)
-    side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(vector)
+    side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(x)
     if rate > target.rate:
         return search.for_rate(rate)
     return search.for_rate(max(rate - side, rate / 4))

@@ -11,7 +11,7 @@ import numpy as np
 from ..coding.blocks import blocks
 from ..coding.contexts import Classes, context_bits
 from ..contract.errors import CodecError
-from ..contract.vector import Vector
+from .pieces import Pieces
 from .quantise import energy, quantise_dead_zone
 
 DEFAULT_DEAD_ZONE = 0.66
@@ -78,7 +78,7 @@ class StepSearch:
 
     Parameters
     ----------
-    x : ndarray of float32, shape (n,)
+    x : Pieces
         What will be quantised; 32,768 elements of it are looked at.
     classes : ndarray of uint8, shape (n,)
         Scale classes (`contexts.scale_classes`) at step `reference`.
@@ -86,13 +86,13 @@ class StepSearch:
         Step of the classes.
     """
 
-    def __init__(self, x: Vector, classes: Classes, reference: Step) -> None:
-        chosen = slice(None)
+    def __init__(self, x: Pieces, classes: Classes, reference: Step) -> None:
+        chosen = np.arange(min(len(x), _SAMPLE))
         if len(x) > _SAMPLE:
             rng = np.random.default_rng(0)
-            chosen = np.sort(rng.integers(0, len(x), _SAMPLE))  # type: ignore[assignment]
+            chosen = np.sort(rng.integers(0, len(x), _SAMPLE))
         self._all = x
-        self._x = x[chosen]
+        self._x = x.take(chosen)
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
         self._energy = energy(self._x)
@@ -137,7 +137,7 @@ class StepSearch:
     def _whole_error(self, quantiser: Quantiser) -> float:
         lost = whole = 0.0
         for part in blocks(len(self._all)):
-            x = self._all[part]
+            x = self._all.part(part)
             q = quantise_dead_zone(x, quantiser.step.value, quantiser.dead_zone)
             lost += energy(x - q * np.float32(quantiser.step.value))
             whole += energy(x)

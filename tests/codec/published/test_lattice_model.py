@@ -264,3 +264,12 @@ def test_hostile_frames_are_refused_or_harmless():
         if expected is not None:
             assert Layout.of(found).same_shapes(layout)
     assert same(base, old.arrays())
+
+
+def test_which_tensors_are_on_the_finer_lattice() -> None:
+    rules = LatticeRules(fine_below=10)
+    small, large = (
+        Layout.of({"w": np.zeros(n, np.float32)}).tensors[0] for n in (9, 10)
+    )
+    assert rules.exponent(large, 0.25, -8) == -8
+    assert rules.exponent(small, 0.25, -8) == -14

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flwr_caesar.codec.quantisers.pieces import Pieces
 from flwr_caesar.codec.quantisers.quantise import quantise_dead_zone
 from flwr_caesar.codec.quantisers.step_search import Quantiser, Step, StepSearch
 
@@ -28,8 +29,8 @@ def test_rate_and_error_are_met_on_the_whole():
     rng = np.random.default_rng(3)
     x = rng.laplace(size=300_000).astype(np.float32)
     classes = np.full(len(x), 32, np.uint8)
-    search = StepSearch(x, classes, Step.near(1.0))
-    whole = StepSearch(x[:131_072], classes[:131_072], Step.near(1.0))
+    search = StepSearch(Pieces([x]), classes, Step.near(1.0))
+    whole = StepSearch(Pieces([x[:131_072]]), classes[:131_072], Step.near(1.0))
     for rate in (0.3, 1.0, 3.0):
         bits, _ = whole.measure(search.for_rate(rate))
         assert 0.93 * rate < bits < 1.03 * rate
@@ -43,7 +44,7 @@ def test_an_error_is_met_where_few_elements_hold_the_energy():
     x = rng.laplace(size=400_000).astype(np.float32)
     x[rng.choice(len(x), 60, replace=False)] *= 300
     classes = np.full(len(x), 32, np.uint8)
-    search = StepSearch(x, classes, Step.near(1.0))
+    search = StepSearch(Pieces([x]), classes, Step.near(1.0))
     for target in (0.05, 0.01):
         found = search.for_error(target)
         q = quantise_dead_zone(x, found.step.value, found.dead_zone)
@@ -57,14 +58,14 @@ def test_one_bit_is_within_ten_percent_of_ideal_at_any_scale():
     x = np.random.default_rng(4).laplace(size=200_000).astype(np.float32)
     classes = np.full(len(x), 32, np.uint8)
     for scale in (1.0, 1.2, 1.5, 1.8):
-        search = StepSearch(x * np.float32(scale), classes, Step.near(1.0))
+        search = StepSearch(Pieces([x * np.float32(scale)]), classes, Step.near(1.0))
         _, nmse = search.measure(search.for_rate(1.0))
         assert nmse <= 1.1 * 0.262
 
 
 def test_what_is_measured_is_so():
     x = np.array([0.0, 0.6, 0.7, -1.2], np.float32)
-    search = StepSearch(x, np.full(4, 32, np.uint8), Step.near(1.0))
+    search = StepSearch(Pieces([x]), np.full(4, 32, np.uint8), Step.near(1.0))
     _, nmse = search.measure(Quantiser(Step.near(1.0), 0.65))
     xhat = np.array([0, 0, 1, -1])
     assert nmse == pytest.approx(((x - xhat) ** 2).sum() / (x**2).sum(), rel=1e-5)

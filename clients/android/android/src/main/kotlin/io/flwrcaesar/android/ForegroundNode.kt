@@ -10,8 +10,8 @@ import android.content.pm.ServiceInfo
 import android.os.Build
 import android.os.IBinder
 import android.util.Log
+import io.flwrcaesar.node.Heart
 import io.flwrcaesar.node.Node
-import java.io.IOException
 
 /**
  * Serves a fleet while its owner looks on, with a notification that says so.
@@ -59,14 +59,11 @@ abstract class ForegroundNode : Service() {
         try {
             val node = node()
             node.start()
-            while (true) {
-                node.beat()
-                if (!node.step()) Thread.sleep(POLL_MS)
-            }
+            Heart(node::beat, node.interval).use { while (true) if (!node.step()) Thread.sleep(POLL_MS) }
         } catch (_: InterruptedException) {
             return // the service was stopped
-        } catch (err: IOException) {
-            Log.w(TAG, "the server cannot be reached", err)
+        } catch (@Suppress("TooGenericExceptionCaught") err: Exception) {
+            Log.w(TAG, "the service ends: the server cannot be reached, or a job has not ended yet", err)
             stopSelf()
         }
     }

@@ -9,11 +9,15 @@ import io.flwrcaesar.enrol.Ticket
 import io.flwrcaesar.fleet.FleetClient
 import io.flwrcaesar.fleet.HttpTransport
 import io.flwrcaesar.fleet.Trust
+import io.flwrcaesar.message.Content
 import io.flwrcaesar.node.Handler
 import io.flwrcaesar.node.Node
 import io.flwrcaesar.node.SecureDraws
 import io.flwrcaesar.store.FolderStore
 import io.flwrcaesar.store.RealDisk
+import io.flwrcaesar.train.Checkpoints
+import io.flwrcaesar.train.EngineApp
+import io.flwrcaesar.train.TrainingEngine
 import java.nio.file.Files
 import java.nio.file.Path
 
@@ -32,7 +36,7 @@ class Membership(context: Context, private val log: (String) -> Unit = {}) {
     /** The server's address, or `null` before the device has joined. */
     val server: String? get() = if (Files.exists(address)) String(Files.readAllBytes(address)) else null
 
-    /** Hands in a ticket, a line of text; not to be called from the main thread. */
+    /** Hands in a ticket, a line of text or what a QR code holds; not to be called from the main thread. */
     fun join(ticket: String): Place {
         val place = Enrolment(signer).join(Ticket.of(ticket))
         RealDisk.makeFolder(folder)
@@ -41,15 +45,25 @@ class Membership(context: Context, private val log: (String) -> Unit = {}) {
         return place
     }
 
+    /** Keeps what trainings have reached, for an [EngineApp] of this device. */
+    val checkpoints = Checkpoints(folder.resolve("training"), log = log)
+
+    /** Returns the node of a device that has joined, and trains with an engine. */
+    fun node(engine: TrainingEngine, conditions: Conditions): Node =
+        node(EngineApp(engine, checkpoints = checkpoints), conditions)
+
     /** Returns the node of a device that has joined. */
     fun node(app: App, conditions: Conditions): Node {
         val server = checkNotNull(server) { "the device has not joined a fleet" }
         val transport = HttpTransport(server, signer, Trust.ofPem(Files.readAllBytes(authority)))
         val handler =
-            Handler { kind, content ->
-                FolderStore(folder.resolve("states"), log = log).use { store ->
-                    Device(store, app, SecureDraws(), watch = { conditions }, log = log).handle(kind, content)
-                }
+            object : Handler {
+                override fun handle(kind: String, content: Content): Content =
+                    FolderStore(folder.resolve("states"), log = log).use { store ->
+                        Device(store, app, SecureDraws(), watch = { conditions }, log = log).handle(kind, content)
+                    }
+
+                override fun done() = app.done()
             }
         return Node(FleetClient(transport, signer), folder, handler, clock = transport::serverTime, log = log)
     }

@@ -7,14 +7,14 @@ import android.app.job.JobService
 import android.content.ComponentName
 import android.content.Context
 import android.util.Log
+import io.flwrcaesar.node.Heart
 import io.flwrcaesar.node.Node
-import java.io.IOException
 
 /**
  * Serves a fleet while the system lets it: charging, idle and on a network that costs nothing.
  *
  * The system ends a job after some minutes, or when its conditions end. Whatever is in flight is on
- * disk, and the next job goes on with it.
+ * disk, and the next job goes on with it: with a training too, if its engine can.
  */
 abstract class NodeJob : JobService() {
     private var worker: Thread? = null
@@ -40,19 +40,23 @@ abstract class NodeJob : JobService() {
         try {
             val node = node()
             node.start()
-            var idle = 0
-            while (idle < MOST_POLLS && conditions().declines.isEmpty()) {
-                node.beat()
-                if (node.step()) idle = 0 else idle++
-                Thread.sleep(POLL_MS)
-            }
-            isToGoOn = idle < MOST_POLLS
+            isToGoOn = Heart(node::beat, node.interval).use { serve(node) }
         } catch (_: InterruptedException) {
             return // the system ended the job, and does not want to hear of it
-        } catch (err: IOException) {
-            Log.w(TAG, "the server cannot be reached", err)
+        } catch (@Suppress("TooGenericExceptionCaught") err: Exception) {
+            Log.w(TAG, "the job ends: the server cannot be reached, or another job has not ended yet", err)
         }
         jobFinished(params, isToGoOn)
+    }
+
+    // Tells whether there may be more to do.
+    private fun serve(node: Node): Boolean {
+        var idle = 0
+        while (idle < MOST_POLLS && conditions().declines.isEmpty()) {
+            if (node.step()) idle = 0 else idle++
+            Thread.sleep(POLL_MS)
+        }
+        return idle < MOST_POLLS
     }
 
     companion object {

@@ -23,6 +23,16 @@ interface App {
      * @return what it says: the trained model and metrics, or metrics alone.
      */
     fun handle(kind: String, content: Content): Content
+
+    /**
+     * Handles a message as the other [handle] does, and may go on where it was interrupted.
+     *
+     * @param request names the message: the same name, the same message.
+     */
+    fun handle(kind: String, content: Content, request: String): Content = handle(kind, content)
+
+    /** The answer to the last message is kept, or nobody wants it any more: it does not come again. */
+    fun done() {}
 }
 
 /** What watches the device around a message. */

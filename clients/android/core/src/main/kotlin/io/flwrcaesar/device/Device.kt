@@ -20,6 +20,7 @@ import io.flwrcaesar.message.TensorRecord
 import io.flwrcaesar.message.UploadHeader
 import io.flwrcaesar.message.deviceId
 import io.flwrcaesar.message.hex
+import io.flwrcaesar.store.sha256
 
 /**
  * One device: from a message to its reply, with what it keeps in between.
@@ -51,13 +52,14 @@ class Device(
     fun handle(kind: String, content: Content): Content {
         val note = Envelope.note(content) ?: refuse("the message has no plan for this device")
         val (plan, header) = Plan.read(note)
-        return Handling(kind, content, plan, header).run()
+        return Handling(kind, content, sha256(note), plan, header).run()
     }
 
     /** One message, and what watches over it. */
     private inner class Handling(
         private val kind: String,
         private val content: Content,
+        private val request: String,
         private val plan: Plan,
         private val header: DownloadHeader,
     ) {
@@ -96,7 +98,7 @@ class Device(
                 store.save(state)
                 return answer(Session.reply(state, header, Status.EVALUATED), report(state, isTimed = true))
             }
-            val returned = app.handle(kind, seen)
+            val returned = app.handle(kind, seen, request)
             clock.trained()
             if (plan.upload.isNotEmpty()) return upload(state, returned)
             val labels = labels()
@@ -114,7 +116,7 @@ class Device(
             for ((other, record) in returned.records) records[other] = if (other == name) record else exact(record)
             val can = unheard(committed.state)
             val told = Told(records - name, Report(labels = labels, abilities = can)).toText()
-            val kept = Pending(upload.uploadId, upload.order, upload.frame, upload.isModel, told)
+            val kept = upload.copy(told = told)
             val reported = if (can == null) state.reported else Reported(can, upload.uploadId)
             store.save(committed.state.copy(pending = state.pending + kept, reported = reported))
             val report = report(committed.state, labels, isTimed = true)

@@ -10,8 +10,16 @@ import io.flwrcaesar.message.Version
  *
  * @property isModel whether it is a model, which never goes back into a residual.
  * @property told JSON of what the reply said beside it, to answer the same request again.
+ * @property share the length of the training in it, in that of all that was encoded; 0 if it is not known.
  */
-class Pending(val uploadId: Long, val order: Order, val frame: ByteArray, val isModel: Boolean, val told: String)
+data class Pending(
+    val uploadId: Long,
+    val order: Order,
+    val frame: ByteArray,
+    val isModel: Boolean,
+    val told: String,
+    val share: Double = 0.0,
+)
 
 /**
  * What a device has told its server that it can.
@@ -30,6 +38,8 @@ class Reported(val abilities: Abilities, val uploadId: Long)
  * @property residual what was computed and not sent; `null` for nothing at all.
  * @property pending uploads that are not settled, oldest first.
  * @property settled ids of the newest uploads known to be applied, newest last.
+ * @property longest the length of the longest single training in the residual, as it would have been
+ * sent; 0 if none is known.
  */
 data class DeviceState(
     val token: ByteArray,
@@ -41,6 +51,7 @@ data class DeviceState(
     val pending: List<Pending> = emptyList(),
     val settled: List<Long> = emptyList(),
     val reported: Reported? = null,
+    val longest: Double = 0.0,
 )
 
 /** Random numbers of a device. */

@@ -128,23 +128,29 @@ internal object Session {
         plan: Plan,
         draws: Draws,
     ): Committed {
-        val made = if (plan.sendsModel) model(state, trained, plan) else update(state, trained, plan)
+        val made = if (plan.sendsModel) model(state, trained, plan) else update(state, header, trained, plan)
         val frame = FrameWriter.stamp(made.frame, state.lineage, header.target.number)
         val id = draws.uploadId()
-        val pending = Pending(id, header.order, frame, plan.sendsModel, told = "")
+        val pending = Pending(id, header.order, frame, plan.sendsModel, told = "", share = made.share)
         val after = state.copy(residual = made.residual, pending = state.pending + pending)
         return Committed(after, reply(state, header, Status.UPDATE, id))
     }
 
-    private class Made(val frame: ByteArray, val residual: Tensors?)
+    private class Made(val frame: ByteArray, val residual: Tensors?, val share: Double = 0.0)
 
-    private fun update(state: DeviceState, trained: Tensors, plan: Plan): Made {
+    private fun update(state: DeviceState, header: DownloadHeader, trained: Tensors, plan: Plan): Made {
         val model = state.model!!
-        val total = Updates.total(Updates.difference(trained, model), state.residual)
-        val encoded = Codecs.of(plan.upload).encode(total, known = true)
+        val update = Updates.difference(trained, model)
+        val total = Updates.total(update, state.residual)
+        val share = if (state.residual == null) 1.0 else Believed.share(update, total)
+        val codec = Codecs.of(plan.upload)
+        val whole = codec.encode(total, known = true)
+        val part = Believed.partToSend(total, whole.decoded, share, header.longest)
+        val encoded = if (part == null) whole else codec.encode(part, known = true)
         val frame = Raised.mark(encoded.frame, encoded.decoded, model, Updates.nonnegative(trained))
-        val residual = if (plan.errorFeedback) Updates.leftOver(total, encoded.decoded) else null
-        return Made(frame, residual?.takeIf { it.layout.tensors.isNotEmpty() })
+        val kept = if (plan.errorFeedback) encoded.decoded else part
+        val residual = kept?.let { Updates.leftOver(total, it) }
+        return Made(frame, residual?.takeIf { it.layout.tensors.isNotEmpty() }, share)
     }
 
     private fun model(state: DeviceState, trained: Tensors, plan: Plan): Made {

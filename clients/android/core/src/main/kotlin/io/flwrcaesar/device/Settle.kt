@@ -28,22 +28,33 @@ internal object Settle {
         }
         val (standing, returning) = state.pending.partition { it.uploadId in header.applied }
         var residual = state.residual
+        // The newest upload was encoded of all that was left at the time.
+        var longest = if (state.pending.lastOrNull() in standing) 0.0 else state.longest
         val notes = ArrayList<String>()
         for (pending in returning) {
             if (pending.isModel) continue
             try {
-                residual = Updates.addFloats(residual, decode(state, pending))
+                val values = decode(state, pending)
+                residual = Updates.addFloats(residual, values)
+                if (pending.share > 0) longest = maxOf(longest, pending.share * Believed.length(values))
             } catch (err: CodecError) {
                 notes += "an upload kept here cannot be read any more: ${err.message}"
             }
         }
         if (returning.isNotEmpty()) notes += "${returning.size} uploads were not applied"
+        if (header.longest > 0 && longest > header.longest) {
+            notes += "one training made an update of the length $longest, and the server believes ${header.longest} " +
+                "at the most: what was not sent yet is given up with it"
+            residual = null
+            longest = 0.0
+        }
         val judged =
             state.copy(
                 residual = residual,
                 pending = emptyList(),
                 settled = (state.settled + standing.map { it.uploadId }).takeLast(MAX_SETTLED),
                 reported = reported(state, standing, returning),
+                longest = longest,
             )
         return Settled(judged, returning.map { it.uploadId }.toSet(), notes = notes)
     }
@@ -59,7 +70,8 @@ internal object Settle {
         if (header.order <= state.order) return state
         val onTrial = settle(state, header, OnTrial(state.token, draws))
         if (onTrial.forfeits || onTrial.state.residual == null) return state
-        return state.copy(residual = null, pending = state.pending.filter { it.uploadId !in onTrial.returned })
+        val kept = state.pending.filter { it.uploadId !in onTrial.returned }
+        return state.copy(residual = null, pending = kept, longest = 0.0)
     }
 
     private class OnTrial(private val token: ByteArray, draws: Draws) : Draws by draws {

@@ -12,7 +12,8 @@ class EnrolmentException(message: String) : Exception(message)
 /**
  * One line of text, or the same as a QR code, that lets one device into a fleet, once.
  *
- * `flwr-caesar enrol ticket NAME` on the server makes it. It holds the fleet's own authority, so
+ * `flwr-caesar enrol ticket NAME` on the server makes it, and with `--qr` the code of a URI
+ * `flwr-caesar:TICKET`, which opens an app that says it takes these. It holds the fleet's own authority, so
  * that the device trusts that server from the first byte on.
  *
  * @property address `host:port` of the server's gate.
@@ -30,12 +31,16 @@ class Ticket private constructor(
 ) {
     companion object {
         private const val PREFIX = "fct1."
+        private const val SCHEME = "flwr-caesar:"
+        private const val BYTE_ORDER_MARK = '\uFEFF'
         private const val CHECK_BYTES = 4
         private const val MAX_LENGTH = 8192
 
-        /** Reads a ticket. */
+        /** Reads a ticket, as it is typed, pasted or scanned: the line or its URI, with white space anywhere. */
         fun of(text: String): Ticket {
-            val line = text.filterNot(Char::isWhitespace)
+            val found = text.filterNot { it.isWhitespace() || it == BYTE_ORDER_MARK }
+            val isUri = found.startsWith(SCHEME, ignoreCase = true)
+            val line = if (isUri) found.substring(SCHEME.length).removePrefix("//") else found
             if (!line.startsWith(PREFIX) || line.length > MAX_LENGTH) {
                 throw EnrolmentException("this is no ticket: one begins with $PREFIX")
             }

@@ -17,10 +17,15 @@ import javax.net.ssl.SSLSocketFactory
  *
  * @property status of HTTP.
  * @property code Flower's own, 0 if there is none.
+ * @property retryAfter milliseconds after which the server wants to be asked again; 0 if it does not say.
  */
-class FleetException(val status: Int, val code: Int, detail: String) : IOException("HTTP $status, code $code: $detail") {
-    /** Whether the same call may succeed later. */
-    val isTransient: Boolean get() = status in 502..504
+class FleetException(val status: Int, val code: Int, detail: String, val retryAfter: Long = 0) :
+    IOException("HTTP $status, code $code: $detail") {
+    /** Whether the same call may succeed later: the server is not there, or has too much to do. */
+    val isTransient: Boolean get() = status in TRANSIENT
+
+    /** Whether the server will never take the body that was sent: malformed in its eyes, or too large. */
+    val isRefused: Boolean get() = status in REFUSED
 
     /** Whether the call is not allowed: of a message, as its run is over. */
     val isForbidden: Boolean get() = status == HttpURLConnection.HTTP_FORBIDDEN
@@ -29,6 +34,8 @@ class FleetException(val status: Int, val code: Int, detail: String) : IOExcepti
         const val KEY_REGISTERED = 23
         const val REGISTRATION_DISABLED = 2001
         const val NOT_ACTIVATED = 2004
+        private val TRANSIENT = setOf(408, 429, 500, 502, 503, 504)
+        private val REFUSED = setOf(400, 413, 422)
     }
 }
 
@@ -52,6 +59,8 @@ fun interface FleetTransport {
  * @param server the address, `https://host:port`; `http` only with [allowsClearText].
  * @param tls trusts the server's authority; `null` for those that the system trusts.
  * @param now the device's clock, in milliseconds since 1970.
+ * @param elapsed milliseconds that never go back.
+ * @param timeout milliseconds to wait for the next byte of an answer, and for a connection.
  */
 class HttpTransport(
     private val server: String,
@@ -59,6 +68,8 @@ class HttpTransport(
     private val tls: SSLSocketFactory? = null,
     allowsClearText: Boolean = false,
     private val now: () -> Long = System::currentTimeMillis,
+    private val elapsed: () -> Long = { System.nanoTime() / 1_000_000 },
+    private val timeout: Int = 30_000,
 ) : FleetTransport {
     private val skew = AtomicLong()
     private val key = Base64.getEncoder().encodeToString(signer.publicKey)
@@ -75,13 +86,16 @@ class HttpTransport(
     override fun post(call: String, body: ByteArray): ByteArray {
         val first = exchange(call, body)
         if (first.status != HttpURLConnection.HTTP_UNAUTHORIZED) return first.content()
+        val known = skew.get()
         val difference = first.date - now()
-        if (first.date == 0L || Math.abs(difference - skew.get()) < TOLERANCE_MS) return first.content()
+        if (first.date == 0L || Math.abs(difference - known) < TOLERANCE_MS) return first.content()
         skew.set(difference)
-        return exchange(call, body).content()
+        val second = exchange(call, body)
+        if (second.status == HttpURLConnection.HTTP_UNAUTHORIZED) skew.set(known) // it was not the clock
+        return second.content()
     }
 
-    private class Answer(val status: Int, val date: Long, val body: ByteArray) {
+    private class Answer(val status: Int, val date: Long, val retryAfter: Long, val body: ByteArray) {
         fun content(): ByteArray {
             if (status == HttpURLConnection.HTTP_OK) return body
             val json =
@@ -90,7 +104,8 @@ class HttpTransport(
                 } catch (_: CodecError) {
                     emptyMap()
                 }
-            throw FleetException(status, (json["code"] as? Long ?: 0).toInt(), json["detail"].toString().take(MAX_DETAIL))
+            val code = (json["code"] as? Long ?: 0).toInt()
+            throw FleetException(status, code, json["detail"].toString().take(MAX_DETAIL), retryAfter)
         }
     }
 
@@ -98,8 +113,8 @@ class HttpTransport(
         val connection = URL("$server/v1/fleet/$call").openConnection() as HttpURLConnection
         if (tls != null && connection is HttpsURLConnection) connection.sslSocketFactory = tls
         connection.requestMethod = "POST"
-        connection.connectTimeout = TIMEOUT_MS
-        connection.readTimeout = TIMEOUT_MS
+        connection.connectTimeout = timeout
+        connection.readTimeout = timeout
         connection.instanceFollowRedirects = false
         connection.doOutput = true
         connection.setFixedLengthStreamingMode(body.size)
@@ -107,7 +122,20 @@ class HttpTransport(
         connection.outputStream.use { it.write(body) }
         val status = connection.responseCode
         val stream = if (status >= 400) connection.errorStream else connection.inputStream
-        return Answer(status, connection.date, stream?.use(::read) ?: ByteArray(0))
+        val found = stream?.use(::read) ?: ByteArray(0)
+        val length = connection.contentLengthLong
+        if (stream != null && length >= 0 && length != found.size.toLong()) {
+            throw IOException("the server's answer has ${found.size} bytes, and was to have $length")
+        }
+        return Answer(status, connection.date, retryAfter(connection), found)
+    }
+
+    // Seconds, or a date by the clock of the server.
+    private fun retryAfter(connection: HttpURLConnection): Long {
+        val told = connection.getHeaderField("Retry-After")?.trim() ?: return 0
+        told.toLongOrNull()?.let { return it.coerceIn(0, Int.MAX_VALUE.toLong()) * 1000 }
+        val date = connection.getHeaderFieldDate("Retry-After", 0)
+        return if (date == 0L || connection.date == 0L) 0 else maxOf(date - connection.date, 0)
     }
 
     private fun sign(connection: HttpURLConnection) {
@@ -122,19 +150,27 @@ class HttpTransport(
     private fun read(stream: InputStream): ByteArray {
         val out = java.io.ByteArrayOutputStream()
         val buffer = ByteArray(BUFFER)
+        val started = elapsed()
         while (true) {
             val count = stream.read(buffer)
             if (count < 0) return out.toByteArray()
             if (out.size() + count > MAX_ANSWER) throw IOException("the server's answer is too long")
             out.write(buffer, 0, count)
+            val taken = elapsed() - started
+            if (taken > GRACE_MS + out.size() / SLOWEST) throw IOException("the server's answer comes too slowly")
         }
     }
 
     private companion object {
-        const val TIMEOUT_MS = 30_000
         const val TOLERANCE_MS = 4_000L
         const val BUFFER = 1 shl 16
-        const val MAX_ANSWER = 64 shl 20
+
+        /** The largest is an object, of 5 MiB and a bit for a chunk, or the names of very many arrays. */
+        const val MAX_ANSWER = 16 shl 20
+        const val GRACE_MS = 60_000L
+
+        /** Bytes in a millisecond of an answer that is still waited for. */
+        const val SLOWEST = 1L
         const val MAX_DETAIL = 500
     }
 }

@@ -38,6 +38,7 @@ private const val DEVICE_BYTES = 16
  * device holds it; `null` if the frame is the whole model.
  * @property device the id of the device that the server believes to be here, or empty.
  * @property applied the ids of the newest uploads applied of that device, newest last.
+ * @property longest the length of the longest update that the server believes; 0 if it does not say.
  */
 class DownloadHeader(
     val lineage: Long,
@@ -47,6 +48,7 @@ class DownloadHeader(
     val base: Version?,
     val device: String,
     val applied: List<Long>,
+    val longest: Double,
 ) {
     internal companion object {
         private const val OTHER_BASE = 2
@@ -55,10 +57,10 @@ class DownloadHeader(
         private const val MEMORY = 8
         private const val LONGEST = 16
 
-        /** Passes over how long an update may be: this device does nothing about it. */
-        private fun skipLength(reader: FieldReader) {
+        private fun length(reader: FieldReader): Double {
             val length = ByteBuffer.wrap(reader.bytes(Float.SIZE_BYTES)).float
             if (!(length > 0f) || length.isInfinite()) refuse("a header has the length $length")
+            return length.toDouble()
         }
 
         /** Reads the header; what follows is left to the caller. */
@@ -78,8 +80,8 @@ class DownloadHeader(
             val device = if (hasDevice) reader.bytes(DEVICE_BYTES).hex() else ""
             if (flags and MEMORY != 0 && reader.u64() == 0L) refuse("a header names a memory that is none")
             val applied = if (hasDevice) reader.ids(MAX_PENDING) else emptyList()
-            if (flags and LONGEST != 0) skipLength(reader)
-            return DownloadHeader(lineage, order, nonce, target, base, device, applied)
+            val longest = if (flags and LONGEST != 0) length(reader) else 0.0
+            return DownloadHeader(lineage, order, nonce, target, base, device, applied, longest)
         }
     }
 }

@@ -1,7 +1,5 @@
 package io.flwrcaesar.node
 
-import java.io.IOException
-
 /**
  * Keeps a node online from a thread of its own, while it is open.
  *
@@ -20,7 +18,9 @@ class Heart(private val beat: () -> Unit, interval: Double, private val log: (St
                 Thread.sleep(pause)
                 try {
                     beat()
-                } catch (err: IOException) {
+                } catch (err: InterruptedException) {
+                    throw err
+                } catch (@Suppress("TooGenericExceptionCaught") err: Exception) {
                     log("no heartbeat: $err") // the node is online for twice the interval
                 }
             }

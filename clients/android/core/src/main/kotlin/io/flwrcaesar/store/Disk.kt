@@ -1,9 +1,13 @@
 package io.flwrcaesar.store
 
+import java.io.FileOutputStream
 import java.io.IOException
+import java.io.OutputStream
+import java.nio.channels.ClosedByInterruptException
 import java.nio.channels.FileChannel
 import java.nio.file.Files
 import java.nio.file.LinkOption
+import java.nio.file.NoSuchFileException
 import java.nio.file.Path
 import java.nio.file.StandardCopyOption
 import java.nio.file.StandardOpenOption
@@ -13,7 +17,11 @@ import java.nio.file.attribute.PosixFilePermissions
 interface Disk {
     /** Writes a file durably under a name that nobody looks for, and then gives it its own. */
     @Throws(IOException::class)
-    fun write(file: Path, data: ByteArray)
+    fun write(file: Path, data: ByteArray) = write(file) { it.write(data) }
+
+    /** Writes a file likewise, whose content is not in memory as a whole. */
+    @Throws(IOException::class)
+    fun write(file: Path, content: (OutputStream) -> Unit)
 
     /** Gives a folder or file another name, durably. */
     @Throws(IOException::class)
@@ -24,19 +32,31 @@ interface Disk {
     fun delete(file: Path)
 }
 
-/** The device's own disk. */
+/**
+ * The device's own disk.
+ *
+ * A thread that is interrupted while it writes or reads does that to the end: channels do not.
+ */
 object RealDisk : Disk {
     private const val NEW = ".new"
 
-    override fun write(file: Path, data: ByteArray) {
+    override fun write(file: Path, content: (OutputStream) -> Unit) {
         val new = file.resolveSibling("${file.fileName}$NEW")
         Files.deleteIfExists(new) // a link in its place is not followed
-        FileChannel.open(new, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE).use { channel ->
-            val buffer = java.nio.ByteBuffer.wrap(data)
-            while (buffer.hasRemaining()) channel.write(buffer)
-            channel.force(true)
+        FileOutputStream(new.toFile()).use { out ->
+            content(out)
+            out.fd.sync()
         }
         rename(new, file)
+    }
+
+    /** Returns the bytes of a file; `null` if there is none. */
+    fun read(file: Path): ByteArray? = uninterrupted {
+        try {
+            Files.readAllBytes(file)
+        } catch (_: NoSuchFileException) {
+            null
+        }
     }
 
     override fun rename(from: Path, to: Path) {
@@ -59,13 +79,30 @@ object RealDisk : Disk {
     }
 
     // Names are durable once their folder is; not every system lets a folder be opened for that.
-    private fun sync(folder: Path) {
+    private fun sync(folder: Path) = uninterrupted {
         val channel =
             try {
                 FileChannel.open(folder, StandardOpenOption.READ)
             } catch (_: IOException) {
-                return
+                null
             }
-        channel.use { it.force(true) }
+        channel?.use { it.force(true) }
+    }
+
+    // What was done to a channel that closed itself is done again; the thread is interrupted after it.
+    private fun <T> uninterrupted(action: () -> T): T {
+        var isInterrupted = Thread.interrupted()
+        try {
+            while (true) {
+                try {
+                    return action()
+                } catch (_: ClosedByInterruptException) {
+                    isInterrupted = true
+                    Thread.interrupted()
+                }
+            }
+        } finally {
+            if (isInterrupted) Thread.currentThread().interrupt()
+        }
     }
 }

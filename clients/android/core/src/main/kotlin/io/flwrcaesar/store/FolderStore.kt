@@ -10,7 +10,6 @@ import io.flwrcaesar.frame.Tensors
 import java.io.IOException
 import java.nio.file.Files
 import java.nio.file.LinkOption
-import java.nio.file.NoSuchFileException
 import java.nio.file.Path
 
 /**
@@ -88,6 +87,7 @@ class FolderStore(
             pending.isModel,
             put(folder, "upload-$name", pending.frame),
             put(folder, "told-$name", pending.told.toByteArray()),
+            pending.share,
         )
     }
 
@@ -111,7 +111,7 @@ class FolderStore(
             manifest.pending.map { entry ->
                 val frame = content(folder, entry.frame) ?: return null
                 val told = content(folder, entry.told) ?: return null
-                Pending(entry.uploadId, entry.order, frame, entry.isModel, String(told))
+                Pending(entry.uploadId, entry.order, frame, entry.isModel, String(told), entry.share)
             }
         return manifest.state.copy(model = model, residual = residual, pending = pending)
     }
@@ -131,12 +131,7 @@ class FolderStore(
         return data
     }
 
-    private fun readOrNull(file: Path): ByteArray? =
-        try {
-            if (Files.isSymbolicLink(file)) null else Files.readAllBytes(file)
-        } catch (_: NoSuchFileException) {
-            null
-        }
+    private fun readOrNull(file: Path): ByteArray? = if (Files.isSymbolicLink(file)) null else RealDisk.read(file)
 
     private fun setAside(folder: Path) {
         val aside = generateSequence(1) { it + 1 }.map { folder.resolveSibling("${folder.fileName}.damaged-$it") }

@@ -37,6 +37,7 @@ internal class PendingEntry(
     val isModel: Boolean,
     val frame: StateFile,
     val told: StateFile,
+    val share: Double,
 )
 
 /**
@@ -69,7 +70,7 @@ internal class Manifest(
                     "residual" to residual?.toJson(),
                     "pending" to pending.map(::pendingJson),
                     "reported" to state.reported?.let { listOf(it.abilities.toJson(), it.uploadId) },
-                ),
+                ) + length("longest", state.longest),
             )
         return (sha256(text.toByteArray()) + "\n" + text).toByteArray()
     }
@@ -81,7 +82,11 @@ internal class Manifest(
             "model" to entry.isModel,
             "frame" to entry.frame.toJson(),
             "told" to entry.told.toJson(),
-        )
+        ) + length("share", entry.share)
+
+    // As its bits, since it may be infinite. Absent where nothing is known, as in older files.
+    private fun length(key: String, value: Double): Map<String, Any?> =
+        if (value == 0.0) emptyMap() else mapOf(key to value.toRawBits())
 
     companion object {
         private const val FORMAT = 1L
@@ -117,6 +122,7 @@ internal class Manifest(
                     held = held?.let { Version(it[0] as Long, it[1] as String) },
                     settled = (json["settled"] as List<*>).map { it as Long },
                     reported = reported(json["reported"]),
+                    longest = length(json["longest"]),
                 )
             val pending = (json["pending"] as List<*>).map { pending(it as Map<*, *>) }
             return Manifest(state, StateFile.ofJson(json["model"]), StateFile.ofJson(json["residual"]), pending)
@@ -131,7 +137,10 @@ internal class Manifest(
                 json["model"] as Boolean,
                 StateFile.ofJson(json["frame"])!!,
                 StateFile.ofJson(json["told"])!!,
+                length(json["share"]),
             )
+
+        private fun length(json: Any?): Double = Double.fromBits(json as Long? ?: 0)
 
         @Suppress("UNCHECKED_CAST") // an object of JSON
         private fun reported(json: Any?): Reported? {

@@ -13,21 +13,34 @@ import io.flwrcaesar.message.TensorRecord
  * The names of its metrics have to be those of all other devices of a run.
  *
  * @param fewerSteps how many to take of the steps that are asked for, such as on a hot device.
+ * @param checkpoints keeps what trainings of a [ResumableEngine] have reached; `null` for nothing.
  */
 class EngineApp(
     private val engine: TrainingEngine,
     override val initial: Tensors? = null,
     private val fewerSteps: (Int) -> Int = { it },
+    private val checkpoints: Checkpoints? = null,
 ) : App {
     override fun labels(): List<Long> = engine.labels()
 
-    override fun handle(kind: String, content: Content): Content {
+    override fun handle(kind: String, content: Content): Content = handle(kind, content) { engine.train(it, settings(content)) }
+
+    override fun handle(kind: String, content: Content, request: String): Content {
+        if (checkpoints == null || engine !is ResumableEngine) return handle(kind, content)
+        return handle(kind, content) { checkpoints.train(engine, request, it, settings(content)) }
+    }
+
+    override fun done() {
+        checkpoints?.forget()
+    }
+
+    private inline fun handle(kind: String, content: Content, train: (Tensors) -> Trained): Content {
         val (name, record) = content.tensors.entries.firstOrNull() ?: refuse("the message has no model")
         if (kind == EVALUATE) {
             val found = engine.evaluate(record.tensors)
             return Content(METRICS to metrics(found.examples, found.loss, found.accuracy))
         }
-        val trained = engine.train(record.tensors, settings(content))
+        val trained = train(record.tensors)
         return Content(name to TensorRecord(trained.model), METRICS to metrics(trained.examples, trained.loss))
     }
 

@@ -1,5 +1,10 @@
 package io.flwrcaesar.train
 
+import io.flwrcaesar.frame.Tensors
+import io.flwrcaesar.frame.little
+import java.io.DataInputStream
+import java.io.DataOutputStream
+
 /**
  * A linear layer of `outputs` rows of `inputs` weights, with its gradients and momentum.
  *
@@ -44,6 +49,19 @@ internal class Layer(val weight: FloatArray, val bias: FloatArray) {
         step(weight, weightGradient, weightMomentum, rate, momentum)
         step(bias, biasGradient, biasMomentum, rate, momentum)
     }
+
+    /** Writes what a training has made of the layer, between two steps. */
+    fun save(out: DataOutputStream) = learnt.forEach { values -> out.write(Tensors.bytesOf(values)) }
+
+    /** Reads what [save] wrote. */
+    fun load(saved: DataInputStream) {
+        for (values in learnt) {
+            val bytes = ByteArray(4 * values.size).also(saved::readFully)
+            bytes.little().asFloatBuffer().get(values)
+        }
+    }
+
+    private val learnt get() = listOf(weight, bias, weightMomentum, biasMomentum)
 
     private fun step(
         values: FloatArray,

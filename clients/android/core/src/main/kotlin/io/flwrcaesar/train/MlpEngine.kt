@@ -3,7 +3,8 @@ package io.flwrcaesar.train
 import io.flwrcaesar.frame.DType
 import io.flwrcaesar.frame.Tensors
 import io.flwrcaesar.frame.refuse
-import java.util.Random
+import java.io.DataInputStream
+import java.io.DataOutputStream
 
 /**
  * Trains networks of linear layers with ReLU between them, by SGD with momentum on the mean
@@ -21,29 +22,43 @@ class MlpEngine(
     private val momentum: Double = 0.5,
     private val batchSize: Int = 16,
     private val seed: Long = 0,
-) : TrainingEngine {
+) : ResumableEngine {
     override fun labels(): List<Long> = examples.counts()
 
-    override fun train(model: Tensors, settings: TrainingSettings): Trained {
-        val layers = layers(model)
-        val batch = settings.batchSize ?: batchSize
-        val perEpoch = (examples.size + batch - 1) / batch
-        val steps = settings.steps ?: (settings.epochs ?: 1) * perEpoch
-        val rate = (settings.learningRate ?: learningRate).toFloat()
-        val random = Random(seed + settings.round)
-        var order = IntArray(0)
-        var loss = 0.0
-        var seen = 0L
-        for (step in 0 until steps) {
-            if (Thread.interrupted()) throw InterruptedException()
-            if (step % perEpoch == 0) order = shuffled(random)
-            val start = step % perEpoch * batch
-            val end = minOf(start + batch, examples.size)
-            for (k in start until end) loss += learn(layers, order[k], end - start)
-            seen += end - start
+    override fun begin(model: Tensors, settings: TrainingSettings, saved: DataInputStream?): Training {
+        val training = MlpTraining(model, settings)
+        if (saved != null) training.load(saved)
+        return training
+    }
+
+    private inner class MlpTraining(private val model: Tensors, settings: TrainingSettings) : Training {
+        private val layers = layers(model)
+        private val rate = (settings.learningRate ?: learningRate).toFloat()
+        private val progress =
+            Progress(examples.size, settings.batchSize ?: batchSize, false, settings, seed, rate, momentum)
+
+        override val isDone get() = progress.isDone
+
+        override fun step() {
+            progress.step { rows ->
+                var loss = 0.0
+                for (row in rows) loss += learn(layers, row, rows.size)
+                loss
+            }
             layers.forEach { it.step(rate, momentum.toFloat()) }
         }
-        return Trained(tensors(model, layers), examples.size.toLong(), loss / maxOf(seen, 1))
+
+        override fun save(out: DataOutputStream) {
+            progress.save(out)
+            layers.forEach { it.save(out) }
+        }
+
+        fun load(saved: DataInputStream) {
+            progress.load(saved)
+            layers.forEach { it.load(saved) }
+        }
+
+        override fun result() = Trained(tensors(model, layers), examples.size.toLong(), progress.meanLoss)
     }
 
     override fun evaluate(model: Tensors): Evaluated {
@@ -96,15 +111,6 @@ class MlpEngine(
         val powers = FloatArray(logits.size) { Math.exp((logits[it] - top).toDouble()).toFloat() }
         val sum = powers.sum()
         return FloatArray(powers.size) { powers[it] / sum }
-    }
-
-    private fun shuffled(random: Random): IntArray {
-        val order = IntArray(examples.size) { it }
-        for (i in order.size - 1 downTo 1) {
-            val k = random.nextInt(i + 1)
-            order[i] = order[k].also { order[k] = order[i] }
-        }
-        return order
     }
 
     private fun layers(model: Tensors): List<Layer> {

@@ -27,7 +27,8 @@ class Evaluated(val examples: Long, val loss: Double, val accuracy: Double)
  * Trains and evaluates models on the data of a device.
  *
  * An engine may be interrupted: [train] is to look at [Thread.interrupted] every few steps and to
- * throw [InterruptedException]; the same request is then handled again later.
+ * throw [InterruptedException]; the same request is then handled again later, from its beginning.
+ * A [ResumableEngine] goes on where it was.
  */
 interface TrainingEngine {
     /** The most examples of a step that the engine can take; the server may ask for more. */

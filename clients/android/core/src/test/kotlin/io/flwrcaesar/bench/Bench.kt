@@ -10,6 +10,9 @@ import kotlin.system.exitProcess
 class Question(val arguments: Map<String, Any?>, val blobs: List<ByteArray>) {
     fun text(name: String): String = arguments[name] as String
 
+    /** A count, as large as can be where none is given. */
+    fun number(name: String): Int = (arguments[name] as Long?)?.toInt() ?: Int.MAX_VALUE
+
     @Suppress("UNCHECKED_CAST") // objects of JSON have texts as keys
     fun objectOf(name: String): Map<String, Any?> = arguments[name] as Map<String, Any?>
 }
@@ -30,6 +33,8 @@ fun main() {
     val codecs = CodecBench()
     val devices = DeviceBench()
     val fleet = FleetBench()
+    val training = TrainBench()
+    val nodes = NodeBench()
     while (true) {
         val question =
             try {
@@ -42,6 +47,8 @@ fun main() {
                 when (question.text("do")) {
                     in DeviceBench.COMMANDS -> devices.answer(question)
                     in FleetBench.COMMANDS -> fleet.answer(question)
+                    "train" -> training.answer(question)
+                    "serve" -> nodes.answer(question)
                     else -> codecs.answer(question)
                 }
             } catch (@Suppress("TooGenericExceptionCaught") err: Throwable) {

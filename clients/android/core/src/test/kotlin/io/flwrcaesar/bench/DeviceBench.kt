@@ -19,9 +19,7 @@ import io.flwrcaesar.message.Abilities
 import io.flwrcaesar.message.Content
 import io.flwrcaesar.message.Seconds
 import io.flwrcaesar.message.TensorRecord
-import io.flwrcaesar.store.Disk
 import io.flwrcaesar.store.FolderStore
-import io.flwrcaesar.store.RealDisk
 import java.math.BigInteger
 import java.nio.file.Path
 import java.nio.file.Paths
@@ -134,8 +132,6 @@ class DeviceBench {
 
     private class AppFailedException(reason: String) : Exception(reason)
 
-    private class DiedException : Error("the process was killed")
-
     private class GivenDraws(given: Map<*, *>) : Draws {
         private val tokens = ArrayDeque((given["tokens"] as List<*>).map { it as String })
         private val ids = ArrayDeque((given["ids"] as List<*>).map { it as String })
@@ -207,23 +203,5 @@ class DeviceBench {
             if (full == "save") throw StateError("the disk is full")
             store.save(state)
         }
-    }
-
-    /** A disk whose process is killed before its step number [dies], or never. */
-    private class CountingDisk(private val dies: Int) : Disk {
-        var count = 0
-            private set
-
-        private fun step(block: () -> Unit) {
-            if (count >= dies) throw DiedException()
-            count++
-            block()
-        }
-
-        override fun write(file: Path, data: ByteArray) = step { RealDisk.write(file, data) }
-
-        override fun rename(from: Path, to: Path) = step { RealDisk.rename(from, to) }
-
-        override fun delete(file: Path) = step { RealDisk.delete(file) }
     }
 }

@@ -14,9 +14,9 @@ import java.nio.file.Path
 internal class Journal(private val folder: Path, private val app: App) : App by app {
     private var computed: Tensors? = null
 
-    override fun handle(kind: String, content: Content): Content {
+    override fun handle(kind: String, content: Content, request: String): Content {
         val given = content.tensors.values.first().tensors
-        val reply = app.handle(kind, content)
+        val reply = app.handle(kind, content, request)
         computed = reply.tensors.values.firstOrNull()?.let { Updates.difference(it.tensors, given) }
         return reply
     }

@@ -35,7 +35,7 @@ private const val POLL_MS = 500L
 fun main(arguments: Array<String>) {
     val folder = Paths.get(arguments[0])
     Files.createDirectories(folder)
-    val examples = readExamples(Paths.get(arguments[1]))
+    val examples = readExamples(Files.readAllBytes(Paths.get(arguments[1])))
     val signer = signer(folder)
     val transport = transport(folder, arguments[2], signer)
     val log = { line: String -> System.err.println("$folder: $line") }
@@ -86,8 +86,8 @@ private fun transport(folder: Path, server: String, signer: SoftwareSigner): Htt
 }
 
 // Little-endian: the number of examples, their width, the classes; features as float32, labels.
-private fun readExamples(file: Path): Examples {
-    val data = Files.readAllBytes(file).little()
+internal fun readExamples(bytes: ByteArray): Examples {
+    val data = bytes.little()
     val (size, width, classes) = List(3) { data.getInt(4 * it) }
     val features = FloatArray(size * width) { data.getFloat(12 + 4 * it) }
     val labels = IntArray(size) { data.getInt(12 + 4 * (size * width + it)) }

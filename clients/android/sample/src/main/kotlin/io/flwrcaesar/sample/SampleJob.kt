@@ -5,19 +5,19 @@ import io.flwrcaesar.android.Conditions
 import io.flwrcaesar.android.Membership
 import io.flwrcaesar.android.NodeJob
 import io.flwrcaesar.node.Node
-import io.flwrcaesar.train.EngineApp
-import io.flwrcaesar.train.Evaluated
 import io.flwrcaesar.train.Examples
 import io.flwrcaesar.train.MlpEngine
+import io.flwrcaesar.train.ResumableEngine
 import io.flwrcaesar.train.Trained
-import io.flwrcaesar.train.TrainingEngine
+import io.flwrcaesar.train.Training
 import io.flwrcaesar.train.TrainingSettings
 import io.flwrcaesar.frame.Tensors
+import java.io.DataInputStream
 import java.util.Random
 
 /** Trains on examples that stand for a user's own. */
 class SampleJob : NodeJob() {
-    override fun node(): Node = Membership(this).node(EngineApp(Counting(this, MlpEngine(examples()))), conditions())
+    override fun node(): Node = Membership(this).node(Counting(this, MlpEngine(examples())), conditions())
 
     override fun conditions() = Conditions(this)
 
@@ -29,11 +29,13 @@ class SampleJob : NodeJob() {
         return Examples(features, labels, WIDTH, 2)
     }
 
-    private class Counting(private val context: Context, private val engine: TrainingEngine) : TrainingEngine by engine {
-        override fun train(model: Tensors, settings: TrainingSettings): Trained =
-            engine.train(model, settings).also { Progress.count(context) }
+    private class Counting(private val context: Context, private val engine: ResumableEngine) : ResumableEngine by engine {
+        override fun begin(model: Tensors, settings: TrainingSettings, saved: DataInputStream?): Training =
+            Counted(context, engine.begin(model, settings, saved))
+    }
 
-        override fun evaluate(model: Tensors): Evaluated = engine.evaluate(model)
+    private class Counted(private val context: Context, private val training: Training) : Training by training {
+        override fun result(): Trained = training.result().also { Progress.count(context) }
     }
 
     private companion object {

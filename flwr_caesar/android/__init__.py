@@ -1,0 +1,1 @@
+"""Torch modules as training programs for phones: ``flwr-caesar export-android``."""
