@@ -6,6 +6,8 @@ from typing import Any, Unpack
 
 from flwr.serverapp.strategy import Strategy
 
+from flwr_caesar.plan.precision import STEP_SIGMAS
+
 from .caesar_lattice import CaesarLattice
 from .caesar_paper import CaesarPaper
 from .caesar_plan import Importance, Workload
@@ -38,8 +40,8 @@ class Caesar(CompressedStrategy):
         What travels.
     rate : float or "auto"
         ``lattice``: mean bits an element of an upload. ``"auto"``, the default, asks
-        for an error instead, so small that the model lags at most 5 % of its rounds
-        behind plain training (`flwr_caesar.plan.precision`).
+        for a squared error of a fifth of the update's square, or less for a small model
+        (`flwr_caesar.plan.precision`).
     nmse : float, optional
         ``lattice``: in place of `rate`, the squared error of an upload relative to its
         square, above 0 and below 1.
@@ -47,8 +49,8 @@ class Caesar(CompressedStrategy):
         ``lattice``: the most important device sends `rate_spread` squared times the
         bits of the least important one; 1: all alike.
     step_sigmas : float, optional
-        ``lattice``: step of a published model in deviations of what changed. By default
-        by the same rule, at most 3.
+        ``lattice``: step of a published model in deviations of what changed since the
+        model that devices mostly hold. By default 1.55, which is the same error.
     first_bits : int
         ``lattice``: precision of the first model, in bits below the root mean square of
         each tensor. 6 suits a trained model; a random one needs 0, which makes whole
@@ -178,6 +180,8 @@ class Caesar(CompressedStrategy):
             )
         else:
             small = exact_below or 0
+            if step_sigmas is None:
+                lattice["step_sigmas"] = STEP_SIGMAS
             method = CaesarLattice(
                 LatticeDownlink(exact_below=small, **lattice),
                 importance,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +17,10 @@ from flwr_caesar.sync.strategy_state import StrategyState
 
 from .caesar_plan import CaesarPlan, Importance, Workload
 from .lattice_downlink import LatticeDownlink
-from .phase import Device, DevicePlan, Outcome, Phase
+from .phase import Device, Outcome, Phase
 
-_STATE = "precision"
+_STATE = "bits_of_error"
+_TO_NEAREST = 0.5  # what is left out has no direction, and under feedback is not late
 _GAUSSIAN_BITS = 0.5  # that halve the squared error of a normal variable
 _LEAST_BITS, _MOST_BITS = 0.01, 64.0
 
@@ -37,7 +38,7 @@ class CaesarLattice(CaesarPlan):
         What they train.
     rate, nmse : float, optional
         Bits an element of an upload, or its relative squared error. `None` of both:
-        what `flwr_caesar.plan.precision.upload_error` allows.
+        the error of `flwr_caesar.plan.precision.upload_error`.
     rate_spread : float
         See `Caesar`.
     exact_below : int
@@ -57,18 +58,10 @@ class CaesarLattice(CaesarPlan):
     ) -> None:
         self._rate, self._nmse, self._spread = rate, nmse, rate_spread
         self._exact_below = exact_below
-        self._uploads = 0
-        self._turns = 1.0
         self._bits = _GAUSSIAN_BITS
         super().__init__(
             downlink, importance, workload, compute_weight=0.5, error_feedback=True
         )
-
-    def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
-        """Count how often devices took part, then see `CaesarPlan.plan`."""
-        if phase.is_train and devices:
-            self._turns = (self._uploads + len(devices)) / self.met(devices)
-        return super().plan(phase, devices)
 
     def rates(self, theta: Floats, elements: int) -> Floats:
         """See `CaesarPlan.rates`; for an error, what such errors took so far."""
@@ -81,7 +74,7 @@ class CaesarLattice(CaesarPlan):
         )
         if self._rate is not None:
             return shares
-        error = self._nmse or upload_error(self._turns, elements)
+        error = self._nmse or upload_error(elements)
         return np.asarray(-np.log2(error) * self._bits * shares / shares.mean())
 
     def codecs(self, theta: Floats, rates: Floats, elements: int) -> list[Codec]:
@@ -103,7 +96,6 @@ class CaesarLattice(CaesarPlan):
     def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
         """Learn what errors take in bits, then see `CaesarPlan.after`."""
         if phase.is_train and phase.layout:
-            self._uploads += len(phase.replies)
             elements = max(phase.layout.num_params, 1)
             found = [
                 -8 * phase.records[node].bytes_up / elements / np.log2(error)
@@ -118,22 +110,20 @@ class CaesarLattice(CaesarPlan):
     def state(self) -> StrategyState:
         """See `ServerMethod.state`."""
         state = super().state()
-        own = {"uploads": self._uploads, "bits": self._bits}
-        return replace(state, tree={**state.tree, _STATE: own})
+        return replace(state, tree={**state.tree, _STATE: self._bits})
 
     def restore(self, state: StrategyState, facts: Mapping[str, bytes]) -> None:
-        """See `ServerMethod.restore`; an older state counts one upload of a device."""
-        own = state.tree.get(_STATE, {"uploads": len(facts), "bits": _GAUSSIAN_BITS})
+        """See `ServerMethod.restore`; older states do not tell what errors take."""
         try:
-            uploads, bits = int(own["uploads"]), float(own["bits"])
-            if uploads < 0 or not _LEAST_BITS <= bits <= _MOST_BITS:
-                raise ValueError(f"{uploads} uploads, {bits} bits")
-        except (KeyError, TypeError, ValueError) as err:
+            bits = float(state.tree.get(_STATE, _GAUSSIAN_BITS))
+            if not _LEAST_BITS <= bits <= _MOST_BITS:
+                raise ValueError(f"{bits} bits")
+        except (TypeError, ValueError) as err:
             raise DamagedStateError(
-                f"what is known of the uploads is malformed: {err!r}"
+                f"what errors of uploads take is malformed: {err!r}"
             ) from err
         super().restore(state, facts)
-        self._uploads, self._bits = uploads, bits
+        self._bits = bits
 
     def _codec(self, target: str, value: float) -> Codec:
         return get_codec(
@@ -142,6 +132,7 @@ class CaesarLattice(CaesarPlan):
                 target: value,
                 "exact_below": self._exact_below,
                 "fine_below": 1024,
+                "dead_zone": _TO_NEAREST,
             }
         )
 

@@ -224,11 +224,6 @@ class CaesarPlan(ServerMethod):
         ids = [device.row.device if device.row else "" for device in devices]
         return self._fleet.last_rounds(ids)
 
-    def met(self, devices: Sequence[Device]) -> int:
-        """Return how many devices are known, these included."""
-        ids = [device.row.device if device.row else "" for device in devices]
-        return len(self._fleet) + sum(name not in self._fleet for name in ids)
-
     def _theta(self, slots: Ints) -> Floats:
         low, high = self._importance.theta_min, self._importance.theta_max
         if not self._importance.is_used:
