@@ -21,6 +21,7 @@ from .phase import Device, Outcome, Phase
 
 _STATE = "bits_of_error"
 _TO_NEAREST = 0.5  # what is left out has no direction, and under feedback is not late
+_NOTHING = 1e-3  # below it nobody feels where an error lies, and 16 bytes count
 _GAUSSIAN_BITS = 0.5  # that halve the squared error of a normal variable
 _LEAST_BITS, _MOST_BITS = 0.01, 64.0
 
@@ -126,15 +127,15 @@ class CaesarLattice(CaesarPlan):
         self._bits = bits
 
     def _codec(self, target: str, value: float) -> Codec:
-        return get_codec(
-            {
-                "id": "lattice",
-                target: value,
-                "exact_below": self._exact_below,
-                "fine_below": 1024,
-                "dead_zone": _TO_NEAREST,
-            }
-        )
+        config = {
+            "id": "lattice",
+            target: value,
+            "exact_below": self._exact_below,
+            "fine_below": 1024,
+        }
+        if target == "rate" or value > _NOTHING:
+            config["dead_zone"] = _TO_NEAREST
+        return get_codec(config)
 
 
 def _error(phase: Phase, node_id: int) -> float:
