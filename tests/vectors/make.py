@@ -283,6 +283,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
         {"id": "lattice", "rate": 0.3, "exact_below": 0, "fine_below": 1024},
         [unlike, unlike],
     ),
+    "lattice/nearest": _twice("lattice", nmse=0.2, dead_zone=0.5, **_TINY),
     "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
     "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
     "prune/eight-bits": _twice("prune", prune_rate=0.5, bits=8, **_TINY),

@@ -46,12 +46,15 @@ class Target:
         The step if not 0, else the relative error if not 0, else the rate.
     fine_below : int
         Below how many elements a tensor's step is 64 times finer.
+    dead_zone : float
+        0: the best one.
     """
 
     rate: float
     step: float
     nmse: float
     fine_below: int
+    dead_zone: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,10 +214,11 @@ def _quantiser(
 ) -> Quantiser:
     """Return step and dead zone for tensors on one scale."""
     if target.step:
-        return Quantiser(Step.near(target.step), DEFAULT_DEAD_ZONE)
+        return Quantiser(Step.near(target.step), target.dead_zone or DEFAULT_DEAD_ZONE)
     rate = generous_rate(target.rate, len(x))
     if not target.nmse and rate > target.rate and rate >= 4:
-        return Quantiser(Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate)), 0.5)
+        step = Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate))
+        return Quantiser(step, target.dead_zone or 0.5)
     reference = Step.near(scale)
     classes = np.empty(len(x), np.uint8)
     num_scales = 0
@@ -223,7 +227,7 @@ def _quantiser(
         own = fit_scales(piece.reshape(shape), np.float32(reference.value))
         classes[part].reshape(shape)[...] = scale_classes(own, shape)
         num_scales += len(own)
-    search = StepSearch(x, classes, reference)
+    search = StepSearch(x, classes, reference, target.dead_zone)
     if target.nmse:
         return search.for_error(target.nmse)
     side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(x)
