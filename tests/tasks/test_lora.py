@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 torch = pytest.importorskip("torch")
 if not all(map(find_spec, ("transformers", "peft"))):
@@ -66,6 +68,19 @@ def test_only_adapters_in_bfloat16_travel_and_train(model):
     }
     assert changed <= set(state)
     assert {name for name in state if "lora_B" in name} <= changed
+
+
+def test_the_packaged_model_has_as_many_parameters_as_its_file_says(cache):
+    folder = Path(__file__).parents[2] / "conf" / "model"
+    config = OmegaConf.load(folder / "llama_lora.yaml")
+    data = {"input_shape": [80], "num_classes": 80}
+    tree = OmegaConf.create({"model": config, "data": data})
+    settings = OmegaConf.to_container(tree, resolve=True)["model"]
+    pretrain(lora_module.shape_of(settings), steps=1)
+    model = build_model(settings, seed=0)
+    travelling = sum(tensor.numel() for tensor in exchanged_state(model).values())
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    assert (travelling, everything - travelling) == (104_448, 502_656)
 
 
 def test_new_adapters_change_nothing_and_the_seed_names_them(model):
