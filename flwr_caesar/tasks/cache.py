@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -58,6 +59,11 @@ def cached_arrays(
     for array in made.values():
         array.setflags(write=False)
     return made
+
+
+def key_of(name: str, facts: object) -> str:
+    """Return a key for something with this name and, in its ``repr``, these facts."""
+    return f"{name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
 
 def cache_folder() -> Path:

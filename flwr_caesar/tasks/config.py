@@ -24,6 +24,7 @@ PARTITIONS = ("iid", "dirichlet", "natural")
 NATURAL = ("activity", "pydoc", "shakespeare_roles", "femnist", "shakespeare")
 UNLABELLED = ("pydoc", "shakespeare_roles")
 IN_A_FOLDER = ("fashion_mnist",)
+PLAYS = ("all", "even", "odd")
 MIN_PARTITION_SIZE = 10
 
 
@@ -47,6 +48,8 @@ class DataConfig:
         Examples held out for the server's test.
     folder : str
         Where the data set's files are; empty for those that need no folder.
+    plays : {"all", "even", "odd"}
+        Which of Shakespeare's plays, by their place in the order of their names.
     """
 
     name: str
@@ -55,6 +58,7 @@ class DataConfig:
     batch_size: int
     test_size: int
     folder: str = ""
+    plays: str = "all"
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> DataConfig:
@@ -89,6 +93,9 @@ class DataConfig:
             batch_size=get_int(config, "data", "batch_size"),
             test_size=get_int(config, "data", "test_size"),
             folder=get_text(config, "data", "folder") if name in IN_A_FOLDER else "",
+            plays=get_choice(config, "data", "plays", PLAYS)
+            if name == "shakespeare_roles"
+            else "all",
         )
 
 

