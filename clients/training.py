@@ -91,11 +91,14 @@ def train(
         steps = (epochs or 0) * math.ceil(len(y) / batch_size)
     model.to(device).train()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    step: Callable[[], object]
     if correct is None:
-        step = _plain_sgd(model, **options)
+        step = _plain_sgd(model, lr=lr, momentum=momentum, weight_decay=weight_decay)
     else:
-        step = correct(torch.optim.SGD(model.parameters(), **options), model).step
+        plain = torch.optim.SGD(
+            model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+        step = correct(plain, model).step
     total, seen = 0.0, 0
     order = _batches(len(y), batch_size, np.random.default_rng(seed))
     with _at_levels(model, weight_bits, weight_levels):
