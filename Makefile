@@ -28,13 +28,15 @@ test: wheel ## build the wheel, install it, lint, type-check and test that
 	@# At once: tests of real servers wait more than they work.
 	$(MAKE) --jobs 3 --old-file=wheel test-suite test-flowers test-types
 
+test-suite test-flowers: export OMP_NUM_THREADS = 1
+
 # From a folder without the sources, so that the installed package is what is seen.
 test-types: wheel
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
 
 test-suite: wheel
-	cd $(CHECK) && OMP_NUM_THREADS=1 ../../$(TEST)/bin/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
+	cd $(CHECK) && ../../$(TEST)/bin/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
 
 test-flowers: wheel ## only the contract and small runs, with other versions of Flower
 	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
@@ -62,6 +64,7 @@ $(DEMO)/installed: constraints.txt pyproject.toml
 $(TEST)/installed: constraints.txt pyproject.toml
 	@echo "Installing into $(TEST): a few minutes the first time."
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/pip install --quiet torch==2.13.0
-	$(TEST)/bin/pip install --quiet '.[vision,simulation,data,plot,apps,android,dev]'
+	@# What is imported is compiled then; the most of it never is.
+	$(TEST)/bin/pip install --quiet --no-compile torch==2.13.0
+	$(TEST)/bin/pip install --quiet --no-compile '.[vision,simulation,data,plot,apps,android,dev]'
 	touch $@
