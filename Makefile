@@ -36,7 +36,7 @@ test-types: wheel
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
 
 test-suite: wheel
-	cd $(CHECK) && ../../$(TEST)/bin/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
+	cd $(CHECK) && ../../$(TEST)/bin/pytest -q --durations 20 -n 4 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
 
 test-flowers: wheel ## only the contract and small runs, with other versions of Flower
 	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
