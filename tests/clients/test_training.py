@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -49,6 +50,36 @@ def test_a_full_batch_step_is_gradient_descent_with_weight_decay():
     expected = w - 0.1 * (error.T @ torch.from_numpy(x).double() / len(y) + 0.5 * w)
     train(model, x, y, steps=1, batch_size=100, lr=0.1, weight_decay=0.5)
     np.testing.assert_allclose(model.weight.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.01)])
+def test_its_steps_are_those_of_torchs_optimiser(momentum, weight_decay):
+    """Also where a parameter is frozen, and one has no gradient in some steps."""
+
+    class Fading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(linear() for _ in range(3))
+            self.parts[1].requires_grad_(False)
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            first, frozen, second = self.parts
+            return first(x) + frozen(x) + (second(x) if self.calls % 2 else 0)
+
+    x, y = toy()
+    options = {"lr": 0.1, "momentum": momentum, "weight_decay": weight_decay}
+    ours, torchs = Fading(), Fading()
+    for model, correct in ((ours, None), (torchs, lambda optimizer, _: optimizer)):
+        train(model, x, y, epochs=3, batch_size=5, correct=correct, **options)
+    assert equal(ours, torchs)
+    assert not equal(ours, Fading())
+
+
+def test_training_needs_no_compiler(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # not to be imported
+    train(linear(), *toy(), epochs=1, batch_size=5, lr=0.1, momentum=0.9)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

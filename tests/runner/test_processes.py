@@ -25,6 +25,8 @@ def test_stopped_in_the_middle_it_stops_everything(
     number: signal.Signals, federation: str, fewest: int, tmp_path: Path
 ) -> None:
     settings = [f"federation={federation}", "rounds=1000", "train.steps=1"]
+    # One device, and one worker of Ray on two cores: the fewest of each kind.
+    settings += ["federation.num_supernodes=1", "federation.client_cpus=2"]
     with start(tmp_path, *settings) as command:
         assert command.stdout is not None
         for line in command.stdout:

@@ -14,14 +14,16 @@ from .whole_runs import INLINE, MARKS, PATIENCE, run_to_its_end, start, wait_for
 
 pytestmark = MARKS
 
+CHECKOUT = Path(__file__).parents[2]
+
 
 def test_a_run_of_a_method_from_outside_is_resumed_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package of docs/extending.md, on a real SuperLink and two real SuperNodes."""
+    """The package of docs/extending.md, on a real SuperLink and a real SuperNode."""
     site, folder = install(tmp_path / "site", monkeypatch), tmp_path / "run"
     first = ["strategy=adaptive_topk", "federation=local", "model=mlp", "rounds=1"]
-    first += ["train.steps=1", f"hydra.run.dir={folder}"]
+    first += ["federation.num_supernodes=1", "train.steps=1", f"hydra.run.dir={folder}"]
     for arguments in (first, [f"resume={folder}", "rounds=2"]):
         run_to_its_end(tmp_path, *arguments, environment={"PYTHONPATH": str(site)})
     with (folder / "rounds.csv").open(encoding="utf-8", newline="") as file:
@@ -55,8 +57,10 @@ def test_a_run_of_any_strategy_is_resumed(strategy: str, tmp_path: Path) -> None
 def test_two_commands_in_one_folder_do_not_mix(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     settings = [*INLINE, "rounds=1000", f"hydra.run.dir={folder}"]
-    with start(tmp_path, *settings) as first:
-        wait_for((folder / "rounds.csv").exists, PATIENCE)
+    # Inside a checkout, whose packages are not those that are installed.
+    with start(tmp_path, *settings, place=CHECKOUT) as first:
+        rounds = folder / "rounds.csv"
+        wait_for(lambda: rounds.exists() and "\n1," in rounds.read_text(), PATIENCE)
         for arguments in (settings, [f"resume={folder}", "rounds=2000"]):
             with start(tmp_path, *arguments) as second:
                 printed, _ = second.communicate(timeout=PATIENCE)

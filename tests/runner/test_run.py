@@ -18,7 +18,6 @@ from flwr_caesar.runner.processes import family
 from flwr_caesar.runner.superlink import executable
 
 from .whole_runs import (
-    INLINE,
     MARK,
     MARKS,
     PATIENCE,
@@ -31,8 +30,6 @@ from .whole_runs import (
 
 pytestmark = MARKS
 
-CHECKOUT = Path(__file__).parents[2]
-
 
 def test_an_app_of_ones_own_is_made_and_run_and_measured(tmp_path: Path) -> None:
     # Through Flower's own processes: the ServerApp's learns where to write only there.
@@ -41,38 +38,11 @@ def test_an_app_of_ones_own_is_made_and_run_and_measured(tmp_path: Path) -> None
     folder = tmp_path / "run"
     settings = ["app=own", "rounds=1", "federation.num_supernodes=2"]
     printed = run_to_its_end(tmp_path, *settings, f"hydra.run.dir={folder}")
-    assert "starting Flower and Ray, about 20 s" in printed
+    assert "starting Flower and Ray" in printed
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     assert summary["rounds"] == 1
     assert summary["raw_bytes"] > 2 * (summary["bytes_up"] + summary["bytes_down"])
     assert not left_running(tmp_path)
-
-
-@pytest.mark.flower
-@pytest.mark.parametrize("federation", ["inline", "local", "small"])
-def test_neither_the_folder_nor_the_environment_disturbs_it(
-    federation: str, tmp_path: Path
-) -> None:
-    """Packages of the folder that it is called from, and proxies that lead nowhere."""
-    for name in ("flwr_caesar", "strategies", "clients", "conf", "flwr", "caesar_app"):
-        (tmp_path / name).mkdir()
-        text = f"raise ImportError('the wrong {name}')\n"
-        (tmp_path / name / "__init__.py").write_text(text, encoding="utf-8")
-    settings = [f"federation={federation}", "federation.num_supernodes=2"]
-    settings += ["rounds=1", "train.steps=1"]
-    names = ("http_proxy", "https_proxy", "all_proxy")
-    proxies = dict.fromkeys(names, "http://127.0.0.1:9")
-    proxies |= {name.upper(): proxy for name, proxy in proxies.items()}
-    run_to_its_end(tmp_path, *settings, environment=proxies)
-    (summary,) = tmp_path.glob("runs/*/*/summary.json")
-    assert json.loads(summary.read_text("utf-8"))["dropped"] == 0
-
-
-def test_it_runs_from_inside_a_checkout(tmp_path: Path) -> None:
-    settings = [*INLINE, "rounds=1", f"hydra.run.dir={tmp_path / 'run'}"]
-    with start(tmp_path, *settings, place=CHECKOUT) as command:
-        printed, _ = command.communicate(timeout=PATIENCE)
-    assert command.returncode == 0, printed
 
 
 def test_a_supernode_that_stops_ends_the_run(tmp_path: Path) -> None:

@@ -107,12 +107,38 @@ print(ssl.get_server_certificate((sys.argv[1], int(sys.argv[2]))))
 """
 
 
-def test_a_run_learns_and_the_gate_counts_what_the_links_carry(
-    lab: Lab, tmp_path: Path
+def renew_in_the_middle(lab: Lab, stranger: Link, run: Path) -> None:
+    """Train for three rounds, with a new certificate after the first."""
+    first = served_serial(lab, stranger)
+    nodes = {link.number: lab.log(f"node-{link.number}") for link in lab.links[:NODES]}
+    process = lab.spawn("renewed", lab.server, *caesar(lab, run, 3))
+    events = run / "events.jsonl"
+    lab.wait(
+        "the first round",
+        lambda: events.exists() and len(events.read_text().splitlines()) >= 2,
+        log="renewed",
+    )
+    lab.on_server("deploy", "renew")
+    lab.wait(
+        "the new certificate",
+        lambda: served_serial(lab, stranger) != first,
+        log="server",
+    )
+    assert process.poll() is None, "the run ended before the certificate was new"
+    assert process.wait(timeout=RUN_SECONDS) == 0
+    lab.end("renewed")
+    for number, before in nodes.items():
+        later = lab.log(f"node-{number}")[len(before) :]
+        assert "Starting Flower SuperNode" not in later
+
+
+def test_a_run_learns_while_the_certificate_changes_and_the_gate_counts_its_bytes(
+    lab: Lab, stranger: Link, tmp_path: Path
 ) -> None:
     gate_before, links_before = status(lab), lab.carried()
-    assert lab.run_app(*caesar(lab, tmp_path / "run", 2), timeout=RUN_SECONDS) == 0
+    renew_in_the_middle(lab, stranger, tmp_path / "run")
     rounds = list(csv.DictReader((tmp_path / "run" / "rounds.csv").open()))
+    assert len(rounds) == 4
     assert float(rounds[-1]["accuracy"]) > 0.85
     assert all(int(row["dropped"]) == 0 for row in rounds)
     devices = list(csv.DictReader((tmp_path / "run" / "devices.csv").open()))
@@ -248,35 +274,6 @@ def test_a_device_without_a_connection_is_let_in_by_a_file(
     back = lab.run(stranger.namespace, *join, ticket)
     assert back.returncode == 1
     assert "This key was removed from the fleet" in back.stderr
-
-
-def test_a_certificate_is_renewed_in_the_middle_of_a_run(
-    lab: Lab, stranger: Link, tmp_path: Path
-) -> None:
-    first = served_serial(lab, stranger)
-    nodes = {link.number: lab.log(f"node-{link.number}") for link in lab.links[:NODES]}
-    process = lab.spawn("renewed", lab.server, *caesar(lab, tmp_path / "run", 3))
-    events = tmp_path / "run" / "events.jsonl"
-    lab.wait(
-        "the first round",
-        lambda: events.exists() and len(events.read_text().splitlines()) >= 2,
-        log="renewed",
-    )
-    lab.on_server("deploy", "renew")
-    lab.wait(
-        "the new certificate",
-        lambda: served_serial(lab, stranger) != first,
-        log="server",
-    )
-    assert process.poll() is None, "the run ended before the certificate was new"
-    assert process.wait(timeout=RUN_SECONDS) == 0
-    lab.end("renewed")
-    rounds = list(csv.DictReader((tmp_path / "run" / "rounds.csv").open()))
-    assert len(rounds) == 4
-    assert all(int(row["dropped"]) == 0 for row in rounds)
-    for number, before in nodes.items():
-        later = lab.log(f"node-{number}")[len(before) :]
-        assert "Starting Flower SuperNode" not in later
 
 
 def test_devices_come_back_after_the_server_was_killed(

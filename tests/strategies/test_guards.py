@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,14 @@ def test_no_finite_update_ends_a_run_or_leaves_a_model_that_is_not(
     for array in after.values():
         assert np.isfinite(array).all()
     if guards:
-        honest = run(STRATEGIES[name](inner(fraction_evaluate=0.0)), rounds=6)
-        assert np.abs(after["weight"]).max() < 4 * np.abs(honest["weight"]).max() + 4
+        assert np.abs(after["weight"]).max() < 4 * honest_peak(name, inner) + 4
+
+
+@cache
+def honest_peak(name: str, inner: type[Strategy]) -> float:
+    """Return the largest weight without a hostile device."""
+    honest = run(STRATEGIES[name](inner(fraction_evaluate=0.0)), rounds=6)
+    return float(np.abs(honest["weight"]).max())
 
 
 def test_the_culprit_is_found_without_guards_too() -> None:

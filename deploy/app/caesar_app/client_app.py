@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_caesar.clients import CompressionMod
-from flwr_caesar.clients.fedcomloc import fedcomloc
+from flwr_caesar.clients.fedcomloc import corrects, fedcomloc
 from flwr_caesar.clients.placement import place
 from flwr_caesar.clients.torch_records import record_to_state, state_to_record
 from flwr_caesar.clients.training import evaluate as test_model
@@ -84,7 +85,7 @@ def train(message: Message, context: Context) -> Message:
         weight_decay=spec["train"]["weight_decay"],
         seed=spec["seed"] + config["server-round"],
         device=device,
-        correct=lambda optimizer, model: fedcomloc(optimizer, model, message),
+        correct=partial(fedcomloc, message=message) if corrects(message) else None,
         **weight_format(spec),
     )
     metrics = MetricRecord({"num-examples": len(examples), "loss": result["loss"]})
