@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -139,6 +140,7 @@ one SuperNode on loopback; the device adds noise instead of training. The larges
 resident set of each process in {ROUNDS} rounds, interpreter included, in MB, and in
 parentheses in models; bytes of the first round and of the last; what the device keeps
 on its disk. The ClientApp holds the model twice: as it is given, and as it returns it.
+It is looked a few times a second, so what a process took in its last moments is missed.
 `topk` is `TopK(FedAvg(), density=0.01)`, `topk-lattice` the same with
 `downlink="lattice"`, `caesar` is `Caesar(FedAvg())`.
 
@@ -146,7 +148,7 @@ on its disk. The ClientApp holds the model twice: as it is given, and as it retu
 | --- | --: | --: | --: | --: | --: | --: | --: |
 {lines}
 
-{describe("python benchmarks/large_models.py")}
+{describe(" ".join(["python", "benchmarks/large_models.py", *sys.argv[1:]]))}
 """
 
 
