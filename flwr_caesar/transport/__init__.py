@@ -9,6 +9,7 @@ from .arrays import (
     plain_record,
     record_nbytes,
     record_to_arrays,
+    rounded_record,
     told_nbytes,
     widened_record,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "record_to_arrays",
     "record_to_frame",
     "require_note",
+    "rounded_record",
     "told_nbytes",
     "widened_record",
     "with_note",
