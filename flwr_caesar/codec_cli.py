@@ -208,7 +208,7 @@ class _Candidate(argparse.Action):
 def _candidates(args: argparse.Namespace, layout: Layout) -> list[_Named]:
     asked: list[tuple[str, str]] = getattr(args, "candidates", None) or []
     if not asked:
-        raise CodecError("name a codec with --codec, a strategy with --as, or a peer")
+        raise CodecError("name a codec with --codec, or a strategy with --as")
     found = []
     for kind, text in asked:
         name, *settings = text.split()
