@@ -87,9 +87,9 @@ class NNCodecPeer(Peer):
         energy = _energy(arrays)
         size = sum(array.size for array in arrays.values())
         middle = _below(max(float(np.sqrt(energy / max(size, 1))), 1e-30))
-        low, high = middle - 8 * _OCTAVES, middle + 4 * _OCTAVES
+        low, high = middle - 6 * _OCTAVES, middle + 3 * _OCTAVES
         made = self._compress(arrays, dict.fromkeys(arrays, low), state)
-        while high - low > _OCTAVES // 64:
+        while high - low > _OCTAVES // 32:
             unit = (low + high) // 2
             tried = self._compress(arrays, dict.fromkeys(arrays, unit), state)
             decoded, _ = self._decompress(tried[0], state)
