@@ -26,6 +26,8 @@ PAGES = {
     "MagnitudePruning": "docs/pruning.md",
     "ErrorBounded": "docs/error-bounded.md",
     "CorrelationAware": "docs/correlation-aware.md",
+    "CAFe": "docs/cafe.md",
+    "SignEF": "docs/sign-ef.md",
     "TopK": "docs/strategies.md",
     "WrapperOptions": "docs/strategies.md",
 }
@@ -39,6 +41,8 @@ _CONTROL = "the control without the plan"
 CONF: dict[str, tuple[str, dict[str, str]]] = {
     "fedavg": ("Uncompressed", {}),
     "topk": ("TopK", {}),
+    "cafe": ("CAFe", {}),
+    "sign_ef": ("SignEF", {}),
     "caesar": (
         "Caesar",
         {
