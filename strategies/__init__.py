@@ -10,10 +10,12 @@ from .guard import Guard
 from .method import ServerMethod
 from .options import WrapperOptions
 from .pruning import MagnitudePruning
+from .qsgd import QSGD
 from .topk import TopK
 from .uncompressed import Uncompressed
 
 __all__ = [
+    "QSGD",
     "Caesar",
     "CompressedStrategy",
     "CorrelationAware",

@@ -27,6 +27,7 @@ PAGES = {
     "ErrorBounded": "docs/error-bounded.md",
     "CorrelationAware": "docs/correlation-aware.md",
     "TopK": "docs/strategies.md",
+    "QSGD": "docs/strategies.md",
     "WrapperOptions": "docs/strategies.md",
 }
 # Which class a file of conf/strategy configures, and what it sets otherwise than the
@@ -39,6 +40,7 @@ _CONTROL = "the control without the plan"
 CONF: dict[str, tuple[str, dict[str, str]]] = {
     "fedavg": ("Uncompressed", {}),
     "topk": ("TopK", {}),
+    "qsgd": ("QSGD", {}),
     "caesar": (
         "Caesar",
         {

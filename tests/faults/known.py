@@ -30,6 +30,8 @@ class Known:
 KNOWN = {
     "topk": Known(),
     "topk_lattice": Known(),
+    "qsgd": Known(),
+    "qsgd_rounded": Known(),
     "fedcomloc": Known(uniform=True, has_control=True),
     "fedcomloc_global": Known(uniform=True, has_control=True, finishes=True),
     "fedcomloc_local": Known(uniform=True, has_control=True),

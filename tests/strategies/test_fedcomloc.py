@@ -155,18 +155,26 @@ def run(
 ) -> tuple[Watched, LocalGrid, Any]:
     random.seed(seed)
     grid = LocalGrid(quadratic_app(), nodes)
+    if "codec" not in settings:
+        settings = {"density": 1.0, **settings}
     if tamper:
         grid.tamper = lambda reply, node: tamper(grid, reply, node)
     strategy = Watched(
         inner(fraction_train=fraction, fraction_evaluate=evaluate, min_train_nodes=1),
         lr=LR,
-        **{"p": 0.25, "density": 1.0, "exact_below": 1024, **settings},
+        **{"p": 0.25, "exact_below": 1024, **settings},
     )
     result = strategy.start(grid, start_model(), num_rounds=rounds, timeout=0.01)
     return strategy, grid, result
 
 
 COMPRESSION = [{"density": 0.3}, {"bits": 4}, {"density": 0.3, "bits": 6}]
+
+CODECS = [
+    {"id": "rotated", "bits": 2},
+    {"id": "ternary", "density": 0.3},
+    {"id": "lattice", "nmse": 0.1},
+]
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
@@ -175,6 +183,8 @@ COMPRESSION = [{"density": 0.3}, {"bits": 4}, {"density": 0.3, "bits": 6}]
     [
         {},
         *COMPRESSION,
+        *({"codec": codec} for codec in CODECS),
+        {"variant": "global", "codec": CODECS[0]},
         {"variant": "local", "density": 0.3},
         *({"variant": "global", **settings} for settings in COMPRESSION),
     ],
