@@ -15,6 +15,7 @@ from .examples import Array
 from .vision import import_torchvision
 
 _MIN_SIDE = 16
+_MIN_SAMPLES = 26
 
 
 def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
@@ -40,6 +41,7 @@ def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
     """
     builders: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
         "cnn": _cnn,
+        "cnn1d": _cnn1d,
         "mlp": _mlp,
         "resnet18": _resnet18,
         "char_lstm": _char_lstm,
@@ -71,7 +73,7 @@ def training_flops(model: nn.Module, x: Array) -> float:
         if isinstance(layer, nn.RNNBase):
             weights = sum(weight.numel() for weight in layer.parameters())
             total += 2 * weights * inputs[0].shape[1 if layer.batch_first else 0]
-        elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+        elif isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             total += 2 * layer.weight.numel() * output.numel() // len(layer.weight)
 
     hooks = [layer.register_forward_hook(count) for layer in model.modules()]
@@ -104,6 +106,30 @@ class CNN(nn.Module):
         """Return the logits of a batch of images."""
         x = nn.functional.max_pool2d(torch.relu(self.conv1(x)), 2)
         x = nn.functional.max_pool2d(torch.relu(self.conv2(x)), 2)
+        x = torch.relu(self.fc1(x.flatten(1)))
+        logits: Tensor = self.fc2(x)
+        return logits
+
+
+class CNN1d(nn.Module):
+    """Two unpadded convolutions over time, of width 9, and two linear layers.
+
+    234,279 parameters for 6 axes, 128 samples and 7 classes. Input ``(n, axes,
+    samples)``, output logits ``(n, classes)``.
+    """
+
+    def __init__(self, input_shape: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        axes, samples = input_shape
+        self.conv1 = nn.Conv1d(axes, 32, kernel_size=9)
+        self.conv2 = nn.Conv1d(32, 64, kernel_size=9)
+        self.fc1 = nn.Linear(64 * (((samples - 8) // 2 - 8) // 2), 128)
+        self.fc2 = nn.Linear(128, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch of series."""
+        x = nn.functional.max_pool1d(torch.relu(self.conv1(x)), 2)
+        x = nn.functional.max_pool1d(torch.relu(self.conv2(x)), 2)
         x = torch.relu(self.fc1(x.flatten(1)))
         logits: Tensor = self.fc2(x)
         return logits
@@ -174,6 +200,18 @@ class CharLSTM(nn.Module):
 
 def _cnn(config: Mapping[str, Any]) -> nn.Module:
     return CNN(_image_shape(config), get_int(config, "model", "num_classes"))
+
+
+def _cnn1d(config: Mapping[str, Any]) -> nn.Module:
+    shape = get_shape(config, "model", "input_shape")
+    if len(shape) != 2 or shape[1] < _MIN_SAMPLES:
+        raise ConfigError(
+            "model.input_shape",
+            f"cnn1d reads series, [axes, samples], of at least {_MIN_SAMPLES} samples, "
+            f"not {list(shape)}; choose it with data=activity",
+        )
+    classes = get_int(config, "model", "num_classes")
+    return CNN1d((shape[0], shape[1]), classes)
 
 
 def _mlp(config: Mapping[str, Any]) -> nn.Module:
