@@ -30,7 +30,7 @@ def named_codec(config: Mapping[str, Any] | str, *, exact_below: int) -> Codec:
         own = {"id": config} if isinstance(config, str) else config
         return get_codec({"exact_below": exact_below, **own})
     except CodecError as err:
-        raise CodecError(f"codec {err}") from err
+        raise CodecError(f"codec: {err}") from err
 
 
 def model_codec(
