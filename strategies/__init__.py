@@ -11,11 +11,13 @@ from .guard import Guard
 from .method import ServerMethod
 from .options import WrapperOptions
 from .pruning import MagnitudePruning
+from .qsgd import QSGD
 from .sign_ef import SignEF
 from .topk import TopK
 from .uncompressed import Uncompressed
 
 __all__ = [
+    "QSGD",
     "CAFe",
     "Caesar",
     "CompressedStrategy",

@@ -29,6 +29,7 @@ PAGES = {
     "CAFe": "docs/cafe.md",
     "SignEF": "docs/sign-ef.md",
     "TopK": "docs/strategies.md",
+    "QSGD": "docs/strategies.md",
     "WrapperOptions": "docs/strategies.md",
 }
 # Which class a file of conf/strategy configures, and what it sets otherwise than the
@@ -43,6 +44,7 @@ CONF: dict[str, tuple[str, dict[str, str]]] = {
     "topk": ("TopK", {}),
     "cafe": ("CAFe", {}),
     "sign_ef": ("SignEF", {}),
+    "qsgd": ("QSGD", {}),
     "caesar": (
         "Caesar",
         {

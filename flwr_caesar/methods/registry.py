@@ -72,6 +72,10 @@ _OURS = {
             "lattice": {"density": 0.1, "downlink": "lattice"},
         },
     ),
+    "qsgd": MethodSpec(
+        _STRATEGIES + "QSGD",
+        cases={"qsgd": {"levels": 7}, "rounded": {"downlink": "rounded"}},
+    ),
     "fedcomloc": MethodSpec(
         _STRATEGIES + "FedComLoc",
         cases={

@@ -37,6 +37,8 @@ KNOWN = {
     "cafe": Known(shares=True),
     "cafe_quantized": Known(shares=True),
     "cafe_lattice": Known(shares=True),
+    "qsgd": Known(),
+    "qsgd_rounded": Known(),
     "fedcomloc": Known(uniform=True, has_control=True),
     "fedcomloc_global": Known(uniform=True, has_control=True, finishes=True),
     "fedcomloc_local": Known(uniform=True, has_control=True),
