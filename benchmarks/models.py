@@ -45,3 +45,42 @@ def resnet18_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     arrays["fc.weight"] = rng.standard_normal((10, 512), np.float32) * np.float32(0.04)
     arrays["fc.bias"] = np.zeros(10, np.float32)
     return arrays
+
+
+def gpt2_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Return arrays with the names and shapes of GPT-2, 124 million parameters.
+
+    148 tensors of float32, 498 MB; weights are Gaussian with a deviation of 0.02.
+    """
+    rng = np.random.default_rng(seed)
+    width, context, words, layers = 768, 1024, 50_257, 12
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    def weight(name: str, *shape: int) -> None:
+        drawn = rng.standard_normal(shape, np.float32)
+        drawn *= np.float32(0.02)
+        arrays[f"{name}.weight"] = drawn
+
+    def linear(name: str, rows: int, columns: int) -> None:
+        weight(name, rows, columns)
+        arrays[f"{name}.bias"] = np.zeros(columns, np.float32)
+
+    def norm(name: str) -> None:
+        arrays[f"{name}.weight"] = np.ones(width, np.float32)
+        arrays[f"{name}.bias"] = np.zeros(width, np.float32)
+
+    weight("wte", words, width)
+    weight("wpe", context, width)
+    for layer in range(layers):
+        prefix = f"h.{layer}"
+        norm(f"{prefix}.ln_1")
+        linear(f"{prefix}.attn.c_attn", width, 3 * width)
+        linear(f"{prefix}.attn.c_proj", width, width)
+        norm(f"{prefix}.ln_2")
+        linear(f"{prefix}.mlp.c_fc", width, 4 * width)
+        linear(f"{prefix}.mlp.c_proj", 4 * width, width)
+    norm("ln_f")
+    return arrays
+
+
+MODELS = {"resnet18": resnet18_arrays, "gpt2": gpt2_arrays}

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from environment import describe
 
@@ -25,10 +26,20 @@ HERE = Path(__file__).parent
 TABLE = HERE.parent / "docs" / "benchmarks" / "rounds.md"
 
 
-def run_app(link: SuperLink, app: Path, strategy: str, rounds: int) -> dict[str, float]:
+def copy_app(link: SuperLink) -> Path:
+    """Put the app below a SuperLink's folder, with the models in it."""
+    app = link.home / "apps-src" / "app"
+    shutil.copytree(HERE / "rounds_app", app)
+    shutil.copy(HERE / "models.py", app / "rounds_app" / "models.py")
+    return app
+
+
+def run_app(
+    link: SuperLink, app: Path, strategy: str, rounds: int, more: str = ""
+) -> dict[str, Any]:
     """Run the app once and return what its ServerApp measured."""
     result = app.parent / f"{strategy}-{time.monotonic_ns()}.json"
-    config = f'strategy="{strategy}" rounds={rounds} result="{result}"'
+    config = f'strategy="{strategy}" rounds={rounds} result="{result}" {more}'
     command = [executable("flwr"), "run", str(app), CONNECTION, "--stream"]
     done = subprocess.run(
         [*command, "--run-config", config],
@@ -38,7 +49,7 @@ def run_app(link: SuperLink, app: Path, strategy: str, rounds: int) -> dict[str,
     )
     if not result.is_file():
         raise SystemExit(f"the run failed:\n{done.stdout[-3000:]}{done.stderr[-2000:]}")
-    measured: dict[str, float] = json.loads(result.read_text())
+    measured: dict[str, Any] = json.loads(result.read_text())
     return measured
 
 
@@ -49,11 +60,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="runs per strategy")
     args = parser.parse_args()
     seconds: dict[str, list[float]] = {"fedavg": [], "topk": []}
-    traffic: dict[str, dict[str, float]] = {}
+    traffic: dict[str, dict[str, Any]] = {}
     with SuperLink(simulation=False) as link:
-        app = link.home / "apps-src" / "app"
-        shutil.copytree(HERE / "rounds_app", app)
-        shutil.copy(HERE / "models.py", app / "rounds_app" / "models.py")
+        app = copy_app(link)
         for i in range(2):
             link.start_supernode(i, 2)
         for repeat in range(args.repeats):

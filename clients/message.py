@@ -12,6 +12,7 @@ from flwr_caesar.codec.contract.layout import (
     Arrays,
     Layout,
     first_difference,
+    other_shape,
 )
 from flwr_caesar.codec.contract.non_finite import is_finite
 from flwr_caesar.flower import KEY_CLIPPING_NORM
@@ -124,11 +125,15 @@ def trained_model(
     arrays = record_to_arrays(content.array_records[key])
     content[key] = ArrayRecord()
     found = {name: array.shape for name, array in arrays.items()}
-    if found != {name: array.shape for name, array in model.items()}:
+    expected = {name: array.shape for name, array in model.items()}
+    if found.keys() != expected.keys():
         raise CodecError(
             "the app returned other tensors than it was given: "
             + first_difference(Layout.of(model), Layout.of(arrays))
         )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise CodecError(other_shape(name, found[name], shape))
     return key, {name: _as(arrays[name], model[name]) for name in model}
 
 

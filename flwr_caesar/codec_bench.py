@@ -7,12 +7,14 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .codec import Codec, CodecError, ErrorFeedback, Layout
 from .codec.contract.bounds import error_over_bound
 from .codec.contract.layout import Array, Arrays
+from .codec_peers import Peer
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,13 @@ def load_arrays(path: str | Path) -> dict[str, Array]:
 
 
 def measure(
-    codec: Codec | ErrorFeedback, rounds: Sequence[Arrays]
+    codec: Codec | ErrorFeedback | Peer, rounds: Sequence[Arrays]
 ) -> tuple[list[Measurement], Measurement, float | None]:
     """Send successive rounds through a codec, with separate encoder and decoder.
 
     Parameters
     ----------
-    codec : Codec or ErrorFeedback
+    codec : Codec, ErrorFeedback or Peer
         The codec; one that is given the arrays unchanged may state a bound.
     rounds : sequence of mapping
         Arrays by tensor name, one mapping a round, all of the same tensors.
@@ -92,7 +94,8 @@ def measure(
         If the tensors differ between rounds, or cannot be encoded.
     """
     expected = Layout.of(rounds[0])
-    encoder = decoder = None
+    encoder: Any = None
+    decoder: Any = None
     tallies = []
     sum_in: dict[str, Array] = {}
     sum_out: dict[str, Array] = {}
@@ -165,8 +168,8 @@ def _energy(arrays: Arrays, minus: Arrays | None = None) -> float:
 
 
 def _over_bound(
-    codec: Codec | ErrorFeedback, arrays: Arrays, decoded: Arrays
+    codec: Codec | ErrorFeedback | Peer, arrays: Arrays, decoded: Arrays
 ) -> float | None:
-    if not isinstance(codec, Codec):
+    if isinstance(codec, ErrorFeedback):
         return None
     return error_over_bound(codec, arrays, decoded)

@@ -11,6 +11,7 @@ from typing import Any
 
 from .codec import Codec, CodecError, ErrorFeedback, Layout, get_codec, list_codecs
 from .codec_bench import Measurement, load_arrays, measure
+from .codec_peers import PEERS, Peer, get_peer
 
 _COLUMNS = (
     ("bytes", "{:,}"),
@@ -41,6 +42,9 @@ A file is what numpy.savez(path, **{name: array, ...}) writes: an update (model 
 training minus model before), or a whole model. An app writes the updates of its devices
 with ClientApp(mods=[CompressionMod(record="updates")]).
 
+--peer NAME takes a codec of others, if it is installed: sz3 or nncodec. Large float32
+tensors are theirs, all others are counted as our dense packs them.
+
 --as STRATEGY takes the codec and the error feedback that the strategy uses for a model
 of this size; --set is then of the strategy.
 
@@ -49,6 +53,7 @@ examples:
   flwr-caesar codec bench round-*.npz --codec lattice --codec "topk density=0.01"
   flwr-caesar codec bench round-*.npz --codec topk --set density=0.01 --error-feedback
   flwr-caesar codec bench round-*.npz --codec error_bounded --set rel=1e-3
+  flwr-caesar codec bench round-*.npz --codec error_bounded --peer sz3 --peer nncodec
   flwr-caesar codec bench model.npz --codec rotated --set bits=4 --json
 """
 
@@ -104,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
         action=_Candidate,
         metavar="STRATEGY",
         help='as a strategy sends: caesar, "caesar rate=0.5"; repeatable',
+    )
+    bench.add_argument(
+        "--peer",
+        action=_Candidate,
+        metavar="NAME",
+        help=f'a codec of others: {", ".join(PEERS)}, "nncodec nmse=0.2"; repeatable',
     )
     bench.add_argument(
         "--set",
@@ -176,12 +187,12 @@ class _Named:
     """A codec to measure, and what to call it."""
 
     name: str
-    codec: Codec | ErrorFeedback
+    codec: Codec | ErrorFeedback | Peer
     sends_models: bool = False
 
 
 class _Candidate(argparse.Action):
-    """Keeps --codec and --as in the order in which they were given."""
+    """Keeps --codec, --as and --peer in the order in which they were given."""
 
     def __call__(
         self,
@@ -204,6 +215,9 @@ def _candidates(args: argparse.Namespace, layout: Layout) -> list[_Named]:
         parameters = parse_settings([*settings, *args.set])
         if kind == "as":
             found.append(_as_strategy(name, parameters, layout, label=text))
+            continue
+        if kind == "peer":
+            found.append(_Named(text, get_peer(name, parameters, layout)))
             continue
         if "id" in parameters:
             raise CodecError("--set id=…: name the codec with --codec")

@@ -6,6 +6,8 @@ from typing import Any, Unpack
 
 from flwr.serverapp.strategy import Strategy
 
+from flwr_caesar.plan.precision import STEP_SIGMAS
+
 from .caesar_lattice import CaesarLattice
 from .caesar_paper import CaesarPaper
 from .caesar_plan import Importance, Workload
@@ -15,6 +17,7 @@ from .method import ServerMethod
 from .options import WrapperOptions
 
 CODECS = ("lattice", "paper")
+AUTO = "auto"
 
 
 class Caesar(CompressedStrategy):
@@ -35,16 +38,19 @@ class Caesar(CompressedStrategy):
         The inner strategy.
     codec : {"lattice", "paper"}
         What travels.
-    rate : float, optional
-        ``lattice``: mean bits an element of an upload. By default 0.3, and more for a
-        model of fewer than 80,000 elements: 3 up to 50,000
-        (`flwr_caesar.plan.by_size.by_size`).
+    rate : float or "auto"
+        ``lattice``: mean bits an element of an upload. ``"auto"``, the default, asks
+        for a squared error of a fifth of the update's square, or less for a small model
+        (`flwr_caesar.plan.precision`).
+    nmse : float, optional
+        ``lattice``: in place of `rate`, the squared error of an upload relative to its
+        square, above 0 and below 1.
     rate_spread : float
-        ``lattice``: the most important device sends at `rate_spread` squared the rate
-        of the least important one; 1: all alike.
+        ``lattice``: the most important device sends `rate_spread` squared times the
+        bits of the least important one; 1: all alike.
     step_sigmas : float, optional
-        ``lattice``: step of a published model in deviations of what changed. By default
-        3, and finer for a model of fewer than 80,000 elements: 1 up to 50,000.
+        ``lattice``: step of a published model in deviations of what changed since the
+        model that devices mostly hold. By default 1.55, which is the same error.
     first_bits : int
         ``lattice``: precision of the first model, in bits below the root mean square of
         each tensor. 6 suits a trained model; a random one needs 0, which makes whole
@@ -111,7 +117,8 @@ class Caesar(CompressedStrategy):
         strategy: Strategy,
         *,
         codec: str = "lattice",
-        rate: float | None = None,
+        rate: float | str | None = AUTO,
+        nmse: float | None = None,
         rate_spread: float = 1.5,
         step_sigmas: float | None = None,
         first_bits: int = 6,
@@ -139,7 +146,9 @@ class Caesar(CompressedStrategy):
             "shared_start": shared_start,
             "max_versions": max_versions,
         }
-        rates = {"rate": rate, "rate_spread": rate_spread}
+        rate = AUTO if rate is None else rate
+        _check_target(rate, nmse)
+        rates = {"rate": rate, "nmse": nmse, "rate_spread": rate_spread}
         paper = {
             "theta_max": theta_max,
             "clusters": clusters,
@@ -171,15 +180,30 @@ class Caesar(CompressedStrategy):
             )
         else:
             small = exact_below or 0
+            if step_sigmas is None:
+                lattice["step_sigmas"] = STEP_SIGMAS
             method = CaesarLattice(
-                LatticeDownlink(exact_below=small, usual_sigmas=3.0, **lattice),
+                LatticeDownlink(exact_below=small, **lattice),
                 importance,
                 workload,
-                rate=rate,
+                rate=None if isinstance(rate, str) or nmse else rate,
+                nmse=nmse,
                 rate_spread=rate_spread,
                 exact_below=small,
             )
         super().__init__(strategy, method, **options)
+
+
+def _check_target(rate: float | str, nmse: float | None) -> None:
+    """Refuse what is no target of an upload, or two of them."""
+    if isinstance(rate, str) and rate != AUTO:
+        raise ValueError(f"rate must be a number of bits or {AUTO!r}, not {rate!r}")
+    if nmse is None:
+        return
+    if not 0 < nmse < 1:
+        raise ValueError(f"nmse must be above 0 and below 1, not {nmse}")
+    if rate != AUTO:
+        raise ValueError(f"give a rate or an nmse, not both: {rate} and {nmse}")
 
 
 def _refuse_changed(others: dict[str, Any], codec: str) -> None:

@@ -1,14 +1,29 @@
-"""Caesar with our codec: rates by importance, exact changes of published models."""
+"""Caesar with our codec: uploads as fine as is felt, exact changes of models."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
 from flwr_caesar.codec import Codec, get_codec
-from flwr_caesar.plan.by_size import by_size
 from flwr_caesar.plan.columns import Floats
+from flwr_caesar.plan.precision import upload_error
 from flwr_caesar.plan.rates import rate_for
+from flwr_caesar.sync.errors import DamagedStateError
+from flwr_caesar.sync.strategy_state import StrategyState
 
 from .caesar_plan import CaesarPlan, Importance, Workload
 from .lattice_downlink import LatticeDownlink
+from .phase import Device, Outcome, Phase
+
+_STATE = "bits_of_error"
+_TO_NEAREST = 0.5  # what is left out has no direction, and under feedback is not late
+_NOTHING = 1e-3  # below it nobody feels where an error lies, and 16 bytes count
+_GAUSSIAN_BITS = 0.5  # that halve the squared error of a normal variable
+_LEAST_BITS, _MOST_BITS = 0.01, 64.0
 
 
 class CaesarLattice(CaesarPlan):
@@ -19,10 +34,13 @@ class CaesarLattice(CaesarPlan):
     downlink : LatticeDownlink
         How the model goes down.
     importance : Importance
-        What devices drop; here, how their rates differ.
+        What devices drop; here, how the bits of their uploads differ.
     workload : Workload
         What they train.
-    rate, rate_spread : float
+    rate, nmse : float, optional
+        Bits an element of an upload, or its relative squared error. `None` of both:
+        the error of `flwr_caesar.plan.precision.upload_error`.
+    rate_spread : float
         See `Caesar`.
     exact_below : int
         Tensors of fewer elements are sent exactly.
@@ -35,36 +53,92 @@ class CaesarLattice(CaesarPlan):
         workload: Workload,
         *,
         rate: float | None,
+        nmse: float | None,
         rate_spread: float,
         exact_below: int,
     ) -> None:
-        self._rate, self._spread = rate, rate_spread
+        self._rate, self._nmse, self._spread = rate, nmse, rate_spread
         self._exact_below = exact_below
+        self._bits = _GAUSSIAN_BITS
         super().__init__(
             downlink, importance, workload, compute_weight=0.5, error_feedback=True
         )
 
     def rates(self, theta: Floats, elements: int) -> Floats:
-        """See `CaesarPlan.rates`."""
-        own = by_size(elements, small=3.0, usual=0.3)
-        return rate_for(
+        """See `CaesarPlan.rates`; for an error, what such errors took so far."""
+        shares = rate_for(
             theta,
-            base_rate=own if self._rate is None else self._rate,
+            base_rate=1.0 if self._rate is None else self._rate,
             spread=self._spread if self._importance.is_used else 1.0,
             theta_min=self._importance.theta_min,
             theta_max=self._importance.theta_max,
         )
+        if self._rate is not None:
+            return shares
+        error = self._nmse or upload_error(elements)
+        return np.asarray(-np.log2(error) * self._bits * shares / shares.mean())
 
-    def codecs(self, theta: Floats, rates: Floats) -> list[Codec]:
-        """See `CaesarPlan.codecs`."""
+    def codecs(self, theta: Floats, rates: Floats, elements: int) -> list[Codec]:
+        """See `CaesarPlan.codecs`; a rate is asked for where a deadline lowered it."""
+        if self._rate is not None:
+            return [self._codec("rate", round(rate, 4)) for rate in rates.tolist()]
+        meant = self.rates(theta, elements)
+        errors = np.exp2(-meant / self._bits)
+        lowered = rates < meant * (1 - 1e-9)
         return [
-            get_codec(
-                {
-                    "id": "lattice",
-                    "rate": round(rate, 4),
-                    "exact_below": self._exact_below,
-                    "fine_below": 1024,
-                }
+            self._codec("rate", max(round(rate, 4), 0.0001))
+            if is_lowered
+            else self._codec("nmse", float(f"{error:.3g}"))
+            for rate, error, is_lowered in zip(
+                rates.tolist(), errors.tolist(), lowered.tolist(), strict=True
             )
-            for rate in rates.tolist()
         ]
+
+    def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
+        """Learn what errors take in bits, then see `CaesarPlan.after`."""
+        if phase.is_train and phase.layout:
+            elements = max(phase.layout.num_params, 1)
+            found = [
+                -8 * phase.records[node].bytes_up / elements / np.log2(error)
+                for node in phase.replies
+                if (error := _error(phase, node))
+            ]
+            if found:
+                bits = float(statistics.median(found))
+                self._bits = min(max(bits, _LEAST_BITS), _MOST_BITS)
+        return super().after(phase, present)
+
+    def state(self) -> StrategyState:
+        """See `ServerMethod.state`."""
+        state = super().state()
+        return replace(state, tree={**state.tree, _STATE: self._bits})
+
+    def restore(self, state: StrategyState, facts: Mapping[str, bytes]) -> None:
+        """See `ServerMethod.restore`; older states do not tell what errors take."""
+        try:
+            bits = float(state.tree.get(_STATE, _GAUSSIAN_BITS))
+            if not _LEAST_BITS <= bits <= _MOST_BITS:
+                raise ValueError(f"{bits} bits")
+        except (TypeError, ValueError) as err:
+            raise DamagedStateError(
+                f"what errors of uploads take is malformed: {err!r}"
+            ) from err
+        super().restore(state, facts)
+        self._bits = bits
+
+    def _codec(self, target: str, value: float) -> Codec:
+        config = {
+            "id": "lattice",
+            target: value,
+            "exact_below": self._exact_below,
+            "fine_below": 1024,
+        }
+        if target == "rate" or value > _NOTHING:
+            config["dead_zone"] = _TO_NEAREST
+        return get_codec(config)
+
+
+def _error(phase: Phase, node_id: int) -> float:
+    """Return the relative squared error that a node was asked for; 0 if for none."""
+    plan = phase.requests[node_id].plan
+    return float(plan.upload.config.get("nmse", 0.0)) if plan else 0.0

@@ -72,7 +72,7 @@ class CaesarPaper(CaesarPlan):
         """See `CaesarPlan.rates`; a deadline is met by batch sizes alone."""
         return np.ones(len(theta))
 
-    def codecs(self, theta: Floats, rates: Floats) -> list[Codec]:
+    def codecs(self, theta: Floats, rates: Floats, elements: int) -> list[Codec]:
         """See `CaesarPlan.codecs`."""
         return [
             get_codec(

@@ -124,11 +124,11 @@ class CaesarPlan(ServerMethod):
         self._power_modes = PowerModes()
         # Refuse what the codecs refuse now, not in the first round.
         bounds = np.array([importance.theta_min, importance.theta_max])
-        self.codecs(bounds, self.rates(bounds, LARGE))
+        self.codecs(bounds, self.rates(bounds, LARGE), LARGE)
         middle = np.array([bounds.mean()])
         super().__init__(
             downlink=downlink,
-            upload=lambda n: self.codecs(middle, self.rates(middle, n))[0],
+            upload=lambda n: self.codecs(middle, self.rates(middle, n), n)[0],
             error_feedback=error_feedback,
             uniform_weights=uniform_weights,
         )
@@ -146,8 +146,16 @@ class CaesarPlan(ServerMethod):
         """
 
     @abstractmethod
-    def codecs(self, theta: Floats, rates: Floats) -> list[Codec]:
-        """Return the codec of each device's upload."""
+    def codecs(self, theta: Floats, rates: Floats, elements: int) -> list[Codec]:
+        """Return the codec of each device's upload.
+
+        Parameters
+        ----------
+        theta, elements
+            As for `rates`.
+        rates : ndarray of float64, shape (n,)
+            What `rates` returned, or less where a deadline asks for it.
+        """
 
     def sent_bits(self, theta: Floats) -> Floats | None:
         """Return the bits a parameter that a deadline cannot lower; None if it can."""
@@ -168,7 +176,7 @@ class CaesarPlan(ServerMethod):
             configs = [
                 {"batch-size": size, "local-steps": steps} for size in sizes.tolist()
             ]
-        codecs = self.codecs(theta, rates)
+        codecs = self.codecs(theta, rates, _elements(phase))
         return {
             device.node_id: DevicePlan(
                 upload,

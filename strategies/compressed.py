@@ -156,6 +156,8 @@ class CompressedStrategy(Measured, Strategy):
         With a checkpoint it goes on from there, and `num_rounds` counts from the first
         round of the history: a run of ten rounds that was stopped after six does four
         more. If no round had a valid reply, the result holds the initial model.
+        Tensors that began in bfloat16 are float32 in the result and for `evaluate_fn`,
+        with values of bfloat16 only.
 
         Parameters
         ----------
@@ -201,7 +203,7 @@ class CompressedStrategy(Measured, Strategy):
                     # A loop of the inner strategy's own may take less.
                     **{name: v for name, v in given.items() if v is not None},
                 )
-                result.arrays = result.arrays or first
+                result.arrays = self._as_sent(result.arrays or first)
                 done(result)
             finally:
                 self._grid = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from flwr.serverapp.strategy import Strategy
 
@@ -35,6 +36,11 @@ class FedComLoc(CompressedStrategy):
     variant : {"com", "local", "global"}
         What is compressed: the model that a device sends, the one at which it takes
         gradients, or the one that the server sends, under error feedback.
+    codec : mapping or str, optional
+        Any codec of the registry in place of what `density`, `bits`, `bucket` and
+        `values` describe, which must then be left out, such as ``{"id": "rotated",
+        "bits": 4}``. It compresses models and has no residual: which are unbiased is
+        said in docs/fedcomloc.md. `variant="local"` takes topk and qsgd only.
     density : float
         Fraction of each tensor that is kept, the largest magnitudes, in ``(0, 1]``.
     bits : int
@@ -89,6 +95,7 @@ class FedComLoc(CompressedStrategy):
         *,
         lr: float,
         variant: str = "com",
+        codec: Mapping[str, Any] | str | None = None,
         density: float = 0.3,
         bits: int = 32,
         bucket: int | None = None,
@@ -100,6 +107,8 @@ class FedComLoc(CompressedStrategy):
         seed: int = 0,
         **options: Unpack[WrapperOptions],
     ) -> None:
+        if codec is not None:
+            _refuse_changed(density=density, bits=bits, bucket=bucket, values=values)
         method = FedComLocMethod(
             lr=lr,
             variant=variant,
@@ -108,6 +117,7 @@ class FedComLoc(CompressedStrategy):
             bucket=bucket,
             values=values,
             exact_below=exact_below,
+            codec=codec,
             p=p,
             steps=steps,
             control=control,
@@ -125,3 +135,11 @@ class FedComLoc(CompressedStrategy):
     def local_steps(self, server_round: int) -> int:
         """Return the local steps of all devices in a round."""
         return self._method.local_steps(server_round)
+
+
+def _refuse_changed(**settings: Any) -> None:
+    """Refuse what describes ``C`` beside a codec that is named, if it was set."""
+    defaults = FedComLoc.__init__.__kwdefaults__ or {}
+    for name, value in settings.items():
+        if value != defaults[name]:
+            raise ValueError(f"{name} has no effect with codec: set it in the codec")

@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from flwr_caesar.codec import Codec, CodecError, get_codec
+
+
+def named_codec(config: Mapping[str, Any] | str, *, exact_below: int) -> Codec:
+    """Return a codec of the registry as ``C``.
+
+    Parameters
+    ----------
+    config : mapping or str
+        See `flwr_caesar.codec.get_codec`.
+    exact_below : int
+        Tensors of fewer elements are not compressed, unless `config` says otherwise.
+
+    Raises
+    ------
+    CodecError
+        If there is no such codec, or it refuses a parameter.
+    """
+    try:
+        codec = get_codec(config)
+        if "exact_below" not in codec.parameters:
+            return codec
+        own = {"id": config} if isinstance(config, str) else config
+        return get_codec({"exact_below": exact_below, **own})
+    except CodecError as err:
+        raise CodecError(f"codec: {err}") from err
 
 
 def model_codec(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from logging import WARNING
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -24,7 +25,7 @@ from flwr_caesar.transport import EVALUATE, MEAN_KEY, MOVE_CONTROL, frame_to_rec
 
 from .compressed_downlink import CompressedDownlink
 from .exchange import cast_like
-from .fedcomloc_codec import model_codec
+from .fedcomloc_codec import model_codec, named_codec
 from .fedcomloc_facts import ControlFacts, new_epoch
 from .inner import aggregates_a_mean
 from .method import ServerMethod
@@ -32,6 +33,7 @@ from .phase import Device, DevicePlan, ExtraPhase, Outcome, Phase, Reply
 
 VARIANTS = ("com", "local", "global")
 STEPS = ("geometric", "fixed")
+LOCAL_CODECS = ("topk", "qsgd")
 PART = "control_variates"
 _MOVE_ATTEMPTS = 2
 _MOST_RESETS, _WINDOW = 3, 20
@@ -48,7 +50,9 @@ class FedComLocMethod(ServerMethod):
 
     Parameters
     ----------
-    lr, variant, density, bits, bucket, values, exact_below, p, steps, control, seed
+    lr, variant, density, bits, bucket, values, exact_below, codec, p, steps, control
+        See `flwr_caesar.strategies.FedComLoc`.
+    seed
         See `flwr_caesar.strategies.FedComLoc`.
 
     Attributes
@@ -76,6 +80,7 @@ class FedComLocMethod(ServerMethod):
         bucket: int | None,
         values: str,
         exact_below: int,
+        codec: Mapping[str, Any] | str | None,
         p: float,
         steps: str,
         control: bool,
@@ -92,25 +97,36 @@ class FedComLocMethod(ServerMethod):
             raise ValueError(f"p must be in (0, 1], not {p}")
         if seed < 0:
             raise ValueError(f"seed must be at least 0, not {seed}")
-        codec = model_codec(
-            density=density,
-            bits=bits,
-            bucket=bucket,
-            values=values,
-            exact_below=exact_below,
-        )
-        self.compressed = CompressedDownlink(codec) if variant == "global" else None
+        if codec is None:
+            chosen = model_codec(
+                density=density,
+                bits=bits,
+                bucket=bucket,
+                values=values,
+                exact_below=exact_below,
+            )
+        else:
+            chosen = named_codec(codec, exact_below=exact_below)
+            if variant == "local" and chosen.id not in LOCAL_CODECS:
+                raise ValueError(
+                    f"variant local takes gradients at what C makes of a torch tensor: "
+                    f"codec must be one of {', '.join(LOCAL_CODECS)}, not {chosen.id}"
+                )
+        self.compressed = CompressedDownlink(chosen) if variant == "global" else None
         super().__init__(
             downlink=self.compressed,
-            upload=codec if variant == "com" else None,
+            upload=chosen if variant == "com" else None,
             payload=MODEL_PAYLOAD,
             uniform_weights=True,
         )
         self._support_codec = model_codec(
-            density=density, bits=32, values="float32", exact_below=exact_below
+            density=density if codec is None else 1,
+            bits=32,
+            values="float32",
+            exact_below=exact_below,
         )
-        lossy = variant == "local" and codec.id != "dense"
-        self._local = json.dumps(codec.config) if lossy else ""
+        lossy = variant == "local" and chosen.id != "dense"
+        self._local = json.dumps(chosen.config) if lossy else ""
         self._lr, self._p, self._steps, self._seed = lr, p, steps, seed
         self._control = control
         self._caused: dict[int, list[int]] = {}

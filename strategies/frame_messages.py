@@ -66,6 +66,8 @@ def packed(
         del made[key]
     else:
         made[key] = whole or downlink.frame(device.node_id, header)
+    for name, record in plan.records.items():
+        made[name] = record
     if plan.config:
         for name, config in content.config_records.items():
             made[name] = ConfigRecord({**config, **plan.config})

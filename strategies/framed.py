@@ -56,7 +56,6 @@ from .method import ServerMethod
 from .phase import Device, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices
 from .too_long import TooLong
-from .uplink_memory import UplinkMemory
 
 
 class FrameExchange(Exchange):
@@ -87,7 +86,7 @@ class FrameExchange(Exchange):
     ) -> None:
         super().__init__(inner)
         self.method = method
-        self.memory = UplinkMemory(method.upload_memory)
+        self.memory = method.uplink_memory()
         self._too_long = TooLong()
         self.ledger: LedgerStore = MemoryLedger()
         self.session: ServerSession | None = None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.contract.layout import Array, Layout
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
-from flwr_caesar.plan.by_size import LARGE, by_size
+from flwr_caesar.plan.precision import STEP_SIGMAS
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -22,6 +24,8 @@ from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import frame_to_record
 
 from .downlink import Downlink
+
+_MOST_SIGMAS = math.sqrt(12)
 
 
 class LatticeDownlink(Downlink):
@@ -33,10 +37,10 @@ class LatticeDownlink(Downlink):
 
     Parameters
     ----------
-    step_sigmas : float, optional
-        The step in deviations of what changed; larger: fewer bits, coarser models. By
-        default `usual_sigmas`, and finer for a model of fewer than 80,000 elements: 1
-        up to 50,000 (`flwr_caesar.plan.by_size.by_size`).
+    step_sigmas : float
+        The step in deviations of what changed since the model that devices mostly hold,
+        the median of those asked for the last model; larger: fewer bits, coarser
+        models.
     shared_start : bool
         Whether devices can make the first model of their app's own initial arrays
         (`flwr_caesar.clients.CompressionMod`).
@@ -50,33 +54,36 @@ class LatticeDownlink(Downlink):
         Older models remembered; a device that holds one older still gets a whole model.
     max_bytes : int
         Most memory of them.
-    usual_sigmas : float
-        See `step_sigmas`.
     """
 
     def __init__(
         self,
         *,
-        step_sigmas: float | None = None,
+        step_sigmas: float = STEP_SIGMAS,
         shared_start: bool = False,
         first_bits: int = FIRST_BITS,
         exact_below: int = 0,
         max_versions: int = 30,
         max_bytes: int = 1 << 30,
-        usual_sigmas: float = 2.0,
     ) -> None:
-        if step_sigmas is not None and not 0 < step_sigmas <= 16:
-            raise ValueError(f"step_sigmas must be in (0, 16], not {step_sigmas}")
+        if not 0 < step_sigmas < _MOST_SIGMAS:
+            raise ValueError(
+                f"step_sigmas must be above 0 and below {_MOST_SIGMAS:.2f}, with which "
+                f"steps would grow from model to model, not {step_sigmas}"
+            )
         if not 0 <= first_bits <= 16:
             raise ValueError(f"first_bits must be 0 to 16, not {first_bits}")
         self._shared_start = shared_start
         self._first_bits = first_bits
         self._rules = LatticeRules(exact_below=exact_below)
-        self._step_sigmas, self._usual_sigmas = step_sigmas, usual_sigmas
+        self._step_sigmas = step_sigmas
         self._limits: dict[str, Any] = {
+            "step_sigmas": step_sigmas,
             "max_points": max_versions,
             "max_bytes": max_bytes,
         }
+        self._absences: dict[int, int] = {}
+        self._absence = 1
         self._history: PointHistory | None = None
         self._begun: PointHistory | None = None
         self._number = self._first_number = 0
@@ -84,18 +91,7 @@ class LatticeDownlink(Downlink):
         self._records: dict[bytes | None, ArrayRecord] = {}
 
     def __str__(self) -> str:
-        return f"lattice, step {self._sigmas(self._layout)} sigma"
-
-    @property
-    def _layout(self) -> Layout | None:
-        history = self._history or self._begun
-        return None if history is None else history.current.layout
-
-    def _sigmas(self, layout: Layout | None) -> float:
-        if self._step_sigmas is not None:
-            return self._step_sigmas
-        parameters = LARGE if layout is None else layout.num_params
-        return by_size(parameters, small=1.0, usual=self._usual_sigmas)
+        return f"lattice, step {self._step_sigmas:.3g} sigma"
 
     @property
     def version(self) -> Version | None:
@@ -133,7 +129,6 @@ class LatticeDownlink(Downlink):
             shared=self._shared_start,
             bits=self._first_bits,
             rules=self._rules,
-            step_sigmas=self._sigmas(Layout.of(model)),
             **self._limits,
         )
         return self._begun.current.arrays()
@@ -141,7 +136,9 @@ class LatticeDownlink(Downlink):
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
         if self._history is not None:
-            self._history = self._history.publish(model)
+            if self._absences:
+                self._absence = statistics.median_low(self._absences.values())
+            self._history = self._history.publish(model, absence=self._absence)
         else:
             if self._begun is None or self._begun.current.digest != model_digest(model):
                 self.begin(model)
@@ -149,7 +146,7 @@ class LatticeDownlink(Downlink):
             self._first_number = number
         assert self._history is not None
         self._number = number
-        self._records = {}
+        self._records, self._absences = {}, {}
         return number, self._history.current.digest
 
     def held(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -160,7 +157,10 @@ class LatticeDownlink(Downlink):
         """See `Downlink.frame`."""
         if self._history is None:
             raise ValueError("nothing is published yet")
-        base = None if header.base is None else header.base[1]
+        base = None
+        if header.base is not None:
+            number, base = header.base
+            self._absences[node_id] = max(self._number - number, 1)
         if base not in self._records:
             self._records[base] = frame_to_record(self._history.frame(base))
         return self._records[base]
@@ -170,7 +170,11 @@ class LatticeDownlink(Downlink):
         if self._history is None:
             return StrategyState()
         numbers = [self._number, self._first_number]
-        tree = {"lattice": numbers, "first_step": self._first_step}
+        tree = {
+            "lattice": numbers,
+            "first_step": self._first_step,
+            "absence": self._absence,
+        }
         return StrategyState(tree, self._history.to_arrays())
 
     def restore(self, state: StrategyState) -> None:
@@ -184,17 +188,18 @@ class LatticeDownlink(Downlink):
             else:
                 ((name, value),) = state.tree["first_step"].items()
                 first_step = {str(name): int(value)}
+            absence = int(state.tree.get("absence", 1))  # later than the others
+            if absence < 1:
+                raise ValueError(f"devices were absent for {absence} models")
             history = PointHistory.from_arrays(state.arrays, **self._limits)
-            sigmas = self._sigmas(history.current.layout)
-            history = replace(history, step_sigmas=sigmas)
         except (AttributeError, CodecError, KeyError, TypeError, ValueError) as err:
             raise DamagedStateError(
                 f"the published models are malformed: {err}"
             ) from err
         self._history = history
         self._number, self._first_number = number, first_number
-        self._first_step = first_step
-        self._records = {}
+        self._first_step, self._absence = first_step, absence
+        self._records, self._absences = {}, {}
 
 
 @dataclass(frozen=True)

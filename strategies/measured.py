@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Result
 
 from flwr_caesar.results.live import LiveFolder
 from flwr_caesar.results.results import Results
-from flwr_caesar.transport import record_to_arrays
+from flwr_caesar.transport import record_to_arrays, rounded_record
 
 if TYPE_CHECKING:
     from flwr_caesar.records import RoundRecord
@@ -71,11 +71,16 @@ class Measured:
             type(self).__name__, self.history, self._metrics, parameters=parameters
         )
 
+    def _as_sent(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return a model in the precision in which devices have it."""
+        layout = self._exchange.layout
+        return arrays if layout is None else rounded_record(arrays, layout)
+
     def _noting(self, evaluate: Evaluate, before: int) -> Evaluate:
         """Return an evaluate function whose accuracy and loss are noted by round."""
 
         def tested(done: int, arrays: ArrayRecord) -> MetricRecord | None:
-            metrics = evaluate(before + done, arrays)
+            metrics = evaluate(before + done, self._as_sent(arrays))
             self._metrics.pop(before + done, None)  # what devices reported of it
             self._note_metrics(before + done, metrics)
             self._tell(before + done)

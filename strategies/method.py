@@ -15,6 +15,7 @@ from flwr_caesar.sync.strategy_state import StrategyState
 from .downlink import Downlink
 from .downlinks import get_downlink
 from .phase import Device, DevicePlan, Outcome, Phase, Reply
+from .uplink_memory import UplinkMemory
 
 
 class ServerMethod:
@@ -75,6 +76,10 @@ class ServerMethod:
         if self._by_size is None or layout is None:
             return self.upload
         return self._by_size(layout.num_params)
+
+    def uplink_memory(self) -> UplinkMemory:
+        """Return what the server remembers of uploads: of each device on its own."""
+        return UplinkMemory(self.upload_memory)
 
     def require(self, inner: Strategy) -> None:
         """Refuse an inner strategy that this method cannot work around.

@@ -41,6 +41,9 @@ class DevicePlan:
         Whether its app sees the message.
     use_memory : bool
         Whether its upload may be predicted from what both sides remember of it.
+    records : mapping of str to ArrayRecord
+        What its half of the method is sent beside the model; equal ones should be one
+        object, which the SuperLink then stores once.
     """
 
     upload: Codec
@@ -50,6 +53,7 @@ class DevicePlan:
     ask_labels: bool = False
     call_app: bool = True
     use_memory: bool = True
+    records: Mapping[str, ArrayRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout, difference
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.codec.contract.layout import Array, Arrays, other_shape
 from flwr_caesar.codec.contract.non_finite import require_none_new
 from flwr_caesar.codec.contract.update import change_of_others, length
 from flwr_caesar.sync.ledger import Checkpoint
@@ -106,7 +106,10 @@ class PlainExchange(Exchange):
                 raise CodecError(f"reply has a tensor {name!r} that was not sent")
             if len(array.data) > 2 * sent[name].nbytes + _NPY_HEADER_MAX:
                 raise CodecError(f"tensor {name!r} is larger than the model's")
-            arrays[name] = record_to_arrays(ArrayRecord({name: array}))[name]
+            found = record_to_arrays(ArrayRecord({name: array}))[name]
+            if found.shape != sent[name].shape:
+                raise CodecError(other_shape(name, found.shape, sent[name].shape))
+            arrays[name] = found
         require_none_new(arrays, sent)
         return difference(arrays, sent)
 

@@ -26,7 +26,10 @@ PAGES = {
     "MagnitudePruning": "docs/pruning.md",
     "ErrorBounded": "docs/error-bounded.md",
     "CorrelationAware": "docs/correlation-aware.md",
+    "CAFe": "docs/cafe.md",
+    "SignEF": "docs/sign-ef.md",
     "TopK": "docs/strategies.md",
+    "QSGD": "docs/strategies.md",
     "WrapperOptions": "docs/strategies.md",
 }
 # Which class a file of conf/strategy configures, and what it sets otherwise than the
@@ -39,6 +42,9 @@ _CONTROL = "the control without the plan"
 CONF: dict[str, tuple[str, dict[str, str]]] = {
     "fedavg": ("Uncompressed", {}),
     "topk": ("TopK", {}),
+    "cafe": ("CAFe", {}),
+    "sign_ef": ("SignEF", {}),
+    "qsgd": ("QSGD", {}),
     "caesar": (
         "Caesar",
         {

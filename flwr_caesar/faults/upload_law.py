@@ -124,7 +124,7 @@ class UploadLaw:
             sent = self.decoded(pending.frame, after)
             received, trained = (law.vector(arrays) for arrays in worked)
             if self._is_model:
-                self._check_loss(after, trained, sent)
+                self._check_loss(after, trained, sent, pending.frame)
             else:
                 computed = ghost.computed + trained - received
                 if not self._error_feedback:
@@ -132,7 +132,7 @@ class UploadLaw:
                     owed = (
                         computed - ghost.spent_sum - self._waiting(after, but=pending)
                     )
-                    self._check_loss(after, owed, sent)
+                    self._check_loss(after, owed, sent, pending.frame)
                     computed = computed - owed + sent
                 ghost = replace(ghost, computed=computed)
             law.made(after, ghost, pending.upload_id, sent)
@@ -242,11 +242,28 @@ class UploadLaw:
         )
         return sum(masses, self._law.zeros())
 
-    def _check_loss(self, state: DeviceState, meant: Vector, sent: Vector) -> None:
+    def _check_loss(
+        self, state: DeviceState, meant: Vector, sent: Vector, frame: bytes
+    ) -> None:
         """Check that each element is what was meant, about, or left out."""
         off = np.abs(meant - sent) > _LOSS * np.abs(meant).max()
-        if np.any(off & (sent != 0)):
+        if np.any(off & (sent != self._left_out(state, frame))):
             self._law.report(f"{device_id(state.token)} sends what it did not compute")
+
+    def _left_out(self, state: DeviceState, frame: bytes) -> Vector:
+        """Return what stands for elements that an upload leaves out."""
+        info = inspect_frame(frame)
+        held = state.codec_arrays if info.state_version else {}
+        if info.config["id"] != "predicted" or not held:
+            return self._law.zeros()
+        return self._law.vector(
+            {
+                spec.name: np.reshape(held[spec.name], spec.shape)
+                if spec.name in held
+                else np.zeros(spec.shape)
+                for spec in self._layout.tensors
+            }
+        )
 
 
 def parsed(content: RecordDict) -> UploadHeader | None:

@@ -63,6 +63,19 @@ _OURS = {
             "lattice": {"density": 0.1, "downlink": "lattice"},
         },
     ),
+    "sign_ef": MethodSpec(_STRATEGIES + "SignEF", cases={"sign_ef": {}}),
+    "cafe": MethodSpec(
+        _STRATEGIES + "CAFe",
+        cases={
+            "cafe": {"density": 0.1},
+            "quantized": {"compressor": "quantized", "density": 0.3},
+            "lattice": {"density": 0.1, "downlink": "lattice"},
+        },
+    ),
+    "qsgd": MethodSpec(
+        _STRATEGIES + "QSGD",
+        cases={"qsgd": {"levels": 7}, "rounded": {"downlink": "rounded"}},
+    ),
     "fedcomloc": MethodSpec(
         _STRATEGIES + "FedComLoc",
         cases={
@@ -103,6 +116,7 @@ _DEVICE_HALVES = {
     "": "flwr_caesar.clients.method:DeviceMethod",
     "bound_check": "flwr_caesar.clients.bound_check:BoundCheck",
     "recovery": "flwr_caesar.clients.recovery:Recovery",
+    "shared_prediction": "flwr_caesar.clients.shared_prediction:SharedPrediction",
     "control_variates": "flwr_caesar.clients.control_variates:ControlVariates",
 }
 

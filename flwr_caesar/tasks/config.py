@@ -7,13 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import get_choice, get_int
+from .checks import get_choice, get_int, get_text
 from .errors import ConfigError
 
-DATASETS = ("mnist5k", "pydoc", "cifar10", "femnist", "shakespeare")
+DATASETS = (
+    "mnist5k",
+    "fashion_mnist",
+    "activity",
+    "pydoc",
+    "shakespeare_roles",
+    "cifar10",
+    "femnist",
+    "shakespeare",
+)
 PARTITIONS = ("iid", "dirichlet", "natural")
-NATURAL = ("pydoc", "femnist", "shakespeare")
-UNLABELLED = ("pydoc",)
+NATURAL = ("activity", "pydoc", "shakespeare_roles", "femnist", "shakespeare")
+UNLABELLED = ("pydoc", "shakespeare_roles")
+IN_A_FOLDER = ("fashion_mnist",)
+PLAYS = ("all", "even", "odd")
 MIN_PARTITION_SIZE = 10
 
 
@@ -23,11 +34,11 @@ class DataConfig:
 
     Parameters
     ----------
-    name : {"mnist5k", "pydoc", "cifar10", "femnist", "shakespeare"}
-        The data set.
+    name : str
+        The data set, one of `DATASETS`.
     partition : {"iid", "dirichlet", "natural"}
         How training examples are spread: at random, with skewed labels, or by the
-        topic, writer or speaker they come from.
+        topic, writer, person or role they come from.
     alpha : float
         Concentration of the Dirichlet distribution; 0 for other partitions, which
         have none.
@@ -35,6 +46,10 @@ class DataConfig:
         Examples in one local step.
     test_size : int
         Examples held out for the server's test.
+    folder : str
+        Where the data set's files are; empty for those that need no folder.
+    plays : {"all", "even", "odd"}
+        Which of Shakespeare's plays, by their place in the order of their names.
     """
 
     name: str
@@ -42,6 +57,8 @@ class DataConfig:
     alpha: float
     batch_size: int
     test_size: int
+    folder: str = ""
+    plays: str = "all"
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> DataConfig:
@@ -75,6 +92,10 @@ class DataConfig:
             alpha=alpha,
             batch_size=get_int(config, "data", "batch_size"),
             test_size=get_int(config, "data", "test_size"),
+            folder=get_text(config, "data", "folder") if name in IN_A_FOLDER else "",
+            plays=get_choice(config, "data", "plays", PLAYS)
+            if name == "shakespeare_roles"
+            else "all",
         )
 
 

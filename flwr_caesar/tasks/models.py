@@ -15,6 +15,7 @@ from .examples import Array
 from .vision import import_torchvision
 
 _MIN_SIDE = 16
+_MIN_SAMPLES = 26
 
 
 def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
@@ -40,14 +41,40 @@ def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
     """
     builders: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
         "cnn": _cnn,
+        "cnn1d": _cnn1d,
         "mlp": _mlp,
         "resnet18": _resnet18,
         "char_lstm": _char_lstm,
+        "llama_lora": _llama_lora,
     }
     name = get_choice(model_cfg, "model", "name", builders)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return builders[name](model_cfg)
+
+
+def exchanged_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what devices and server send each other of a model.
+
+    All of its state but frozen parameters, which every device has already.
+    """
+    every = model.named_parameters(remove_duplicate=False)  # tied ones by each name
+    frozen = {name for name, parameter in every if not parameter.requires_grad}
+    state = model.state_dict()
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+
+def load_exchanged(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set what `exchanged_state` returns.
+
+    Raises
+    ------
+    RuntimeError
+        If names or shapes are others.
+    """
+    if exchanged_state(model).keys() != state.keys():
+        raise RuntimeError("the tensors are not those that this model exchanges")
+    model.load_state_dict(state, strict=False)
 
 
 def training_flops(model: nn.Module, x: Array) -> float:
@@ -71,7 +98,7 @@ def training_flops(model: nn.Module, x: Array) -> float:
         if isinstance(layer, nn.RNNBase):
             weights = sum(weight.numel() for weight in layer.parameters())
             total += 2 * weights * inputs[0].shape[1 if layer.batch_first else 0]
-        elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+        elif isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
             total += 2 * layer.weight.numel() * output.numel() // len(layer.weight)
 
     hooks = [layer.register_forward_hook(count) for layer in model.modules()]
@@ -104,6 +131,30 @@ class CNN(nn.Module):
         """Return the logits of a batch of images."""
         x = nn.functional.max_pool2d(torch.relu(self.conv1(x)), 2)
         x = nn.functional.max_pool2d(torch.relu(self.conv2(x)), 2)
+        x = torch.relu(self.fc1(x.flatten(1)))
+        logits: Tensor = self.fc2(x)
+        return logits
+
+
+class CNN1d(nn.Module):
+    """Two unpadded convolutions over time, of width 9, and two linear layers.
+
+    234,279 parameters for 6 axes, 128 samples and 7 classes. Input ``(n, axes,
+    samples)``, output logits ``(n, classes)``.
+    """
+
+    def __init__(self, input_shape: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        axes, samples = input_shape
+        self.conv1 = nn.Conv1d(axes, 32, kernel_size=9)
+        self.conv2 = nn.Conv1d(32, 64, kernel_size=9)
+        self.fc1 = nn.Linear(64 * (((samples - 8) // 2 - 8) // 2), 128)
+        self.fc2 = nn.Linear(128, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch of series."""
+        x = nn.functional.max_pool1d(torch.relu(self.conv1(x)), 2)
+        x = nn.functional.max_pool1d(torch.relu(self.conv2(x)), 2)
         x = torch.relu(self.fc1(x.flatten(1)))
         logits: Tensor = self.fc2(x)
         return logits
@@ -176,6 +227,18 @@ def _cnn(config: Mapping[str, Any]) -> nn.Module:
     return CNN(_image_shape(config), get_int(config, "model", "num_classes"))
 
 
+def _cnn1d(config: Mapping[str, Any]) -> nn.Module:
+    shape = get_shape(config, "model", "input_shape")
+    if len(shape) != 2 or shape[1] < _MIN_SAMPLES:
+        raise ConfigError(
+            "model.input_shape",
+            f"cnn1d reads series, [axes, samples], of at least {_MIN_SAMPLES} samples, "
+            f"not {list(shape)}; choose it with data=activity",
+        )
+    classes = get_int(config, "model", "num_classes")
+    return CNN1d((shape[0], shape[1]), classes)
+
+
 def _mlp(config: Mapping[str, Any]) -> nn.Module:
     return MLP(
         _image_shape(config),
@@ -199,6 +262,12 @@ def _char_lstm(config: Mapping[str, Any]) -> nn.Module:
         layers=get_int(config, "model", "layers"),
         every_position=get_choice(config, "model", "predict", ("last", "all")) == "all",
     )
+
+
+def _llama_lora(config: Mapping[str, Any]) -> nn.Module:
+    from .lora import lora_llama  # imports transformers, which takes seconds
+
+    return lora_llama(config)
 
 
 def _resnet18(config: Mapping[str, Any]) -> nn.Module:

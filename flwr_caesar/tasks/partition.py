@@ -8,7 +8,87 @@ from __future__ import annotations
 
 import numpy as np
 
+from .config import MIN_PARTITION_SIZE, DataConfig
+from .errors import ConfigError
 from .examples import Array
+
+
+def partition_labels(
+    labels: Array, config: DataConfig, num_partitions: int, seed: int
+) -> tuple[Array, ...]:
+    """Return the indices of each device's examples, of those with these labels.
+
+    A device has 10 examples at least, or its equal share if that is less.
+
+    Raises
+    ------
+    ConfigError
+        If there are more devices than examples.
+    """
+    most = len(labels)
+    if not 1 <= num_partitions <= most:
+        raise ConfigError(
+            "federation.num_supernodes",
+            f"must be 1 to {most}, not {num_partitions}: each device needs one of "
+            f"{most} training examples",
+        )
+    if config.partition == "iid":
+        return tuple(partition_iid(most, num_partitions, seed=seed))
+    return tuple(
+        partition_dirichlet(
+            labels,
+            num_partitions,
+            alpha=config.alpha,
+            min_size=min(MIN_PARTITION_SIZE, most // num_partitions),
+            seed=seed,
+        )
+    )
+
+
+def partition_owners(
+    sizes: tuple[int, ...],
+    config: DataConfig,
+    num_partitions: int,
+    seed: int,
+    *,
+    owner: str,
+) -> tuple[Array, ...]:
+    """Return the indices of each device's examples, of those in the owners' order.
+
+    With the natural partition device 0 has the first owner's examples, device 1 the
+    next; owners beyond the number of devices are left out.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Examples of each owner; an owner behind one with fewer than 10 gets no device.
+    owner : str
+        What an owner is called, for the error.
+
+    Raises
+    ------
+    ConfigError
+        If there are more devices than the examples suffice for.
+    """
+    natural = config.partition == "natural"
+    most = sum(sizes) // MIN_PARTITION_SIZE
+    if natural:
+        most = next(
+            (n for n, size in enumerate(sizes) if size < MIN_PARTITION_SIZE), len(sizes)
+        )
+    if not 1 <= num_partitions <= most:
+        raise ConfigError(
+            "federation.num_supernodes",
+            f"must be 1 to {most}, not {num_partitions}: each device needs "
+            f"{MIN_PARTITION_SIZE} training examples{f' of one {owner}' * natural}",
+        )
+    if not natural:
+        return tuple(partition_iid(sum(sizes), num_partitions, seed=seed))
+    ends = np.cumsum(sizes)
+    return tuple(
+        np.arange(end - size, end)
+        for end, size in zip(ends[:num_partitions], sizes, strict=False)
+    )
 
 
 def partition_iid(n: int, num_partitions: int, *, seed: int) -> list[Array]:

@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec, inspect_frame
 from flwr_caesar.codec.contract.base import DEFAULT_MAX_BYTES
-from flwr_caesar.codec.contract.layout import Arrays, to_dtype
+from flwr_caesar.codec.contract.layout import Arrays, Layout, to_dtype
 
 from .envelope import frame_to_record, is_frame, note_nbytes, record_to_frame
 
@@ -55,6 +55,32 @@ def widened_record(arrays: Arrays) -> ArrayRecord:
             for name, a in arrays.items()
         }
     )
+
+
+def rounded_record(record: ArrayRecord, layout: Layout) -> ArrayRecord:
+    """Return a record of which the tensors in bfloat16 have only values of that type.
+
+    A server goes on with the mean of such tensors in float32, so that what a round
+    moves by less than their precision adds up; devices are sent it rounded. The type of
+    the arrays stays.
+
+    Parameters
+    ----------
+    record : ArrayRecord
+        Not changed; what `widened_record` made.
+    layout : Layout
+        Of the model, which says what is in bfloat16.
+    """
+    names = [spec.name for spec in layout.tensors if spec.dtype == "bfloat16"]
+    if not any(name in record for name in names):
+        return record
+    rounded = dict(record.items())
+    for name in filter(rounded.__contains__, names):
+        array = rounded[name].numpy()
+        if array.dtype.kind == "f":
+            narrow = array.astype(to_dtype("bfloat16"))
+            rounded[name] = Array(narrow.astype(array.dtype))
+    return ArrayRecord(rounded)
 
 
 def record_nbytes(record: ArrayRecord) -> int:

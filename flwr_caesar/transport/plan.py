@@ -18,10 +18,11 @@ from .short import pack_mapping, unpack_mapping
 
 PROTOCOL_VERSION = 2
 # Phases of a round with control variates; the one in which they move is called "settle"
-# on the wire and in records. Then the records that these add to a message.
+# on the wire and in records. Then the records that methods add to a message.
 TRAIN, MOVE_CONTROL, EVALUATE = "train", "settle", "evaluate"
 CONTROL_KEY = "control"
 MEAN_KEY = "mean"
+PREDICTION_KEY = "prediction"
 
 
 @dataclass(frozen=True)

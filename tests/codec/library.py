@@ -30,6 +30,8 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "prune", "prune_rate": 1.0, "exclude_1d": False},
     {"id": "caesar_model", "drop_fraction": 0.6},
     {"id": "caesar_model", "drop_fraction": 0.0},
+    {"id": "predicted", "density": 0.3},
+    {"id": "predicted", "compressor": "quantized", "density": 0.2, "bits": 4.5},
     {"id": "rotated", "bits": 1, "scale": "unbiased"},
     {"id": "rotated", "bits": 3, "scale": "least_squares"},
     {"id": "quantized", "density": 0.2, "bits": 4.5},

@@ -140,6 +140,8 @@ def read_vector(
         return correlation(frame.config, lossy, frame.sections, memory)
     if frame.config["id"] == "error_bounded":
         return error_bounded(lossy, frame.sections, memory)
+    if frame.config["id"] == "predicted":
+        return predicted(frame.config, lossy, frame.sections, memory)
     read = {
         "cast": cast,
         "lattice": lattice,
@@ -193,6 +195,21 @@ def topk(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float
         octaves = exponents[owner[position]] if scaled else 0
         vector[position] = f32(math.ldexp(value, octaves))
     return vector
+
+
+def predicted(
+    config: dict[str, Any], lossy: Table, sections: Sections, memory: Memory
+) -> list[float]:
+    if config["compressor"] == "topk":
+        sent = topk({**config, "values": "float16"}, lossy, sections)
+    else:
+        sent = quantized({**config, "levels": "uniform"}, lossy, sections)
+    if not memory:
+        return sent
+    assert memory.keys() == {tensor.name for tensor in lossy}
+    expected = [x for tensor in lossy for x in memory[tensor.name][1]]
+    memory.clear()
+    return [f32(x + p) for x, p in zip(sent, expected, strict=True)]
 
 
 def prune(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:

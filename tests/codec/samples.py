@@ -14,6 +14,8 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "correlation", "density": 0.2, "exact_below": 64},
     {"id": "correlation", "memory": False, "allocation": "uniform", "exact_below": 0},
     {"id": "dense"},
+    {"id": "predicted", "density": 0.2, "exact_below": 64},
+    {"id": "predicted", "compressor": "quantized", "bits": 4, "exact_below": 0},
     {"id": "prune", "prune_rate": 0.4, "exclude_1d": False},
     {"id": "prune", "bits": 8, "exact_below": 64},
     {"id": "prune", "bits": 3, "levels": "power_of_two"},

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flwr_caesar.codec import CodecState, get_codec, inspect_frame, list_codecs
+from flwr_caesar.codec import (
+    CodecState,
+    Layout,
+    StateMismatchError,
+    get_codec,
+    inspect_frame,
+    list_codecs,
+)
+from flwr_caesar.codec.codecs.predicted import PredictedCodec
 from flwr_caesar.codec.codecs.topk import TopKCodec
 from flwr_caesar.codec.coding.positions import decode_positions, encode_positions
 from flwr_caesar.codec.coding.small_block import decode_small_block, encode_small_block
@@ -27,6 +35,7 @@ from tests.vectors.make import (
     MODELS,
     POINT_LAYOUT,
     POINTS,
+    PREDICTION,
     STEPS,
     describe,
 )
@@ -126,12 +135,7 @@ def test_golden_frames_with_flags_decode(name: str) -> None:
         json.loads((FLAGS / f"{case}.json").read_text(encoding="utf-8"))
         for case in (name, "base")
     )
-    base = {
-        tensor["name"]: np.frombuffer(
-            bytes.fromhex(tensor["hex"]), to_dtype(tensor["dtype"])
-        ).reshape(tensor["shape"])
-        for tensor in held
-    }
+    base = arrays_of(held)
     info = inspect_frame(frame)
     assert info.flags == {"as-they-are": 2, "raised": 4}[name]
     decoded, _ = get_codec(info.config).decode(frame, finite=False, base=base)
@@ -139,6 +143,41 @@ def test_golden_frames_with_flags_decode(name: str) -> None:
     numbers = {name: array.reshape(-1).tolist() for name, array in base.items()}
     theirs, _ = plain_codecs.decode(frame, base=numbers)
     assert describe_plain(theirs) == expected
+
+
+@pytest.mark.parametrize("name", ["topk", "quantized"])
+def test_golden_predicted_frames_decode(name: str) -> None:
+    frame = (PREDICTION / f"{name}.bin").read_bytes()
+    expected, held = (
+        json.loads((PREDICTION / f"{case}.json").read_text(encoding="utf-8"))
+        for case in (name, "last")
+    )
+    last = arrays_of(held)
+    codec = get_codec(inspect_frame(frame).config)
+    assert isinstance(codec, PredictedCodec)
+    state = CodecState(Layout.of(last), 1, codec.prediction(last))
+    decoded, after = codec.decode(frame, state)
+    assert describe(decoded) == expected
+    assert (after.version, after.arrays) == (0, {})
+    table = [
+        plain_reader.Tensor(t["name"], t["dtype"], tuple(t["shape"])) for t in held
+    ]
+    memory = {n: ("f", tuple(array.tolist())) for n, array in state.arrays.items()}
+    theirs, later = plain_codecs.decode(frame, plain_codecs.State(table, 1, memory))
+    assert describe_plain(theirs) == expected
+    assert (later.version, later.arrays) == (0, {})
+    with pytest.raises(StateMismatchError):
+        codec.decode(frame, CodecState(Layout.of(last)))
+
+
+def arrays_of(described: list[dict[str, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what was described."""
+    return {
+        tensor["name"]: np.frombuffer(
+            bytes.fromhex(tensor["hex"]), to_dtype(tensor["dtype"])
+        ).reshape(tensor["shape"])
+        for tensor in described
+    }
 
 
 def test_the_vectors_use_every_form_of_a_lattice() -> None:

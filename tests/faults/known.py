@@ -14,7 +14,9 @@ class Known:
     uniform : bool
         Whether all replies weigh the same.
     remembers : bool
-        Whether uploads are predicted from a memory on both sides.
+        Whether uploads are predicted from a memory on both sides of what was sent.
+    shares : bool
+        Whether uploads are predicted from what all devices are sent.
     has_control : bool
         Whether devices keep control variates, which need a mean of the replies.
     finishes : bool
@@ -23,6 +25,7 @@ class Known:
 
     uniform: bool = False
     remembers: bool = False
+    shares: bool = False
     has_control: bool = False
     finishes: bool = False
 
@@ -30,6 +33,12 @@ class Known:
 KNOWN = {
     "topk": Known(),
     "topk_lattice": Known(),
+    "sign_ef": Known(),
+    "cafe": Known(shares=True),
+    "cafe_quantized": Known(shares=True),
+    "cafe_lattice": Known(shares=True),
+    "qsgd": Known(),
+    "qsgd_rounded": Known(),
     "fedcomloc": Known(uniform=True, has_control=True),
     "fedcomloc_global": Known(uniform=True, has_control=True, finishes=True),
     "fedcomloc_local": Known(uniform=True, has_control=True),

@@ -14,6 +14,7 @@ import pytest
 from flwr_caesar.cli import main
 from flwr_caesar.clients import mod
 from flwr_caesar.clients.cached_reply import CachedReply
+from flwr_caesar.clients.shared_prediction import SharedPrediction
 from flwr_caesar.codec import CodecState, Layout, update_layout
 from flwr_caesar.faults import grid, odds, poison
 from flwr_caesar.faults.strategies import run_strategy_faults
@@ -22,6 +23,7 @@ from flwr_caesar.strategies.fedcomloc_method import FedComLocMethod
 from flwr_caesar.strategies.framed import FrameExchange
 from flwr_caesar.strategies.intake import Intake
 from flwr_caesar.strategies.mean import RunningMean
+from flwr_caesar.strategies.shared_memory import SharedMemory
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 from flwr_caesar.sync import device, settle, short
 from flwr_caesar.sync.context_store import ContextStore
@@ -43,7 +45,7 @@ def test_the_laws_hold(name):
     assert report.violations == ()
     assert report.injected > 30
     assert report.applied > 30
-    assert bool(report.predicted) == KNOWN[name].remembers
+    assert bool(report.predicted) == (KNOWN[name].remembers or KNOWN[name].shares)
     assert bool(report.moved) == KNOWN[name].has_control
 
 
@@ -123,6 +125,19 @@ def test_a_device_that_predicts_from_what_the_server_lacks_is_found(monkeypatch)
     assert "an honest reply is refused" in found("error_bounded")
 
 
+def test_a_device_that_forgets_what_its_waiting_upload_builds_on_is_found(monkeypatch):
+    before = SharedPrediction.before
+
+    def forgetful(self, received, content):
+        waiting = received.state.pending
+        nothing = replace(received, state=replace(received.state, pending=()))
+        state, rest = before(self, nothing, content)
+        return replace(state, pending=waiting), rest
+
+    monkeypatch.setattr(SharedPrediction, "before", forgetful)
+    assert found("cafe")
+
+
 def test_a_device_that_replies_before_it_saves_is_found(monkeypatch):
     save = ContextStore.save
 
@@ -147,6 +162,11 @@ def test_a_device_that_cannot_tell_its_metrics_again_is_found(monkeypatch):
 def test_a_server_that_forgets_its_memory_of_uploads_is_found(monkeypatch):
     monkeypatch.setattr(UplinkMemory, "get", lambda self, device, fresh: fresh)
     assert "an honest reply is refused" in found("correlation_aware")
+
+
+def test_a_server_that_forgets_what_all_uploads_build_on_is_found(monkeypatch):
+    monkeypatch.setattr(SharedMemory, "get", lambda self, device, fresh: fresh)
+    assert "an honest reply is refused" in found("cafe")
 
 
 def test_a_server_that_adds_an_update_twice_is_found(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import flwr_caesar.conf
 from flwr_caesar.runner import config
 from flwr_caesar.runner.registry import build_clock, build_strategy
+from flwr_caesar.tasks import data, mnist5k
 from flwr_caesar.tasks.errors import ConfigError
 
 CONF = Path(flwr_caesar.conf.__file__).parent
@@ -119,8 +120,10 @@ def test_more_devices_than_data_is_found_before_the_start(
 def test_a_missing_package_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, module: str, override: str, extra: str
 ) -> None:
-    monkeypatch.setattr(config, "find_spec", lambda name: name != module or None)
-    with pytest.raises(ConfigError, match=rf"{module}.*flwr-caesar\[{extra}\]"):
+    for where in (config, data, mnist5k):
+        monkeypatch.setattr(where, "find_spec", lambda name: name != module or None)
+    package = module.replace("_", "[-_]")
+    with pytest.raises(ConfigError, match=rf"{package}.*flwr-caesar\[{extra}\]"):
         config.validate(config.compose([override]))
 
 

@@ -25,6 +25,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian
 from flwr_caesar.clients import compression_mod
 from flwr_caesar.clients.method import extras
 from flwr_caesar.codec import get_codec
+from flwr_caesar.codec.contract import registry
 from flwr_caesar.strategies import FedComLoc
 from flwr_caesar.strategies.fedcomloc_codec import model_codec
 from flwr_caesar.strategies.fedcomloc_facts import ControlFacts
@@ -155,12 +156,14 @@ def run(
 ) -> tuple[Watched, LocalGrid, Any]:
     random.seed(seed)
     grid = LocalGrid(quadratic_app(), nodes)
+    if "codec" not in settings:
+        settings = {"density": 1.0, **settings}
     if tamper:
         grid.tamper = lambda reply, node: tamper(grid, reply, node)
     strategy = Watched(
         inner(fraction_train=fraction, fraction_evaluate=evaluate, min_train_nodes=1),
         lr=LR,
-        **{"p": 0.25, "density": 1.0, "exact_below": 1024, **settings},
+        **{"p": 0.25, "exact_below": 1024, **settings},
     )
     result = strategy.start(grid, start_model(), num_rounds=rounds, timeout=0.01)
     return strategy, grid, result
@@ -175,6 +178,7 @@ COMPRESSION = [{"density": 0.3}, {"bits": 4}, {"density": 0.3, "bits": 6}]
     [
         {},
         *COMPRESSION,
+        {"variant": "global", "codec": {"id": "rotated", "bits": 2}},
         {"variant": "local", "density": 0.3},
         *({"variant": "global", **settings} for settings in COMPRESSION),
     ],
@@ -187,6 +191,17 @@ def test_the_sum_is_zero_after_every_round(fraction, settings) -> None:
     assert not any(record.dropped for record in strategy.history)
     phases = [record.phase for record in strategy.history]
     assert phases == ["train", "settle", "evaluate"] * 5
+
+
+@pytest.mark.parametrize("codec", sorted(registry._OURS))
+def test_any_codec_can_be_the_compressor(codec: str) -> None:
+    strategy, _, _ = run(4, 4, fraction=0.5, codec=codec)
+    assert strategy.resets == 0
+    assert strategy.nonzero > 1
+    assert not any(record.dropped for record in strategy.history)
+    whole, _, _ = run(4, 1, fraction=0.5)
+    if codec not in ("dense", "cast"):
+        assert strategy.history[0].bytes_up < 0.8 * whole.history[0].bytes_up
 
 
 @pytest.mark.parametrize("variant", ["com", "global"])
@@ -580,6 +595,10 @@ def test_settings_reach_the_app_and_no_more_than_these() -> None:
         ({"seed": -1}, "seed"),
         ({"values": "float8"}, "values"),
         ({"exact_below": -1}, "exact_below"),
+        ({"codec": "nope"}, "codec: no codec 'nope'"),
+        ({"codec": {"id": "rotated", "bits": 5}}, "codec: rotated: bits"),
+        ({"codec": "rotated", "density": 0.1}, "density has no effect with codec"),
+        ({"codec": "rotated", "variant": "local"}, "codec must be one of topk, qsgd"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(settings, message: str) -> None:

@@ -37,13 +37,21 @@ RESNETS = [
     pytest.param(GROUP, marks=needs_torchvision, id="resnet18_gn"),
 ]
 MLP = {**CNN, "name": "mlp", "hidden": 200}
+SERIES = {"name": "cnn1d", "input_shape": [6, 128], "num_classes": 7}
 ALL = [
     pytest.param(CNN, id="cnn"),
+    pytest.param(SERIES, id="cnn1d"),
     pytest.param(MLP, id="mlp"),
     pytest.param(LSTM, id="char_lstm"),
     *RESNETS,
 ]
-SIZES = {"cnn": 214_090, "mlp": 199_210, "char_lstm": 819_920, "resnet18": 11_173_962}
+SIZES = {
+    "cnn": 214_090,
+    "cnn1d": 234_279,
+    "mlp": 199_210,
+    "char_lstm": 819_920,
+    "resnet18": 11_173_962,
+}
 
 
 @pytest.mark.parametrize("cfg", ALL)
@@ -73,6 +81,9 @@ def test_operations_of_training_are_three_forward_passes():
     cnn = 400 * 24**2 + 12_800 * 8**2 + 512 * 384 + 384 * 10
     x = np.zeros((1, 1, 28, 28), np.float32)
     assert training_flops(build_model(CNN, seed=0), x) == 3 * 2 * cnn
+    series = 6 * 32 * 9 * 120 + 32 * 64 * 9 * 52 + 1664 * 128 + 128 * 7
+    x = np.zeros((1, 6, 128), np.float32)
+    assert training_flops(build_model(SERIES, seed=0), x) == 3 * 2 * series
     small = {**LSTM, "hidden": 16, "layers": 1}
     lstm = 80 * (4 * 16 * (8 + 16 + 2)) + 16 * 80
     x = np.zeros((1, 80), np.int64)
@@ -115,6 +126,8 @@ def test_the_seed_names_the_parameters_and_leaves_the_generator_alone(cfg):
         ("model.input_shape", {**CNN, "input_shape": "28"}),
         ("model.input_shape", {**CNN, "input_shape": [1, 15, 28]}),
         ("model.input_shape", {**LSTM, "input_shape": [1, 28, 28]}),
+        ("model.input_shape", {**SERIES, "input_shape": [1, 28, 28]}),
+        ("model.input_shape", {**SERIES, "input_shape": [6, 25]}),
         ("model.num_classes", {**CNN, "num_classes": 0}),
         ("model.hidden", {**LSTM, "hidden": -1}),
         ("model.norm", {**BATCH, "norm": "layer"}),

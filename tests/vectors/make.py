@@ -4,8 +4,9 @@ A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
 elements, in layout order). Rounds are decoded in turn, each from the state after the
 last. Published points (`lattice_point`) are no frames, published models
-(`lattice_model`, `lattice_model_steps`) no codec's frames, and frames with flags
-(`flags`) need more than a state; they have files of their own.
+(`lattice_model`, `lattice_model_steps`) no codec's frames, frames with flags (`flags`)
+need more than a state, and predicted ones (`prediction`) one that no frame leaves; they
+have files of their own.
 
     python -m tests.vectors.make
 """
@@ -21,6 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from flwr_caesar.codec import CodecState, Layout, get_codec
+from flwr_caesar.codec.codecs.predicted import PredictedCodec
 from flwr_caesar.codec.contract.layout import DTYPE_CODES, to_dtype
 from flwr_caesar.codec.published.lattice_model import (
     LatticeRules,
@@ -283,6 +285,11 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
         {"id": "lattice", "rate": 0.3, "exact_below": 0, "fine_below": 1024},
         [unlike, unlike],
     ),
+    "lattice/nearest": _twice("lattice", nmse=0.2, dead_zone=0.5, **_TINY),
+    "predicted/topk": _twice("predicted", density=0.3, **_TINY),
+    "predicted/quantized": _twice(
+        "predicted", compressor="quantized", density=0.4, bits=4, **_TINY
+    ),
     "prune/kernels": _twice("prune", prune_rate=0.7, **_TINY),
     "prune/every-axis": _twice("prune", prune_rate=0.7, exclude_1d=False, **_TINY),
     "prune/eight-bits": _twice("prune", prune_rate=0.5, bits=8, **_TINY),
@@ -471,6 +478,31 @@ def write_flags() -> None:
     (FLAGS / "base.json").write_text(text + "\n", encoding="utf-8")
 
 
+PREDICTION = HERE / "prediction"
+
+
+def write_prediction() -> None:
+    """Write updates that are predicted from another one, by each compressor."""
+    PREDICTION.mkdir()
+    rng = np.random.default_rng(9)
+    last = network(rng)
+    update = {
+        name: array
+        if array.dtype.kind != "f"
+        else (array + rng.normal(0, 0.01, array.shape)).astype("f4")
+        for name, array in last.items()
+    }
+    for name, case in (("topk", {"density": 0.1}), ("quantized", {"bits": 3})):
+        codec = PredictedCodec(compressor=name, exact_below=64, **case)
+        state = CodecState(Layout.of(update), 1, codec.prediction(last))
+        frame, decoded, _ = codec.encode_decoded(update, state)
+        (PREDICTION / f"{name}.bin").write_bytes(frame)
+        text = json.dumps(describe(decoded), ensure_ascii=False, indent=1)
+        (PREDICTION / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(describe(last), ensure_ascii=False, indent=1)
+    (PREDICTION / "last.json").write_text(text + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Write the cases that are missing."""
     if not MODELS.exists():
@@ -481,6 +513,8 @@ def main() -> None:
         write_model_steps()
     if not FLAGS.exists():
         write_flags()
+    if not PREDICTION.exists():
+        write_prediction()
     for name, (config, samples) in CASES.items():
         folder = HERE / name
         if folder.exists():

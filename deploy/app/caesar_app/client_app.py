@@ -13,17 +13,22 @@ from flwr.clientapp import ClientApp
 from flwr_caesar.clients import CompressionMod
 from flwr_caesar.clients.fedcomloc import corrects, fedcomloc
 from flwr_caesar.clients.placement import place
+from flwr_caesar.clients.torch_records import record_to_state, state_to_record
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.clients.training import train as train_model
 from flwr_caesar.runner.spec import load_spec, weight_format
 from flwr_caesar.tasks import Examples, load_partition
-from flwr_caesar.tasks.models import build_model
+from flwr_caesar.tasks.models import build_model, exchanged_state, load_exchanged
 
 
 def _initial(context: Context) -> ArrayRecord:
     """Return the arrays that the ServerApp starts from."""
     spec = load_spec(context.run_config)
-    return ArrayRecord(build_model(spec["model"], spec["seed"]).state_dict())
+    return _record(build_model(spec["model"], spec["seed"]))
+
+
+def _record(model: torch.nn.Module) -> ArrayRecord:
+    return state_to_record(exchanged_state(model))
 
 
 def _labels(context: Context) -> list[int]:
@@ -55,7 +60,7 @@ def _place(context: Context) -> str:
 
 def _model(spec: dict[str, Any], message: Message) -> torch.nn.Module:
     model = build_model(spec["model"], spec["seed"])
-    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    load_exchanged(model, record_to_state(message.content.array_records["arrays"]))
     return model
 
 
@@ -84,7 +89,7 @@ def train(message: Message, context: Context) -> Message:
         **weight_format(spec),
     )
     metrics = MetricRecord({"num-examples": len(examples), "loss": result["loss"]})
-    arrays = ArrayRecord(model.state_dict())
+    arrays = _record(model)
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
 

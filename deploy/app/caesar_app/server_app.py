@@ -9,12 +9,18 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 
+from flwr_caesar.clients.torch_records import record_to_state, state_to_record
 from flwr_caesar.clients.training import evaluate as test_model
 from flwr_caesar.runner.folder import RunFolder
 from flwr_caesar.runner.registry import build_clock, build_strategy
 from flwr_caesar.runner.spec import load_spec, weight_format
 from flwr_caesar.tasks import load_test
-from flwr_caesar.tasks.models import build_model, training_flops
+from flwr_caesar.tasks.models import (
+    build_model,
+    exchanged_state,
+    load_exchanged,
+    training_flops,
+)
 
 app = ServerApp()
 
@@ -33,7 +39,7 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
     test = load_test(spec["data"])
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        model.load_state_dict(arrays.to_torch_state_dict())
+        load_exchanged(model, record_to_state(arrays))
         loss, accuracy = test_model(model, test.x, test.y, **weight_format(spec))
         folder.on_evaluation(server_round, accuracy=accuracy, loss=loss)
         return MetricRecord({"loss": loss, "accuracy": accuracy})
@@ -46,7 +52,7 @@ def _train(grid: Grid, spec: dict[str, Any], folder: RunFolder) -> None:
         checkpoint=folder.checkpoint,
         clock=build_clock(spec, lambda: training_flops(model, test.x[:1])),
     )
-    initial = ArrayRecord(model.state_dict())
+    initial = state_to_record(exchanged_state(model))
     result = strategy.start(
         grid=grid,
         initial_arrays=initial,

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import numpy as np
 
-from .base import Codec
-from .layout import Arrays
+from .layout import Array, Arrays
 
 
-def error_over_bound(codec: Codec, arrays: Arrays, decoded: Arrays) -> float | None:
+class Bounded(Protocol):
+    """A codec, ours or another, that may promise a bound."""
+
+    def error_bound(self, arrays: Arrays) -> Mapping[str, Array] | None:
+        """See `flwr_caesar.codec.Codec.error_bound`."""
+
+
+def error_over_bound(codec: Bounded, arrays: Arrays, decoded: Arrays) -> float | None:
     """Return the largest ``|x - decoded| / bound``, at most 1 if the codec kept it.
 
     Parameters
     ----------
-    codec : Codec
+    codec : Codec or another
         That encoded `arrays`.
     arrays, decoded : mapping of str to ndarray
         What went in and what came out, of the same names and shapes.

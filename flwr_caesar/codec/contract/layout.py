@@ -195,6 +195,15 @@ class Layout:
         return cls(tuple(specs.values()))
 
 
+def other_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Return in words that a trained tensor has not the model's shape, and a remedy."""
+    return (
+        f"tensor {name!r} has shape {found}, and {expected} in the model: all devices "
+        "train tensors of the same shapes; give LoRA adapters one rank, or fill those "
+        "of a lower rank up with zeros before the app returns them"
+    )
+
+
 def first_difference(expected: Layout, found: Layout) -> str:
     """Return in words the first tensor in which two layouts differ."""
     pairs = zip(expected.tensors, found.tensors, strict=False)

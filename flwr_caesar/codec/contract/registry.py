@@ -21,6 +21,7 @@ _OURS = {
     "dense": "dense:DenseCodec",
     "error_bounded": "error_bounded:ErrorBoundedCodec",
     "lattice": "lattice:LatticeCodec",
+    "predicted": "predicted:PredictedCodec",
     "prune": "prune:PruneCodec",
     "qsgd": "qsgd:QSGDCodec",
     "quantized": "quantized:QuantizedCodec",

@@ -176,7 +176,7 @@ def _update_dtype(dtype: str) -> str:
 
 
 def _require_same_tensors(a: Arrays, b: Arrays) -> None:
-    for name in a.keys() | b.keys():
+    for name in {**a, **b}:
         if name not in a or name not in b:
             raise CodecError(f"tensor {name!r} is in one of the two models only")
         if a[name].shape != b[name].shape:

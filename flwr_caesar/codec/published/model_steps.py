@@ -60,18 +60,21 @@ def first_exponents(
 
 
 def next_exponents(
-    model: Arrays, now: ModelPoint, step_sigmas: float
+    model: Arrays,
+    now: ModelPoint,
+    step_sigmas: float,
+    since: ModelPoint | None = None,
 ) -> tuple[int | None, list[int]]:
     """Return the exponent of the step that suits a model, and those of its tensors.
 
     The step is the power of two nearest to `step_sigmas` deviations (root mean squares)
-    of the model from the current point, over the tensors that are not small and have
-    changed, or over the small ones if no other has. It is finer where few elements
-    changed (`tensor_steps.generous_rate`). Tensors of which the changes are of another
-    scale have another step (`tensor_steps.offsets`). A small tensor is 64 times finer
-    than the others, at most its own change divided by 4, and at least 1,024 times finer
-    than its largest element as long as that is at most 65,536 times finer than the
-    others.
+    of the model from the point that devices mostly hold, over the tensors that are not
+    small and have changed, or over the small ones if no other has. It is finer where
+    few elements changed (`tensor_steps.generous_rate`). Tensors of which the changes
+    are of another scale have another step (`tensor_steps.offsets`). A small tensor is
+    64 times finer than the others, at most its own change divided by 4, and at least
+    1,024 times finer than its largest element as long as that is at most 65,536 times
+    finer than the others.
 
     Parameters
     ----------
@@ -81,6 +84,8 @@ def next_exponents(
         Published last.
     step_sigmas : float
         See above.
+    since : ModelPoint, optional
+        What devices mostly hold; `now` by default.
 
     Returns
     -------
@@ -88,7 +93,11 @@ def next_exponents(
         `None` if there is nothing to publish; the tensors then keep their exponents.
     """
     lossy = now.rules.split(now.layout)[1]
-    gaps = [_gap(model, now, i, spec) for i, spec in enumerate(lossy)]
+    since = now if since is None else since
+    gaps = [
+        0.0 if spec.name in now.special else _gap(model, since, i, spec)
+        for i, spec in enumerate(lossy)
+    ]
     active = [i for i, gap in enumerate(gaps) if gap]
     coarse = [i for i in active if lossy[i].size >= now.rules.fine_below]
     stepped = coarse or active
@@ -109,12 +118,12 @@ def next_exponents(
     return exponent, exponents
 
 
-def _gap(model: Arrays, now: ModelPoint, i: int, spec: TensorSpec) -> float:
-    """Return the root mean square of what is unpublished of a tensor."""
+def _gap(model: Arrays, point: ModelPoint, i: int, spec: TensorSpec) -> float:
+    """Return the root mean square of what a point lacks of a tensor."""
     array = model[spec.name]
-    if spec.name in now.special or is_special(array):
+    if spec.name in point.special or is_special(array):
         return 0.0
-    old = now.tensor(spec, now.points[i])
+    old = point.tensor(spec, point.points[i])
     return root_mean_square(np.subtract(array, old, dtype=np.float64))
 
 

@@ -164,7 +164,9 @@ class PointHistory:
             {None: whole} if whole else {},
         )
 
-    def publish(self, model: Arrays, exponent: int | None = None) -> PointHistory:
+    def publish(
+        self, model: Arrays, exponent: int | None = None, *, absence: int = 1
+    ) -> PointHistory:
         """Return the history after a model was published.
 
         Parameters
@@ -174,6 +176,9 @@ class PointHistory:
         exponent : int, optional
             The step is ``2^exponent``; by default what suits the model
             (`model_steps.next_exponents`), for each tensor.
+        absence : int
+            How many models ago devices mostly got theirs, this one included; they lack
+            what changed since, and the step suits that.
 
         Raises
         ------
@@ -187,7 +192,9 @@ class PointHistory:
             )
         steps: int | list[int]
         if exponent is None:
-            found, steps = next_exponents(model, now, self.step_sigmas)
+            held = self.older[: max(absence, 1) - 1]
+            since = held[-1].point if held else now
+            found, steps = next_exponents(model, now, self.step_sigmas, since)
             exponent = self.exponent if found is None else found
         else:
             steps = exponent

@@ -24,6 +24,7 @@ from .tensor_steps import (
     together,
 )
 from .tensor_steps import offsets as unlike
+from .ties import is_silent, shares
 
 MIN_EXPONENT, MAX_EXPONENT = -149, 100
 MIN_OFFSET, MAX_OFFSET = -127, 127
@@ -46,12 +47,15 @@ class Target:
         The step if not 0, else the relative error if not 0, else the rate.
     fine_below : int
         Below how many elements a tensor's step is 64 times finer.
+    dead_zone : float
+        0: the best one.
     """
 
     rate: float
     step: float
     nmse: float
     fine_below: int
+    dead_zone: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -209,13 +213,37 @@ def _quantise_in_place(x: Vector, peak: float, step: Step, dead_zone: float) -> 
 def _quantiser(
     x: Pieces, specs: Sequence[TensorSpec], target: Target, scale: float
 ) -> Quantiser:
-    """Return step and dead zone for tensors on one scale."""
+    """Return step and dead zone for tensors on one scale.
+
+    Where these are of equal magnitudes (`ties`), all but some elements become 0.
+    """
     if target.step:
-        return Quantiser(Step.near(target.step), DEFAULT_DEAD_ZONE)
+        return Quantiser(Step.near(target.step), target.dead_zone or DEFAULT_DEAD_ZONE)
     rate = generous_rate(target.rate, len(x))
     if not target.nmse and rate > target.rate and rate >= 4:
-        return Quantiser(Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate)), 0.5)
+        step = Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate))
+        return Quantiser(step, target.dead_zone or 0.5)
     reference = Step.near(scale)
+    search, num_scales = _search(x, specs, reference, target.dead_zone)
+    if target.nmse:
+        return search.for_error(target.nmse)
+    side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(x)
+    wanted = rate if rate > target.rate else max(rate - side, rate / 4)
+    quantiser = search.for_rate(wanted)
+    if not is_silent(*search.measure(quantiser), wanted):
+        return quantiser
+    for share in shares(wanted):
+        quantiser = Quantiser(Step.near(x.keep_largest(share)), 0.5)
+        search, _ = _search(x, specs, reference)
+        if search.measure(quantiser)[0] <= wanted:
+            break
+    return quantiser
+
+
+def _search(
+    x: Pieces, specs: Sequence[TensorSpec], reference: Step, dead_zone: float = 0.0
+) -> tuple[StepSearch, int]:
+    """Return the search for a step, and how many scales tensors have."""
     classes = np.empty(len(x), np.uint8)
     num_scales = 0
     for spec, part, piece in zip(specs, slices(specs), x, strict=True):
@@ -223,10 +251,4 @@ def _quantiser(
         own = fit_scales(piece.reshape(shape), np.float32(reference.value))
         classes[part].reshape(shape)[...] = scale_classes(own, shape)
         num_scales += len(own)
-    search = StepSearch(x, classes, reference)
-    if target.nmse:
-        return search.for_error(target.nmse)
-    side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(x)
-    if rate > target.rate:
-        return search.for_rate(rate)
-    return search.for_rate(max(rate - side, rate / 4))
+    return StepSearch(x, classes, reference, dead_zone), num_scales

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from ..contract.layout import Array
 from ..contract.vector import Vector
+from .quantise import energy
+from .select import count_kept, top_k_mask
 
 
 class Pieces:
@@ -57,6 +60,29 @@ class Pieces:
             if start < stop:
                 found.append(_scaled(vector[start:stop], self._octaves[i]))
         return np.concatenate(found)
+
+    def keep_largest(self, share: float) -> float:
+        """Set all but a share of each vector's elements to 0, in place.
+
+        The largest stay, of equal ones the first.
+
+        Parameters
+        ----------
+        share : float
+            In (0, 1].
+
+        Returns
+        -------
+        float
+            The root mean square of those that stay and are not 0.
+        """
+        count, total = 0, 0.0
+        for vector, octaves in zip(self._vectors, self._octaves, strict=True):
+            vector[~top_k_mask(vector, count_kept(len(vector), share))] = 0
+            kept = _scaled(vector[vector != 0], octaves)
+            count += len(kept)
+            total += energy(kept)
+        return math.sqrt(total / count)
 
 
 def _scaled(x: Vector, octaves: int) -> Vector:

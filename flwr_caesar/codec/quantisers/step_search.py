@@ -84,9 +84,13 @@ class StepSearch:
         Scale classes (`contexts.scale_classes`) at step `reference`.
     reference : Step
         Step of the classes.
+    dead_zone : float
+        0: the best one.
     """
 
-    def __init__(self, x: Pieces, classes: Classes, reference: Step) -> None:
+    def __init__(
+        self, x: Pieces, classes: Classes, reference: Step, dead_zone: float = 0.0
+    ) -> None:
         chosen = np.arange(min(len(x), _SAMPLE))
         if len(x) > _SAMPLE:
             rng = np.random.default_rng(0)
@@ -95,6 +99,7 @@ class StepSearch:
         self._x = x.take(chosen)
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
+        self._dead_zone = dead_zone
         self._energy = energy(self._x)
         self._measured: dict[Quantiser, tuple[float, float]] = {}
 
@@ -150,18 +155,21 @@ class StepSearch:
         *,
         coarser: bool,
     ) -> Quantiser:
-        """Tune the dead zone at steps around the border of `is_coarse`."""
+        """Tune a dead zone that is free at steps around the border of `is_coarse`."""
         low, high = -_STEPS, _STEPS
         centre = self._reference.quarter
+        dead_zone = self._dead_zone or DEFAULT_DEAD_ZONE
         while high - low > 1:
             middle = (low + high) // 2
-            quantiser = Quantiser(Step.of(centre + middle), DEFAULT_DEAD_ZONE)
+            quantiser = Quantiser(Step.of(centre + middle), dead_zone)
             if is_coarse(self.measure(quantiser)):
                 high = middle
             else:
                 low = middle
         border = centre + (high if coarser else low)
-        best = Quantiser(Step.of(border), DEFAULT_DEAD_ZONE)
+        best = Quantiser(Step.of(border), dead_zone)
+        if self._dead_zone:
+            return best
         least = cost(self.measure(best))
         for quarter in range(border - 2, border + 3):
             quantiser = self._tune(Step.of(quarter), is_coarse, coarser)

@@ -139,9 +139,29 @@ def test_small_tensors_cost_a_byte_and_next_to_no_error():
 
 def test_a_default_that_came_later_is_not_in_the_configuration():
     assert "fine_below" not in get_codec({"id": "lattice", "fine_below": 0}).config
-    codec = get_codec({"id": "lattice", "exact_below": 0, "fine_below": 9})
-    assert codec.config["fine_below"] == 9
+    later = {"fine_below": 9, "dead_zone": 0.5}
+    codec = get_codec({"id": "lattice", "exact_below": 0, **later})
+    assert later.items() <= codec.config.items()
     assert codec.parameters == {k: v for k, v in codec.config.items() if k != "id"}
+
+
+@pytest.mark.parametrize("target", [{"nmse": 0.2}, {"rate": 1.0}, {"step": 0.01}])
+def test_rounding_to_nearest_leaves_out_at_most_half_a_step(target):
+    rng = np.random.default_rng(3)
+    x = {"w": (rng.laplace(size=(200, 300)) * 0.02).astype(np.float32)}
+    codec = get_codec({"id": "lattice", "exact_below": 0, "dead_zone": 0.5, **target})
+    xhat = codec.decode(codec.encode(x)[0])[0]["w"]
+    step = np.abs(xhat[xhat != 0]).min()
+    assert np.abs(x["w"] - xhat).max() <= step / 2 * (1 + 1e-5)
+    error = nmse(x["w"], xhat)
+    if "nmse" in target:
+        assert 0.6 * target["nmse"] < error <= 1.02 * target["nmse"]
+
+
+@pytest.mark.parametrize("dead_zone", [0.4, 1.1, -0.5, float("nan")])
+def test_a_dead_zone_that_is_none_is_refused(dead_zone):
+    with pytest.raises(CodecError, match="dead_zone"):
+        get_codec({"id": "lattice", "dead_zone": dead_zone})
 
 
 def test_encoding_is_deterministic():

@@ -62,3 +62,24 @@ def test_a_step_of_training_costs_few_bits(kind):
     assert 8 * len(frame) / w.size < 2.0
     found = decode_model(frame, a.arrays())
     assert all(bits(found[name]) == bits(new[name]) for name in new)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_patch_of_few_changed_elements_is_fifty_times_shorter(kind):
+    """2 % of the elements moved to the next number or a few further."""
+    rng = np.random.default_rng(0)
+    shapes = {"wte": (500, 600), "lora_A": (8, 1000), "lora_B": (1000, 8)}
+    old, new = {}, {}
+    for name, shape in shapes.items():
+        old[name] = rng.normal(0, 0.02, shape).astype(KINDS[kind])
+        words = old[name].copy().view(np.int16)
+        where = rng.random(shape) < 0.02
+        far = rng.choice([-1, 1], shape) * rng.geometric(0.5, shape)
+        new[name] = (words + where * far).astype(np.int16).view(KINDS[kind])
+    a = publish_model(old, None, -8)
+    b = publish_model(new, a, -8)
+    frame = encode_model(b, a)
+    assert 50 * len(frame) < sum(array.nbytes for array in new.values())
+    assert 50 * len(frame) < len(encode_model(b))
+    found = decode_model(frame, a.arrays())
+    assert all(bits(found[name]) == bits(new[name]) for name in new)

@@ -108,8 +108,11 @@ class Lattice private constructor(
             parameters.require(fineBelow == 0L || fineBelow > exactBelow, "fine_below", fineBelow)
             parameters.require(rate > 0 && rate <= 16, "rate", rate)
             parameters.require(nmse >= 0 && nmse < 1, "nmse", nmse)
+            val deadZone = parameters.number("dead_zone", 0.0, isLater = true)
+            parameters.require(deadZone == 0.0 || deadZone in 0.5..1.0, "dead_zone", deadZone)
             if (step != 0.0) Step.near(step)
-            return Lattice(parameters.config(), exactBelow, LatticeSteps(rate, step, nmse, fineBelow))
+            val steps = LatticeSteps(rate, step, nmse, fineBelow, deadZone)
+            return Lattice(parameters.config(), exactBelow, steps)
         }
     }
 }

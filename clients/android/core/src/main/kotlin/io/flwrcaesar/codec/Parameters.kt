@@ -20,7 +20,8 @@ internal class Parameters(private val given: Map<String, Any?>) {
 
     private val omitted = HashSet<String>()
 
-    fun number(name: String, default: Double): Double = keep(name, default, false) { (it as? Number)?.toDouble() }
+    fun number(name: String, default: Double, isLater: Boolean = false): Double =
+        keep(name, default, isLater) { (it as? Number)?.toDouble() }
 
     fun count(name: String, default: Long, isLater: Boolean = false): Long =
         keep(name, default, isLater, ::whole).also { require(it >= 0, name, it) }

@@ -11,12 +11,14 @@ import io.flwrcaesar.frame.TensorSpec
  * @param step the step, if not 0.
  * @param nmse else the squared error over the energy, if not 0.
  * @param fineBelow tensors of fewer elements get a step 64 times finer.
+ * @param deadZone what is rounded to 0, as a fraction of the step; 0: what suits best.
  */
 internal class LatticeSteps(
     private val rate: Double,
     private val step: Double,
     private val nmse: Double,
     private val fineBelow: Long,
+    private val deadZone: Double,
 ) {
     /**
      * Integers of all tensors, and their steps.
@@ -100,10 +102,11 @@ internal class LatticeSteps(
     }
 
     private fun quantiser(vector: FloatArray, specs: List<TensorSpec>, scale: Double): Quantiser {
-        if (step != 0.0) return Quantiser(Step.near(step), StepSearch.DEFAULT)
+        val given = deadZone.takeIf { it != 0.0 }
+        if (step != 0.0) return Quantiser(Step.near(step), given ?: StepSearch.DEFAULT)
         val generous = TensorScales.generousRate(rate, vector.size)
         if (nmse == 0.0 && generous > rate && generous >= 4) {
-            return Quantiser(Step.near(scale * Math.pow(2.0, GAUSSIAN_BITS - generous)), 0.5)
+            return Quantiser(Step.near(scale * Math.pow(2.0, GAUSSIAN_BITS - generous)), given ?: 0.5)
         }
         val reference = Step.near(scale)
         val classes = ByteArray(vector.size)
@@ -113,7 +116,7 @@ internal class LatticeSteps(
             scales.classes(scales.fit(vector, start, reference.value.toFloat()), 0, classes, start)
             scaleCount += scales.count
         }
-        val search = StepSearch(vector, classes, reference)
+        val search = StepSearch(vector, classes, reference, given)
         if (nmse != 0.0) return search.forError(nmse)
         if (generous > rate) return search.forRate(generous)
         val side = (FRAME_BITS + BITS_PER_SCALE * scaleCount) / vector.size.toDouble()

@@ -9,8 +9,14 @@ import io.flwrcaesar.coding.SymbolCounts
  *
  * @param x what will be quantised.
  * @param classes the scale class of each element at the step [reference].
+ * @param deadZone the dead zone; null: the best one.
  */
-internal class StepSearch(private val x: FloatArray, classes: ByteArray, private val reference: Step) {
+internal class StepSearch(
+    private val x: FloatArray,
+    classes: ByteArray,
+    private val reference: Step,
+    private val deadZone: Double?,
+) {
     private val chosen: IntArray = sample(x.size)
     private val sampled = FloatArray(chosen.size) { x[chosen[it]] }
     private val sampledClasses = ByteArray(chosen.size) { classes[chosen[it]] }
@@ -69,7 +75,7 @@ internal class StepSearch(private val x: FloatArray, classes: ByteArray, private
         return Measure(CODER_OVERHEAD * bits / sampled.size, if (energy == 0.0) 0.0 else lost / energy)
     }
 
-    // Tunes the dead zone at the steps around the border of `isCoarse`.
+    // Tunes the dead zone, if none is given, at the steps around the border of `isCoarse`.
     private fun search(
         isCoarserBetter: Boolean,
         isCoarse: (Measure) -> Boolean,
@@ -77,13 +83,15 @@ internal class StepSearch(private val x: FloatArray, classes: ByteArray, private
     ): Quantiser {
         var low = -STEPS
         var high = STEPS
+        val first = deadZone ?: DEFAULT
         while (high - low > 1) {
             val middle = Math.floorDiv(low + high, 2)
             val step = Step.of(reference.quarter + middle)
-            if (isCoarse(measure(Quantiser(step, DEFAULT)))) high = middle else low = middle
+            if (isCoarse(measure(Quantiser(step, first)))) high = middle else low = middle
         }
         val border = reference.quarter + if (isCoarserBetter) high else low
-        var best = Quantiser(Step.of(border), DEFAULT)
+        var best = Quantiser(Step.of(border), first)
+        if (deadZone != null) return best
         var least = cost(measure(best))
         for (quarter in border - 2..border + 2) {
             val tuned = tune(Step.of(quarter), isCoarse, isCoarserBetter)

@@ -1,0 +1,201 @@
+"""What Caesar asks of uploads and published models by default: one error both ways."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord
+from flwr.serverapp.strategy import FedAvg
+
+from flwr_caesar.clients import compression_mod
+from flwr_caesar.plan.precision import ERROR
+from flwr_caesar.strategies import Caesar
+from flwr_caesar.sync.errors import DamagedStateError
+from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.sync.strategy_state import StrategyState
+
+from .apps import numpy_app
+from .local_grid import LocalGrid
+from .test_caesar import fleet_clock
+
+SHAPE = (200, 250)
+
+
+def model() -> ArrayRecord:
+    return ArrayRecord({"weight": Array(np.zeros(SHAPE, np.float32))})
+
+
+def moving(arrays, node, server_round):
+    """Step in a direction that devices share in part."""
+    common = np.random.default_rng(0).normal(size=SHAPE)
+    own = np.random.default_rng((node, server_round)).normal(size=SHAPE)
+    return {"weight": (arrays["weight"] + common + own).astype(np.float32)}
+
+
+def asked(*, step=moving, nodes=4, rounds=3, **settings) -> list[list[dict]]:
+    """Return the configuration of each device's upload, of each round."""
+    found: list[list[dict]] = []
+    random.seed(0)
+    sampling = {"min_train_nodes": 1, "min_available_nodes": 1}
+    strategy = Caesar(FedAvg(fraction_evaluate=0.0, **sampling), **settings)
+    plan = strategy.method.plan
+
+    def noted(phase, devices):
+        plans = plan(phase, devices)
+        found.append([plans[node].upload.config for node in sorted(plans)])
+        return plans
+
+    strategy.method.plan = noted
+    strategy.start(
+        LocalGrid(numpy_app(mods=[compression_mod], step=step), nodes),
+        model(),
+        num_rounds=rounds,
+    )
+    return found
+
+
+def errors(configs: list[list[dict]]) -> list[float]:
+    """Return each round's mean error, of the bits that it takes."""
+    return [statistics.geometric_mean(c["nmse"] for c in own) for own in configs]
+
+
+def test_every_round_asks_for_the_same_error_rounded_to_nearest() -> None:
+    found = asked(nodes=3)
+    assert errors(found) == pytest.approx([ERROR] * 3, rel=0.01)
+    assert {config["dead_zone"] for own in found for config in own} == {0.5}
+
+
+@pytest.mark.parametrize("value", [0.0, -9.0, 1e30, math.nan])
+def test_no_device_changes_what_others_are_asked_for(value) -> None:
+    def lying(arrays, node, server_round):
+        if node == 2:
+            return {"weight": np.full_like(arrays["weight"], value)}
+        return moving(arrays, node, server_round)
+
+    found = errors(asked(step=lying, importance_aware=False))
+    assert found == pytest.approx([ERROR] * 3, rel=0.01)
+
+
+def test_more_important_devices_get_the_smaller_error() -> None:
+    configs = asked(rounds=2)[1]  # more examples at a larger node id
+    own = [config["nmse"] for config in configs]
+    assert own == sorted(own, reverse=True)
+    assert own[0] > 1.5 * own[-1]
+    alike = asked(rounds=2, importance_aware=False)[1]
+    assert len({config["nmse"] for config in alike}) == 1
+
+
+def test_a_rate_and_an_error_that_are_set_are_what_devices_are_asked_for() -> None:
+    alike = {"importance_aware": False, "rounds": 1, "nodes": 2}
+    for round_ in asked(rate=0.7, **alike):
+        assert {(c["rate"], c["nmse"]) for c in round_} == {(0.7, 0.0)}
+    for round_ in asked(nmse=0.15, **alike):
+        assert {c["nmse"] for c in round_} == {0.15}
+    assert asked(rate=None, **alike) == asked(**alike)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": "fine"}, "rate"),
+        ({"nmse": 0}, "nmse"),
+        ({"nmse": 1}, "nmse"),
+        ({"nmse": float("nan")}, "nmse"),
+        ({"rate": 1.0, "nmse": 0.1}, "not both"),
+        ({"codec": "paper", "nmse": 0.1}, "nmse"),
+        ({"codec": "paper", "rate": 1.0}, "rate"),
+    ],
+)
+def test_what_is_no_target_is_refused_at_once(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Caesar(FedAvg(), **settings)
+
+
+def test_a_deadline_that_wants_less_is_met_by_a_rate() -> None:
+    def run(seconds: float) -> list[list[dict]]:
+        return asked(
+            rounds=3,
+            local_steps=10,
+            max_batch=64,
+            clock=fleet_clock(4),
+            round_seconds=seconds,
+        )
+
+    tight, loose = run(0.05)[-1], run(1000.0)[-1]
+    assert any(config["nmse"] == 0 for config in tight)
+    assert all(config["nmse"] > 0 for config in loose)
+
+
+@pytest.mark.parametrize(("away", "absence"), [([], 1), ([1], 1), ([9, 9, 1], 9)])
+def test_a_published_model_is_as_fine_as_what_devices_lack_asks_for(
+    away, absence
+) -> None:
+    downlink = Caesar(FedAvg()).method.downlink
+    rng = np.random.default_rng(0)
+    weight = np.zeros(SHAPE, np.float32)
+    versions = [downlink.publish(downlink.begin({"weight": weight}), 7)]
+    held, errors = [downlink.held({})["weight"]], []
+    for number in range(8, 28):
+        weight = weight + rng.normal(size=SHAPE).astype(np.float32)
+        for node, models in enumerate(away):  # who is sent the last model now
+            base = versions[max(len(versions) - 1 - models, 0)]
+            downlink.frame(node, header(versions[-1], base))
+        versions.append(downlink.publish({"weight": weight}, number))
+        lacking = weight - held[max(len(held) - absence, 0)]
+        held.append(downlink.held({})["weight"])
+        errors.append(energy(weight - held[-1]) / energy(lacking))
+    # steps are powers of two: up to twice the error, or half
+    assert statistics.geometric_mean(errors[-10:]) == pytest.approx(ERROR, rel=0.9)
+    assert max(errors[-10:]) < 2.1 * ERROR
+
+
+def test_a_step_with_which_models_would_drift_away_is_refused() -> None:
+    for sigmas in (0.0, -1.0, 3.47, math.inf, math.nan):
+        with pytest.raises(ValueError, match="step_sigmas"):
+            Caesar(FedAvg(), step_sigmas=sigmas)
+
+
+def energy(array: np.ndarray) -> float:
+    return float(np.square(array, dtype=np.float64).sum())
+
+
+def header(target, base) -> DownloadHeader:
+    return DownloadHeader(lineage=1, order=(1, 1), nonce=1, target=target, base=base)
+
+
+def test_what_was_counted_survives_a_restart(tmp_path) -> None:
+    def run(folder, *stops: int):
+        grid = LocalGrid(numpy_app(mods=[compression_mod], step=moving), 4)
+        for stop in stops:
+            strategy = Caesar(FedAvg(fraction_evaluate=0.0), checkpoint=folder)
+            result = strategy.start(grid, model(), num_rounds=stop)
+        return result.arrays["weight"].numpy(), strategy
+
+    whole, first = run(tmp_path / "whole", 4)
+    parts, second = run(tmp_path / "parts", 2, 3, 4)
+    np.testing.assert_array_equal(whole, parts)
+    sent = [
+        sorted(d.bytes_up for d in strategy.history[-1].devices)
+        for strategy in (first, second)
+    ]
+    assert sent[0] == sent[1]
+    state = first.method.state()
+    learnt = ("bits_of_error", "absence")
+    for name in learnt:
+        assert second.method.state().tree[name] == state.tree[name]
+
+    older = {name: own for name, own in state.tree.items() if name not in learnt}
+    anew = Caesar(FedAvg()).method
+    anew.restore(replace(state, tree=older), {})
+    assert anew.state().tree["bits_of_error"] == 0.5
+    assert anew.state().tree["absence"] == 1
+    for name in learnt:
+        for damaged in ({}, [1], -1, float("nan"), "many"):
+            tree = {**state.tree, name: damaged}
+            with pytest.raises(DamagedStateError, match="malformed"):
+                anew.restore(StrategyState(tree, state.arrays), {})
