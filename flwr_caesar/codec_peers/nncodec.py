@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -174,13 +174,8 @@ def _stand_in_for_framework() -> None:
     """
     if "nncodec.framework" in sys.modules:
         return
-    framework = ModuleType("nncodec.framework")
-    for name, values in {
-        "tensorflow_model": {"is_tef_model": lambda _: False},
-        "pytorch_model": {"is_pyt_model": lambda _: False},
-        "use_case_init": {"use_cases": {}},
-    }.items():
-        part = ModuleType(f"nncodec.framework.{name}")
-        vars(part).update(values)
-        setattr(framework, name, part)
+    framework: Any = ModuleType("nncodec.framework")
+    framework.tensorflow_model = SimpleNamespace(is_tef_model=lambda _: False)
+    framework.pytorch_model = SimpleNamespace(is_pyt_model=lambda _: False)
+    framework.use_case_init = SimpleNamespace(use_cases={})
     sys.modules["nncodec.framework"] = framework

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from .whole_runs import MARKS, left_running, run_to_its_end
+from .whole_runs import MARKS, PATIENCE, left_running, run_to_its_end
 
 pytestmark = [*MARKS, pytest.mark.flower]
 
 ENGINES = ("inline", "small", "local")  # none, Flower's simulation, SuperNodes
 SETTINGS = [
     *("strategy=topk", "federation.num_supernodes=2", "data.partition.kind=iid"),
-    *("rounds=2", "train.lr=0.05", "train.steps=20"),
+    *("federation.fraction_train=1.0", "rounds=2", "train.lr=0.05", "train.steps=20"),
 ]
 
 
@@ -30,7 +30,9 @@ def test_a_sweep_over_the_engines_ends_with_a_table_of_equals(tmp_path: Path) ->
     proxies = dict.fromkeys(names, "http://127.0.0.1:9")
     proxies |= {name.upper(): proxy for name, proxy in proxies.items()}
     sweep = ["-m", f"federation={','.join(ENGINES)}", *SETTINGS]
-    printed = run_to_its_end(tmp_path, *sweep, environment=proxies)
+    printed = run_to_its_end(
+        tmp_path, *sweep, environment=proxies, patience=len(ENGINES) * PATIENCE
+    )
     assert len(re.findall(r"^topk +round 2/2", printed, re.M)) == len(ENGINES)
     assert "starting Flower and Ray, about 20 s" in printed
     (table,) = tmp_path.glob("runs/*/*-sweep/comparison.md")

@@ -59,11 +59,14 @@ def start(
 
 
 def run_to_its_end(
-    folder: Path, *arguments: str, environment: Mapping[str, str] = {}
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] = {},
+    patience: float = PATIENCE,
 ) -> str:
     """Run it, see that it succeeds, and return what it printed."""
     with start(folder, *arguments, environment=environment) as command:
-        printed, _ = command.communicate(timeout=PATIENCE)
+        printed, _ = command.communicate(timeout=patience)
     assert command.returncode == 0, printed
     return printed
 
