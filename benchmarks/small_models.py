@@ -141,9 +141,9 @@ def main() -> None:
         "",
         *defaults(options.sizes),
         "",
-        "`Caesar` lags by at most 5 % of the rounds at every size "
-        "(`flwr_caesar.plan.precision`). Other defaults are of the model's size "
-        "(`flwr_caesar.plan.by_size`): up to 50,000 elements `TopK` and "
+        "`Caesar` asks for uploads of one error, and of less below some ten thousand "
+        "elements (`flwr_caesar.plan.precision`). Other defaults are of the model's "
+        "size (`flwr_caesar.plan.by_size`): up to 50,000 elements `TopK` and "
         "`CorrelationAware` send 40 % of the elements instead of 10 % and 1 %, and "
         "`MagnitudePruning` prunes none instead of half. From 80,000 on nothing is "
         "different, and in between each is interpolated. What the caller sets is used "
