@@ -85,7 +85,8 @@ def table(task: str, runs: list[Run]) -> list[str]:
         cells = [
             name,
             str(len(own)),
-            f"{statistics.fmean(ends):.2f} ({min(ends):.2f}–{max(ends):.2f})",
+            f"{statistics.fmean(ends):.2f}"
+            + (f" ({min(ends):.2f}–{max(ends):.2f})" if len(ends) > 1 else ""),
             _against(own, plain, lambda run: run.accuracy[-1]),
             _against(own, plain, lambda run: run.accuracy[EARLY]),
             _against(own, plain, lambda run: statistics.fmean(run.accuracy[-10:])),
