@@ -79,10 +79,15 @@ def train(
     Raises
     ------
     ValueError
-        If there are no examples, not exactly one of `epochs` and `steps` is given, or
-        the weights' format is not known.
+        If there are no examples, not exactly one of `epochs` and `steps` is given,
+        `lr`, `momentum` or `weight_decay` is below 0, or the weights' format is not
+        known.
     """
     check_weight_format(weight_bits, weight_levels)
+    options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    for name, value in options.items():
+        if not value >= 0:  # as `torch.optim.SGD` does
+            raise ValueError(f"{name} must be at least 0, not {value}")
     if len(y) == 0:
         raise ValueError("no examples to train on")
     if (epochs is None) == (steps is None):

@@ -24,6 +24,8 @@ _TO_NEAREST = 0.5  # what is left out has no direction, and under feedback is no
 _NOTHING = 1e-3  # below it nobody feels where an error lies, and 16 bytes count
 _GAUSSIAN_BITS = 0.5  # that halve the squared error of a normal variable
 _LEAST_BITS, _MOST_BITS = 0.01, 64.0
+_ERRORS = 1e-12, 0.999  # what the codec can be asked for, however bits are spread
+_RATES = 1e-4, 16.0
 
 
 class CaesarLattice(CaesarPlan):
@@ -83,14 +85,17 @@ class CaesarLattice(CaesarPlan):
         if self._rate is not None:
             return [self._codec("rate", round(rate, 4)) for rate in rates.tolist()]
         meant = self.rates(theta, elements)
-        errors = np.exp2(-meant / self._bits)
+        errors = np.clip(np.exp2(-meant / self._bits), *_ERRORS)
         lowered = rates < meant * (1 - 1e-9)
         return [
-            self._codec("rate", max(round(rate, 4), 0.0001))
+            self._codec("rate", round(rate, 4))
             if is_lowered
             else self._codec("nmse", float(f"{error:.3g}"))
             for rate, error, is_lowered in zip(
-                rates.tolist(), errors.tolist(), lowered.tolist(), strict=True
+                np.clip(rates, *_RATES).tolist(),
+                errors.tolist(),
+                lowered.tolist(),
+                strict=True,
             )
         ]
 

@@ -77,6 +77,14 @@ def test_its_steps_are_those_of_torchs_optimiser(momentum, weight_decay):
     assert not equal(ours, Fading())
 
 
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay"])
+@pytest.mark.parametrize("value", [-0.1, float("nan")])
+def test_a_setting_below_0_is_refused_as_torchs_optimiser_does(name, value):
+    options = {"lr": 0.1, name: value}
+    with pytest.raises(ValueError, match=f"{name} must be at least 0"):
+        train(linear(), *toy(), epochs=1, batch_size=5, **options)
+
+
 def test_training_needs_no_compiler(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # not to be imported
     train(linear(), *toy(), epochs=1, batch_size=5, lr=0.1, momentum=0.9)

@@ -116,6 +116,25 @@ def test_what_is_no_target_is_refused_at_once(settings, message) -> None:
         Caesar(FedAvg(), **settings)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"nmse": 0.9995}, {"nmse": 1e-200}, {"nmse": 0.5, "rate_spread": 1000.0}],
+)
+def test_what_a_fleet_is_asked_for_is_within_what_the_codec_takes(settings) -> None:
+    """However few devices are important, and however few bits a deadline leaves."""
+    method = Caesar(FedAvg(), **settings).method
+    for theta in ([0.1] * 20 + [0.6], [0.1] + [0.6] * 20, [0.6]):
+        rates = method.rates(np.array(theta), 10**6)
+        for codec in method.codecs(np.array(theta), rates, 10**6):
+            assert 0 < codec.config["nmse"] < 1
+    small = np.full(2, 24.0)  # of a hundred elements, whose message costs what it costs
+    method = Caesar(FedAvg()).method
+    method._bits = 2.0
+    assert (method.rates(np.full(2, 0.3), 100) > small).all()
+    for codec in method.codecs(np.full(2, 0.3), small, 100):
+        assert codec.config["rate"] == 16.0
+
+
 def test_a_deadline_that_wants_less_is_met_by_a_rate() -> None:
     def run(seconds: float) -> list[list[dict]]:
         return asked(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _LEAST_USED, _MOST_ERROR = 0.5, 0.95
-_ATTEMPTS, _LESS = 8, 0.85
+_ATTEMPTS, _LESS = 24, 0.85
 
 
 def is_silent(bits: float, error: float, rate: float) -> bool:
@@ -33,7 +33,7 @@ def shares(rate: float) -> Iterator[float]:
     """Yield which shares of the elements may fit a rate, the largest first.
 
     Elements next to each other cost a bit each for their signs, and next to nothing for
-    where they are.
+    where they are; some that lie far apart cost many bits each.
     """
     for i in range(_ATTEMPTS):
         yield min(rate, 1.0) * _LESS**i

@@ -36,6 +36,14 @@ def test_something_is_sent_and_the_rate_is_met(rate: float, outliers: float) -> 
     assert (np.sign(sent[kept]) == np.sign(given[kept])).all()
 
 
+def test_the_rate_is_met_where_a_step_sends_too_little_of_unlike_elements() -> None:
+    """Rounding normal variables to nearest, a step finer sends twice as much."""
+    update = {"a": np.random.default_rng(0).normal(size=(300, 1000)).astype("f4")}
+    codec = get_codec({"id": "lattice", "rate": 0.3, "dead_zone": 0.5})
+    frame, _ = codec.encode(update, CodecState(Layout.of(update)))
+    assert 0.15 < 8 * len(frame) / 300_000 < 1.05 * 0.3
+
+
 def test_each_element_is_sent_in_its_turn() -> None:
     feedback = ErrorFeedback(get_codec({"id": "lattice", "rate": 0.5}))
     update = signs(np.random.default_rng(0))
