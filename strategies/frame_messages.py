@@ -67,6 +67,11 @@ def packed(
     else:
         made[key] = whole or downlink.frame(device.node_id, header)
     for name, record in plan.records.items():
+        if name in made:
+            raise ValueError(
+                f"the app sends a record {name!r}, which is what the strategy names its "
+                "own: give it another name"
+            )
         made[name] = record
     if plan.config:
         for name, config in content.config_records.items():

@@ -192,7 +192,14 @@ class LatticeDownlink(Downlink):
             if absence < 1:
                 raise ValueError(f"devices were absent for {absence} models")
             history = PointHistory.from_arrays(state.arrays, **self._limits)
-        except (AttributeError, CodecError, KeyError, TypeError, ValueError) as err:
+        except (
+            AttributeError,
+            CodecError,
+            KeyError,
+            OverflowError,
+            TypeError,
+            ValueError,
+        ) as err:
             raise DamagedStateError(
                 f"the published models are malformed: {err}"
             ) from err

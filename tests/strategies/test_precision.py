@@ -214,7 +214,7 @@ def test_what_was_counted_survives_a_restart(tmp_path) -> None:
     assert anew.state().tree["bits_of_error"] == 0.5
     assert anew.state().tree["absence"] == 1
     for name in learnt:
-        for damaged in ({}, [1], -1, float("nan"), "many"):
+        for damaged in ({}, [1], -1, math.nan, math.inf, "many"):
             tree = {**state.tree, name: damaged}
             with pytest.raises(DamagedStateError, match="malformed"):
                 anew.restore(StrategyState(tree, state.arrays), {})

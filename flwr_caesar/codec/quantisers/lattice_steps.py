@@ -215,7 +215,9 @@ def _quantiser(
 ) -> Quantiser:
     """Return step and dead zone for tensors on one scale.
 
-    Where these are of equal magnitudes (`ties`), all but some elements become 0.
+    Where a dead zone that is given sends next to nothing, as the next finer step sends
+    too much, the best one is taken. Where none sends more, as the tensors are of equal
+    magnitudes (`ties`), all but some elements become 0.
     """
     if target.step:
         return Quantiser(Step.near(target.step), target.dead_zone or DEFAULT_DEAD_ZONE)
@@ -229,9 +231,11 @@ def _quantiser(
         return search.for_error(target.nmse)
     side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(x)
     wanted = rate if rate > target.rate else max(rate - side, rate / 4)
-    quantiser = search.for_rate(wanted)
-    if not is_silent(*search.measure(quantiser), wanted):
-        return quantiser
+    for dead_zone in dict.fromkeys((target.dead_zone, 0.0)):
+        search, _ = _search(x, specs, reference, dead_zone)
+        quantiser = search.for_rate(wanted)
+        if not is_silent(*search.measure(quantiser), wanted):
+            return quantiser
     for share in shares(wanted):
         quantiser = Quantiser(Step.near(x.keep_largest(share)), 0.5)
         search, _ = _search(x, specs, reference)
