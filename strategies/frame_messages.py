@@ -69,8 +69,8 @@ def packed(
     for name, record in plan.records.items():
         if name in made:
             raise ValueError(
-                f"the app sends a record {name!r}, which is what the strategy names its "
-                "own: give it another name"
+                f"the app sends a record {name!r}, which is what the strategy names "
+                "its own: give it another name"
             )
         made[name] = record
     if plan.config:
