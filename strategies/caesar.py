@@ -6,8 +6,6 @@ from typing import Any, Unpack
 
 from flwr.serverapp.strategy import Strategy
 
-from flwr_caesar.plan.precision import STEP_SIGMAS
-
 from .caesar_lattice import CaesarLattice
 from .caesar_paper import CaesarPaper
 from .caesar_plan import Importance, Workload
@@ -50,7 +48,8 @@ class Caesar(CompressedStrategy):
         bits of the least important one; 1: all alike.
     step_sigmas : float, optional
         ``lattice``: step of a published model in deviations of what changed since the
-        model that devices mostly hold. By default 1.55, which is the same error.
+        model that devices mostly hold. By default the same error as that of uploads,
+        which is 1.55, and down to 0.77 for a small model.
     first_bits : int
         ``lattice``: precision of the first model, in bits below the root mean square of
         each tensor. 6 suits a trained model; a random one needs 0, which makes whole
@@ -180,8 +179,6 @@ class Caesar(CompressedStrategy):
             )
         else:
             small = exact_below or 0
-            if step_sigmas is None:
-                lattice["step_sigmas"] = STEP_SIGMAS
             method = CaesarLattice(
                 LatticeDownlink(exact_below=small, **lattice),
                 importance,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.codec.contract.layout import Array, Layout
 from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
-from flwr_caesar.plan.precision import STEP_SIGMAS
+from flwr_caesar.plan import precision
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -37,10 +37,10 @@ class LatticeDownlink(Downlink):
 
     Parameters
     ----------
-    step_sigmas : float
+    step_sigmas : float, optional
         The step in deviations of what changed since the model that devices mostly hold,
         the median of those asked for the last model; larger: fewer bits, coarser
-        models.
+        models. By default `flwr_caesar.plan.precision.step_sigmas`.
     shared_start : bool
         Whether devices can make the first model of their app's own initial arrays
         (`flwr_caesar.clients.CompressionMod`).
@@ -59,14 +59,14 @@ class LatticeDownlink(Downlink):
     def __init__(
         self,
         *,
-        step_sigmas: float = STEP_SIGMAS,
+        step_sigmas: float | None = None,
         shared_start: bool = False,
         first_bits: int = FIRST_BITS,
         exact_below: int = 0,
         max_versions: int = 30,
         max_bytes: int = 1 << 30,
     ) -> None:
-        if not 0 < step_sigmas < _MOST_SIGMAS:
+        if step_sigmas is not None and not 0 < step_sigmas < _MOST_SIGMAS:
             raise ValueError(
                 f"step_sigmas must be above 0 and below {_MOST_SIGMAS:.2f}, with which "
                 f"steps would grow from model to model, not {step_sigmas}"
@@ -78,7 +78,6 @@ class LatticeDownlink(Downlink):
         self._rules = LatticeRules(exact_below=exact_below)
         self._step_sigmas = step_sigmas
         self._limits: dict[str, Any] = {
-            "step_sigmas": step_sigmas,
             "max_points": max_versions,
             "max_bytes": max_bytes,
         }
@@ -91,7 +90,8 @@ class LatticeDownlink(Downlink):
         self._records: dict[bytes | None, ArrayRecord] = {}
 
     def __str__(self) -> str:
-        return f"lattice, step {self._step_sigmas:.3g} sigma"
+        own = self._step_sigmas
+        return f"lattice, step {'auto' if own is None else f'{own:g} sigma'}"
 
     @property
     def version(self) -> Version | None:
@@ -138,7 +138,11 @@ class LatticeDownlink(Downlink):
         if self._history is not None:
             if self._absences:
                 self._absence = statistics.median_low(self._absences.values())
-            self._history = self._history.publish(model, absence=self._absence)
+            sigmas = self._step_sigmas
+            if sigmas is None:
+                sigmas = precision.step_sigmas(Layout.of(model).num_params)
+            history = replace(self._history, step_sigmas=sigmas)
+            self._history = history.publish(model, absence=self._absence)
         else:
             if self._begun is None or self._begun.current.digest != model_digest(model):
                 self.begin(model)

@@ -13,10 +13,31 @@ from __future__ import annotations
 
 import math
 
+from .by_size import by_size
+
 ERROR = 0.2
-"""Squared error of a message over the square of what it tells."""
+"""Squared error of a message over the square of what it tells, of a large model."""
+
+SMALL_ERROR = 0.05
+"""The same of a small model (`by_size`), of which a finer message is not worth sparing."""
 
 _FREE = (8.0, 1 << 14), (4.0, 3 << 13)
+
+
+def error_of(elements: int) -> float:
+    """Return the relative squared error that a message of a model may have.
+
+    Parameters
+    ----------
+    elements : int
+        Floating-point elements of the model.
+
+    Returns
+    -------
+    float
+        `SMALL_ERROR` to `ERROR`.
+    """
+    return by_size(elements, small=SMALL_ERROR, usual=ERROR)
 
 
 def upload_error(elements: int) -> float:
@@ -32,11 +53,20 @@ def upload_error(elements: int) -> float:
     Returns
     -------
     float
-        Above 0, at most `ERROR`.
+        Above 0, at most `error_of` the model.
     """
     free = max(min(bits, most / max(elements, 1)) for bits, most in _FREE)
-    return float(min(ERROR, 4.0**-free))
+    return float(min(error_of(elements), 4.0**-free))
 
 
-STEP_SIGMAS = round(math.sqrt(12 * ERROR), 2)
-"""Step of a published model in deviations of the change: its error is step^2 / 12."""
+def step_sigmas(elements: int) -> float:
+    """Return the step of a published model, in deviations of the change.
+
+    A step of `d` deviations has the relative squared error ``d^2 / 12``.
+
+    Parameters
+    ----------
+    elements : int
+        Floating-point elements of the model.
+    """
+    return math.sqrt(12 * error_of(elements))
