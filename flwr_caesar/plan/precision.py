@@ -19,7 +19,7 @@ ERROR = 0.2
 """Squared error of a message over the square of what it tells, of a large model."""
 
 SMALL_ERROR = 0.05
-"""The same of a small model (`by_size`), of which a finer message is not worth sparing."""
+"""The same of a small model (`by_size`): its bytes are not worth what they cost it."""
 
 _FREE = (8.0, 1 << 14), (4.0, 3 << 13)
 

@@ -23,7 +23,7 @@ from .apps import numpy_app
 from .local_grid import LocalGrid
 from .test_caesar import fleet_clock
 
-SHAPE = (200, 250)
+SHAPE = (300, 300)  # large enough for what large models get
 
 
 def model() -> ArrayRecord:
