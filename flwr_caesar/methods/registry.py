@@ -74,7 +74,7 @@ _OURS = {
     ),
     "qsgd": MethodSpec(
         _STRATEGIES + "QSGD",
-        cases={"qsgd": {"levels": 7}, "rounded": {"downlink": "rounded"}},
+        cases={"qsgd": {}, "rounded": {"downlink": "rounded"}},
     ),
     "fedcomloc": MethodSpec(
         _STRATEGIES + "FedComLoc",
