@@ -226,14 +226,13 @@ def _quantiser(
         step = Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate))
         return Quantiser(step, target.dead_zone or 0.5)
     reference = Step.near(scale)
-    search, num_scales = _search(x, specs, reference, target.dead_zone)
+    search, num_scales = _search(x, specs, reference)
     if target.nmse:
-        return search.for_error(target.nmse)
+        return search.for_error(target.nmse, target.dead_zone)
     side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(x)
     wanted = rate if rate > target.rate else max(rate - side, rate / 4)
     for dead_zone in dict.fromkeys((target.dead_zone, 0.0)):
-        search, _ = _search(x, specs, reference, dead_zone)
-        quantiser = search.for_rate(wanted)
+        quantiser = search.for_rate(wanted, dead_zone)
         if not is_silent(*search.measure(quantiser), wanted):
             return quantiser
     for share in shares(wanted):
@@ -245,7 +244,7 @@ def _quantiser(
 
 
 def _search(
-    x: Pieces, specs: Sequence[TensorSpec], reference: Step, dead_zone: float = 0.0
+    x: Pieces, specs: Sequence[TensorSpec], reference: Step
 ) -> tuple[StepSearch, int]:
     """Return the search for a step, and how many scales tensors have."""
     classes = np.empty(len(x), np.uint8)
@@ -255,4 +254,4 @@ def _search(
         own = fit_scales(piece.reshape(shape), np.float32(reference.value))
         classes[part].reshape(shape)[...] = scale_classes(own, shape)
         num_scales += len(own)
-    return StepSearch(x, classes, reference, dead_zone), num_scales
+    return StepSearch(x, classes, reference), num_scales

@@ -84,13 +84,9 @@ class StepSearch:
         Scale classes (`contexts.scale_classes`) at step `reference`.
     reference : Step
         Step of the classes.
-    dead_zone : float
-        0: the best one.
     """
 
-    def __init__(
-        self, x: Pieces, classes: Classes, reference: Step, dead_zone: float = 0.0
-    ) -> None:
+    def __init__(self, x: Pieces, classes: Classes, reference: Step) -> None:
         chosen = np.arange(min(len(x), _SAMPLE))
         if len(x) > _SAMPLE:
             rng = np.random.default_rng(0)
@@ -99,7 +95,6 @@ class StepSearch:
         self._x = x.take(chosen)
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
-        self._dead_zone = dead_zone
         self._energy = energy(self._x)
         self._measured: dict[Quantiser, tuple[float, float]] = {}
 
@@ -118,26 +113,36 @@ class StepSearch:
         lost = energy(np.subtract(self._x, xhat, dtype=np.float64))
         return bits, lost / self._energy if self._energy else 0.0
 
-    def for_rate(self, rate: float) -> Quantiser:
-        """Return the one of least error with at most about `rate` bits an element."""
-        return self._search(lambda m: m[0] <= rate, lambda m: m[1], coarser=True)
+    def for_rate(self, rate: float, dead_zone: float = 0.0) -> Quantiser:
+        """Return the one of least error with at most about `rate` bits an element.
 
-    def for_error(self, nmse: float) -> Quantiser:
+        A `dead_zone` of 0 is the best one.
+        """
+        return self._search(
+            lambda m: m[0] <= rate, lambda m: m[1], dead_zone, coarser=True
+        )
+
+    def for_error(self, nmse: float, dead_zone: float = 0.0) -> Quantiser:
         """Return the one of fewest bits with at most about `nmse` error.
+
+        A `dead_zone` of 0 is the best one.
 
         Few elements may hold most of the energy, and the sample too many of them or
         too few: its error is compared once with that of the whole.
         """
-        quantiser = self._search_error(nmse)
+        quantiser = self._search_error(nmse, dead_zone)
         if len(self._x) == len(self._all):
             return quantiser
         whole = self._whole_error(quantiser)
         if not whole:
             return quantiser
-        return self._search_error(nmse * self.measure(quantiser)[1] / whole)
+        nmse = nmse * self.measure(quantiser)[1] / whole
+        return self._search_error(nmse, dead_zone)
 
-    def _search_error(self, nmse: float) -> Quantiser:
-        return self._search(lambda m: m[1] > nmse, lambda m: m[0], coarser=False)
+    def _search_error(self, nmse: float, dead_zone: float) -> Quantiser:
+        return self._search(
+            lambda m: m[1] > nmse, lambda m: m[0], dead_zone, coarser=False
+        )
 
     def _whole_error(self, quantiser: Quantiser) -> float:
         lost = whole = 0.0
@@ -152,23 +157,24 @@ class StepSearch:
         self,
         is_coarse: Callable[[tuple[float, float]], bool],
         cost: Callable[[tuple[float, float]], float],
+        dead_zone: float,
         *,
         coarser: bool,
     ) -> Quantiser:
         """Tune a dead zone that is free at steps around the border of `is_coarse`."""
         low, high = -_STEPS, _STEPS
         centre = self._reference.quarter
-        dead_zone = self._dead_zone or DEFAULT_DEAD_ZONE
+        first = dead_zone or DEFAULT_DEAD_ZONE
         while high - low > 1:
             middle = (low + high) // 2
-            quantiser = Quantiser(Step.of(centre + middle), dead_zone)
+            quantiser = Quantiser(Step.of(centre + middle), first)
             if is_coarse(self.measure(quantiser)):
                 high = middle
             else:
                 low = middle
         border = centre + (high if coarser else low)
-        best = Quantiser(Step.of(border), dead_zone)
-        if self._dead_zone:
+        best = Quantiser(Step.of(border), first)
+        if dead_zone:
             return best
         least = cost(self.measure(best))
         for quarter in range(border - 2, border + 3):
