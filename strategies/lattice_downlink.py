@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.contract.layout import Array, Layout
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
@@ -140,7 +140,8 @@ class LatticeDownlink(Downlink):
                 self._absence = statistics.median_low(self._absences.values())
             sigmas = self._step_sigmas
             if sigmas is None:
-                sigmas = precision.step_sigmas(Layout.of(model).num_params)
+                layout = self._history.current.layout
+                sigmas = precision.step_sigmas(layout.num_params)
             history = replace(self._history, step_sigmas=sigmas)
             self._history = history.publish(model, absence=self._absence)
         else:

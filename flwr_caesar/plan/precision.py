@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 
+from flwr_caesar.codec.quantisers.tensor_steps import generous_rate
+
 from .by_size import by_size
 
 ERROR = 0.2
@@ -20,8 +22,6 @@ ERROR = 0.2
 
 SMALL_ERROR = 0.05
 """The same of a small model (`by_size`): its bytes are not worth what they cost it."""
-
-_FREE = (8.0, 1 << 14), (4.0, 3 << 13)
 
 
 def error_of(elements: int) -> float:
@@ -46,17 +46,15 @@ def upload_error(elements: int) -> float:
     Parameters
     ----------
     elements : int
-        Floating-point elements of the model. A message costs some kilobytes whatever
-        is in it, so the first kilobytes of a small model are free: two of them up to a
-        byte an element, and three up to half a byte.
+        Floating-point elements of the model. A small one has an upload's first
+        kilobytes for nothing (`tensor_steps.generous_rate`).
 
     Returns
     -------
     float
         Above 0, at most `error_of` the model.
     """
-    free = max(min(bits, most / max(elements, 1)) for bits, most in _FREE)
-    return float(min(error_of(elements), 4.0**-free))
+    return float(min(error_of(elements), 4.0 ** -generous_rate(0.0, elements)))
 
 
 def step_sigmas(elements: int) -> float:

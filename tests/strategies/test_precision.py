@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
+from flwr_caesar.codec.quantisers.quantise import energy
 from flwr_caesar.plan.precision import ERROR
 from flwr_caesar.strategies import Caesar
 from flwr_caesar.sync.errors import DamagedStateError
@@ -177,10 +178,6 @@ def test_a_step_with_which_models_would_drift_away_is_refused() -> None:
     for sigmas in (0.0, -1.0, 3.47, math.inf, math.nan):
         with pytest.raises(ValueError, match="step_sigmas"):
             Caesar(FedAvg(), step_sigmas=sigmas)
-
-
-def energy(array: np.ndarray) -> float:
-    return float(np.square(array, dtype=np.float64).sum())
 
 
 def header(target, base) -> DownloadHeader:
