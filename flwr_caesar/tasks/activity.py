@@ -18,7 +18,7 @@ from .cache import cached_arrays
 from .config import DataConfig
 from .errors import ConfigError
 from .examples import Array, Examples
-from .partition import partition_labels, partition_owners
+from .partition import held_out, partition_labels, partition_owners
 
 WINDOW = 128
 STRIDE = 64
@@ -79,21 +79,13 @@ def load_split(test_size: int) -> tuple[Examples, Examples, tuple[int, ...]]:
     arrays = _load()
     lengths = arrays["lengths"].tolist()
     counts = (arrays["lengths"] - WINDOW) // STRIDE + 1
-    most = int(counts.sum()) // 2
-    if test_size > most:
-        raise ConfigError(
-            "data.test_size",
-            f"must leave half of activity's {counts.sum()} windows for training: at "
-            f"most {most}, not {test_size}",
-        )
-    ends = np.cumsum(counts) * test_size // counts.sum()
-    held_out = np.diff(ends, prepend=0)
+    tested = held_out(counts, test_size, f"activity's {counts.sum()} windows")
     overlap = WINDOW // STRIDE - 1  # windows that share samples with a test window
     samples = (arrays["samples"] - _MEAN) / _STD
     train: list[Array] = []
     test: list[Array] = []
     starts = np.cumsum([0, *lengths[:-1]])
-    for start, count, tests in zip(starts, counts, held_out, strict=True):
+    for start, count, tests in zip(starts, counts, tested, strict=True):
         first = start + STRIDE * np.arange(count)
         test.append(first[count - tests :])
         train.append(first[: count - tests - overlap * (tests > 0)])

@@ -13,6 +13,34 @@ from .errors import ConfigError
 from .examples import Array
 
 
+def held_out(counts: Array, test_size: int, whole: str) -> Array:
+    """Return how many examples of each series the test has, in proportion to them.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (n,)
+        Examples of each series.
+    test_size : int
+        Examples of the test.
+    whole : str
+        What the sum of the counts is called, with its owner.
+
+    Raises
+    ------
+    ConfigError
+        If less than half would be left to train on.
+    """
+    total = int(counts.sum())
+    if test_size > total // 2:
+        raise ConfigError(
+            "data.test_size",
+            f"must leave half of {whole} for training: at most {total // 2}, not "
+            f"{test_size}",
+        )
+    found: Array = np.diff(np.cumsum(counts) * test_size // total, prepend=0)
+    return found
+
+
 def partition_labels(
     labels: Array, config: DataConfig, num_partitions: int, seed: int
 ) -> tuple[Array, ...]:

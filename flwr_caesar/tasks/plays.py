@@ -17,7 +17,7 @@ from .cache import cached_arrays
 from .config import DataConfig
 from .errors import ConfigError
 from .examples import Array, Examples
-from .partition import partition_owners
+from .partition import held_out, partition_owners
 from .text import VOCABULARY, encode_text
 
 LENGTH = 80
@@ -95,25 +95,19 @@ def load_split(
     chosen = _chosen(which)
     codes, lengths = arrays["codes"], arrays["lengths"][chosen]
     counts = (lengths - 1) // LENGTH
-    most = int(counts.sum()) // 2
-    if test_size > most:
-        raise ConfigError(
-            "data.test_size",
-            f"must leave half of shakespeare_roles' {counts.sum()} examples for "
-            f"training: at most {most}, not {test_size}",
-        )
-    held_out = np.diff(np.cumsum(counts) * test_size // counts.sum(), prepend=0)
+    whole = f"shakespeare_roles' {counts.sum()} examples"
+    tested = held_out(counts, test_size, whole)
     starts = (np.cumsum(arrays["lengths"]) - arrays["lengths"])[chosen]
     train: list[Array] = []
     test: list[Array] = []
-    for start, count, tests in zip(starts, counts, held_out, strict=True):
+    for start, count, tests in zip(starts, counts, tested, strict=True):
         first = start + LENGTH * np.arange(count)
         train.append(first[: count - tests])
         test.append(first[count - tests :])
     return (
         _examples(codes, np.concatenate(train)),
         _examples(codes, np.concatenate(test)),
-        tuple(int(size) for size in counts - held_out),
+        tuple(int(size) for size in counts - tested),
     )
 
 

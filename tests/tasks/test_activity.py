@@ -73,16 +73,12 @@ def test_a_bad_value_is_an_error_that_names_its_key(key, changes, devices):
 
 
 @pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
+def elsewhere(tmp_path, monkeypatch, no_copies):
     """No cached copy, and a file of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "watch_dataset.npy"
     monkeypatch.setattr(activity, "_file", lambda: path if path.exists() else None)
-    for cached in (activity._load, activity.load_split):
-        cached.cache_clear()
-    yield path
-    for cached in (activity._load, activity.load_split):
-        cached.cache_clear()
+    no_copies(activity._load, activity.load_split)
+    return path
 
 
 def test_a_missing_package_says_how_to_install_it(elsewhere):

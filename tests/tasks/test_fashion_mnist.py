@@ -32,9 +32,8 @@ def idx(array):
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch, no_copies):
     """A folder with files of the data set's form, of a few images."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     files = {
         key: (name, (SMALL[key], *shape[1:]))
@@ -46,11 +45,8 @@ def small(tmp_path, monkeypatch):
     for key, (name, shape) in files.items():
         array = rng.integers(0, 10 if key.endswith("labels") else 256, shape, np.uint8)
         (folder / name).write_bytes(gzip.compress(idx(array), 1))
-    fashion_mnist._load.cache_clear()
-    fashion_mnist._partition.cache_clear()
-    yield folder
-    fashion_mnist._load.cache_clear()
-    fashion_mnist._partition.cache_clear()
+    no_copies(fashion_mnist._load, fashion_mnist._partition)
+    return folder
 
 
 def config(folder, **changes):

