@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,27 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from flwr_caesar import strategies as ours
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec import CodecState, Layout, get_codec
 from flwr_caesar.codec.published.lattice_model import (
     decode_model,
     encode_model,
     publish_model,
 )
-from flwr_caesar.codec.published.publication import PointHistory
 from flwr_caesar.runner.inline import InlineGrid
 from flwr_caesar.transport import arrays_to_record, record_to_arrays
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.codec.many_tensors import (
+    Arrays,
+    adapters,
+    as_one,
+    published_size,
+    size,
+    update,
+)
+
 TABLE = Path(__file__).parents[1] / "docs" / "benchmarks" / "llm-frames.md"
 ROUNDS = 4
-Arrays = dict[str, np.ndarray[Any, Any]]
 LATTICE = {"id": "lattice", "exact_below": 0, "fine_below": 1024}
 CODECS = {
     "`lattice`, nmse 0.5": LATTICE | {"nmse": 0.5},
@@ -65,49 +74,6 @@ TYPES = """\
 | strategy | first download, float32 | bfloat16 | later downloads, float32 | bfloat16 \
 | uploads, float32 | bfloat16 | all, of float32's |
 | --- | --: | --: | --: | --: | --: | --: | --: |"""
-
-
-def adapters(layers: int, rank: int, width: int) -> dict[str, tuple[int, int]]:
-    """Return names and shapes of LoRA adapters of four matrices a layer."""
-    return {
-        f"model.layers.{layer}.self_attn.{part}_proj.lora_{side}.weight": shape
-        for layer in range(layers)
-        for part in "qkvo"
-        for side, shape in (("A", (rank, width)), ("B", (width, rank)))
-    }
-
-
-def update(shapes: dict[str, tuple[int, int]], rng: np.random.Generator) -> Arrays:
-    """Return Gaussian numbers."""
-    return {
-        name: 1e-3 * rng.standard_normal(shape, np.float32)
-        for name, shape in shapes.items()
-    }
-
-
-def as_one(arrays: Arrays, width: int) -> Arrays:
-    """Return the same numbers as one tensor."""
-    flat = np.concatenate([array.reshape(-1) for array in arrays.values()])
-    return {"all": flat.reshape(-1, width)}
-
-
-def size(config: dict[str, Any], arrays: Arrays) -> int:
-    """Return the bytes of a codec's first frame of an update."""
-    codec = get_codec({**get_codec(config["id"]).config, **config})
-    return len(codec.encode(arrays, CodecState(Layout.of(arrays)))[0])
-
-
-def published_size(arrays: Arrays) -> int:
-    """Return the bytes of a published model's change by an update."""
-    rng = np.random.default_rng(1)
-    model = {
-        n: np.float32(0.02) * rng.standard_normal(a.shape, np.float32)
-        for n, a in arrays.items()
-    }
-    history = PointHistory.start(model, step_sigmas=3.0)
-    held = history.current.digest
-    history = history.publish({n: model[n] + arrays[n] for n in model})
-    return len(history.frame(held))
 
 
 def divided() -> list[str]:
