@@ -137,6 +137,7 @@ class CaesarLattice(CaesarPlan):
             target: value,
             "exact_below": self._exact_below,
             "fine_below": 1024,
+            "compact": True,
         }
         if target == "rate" or value > _NOTHING:
             config["dead_zone"] = _TO_NEAREST

@@ -163,5 +163,5 @@ def _lossy(name: str, layout: Layout | None) -> Codec:
         density = by_size(elements, small=0.4, usual=0.1)
         return get_codec({"id": name, "density": density, "values": "float16"})
     rate = by_size(elements, small=3.0, usual=0.3)
-    config = {"id": name, "rate": rate, "exact_below": 0, "fine_below": 1024}
-    return get_codec(config)
+    sizes = {"exact_below": 0, "fine_below": 1024}
+    return get_codec({"id": name, "rate": rate, "compact": True, **sizes})

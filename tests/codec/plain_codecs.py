@@ -140,11 +140,12 @@ def read_vector(
         return correlation(frame.config, lossy, frame.sections, memory)
     if frame.config["id"] == "error_bounded":
         return error_bounded(lossy, frame.sections, memory)
+    if frame.config["id"] == "lattice":
+        return lattice(frame.config, lossy, frame.sections, memory)
     if frame.config["id"] == "predicted":
         return predicted(frame.config, lossy, frame.sections, memory)
     read = {
         "cast": cast,
-        "lattice": lattice,
         "prune": prune,
         "qsgd": qsgd,
         "quantized": quantized,

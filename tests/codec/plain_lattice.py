@@ -9,10 +9,13 @@ import struct
 import zlib
 from typing import Any
 
+from .plain_compact import read_compact_block
+from .plain_error_bounded import Memory, narrow, widen
 from .plain_reader import (
     Decoded,
     Sections,
     Table,
+    Tensor,
     bits,
     f32,
     layout_digest,
@@ -24,7 +27,7 @@ from .plain_reader import (
     read_table,
     table_bytes,
 )
-from .plain_symbols import read_block
+from .plain_symbols import read_block, scale_kinds
 
 
 def read_small_block(data: bytes, tensors: Table) -> list[int]:
@@ -60,25 +63,53 @@ def read_integers_of(sections: Sections, tensors: Table, skip: int = 0) -> list[
     return read_block(data, tensors) if tensors else []
 
 
-def lattice(config: dict[str, Any], lossy: Table, sections: Sections) -> list[float]:
+def lattice(
+    config: dict[str, Any], lossy: Table, sections: Sections, memory: Memory
+) -> list[float]:
     offsets = [0] * len(lossy)
     if "STEP" in sections:
         offsets = list(struct.unpack(f"<{len(lossy)}b", sections["STEP"]))
-    tag = next(t for t in ("RICE", "LATS", "LATT") if t in sections)
-    assert tag == "RICE" or (tag == "LATS") == ("STEP" in sections)
+    tag = next(t for t in ("RICE", "CMPT", "LATS", "LATT") if t in sections)
+    assert (tag == "CMPT") == (config.get("compact", False) and tag != "RICE")
+    assert tag in ("RICE", "CMPT") or (tag == "LATS") == ("STEP" in sections)
     exponent, multiple = struct.unpack_from("<hB", sections[tag])
-    kept = [t for t, offset in zip(lossy, offsets, strict=True) if offset != -128]
-    found = iter(read_integers_of(sections, kept, 3))
-    vector = []
+    steps = []
     for tensor, offset in zip(lossy, offsets, strict=True):
-        if offset == -128:
-            vector += [0.0] * tensor.size
-            continue
-        own = exponent + offset
-        own -= 6 if tensor.size < config.get("fine_below", 0) else 0
-        for _ in range(tensor.size):
-            vector.append(f32(f32(f32(next(found)) * 2.0**own) * multiple))
+        fine = 6 if tensor.size < config.get("fine_below", 0) else 0
+        steps.append(2.0 ** (exponent + offset - fine) if offset != -128 else 0.0)
+    kept = [i for i, offset in enumerate(offsets) if offset != -128]
+    scales = [memory.get(f"scales/{t.name}", ("h", []))[1] for t in lossy]
+    if tag == "CMPT":
+        past = None
+        if memory:
+            past = [
+                (in_steps(lossy[i], memory, steps[i] * multiple), scales[i])
+                for i in kept
+            ]
+        block = sections["CMPT"][3:]
+        integers, told = read_compact_block(block, [lossy[i] for i in kept], past)
+        for i, own in zip(kept, told, strict=True):
+            scales[i] = own
+    else:
+        integers = read_integers_of(sections, [lossy[i] for i in kept], 3)
+    found = iter(integers)
+    vector: list[float] = []
+    for i, tensor in enumerate(lossy):
+        own = [0.0] * tensor.size
+        if i in kept:
+            own = [f32(f32(f32(next(found)) * steps[i]) * multiple) for _ in own]
+        vector += own
+        if config.get("memory"):
+            memory[f"previous/{tensor.name}"] = "H", narrow(own)
+            zeros = [0] * len(scale_kinds(tensor))
+            memory[f"scales/{tensor.name}"] = "h", scales[i] or zeros
     return vector
+
+
+def in_steps(tensor: Tensor, memory: Memory, step: float) -> list[float]:
+    """Return the previous elements of a tensor over its step."""
+    before = widen(memory[f"previous/{tensor.name}"][1])
+    return [f32(x / f32(step)) if x else 0.0 for x in before]
 
 
 def lattice_point(
@@ -110,7 +141,9 @@ def model_digest(table: Table, content: dict[str, bytes]) -> bytes:
 def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
     """Return each tensor with its little-endian elements, given those of the base."""
     frame = read_frame(data)
-    assert frame.config.keys() == {"id", "exact_below"}
+    later = {"compact"} if "CMPT" in frame.sections else set()
+    assert frame.config.keys() == {"id", "exact_below"} | later
+    assert frame.config.get("compact", True) is True
     held, digest = struct.unpack("<8s8s", frame.sections["HEAD"])
     old: dict[str, bytes] = {}
     if held == bytes(8):
@@ -137,7 +170,11 @@ def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
     if lossy:
         units = struct.unpack(f"<{len(lossy)}h", frame.sections["UNIT"])
         kept = [t for t, unit in zip(lossy, units, strict=True) if unit != -32768]
-        changes = iter(read_integers_of(frame.sections, kept))
+        if "CMPT" in frame.sections:
+            changed, _ = read_compact_block(frame.sections["CMPT"], kept, None)
+        else:
+            changed = read_integers_of(frame.sections, kept)
+        changes = iter(changed)
         whole = {}
         if "ASIS" in frame.sections:
             whole = read_as_they_are(frame.sections["ASIS"], lossy)

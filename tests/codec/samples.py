@@ -35,4 +35,13 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "error_bounded", "rel": 0.01, "exact_below": 64},
     {"id": "lattice", "rate": 2.0, "exact_below": 64},
     {"id": "lattice", "rate": 1.0, "exact_below": 4, "fine_below": 1024},
+    {"id": "lattice", "rate": 1.0, "exact_below": 64, "compact": True},
+    {
+        "id": "lattice",
+        "step": 0.05,
+        "exact_below": 4,
+        "fine_below": 9,
+        "compact": True,
+        "memory": True,
+    },
 ]

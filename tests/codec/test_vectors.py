@@ -31,6 +31,7 @@ from flwr_caesar.codec.published.lattice_model import decode_model
 from flwr_caesar.codec.published.lattice_point import decode_point
 from tests.vectors.make import (
     CASES,
+    COMPACT,
     FLAGS,
     MODELS,
     POINT_LAYOUT,
@@ -42,6 +43,7 @@ from tests.vectors.make import (
 
 from . import (
     plain_codecs,
+    plain_compact,
     plain_correlation,
     plain_error_bounded,
     plain_lattice,
@@ -116,7 +118,7 @@ def describe_plain(decoded: plain_reader.Decoded) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4)])
+@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4), (COMPACT, 3)])
 def test_golden_published_models_decode(folder: Path, count: int) -> None:
     model: dict[str, np.ndarray[Any, Any]] | None = None
     theirs: plain_reader.Decoded | None = None
@@ -188,16 +190,19 @@ def test_the_vectors_use_every_form_of_a_lattice() -> None:
         for frame, _ in rounds(folder)
     ]
     forms = {
-        tuple(sorted(s.keys() & {"LATT", "LATS", "RICE", "STEP"})) for s in updates
+        tuple(sorted(s.keys() & {"LATT", "LATS", "RICE", "CMPT", "STEP"}))
+        for s in updates
     }
-    assert forms == {("LATT",), ("RICE",), ("LATS", "STEP"), ("RICE", "STEP")}
+    alone = {("LATT",), ("RICE",), ("CMPT",)}
+    stepped = {("LATS", "STEP"), ("RICE", "STEP"), ("CMPT", "STEP")}
+    assert forms == alone | stepped
     models = [
         plain_reader.read_frame(frame).sections
-        for folder in (MODELS, STEPS)
+        for folder in (MODELS, STEPS, COMPACT)
         for frame, _ in rounds(folder)
     ]
     used = set().union(*models)
-    assert used >= {"LATT", "RICE", "HALF", "ASIS"}
+    assert used >= {"LATT", "RICE", "CMPT", "HALF", "ASIS"}
     units = [struct.unpack(f"<{len(s['UNIT']) // 2}h", s["UNIT"]) for s in models]
     assert any(-(1 << 15) in own for own in units)
 
@@ -221,6 +226,7 @@ READER = (
     plain_reader,
     plain_symbols,
     plain_error_bounded,
+    plain_compact,
     plain_correlation,
     plain_lattice,
     plain_codecs,

@@ -4,7 +4,7 @@ A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
 elements, in layout order). Rounds are decoded in turn, each from the state after the
 last. Published points (`lattice_point`) are no frames, published models
-(`lattice_model`, `lattice_model_steps`) no codec's frames, frames with flags (`flags`)
+(`lattice_model` and those beside it) no codec's frames, frames with flags (`flags`)
 need more than a state, and predicted ones (`prediction`) one that no frame leaves; they
 have files of their own.
 
@@ -140,6 +140,41 @@ def adapter(rng: np.random.Generator) -> Arrays:
     """Return a few small tensors beside frozen ones."""
     arrays = unlike(rng)
     return {n: arrays[n][:9] if n in ("weight", "tiny") else arrays[n] for n in arrays}
+
+
+def rectified(rng: np.random.Generator) -> Arrays:
+    """Return layers whose outputs, inputs or no channels have signs of their own."""
+
+    def signed(shape: tuple[int, ...], axis: int, share: float) -> np.ndarray[Any, Any]:
+        own = rng.choice([-1, 1], [n if i == axis else 1 for i, n in enumerate(shape)])
+        own = np.where(rng.random(shape) < share, own, -own)
+        return (own * np.abs(rng.laplace(0, 0.1, shape))).astype(np.float32)
+
+    return {
+        "outputs": signed((9, 8, 3, 3), 0, 0.95),
+        "inputs": signed((70, 12), 1, 0.9),
+        "half": signed((6, 60), 0, 0.98).astype(np.float16),
+        "vector": np.abs(rng.normal(0, 0.1, 90)).astype(np.float32),
+        "none": rng.laplace(0, 0.1, (30, 10)).astype(np.float32),
+        "zero": np.zeros((8, 8), np.float32),
+        "bias": rng.normal(0, 0.1, 9).astype(np.float32),
+    }
+
+
+def lasting(rng: np.random.Generator) -> Arrays:
+    """Return layers whose signs, magnitudes, both or neither last."""
+    shared = np.random.default_rng(96)
+    rows = np.exp(shared.normal(0, 1.5, (60, 1))) * shared.normal(0, 1, (60, 50))
+    size = np.exp(shared.normal(0, 1.2, (40, 50)))
+    arrays = {
+        "both": rows + rng.normal(0, 0.2, rows.shape),
+        "size": size * rng.normal(0, 1, size.shape),
+        "neither": rng.laplace(0, 0.5, (9, 8, 3, 3)),
+        "vector": shared.normal(0, 1, 80) + rng.normal(0, 0.1, 80),
+        "bias": rng.normal(0, 1, 5),
+    }
+    found = {name: array.astype(np.float32) for name, array in arrays.items()}
+    return {**found, "half": found["both"][:10].astype(np.float16)}
 
 
 def related(step: int) -> Sample:
@@ -286,6 +321,49 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
         [unlike, unlike],
     ),
     "lattice/nearest": _twice("lattice", nmse=0.2, dead_zone=0.5, **_TINY),
+    "lattice/compact": (
+        {"id": "lattice", "step": 0.06, "exact_below": 60, "compact": True},
+        [rectified, rectified],
+    ),
+    "lattice/compact-small": (
+        {"id": "lattice", "rate": 1.5, "exact_below": 60, "compact": True},
+        [rectified],
+    ),
+    "lattice/compact-large": (
+        {"id": "lattice", "step": 0.3, "exact_below": 60, "compact": True},
+        [persistent],
+    ),
+    "lattice/compact-steps": (
+        {
+            "id": "lattice",
+            "rate": 0.5,
+            "exact_below": 0,
+            "fine_below": 1024,
+            "compact": True,
+        },
+        [unlike, unlike],
+    ),
+    "lattice/memory": (
+        {
+            "id": "lattice",
+            "nmse": 0.1,
+            "exact_below": 60,
+            "compact": True,
+            "memory": True,
+        },
+        [lasting, lasting, lasting],
+    ),
+    "lattice/memory-steps": (
+        {
+            "id": "lattice",
+            "rate": 0.5,
+            "exact_below": 0,
+            "fine_below": 1024,
+            "compact": True,
+            "memory": True,
+        },
+        [unlike, unlike, unlike],
+    ),
     "predicted/topk": _twice("predicted", density=0.3, **_TINY),
     "predicted/quantized": _twice(
         "predicted", compressor="quantized", density=0.4, bits=4, **_TINY
@@ -454,6 +532,29 @@ def write_model_steps() -> None:
         before = point
 
 
+COMPACT = HERE / "lattice_model_compact"
+
+
+def write_compact_models() -> None:
+    """Write published models as compact blocks, of which one is a small one."""
+    COMPACT.mkdir()
+    rng = np.random.default_rng(9)
+    w = rectified(rng) | {"double": persistent(rng)["w"].astype(np.float64)}
+    before: ModelPoint | None = None
+    for i, exponent in enumerate((-2, -1, -2)):
+        if before is not None:
+            moved = rectified(rng) | {"double": persistent(rng)["w"]}
+            for name in moved if i == 1 else ["bias"]:
+                w[name] = (w[name] + moved[name]).astype(w[name].dtype)
+        rules = LatticeRules(exact_below=7, fine_below=10)
+        point = publish_model(w, before, exponent, rules)
+        frame = encode_model(point, before)
+        (COMPACT / f"frame-{i}.bin").write_bytes(frame)
+        text = json.dumps(describe(point.arrays()), ensure_ascii=False, indent=1)
+        (COMPACT / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
+        before = point
+
+
 FLAGS = HERE / "flags"
 
 
@@ -511,6 +612,8 @@ def main() -> None:
         write_points()
     if not STEPS.exists():
         write_model_steps()
+    if not COMPACT.exists():
+        write_compact_models()
     if not FLAGS.exists():
         write_flags()
     if not PREDICTION.exists():

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from ..coding.blocks import blocks
-from ..coding.lattice_block import decode_block, max_block_bytes
-from ..coding.small_block import (
-    WORTH_LEAVING_OUT,
-    decode_small_block,
-    encode_shorter,
-    max_small_block_bytes,
-)
+from ..coding.compact_block import Past, in_steps
+from ..coding.contexts import Scales, as_channels, count_scales
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, TensorSpec
+from ..contract.layout import Array, Layout, TensorSpec
 from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
+from ..contract.update import update_layout
 from ..contract.vector import Vector, slices
+from ..predictors.predict import narrow, widen
+from ..quantisers.lattice_sections import pack_quantised, unpack_quantised
 from ..quantisers.lattice_steps import (
-    MAX_EXPONENT,
-    MIN_EXPONENT,
-    MIN_OFFSET,
     Quantised,
     Target,
     extra_bits,
@@ -34,9 +29,6 @@ from ..quantisers.lattice_steps import (
 )
 from ..quantisers.quantise import lattice_values
 from ..quantisers.step_search import Step
-
-_HEAD = struct.Struct("<hB")
-_ABSENT = MIN_OFFSET - 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +65,13 @@ class LatticeCodec(LossyCodec):
         From 0.5, rounding to nearest, to 1, truncation; 0: what costs the fewest bits
         at the error or has the least error at the rate, and 0.66 for a `step`. With
         one that is given, an error is met from below, by up to a third.
+    compact : bool
+        Whether indices are coded in the compact form of a block: signs of channels, and
+        less beside the indices. For the same steps a few percent fewer bytes; releases
+        before it do not read them.
+    memory : bool
+        Whether the last update of the same sender, which both sides then remember (two
+        bytes an element), tells magnitudes and signs. Only with `compact`.
 
     References
     ----------
@@ -86,9 +85,13 @@ class LatticeCodec(LossyCodec):
     exact_below: int = 1024
     fine_below: int = 0
     dead_zone: float = 0.0
+    compact: bool = False
+    memory: bool = False
 
     id: ClassVar[str] = "lattice"
-    later: ClassVar[frozenset[str]] = frozenset({"fine_below", "dead_zone"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"fine_below", "dead_zone", "compact", "memory"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,25 +110,53 @@ class LatticeCodec(LossyCodec):
             raise CodecError(
                 f"lattice: dead_zone must be 0 or in [0.5, 1], not {self.dead_zone}"
             )
+        if self.memory and not self.compact:
+            raise CodecError("lattice: memory needs compact, which is false")
+
+    def memory_nbytes(self, layout: Layout) -> int:
+        """Return the bytes that either side remembers of a device.
+
+        Two an element of the lossy tensors, and two a scale (`wire-format.md`).
+        """
+        _, lossy = self._split(update_layout(layout))
+        if not self.memory:
+            return 0
+        scales = sum(count_scales(as_channels(spec.shape)) for spec in lossy)
+        return 2 * sum(spec.size for spec in lossy) + 2 * scales
 
     def _encode_vector(
         self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
     ) -> Encoded:
-        found = self._quantise(vector, lossy)
-        del vector  # of the model's size, and `_pack` takes as much
-        return _pack(found, lossy), {}
+        sections, memory, _ = self._encoded(vector, lossy, state, told=self.memory)
+        return sections, memory
 
     def _encode_decoded_vector(
         self, vector: Vector, lossy: Sequence[TensorSpec], state: CodecState | None
-    ) -> tuple[Sequence[Section], Mapping[str, Array], Vector]:
+    ) -> tuple[Sequence[Section], Mapping[str, Array], Vector | None]:
+        return self._encoded(vector, lossy, state, told=True)
+
+    def _encoded(
+        self,
+        vector: Vector,
+        lossy: Sequence[TensorSpec],
+        state: CodecState | None,
+        *,
+        told: bool,
+    ) -> tuple[Sequence[Section], Mapping[str, Array], Vector | None]:
+        """Return sections and memory, and what they decode to if it is to be `told`."""
         found = self._quantise(vector, lossy)
-        del vector
-        return _pack(found, lossy), {}, self._values(found, lossy)
+        past = self._past(found.step, found.offsets, lossy, state)
+        sections, scales = pack_quantised(found, lossy, past, compact=self.compact)
+        values = self._values(found, lossy) if told else None
+        return sections, self._remembered(values, lossy, scales), values
 
     def _decode_vector(
         self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
     ) -> Decoded:
-        return self._values(_unpack(reader, lossy), lossy), {}
+        past = partial(self._past, lossy=lossy, state=state)
+        found, scales = unpack_quantised(reader, lossy, past, compact=self.compact)
+        values = self._values(found, lossy)
+        return values, self._remembered(values, lossy, scales)
 
     def _quantise(self, vector: Vector, lossy: Sequence[TensorSpec]) -> Quantised:
         target = Target(
@@ -139,59 +170,50 @@ class LatticeCodec(LossyCodec):
         parts = zip(lossy, slices(lossy), found.offsets, strict=True)
         with np.errstate(over="ignore"):
             for spec, part, offset in parts:
-                own = found.step.exponent + offset - extra_bits(spec, self.fine_below)
+                own = self._exponent(found.step, offset, spec)
                 for at in blocks(spec.size):
                     piece = lattice_values(found.indices[part][at], own)
                     piece *= np.float32(found.step.multiple)
                     values[part][at] = piece
         return values
 
+    def _exponent(self, step: Step, offset: int, spec: TensorSpec) -> int:
+        """Return the exponent of a tensor's own step."""
+        return step.exponent + offset - extra_bits(spec, self.fine_below)
 
-def _pack(found: Quantised, lossy: Sequence[TensorSpec]) -> list[Section]:
-    """Return the sections of the integers, and of the steps where these differ."""
-    pieces = [found.indices[part] for part in slices(lossy)]
-    zero = [not piece.any() for piece in pieces]
-    absent = sum(len(p) for p, z in zip(pieces, zero, strict=True) if z)
-    indices, kept, steps = found.indices, lossy, []
-    if any(found.offsets) or absent >= WORTH_LEAVING_OUT:
-        own = np.where(zero, _ABSENT, found.offsets).astype(np.int8)
-        steps = [Section("STEP", own.tobytes(), itemsize=1)]
-        kept = [spec for spec, z in zip(lossy, zero, strict=True) if not z]
-        if any(zero):
-            present = [p for p, z in zip(pieces, zero, strict=True) if not z]
-            indices = np.concatenate([np.empty(0, np.int32), *present])
-    is_small, block = encode_shorter(indices, kept)
-    tag = "RICE" if is_small else "LATS" if steps else "LATT"
-    head = _HEAD.pack(found.step.exponent, found.step.multiple)
-    return [*steps, Section(tag, head + block, itemsize=1)]
-
-
-def _unpack(reader: FrameReader, lossy: Sequence[TensorSpec]) -> Quantised:
-    own = [0] * len(lossy)
-    tag = "LATT"
-    if "STEP" in reader:
-        data = reader.section("STEP", size=len(lossy))
-        own, tag = np.frombuffer(data, np.int8).tolist(), "LATS"
-    if "RICE" in reader:
-        tag = "RICE"
-    kept = [spec for spec, offset in zip(lossy, own, strict=True) if offset != _ABSENT]
-    most = max_small_block_bytes(kept) if tag == "RICE" else max_block_bytes(kept)
-    data = reader.section(tag, max_size=_HEAD.size + most)
-    if len(data) < _HEAD.size:
-        raise CodecError("lattice is truncated")
-    exponent, multiple = _HEAD.unpack_from(data)
-    if not (MIN_EXPONENT <= exponent <= MAX_EXPONENT and 4 <= multiple <= 7):
-        raise CodecError("lattice has a malformed step")
-    decode = decode_small_block if tag == "RICE" else decode_block
-    indices = decode(data[_HEAD.size :], kept)
-    if len(kept) < len(lossy):
-        present = iter(slices(kept))
-        pieces = [
-            np.zeros(spec.size, np.int32)
-            if offset == _ABSENT
-            else indices[next(present)]
-            for spec, offset in zip(lossy, own, strict=True)
+    def _past(
+        self,
+        step: Step,
+        offsets: Sequence[int],
+        lossy: Sequence[TensorSpec],
+        state: CodecState | None,
+    ) -> Past | None:
+        """Return what both sides know of the tensors, in steps of this frame."""
+        if not self.memory or state is None:
+            return None
+        steps = [
+            np.ldexp(np.float32(step.multiple), self._exponent(step, offset, spec))
+            for spec, offset in zip(lossy, offsets, strict=True)
         ]
-        indices = np.concatenate(pieces)
-    offsets = tuple(0 if offset == _ABSENT else offset for offset in own)
-    return Quantised(Step(multiple, exponent), offsets, indices)
+        held = [state.arrays[f"previous/{spec.name}"].reshape(-1) for spec in lossy]
+        scales = [state.arrays[f"scales/{spec.name}"] for spec in lossy]
+
+        def previous(i: int) -> Vector:
+            return in_steps(widen(held[i]), steps[i])
+
+        return Past(previous, scales)
+
+    def _remembered(
+        self,
+        values: Vector | None,
+        lossy: Sequence[TensorSpec],
+        scales: Sequence[Scales],
+    ) -> Mapping[str, Array]:
+        if not self.memory or values is None:
+            return {}
+        parts = zip(lossy, slices(lossy), scales, strict=True)
+        memory: dict[str, Array] = {}
+        for spec, part, own in parts:
+            memory[f"previous/{spec.name}"] = narrow(values[part]).reshape(spec.shape)
+            memory[f"scales/{spec.name}"] = own
+        return memory

@@ -20,7 +20,7 @@ from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
 from .blocks import Index3, Shape3, blocks, tensor_blocks
-from .counts import count_symbols, entropy_bits
+from .counts import Symbols, count_symbols, entropy_bits
 from .integers import to_symbols
 from .tables import MAX_ALPHABET
 
@@ -131,7 +131,7 @@ class SliceSums:
             parts.append(slices / mean if mean else np.ones_like(slices))
         return _quarters(np.concatenate(parts))
 
-    def coarse_scales(self, active: int) -> Scales:
+    def coarse_scales(self, active: int) -> tuple[Scales, list[int]]:
         """Return the scales of integers, of which few are not 0, in few bits.
 
         A slice of `k` integers that are not 0 tells its scale to about
@@ -144,14 +144,20 @@ class SliceSums:
         ----------
         active : int
             How many of all integers are not 0.
+
+        Returns
+        -------
+        tuple of ndarray and list of int
+            The scales, and for each axis that has some the quarters of an octave that
+            they are multiples of.
         """
         scales = [_quarters(np.array([self._total / self._size]))]
-        for sums in self._axes.values():
+        units = [_unit(active / len(sums)) for sums in self._axes.values()]
+        for sums, unit in zip(self._axes.values(), units, strict=True):
             expected = self._total / len(sums)
             ratios = (sums + _SHRINK) / (expected + _SHRINK)
-            unit = _unit(active / len(sums))
             scales.append(unit * _quarters(ratios, unit))
-        return np.concatenate(scales)
+        return np.concatenate(scales), units
 
 
 def _unit(active: float) -> int:
@@ -300,45 +306,80 @@ class ContextMap:
             raise CodecError("context map is truncated")
         shift, first, width, use_history = _HEAD.unpack_from(data)
         found = cls(shift, first, width, use_history == 1)
-        if shift > 7 or use_history > 1 or not 1 <= found.size <= 256:
+        if shift > 7 or use_history > 1:
             raise CodecError("context map is malformed")
-        if first + width > CLASSES:
-            raise CodecError("context map is malformed")
+        found.check()
         return found, data[_HEAD.size :]
+
+    def check(self) -> None:
+        """Refuse a map that is none of 1 to 256 contexts.
+
+        Raises
+        ------
+        CodecError
+            If it is not.
+        """
+        if not 1 <= self.size <= 256 or self.first + self.width > CLASSES:
+            raise CodecError("context map is malformed")
 
 
 def choose_contexts(
     indices: Array, classes: Classes, histories: Classes | None
 ) -> ContextMap:
     """Choose the map with the fewest bits, tables included."""
-    kinds = 1 if histories is None else HISTORIES
-    counts = np.zeros((kinds * CLASSES, MAX_ALPHABET), np.int64)
+    counts = ClassCounts(with_history=histories is not None)
     for part in blocks(len(indices), _COUNTED):
-        fine = classes[part].astype(np.uint16)
+        seen = None if histories is None else histories[part]
+        counts.add(to_symbols(indices[part]), classes[part], seen)
+    return counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
+
+
+class ClassCounts:
+    """How often symbols occur in each scale class, and each history class of it.
+
+    Parameters
+    ----------
+    with_history : bool
+        Whether there are history classes.
+    """
+
+    def __init__(self, *, with_history: bool) -> None:
+        self._kinds = HISTORIES if with_history else 1
+        self._counts = np.zeros((self._kinds * CLASSES, MAX_ALPHABET), np.int64)
+
+    def add(
+        self, symbols: Symbols, classes: Classes, histories: Classes | None
+    ) -> None:
+        """Count symbols of so many classes; `histories` only with a history."""
+        fine = classes.astype(np.uint16)
         if histories is not None:
-            fine += histories[part].astype(np.uint16) * np.uint16(CLASSES)
-        found = count_symbols(to_symbols(indices[part]), fine, len(counts))
-        counts[:, : found.shape[1]] += found
-    used = np.flatnonzero(counts.any(axis=0))
-    alphabet = int(used[-1]) + 1 if len(used) else 1
-    by_class = counts[:, :alphabet].reshape(kinds, CLASSES, alphabet)
-    used = np.flatnonzero(by_class.any(axis=(0, 2)))
-    low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-    best: tuple[float, ContextMap] | None = None
-    for shift in range(1, 6):
-        first, width = low >> shift, (high >> shift) - (low >> shift) + 1
-        merged = np.add.reduceat(by_class, np.arange(0, CLASSES, 1 << shift), axis=1)
-        for use_history in (False, True) if histories is not None else (False,):
-            tables = merged if use_history else merged.sum(axis=0, keepdims=True)
-            bits = (
-                entropy_bits(tables)
-                + _BITS_PER_CODE * np.count_nonzero(tables)
-                + _BITS_PER_TABLE * width * len(tables)
-            )
-            if best is None or bits < best[0]:
-                best = bits, ContextMap(shift, first, width, use_history)
-    assert best is not None
-    return best[1]
+            fine += histories.astype(np.uint16) * np.uint16(CLASSES)
+        found = count_symbols(symbols, fine, len(self._counts))
+        self._counts[:, : found.shape[1]] += found
+
+    def best_map(self, bits_per_code: float, bits_per_table: float) -> ContextMap:
+        """Return the map with the fewest bits, tables included."""
+        used = np.flatnonzero(self._counts.any(axis=0))
+        alphabet = int(used[-1]) + 1 if len(used) else 1
+        by_class = self._counts[:, :alphabet].reshape(self._kinds, CLASSES, alphabet)
+        used = np.flatnonzero(by_class.any(axis=(0, 2)))
+        low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        best: tuple[float, ContextMap] | None = None
+        for shift in range(1, 6):
+            first, width = low >> shift, (high >> shift) - (low >> shift) + 1
+            starts = np.arange(0, CLASSES, 1 << shift)
+            merged = np.add.reduceat(by_class, starts, axis=1)
+            for use_history in (False, True) if self._kinds > 1 else (False,):
+                tables = merged if use_history else merged.sum(axis=0, keepdims=True)
+                bits = (
+                    entropy_bits(tables)
+                    + bits_per_code * np.count_nonzero(tables)
+                    + bits_per_table * width * len(tables)
+                )
+                if best is None or bits < best[0]:
+                    best = bits, ContextMap(shift, first, width, use_history)
+        assert best is not None
+        return best[1]
 
 
 def context_bits(indices: Array, classes: Classes) -> float:

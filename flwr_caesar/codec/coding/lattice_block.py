@@ -80,7 +80,7 @@ def _fit_scales(indices: Integers) -> Scales:
     sums = SliceSums(shape)
     for at, _ in tensor_blocks(shape):
         sums.add(at, indices[at].astype(np.float32))
-    return sums.coarse_scales(int(np.count_nonzero(indices)))
+    return sums.coarse_scales(int(np.count_nonzero(indices)))[0]
 
 
 def decode_block(data: bytes, specs: Sequence[TensorSpec]) -> Integers:

@@ -17,9 +17,11 @@ from .positions import best_rice, pack_bits, unpack_bits
 WORTH_LEAVING_OUT = 1024
 """Zeros from which on naming the tensors that hold nothing else costs less."""
 
+FEW = 1 << 15
+"""Integers from which on a block with tables is shorter."""
+
 _ABSENT = 0xFF
 _MAX_BITS = 31
-_FEW = 1 << 15
 _WORTH_TABLES = 256
 
 _Wide = np.ndarray[Any, np.dtype[np.int64]]
@@ -35,7 +37,7 @@ def encode_shorter(
     tuple of bool and bytes
         Whether it is the small one, and the block.
     """
-    if len(indices) >= _FEW:
+    if len(indices) >= FEW:
         return False, encode_block(indices, specs)
     small = encode_small_block(indices, specs)
     if len(small) <= _WORTH_TABLES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,13 +92,7 @@ def pack_tables(codes: Codes) -> bytes:
     last non-empty context before, or, where that has none, from the code before it
     (128 for the first).
     """
-    sizes = [int(row.nonzero()[0][-1]) + 1 if row.any() else 0 for row in codes]
-    parts = [
-        row[:size].astype(np.int64) - _predict(row, size, before)
-        for row, size, before in _with_neighbour(codes, sizes)
-    ]
-    delta = np.concatenate([np.empty(0, np.int64), *parts])
-    zigzag = np.where(delta < 0, -2 * delta - 1, 2 * delta)
+    sizes, zigzag = differences(codes)
     k = min(range(8), key=lambda k: int((zigzag >> k).sum()) + k * len(zigzag))
     ends = np.cumsum((zigzag >> k) + 1)
     unary = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
@@ -106,6 +101,17 @@ def pack_tables(codes: Codes) -> bytes:
     low = pack_bits(zigzag & ((1 << k) - 1), k)
     head = struct.pack(f"<{len(sizes)}H", *sizes)
     return head + _HEAD.pack(k, len(bits), len(low)) + bits + low
+
+
+def differences(codes: Codes) -> tuple[list[int], Counts]:
+    """Return the size of each table, and the zigzags of all differences."""
+    sizes = [int(row.nonzero()[0][-1]) + 1 if row.any() else 0 for row in codes]
+    parts = [
+        row[:size].astype(np.int64) - _predict(row, size, before)
+        for row, size, before in _with_neighbour(codes, sizes)
+    ]
+    delta = np.concatenate([np.empty(0, np.int64), *parts])
+    return sizes, np.where(delta < 0, -2 * delta - 1, 2 * delta)
 
 
 def _with_neighbour(codes: Codes, sizes: list[int]) -> list[tuple[Codes, int, Codes]]:
@@ -149,8 +155,19 @@ def unpack_tables(data: bytes, offset: int, contexts: int) -> tuple[Codes, int]:
         raise CodecError("symbol tables are malformed")
     low = unpack_bits(data[offset + unary_size : end], k, total).astype(np.int64)
     zigzag = ((np.diff(ones, prepend=-1) - 1) << k) | low
+    return checked_codes(sizes, zigzag), end
+
+
+def checked_codes(sizes: Sequence[int], zigzag: Counts) -> Codes:
+    """Return the codes that `differences` was given.
+
+    Raises
+    ------
+    CodecError
+        If one is no code, or the last of a table is 0.
+    """
     delta = (zigzag >> 1) ^ -(zigzag & 1)
-    codes = np.zeros((contexts, max(widest, 1)), np.uint8)
+    codes = np.zeros((len(sizes), max(*sizes, 1)), np.uint8)
     before: Array = np.empty(0, np.int64)
     start = 0
     for row, size in zip(codes, sizes, strict=True):
@@ -166,4 +183,4 @@ def unpack_tables(data: bytes, offset: int, contexts: int) -> tuple[Codes, int]:
         if whole.min() < 0 or whole.max() > MAX_CODE or whole[-1] == 0:
             raise CodecError("symbol tables are malformed")
         row[:size] = before = whole
-    return codes, end
+    return codes

@@ -13,6 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..coding.blocks import blocks
+from ..coding.compact_block import (
+    COMPACT_TAG,
+    decode_compact_block,
+    encode_compact_shorter,
+)
 from ..coding.halves import decode_halves, encode_halves, is_half, max_halves_bytes
 from ..coding.integers import Integers
 from ..coding.lattice_block import decode_block, max_block_bytes
@@ -59,7 +64,9 @@ _MIN_UNIT, _MAX_UNIT = -149, 90
 _SAME = -(1 << 15)
 
 
-def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
+def encode_model(
+    new: ModelPoint, base: ModelPoint | None = None, *, compact: bool = True
+) -> bytes:
     """Encode a published model, whole or as the change of another.
 
     Parameters
@@ -68,6 +75,8 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
         The model.
     base : ModelPoint, optional
         One of the same layout that the receiver holds.
+    compact : bool
+        Whether the receiver reads compact blocks, as older releases do not.
 
     Returns
     -------
@@ -95,11 +104,12 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
         data = encode_halves(new.exact, base.exact, halves)
         sections.append(Section("HALF", data, itemsize=1))
     if lossy:
-        sections += _pack_changes(new, base, lossy)
+        sections += _pack_changes(new, base, lossy, compact=compact)
     if base is None:
         sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
+    is_compact = any(section.tag == COMPACT_TAG for section in sections)
     return write_frame(
-        config=_config(new.rules.exact_below),
+        config=_config(new.rules.exact_below, is_compact=is_compact),
         layout_digest=new.layout.digest,
         sections=sections,
     )
@@ -142,7 +152,8 @@ def decode_model(
         If it is malformed, or leads to another model than it names.
     """
     reader = FrameReader(frame)
-    rules = LatticeRules(_exact_below(reader.info.config))
+    exact_below, is_compact = _parameters(reader.info.config)
+    rules = LatticeRules(exact_below)
     _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
     if held == NO_DIGEST:
@@ -164,7 +175,7 @@ def decode_model(
         data = reader.section("HALF", max_size=max_halves_bytes(halves))
         arrays |= decode_halves(data, base, halves)
     if lossy:
-        arrays |= _unpack_changes(reader, base, lossy)
+        arrays |= _unpack_changes(reader, base, lossy, is_compact=is_compact)
     arrays = in_layout_order(layout, arrays)
     if model_digest(arrays) != digest:
         raise CodecError("lattice model differs from its digest")
@@ -172,7 +183,11 @@ def decode_model(
 
 
 def _pack_changes(
-    new: ModelPoint, base: ModelPoint | None, lossy: Sequence[TensorSpec]
+    new: ModelPoint,
+    base: ModelPoint | None,
+    lossy: Sequence[TensorSpec],
+    *,
+    compact: bool,
 ) -> list[Section]:
     """Return the sections of the tensors on the lattice."""
     old = base.points if base is not None else _zeros(new)
@@ -201,18 +216,25 @@ def _pack_changes(
             changes[i], units[i] = None, _SAME
     kept = [spec for spec, c in zip(lossy, changes, strict=True) if c is not None]
     pieces = [c for c in changes if c is not None]
-    is_small, block = encode_shorter(
-        np.concatenate([np.empty(0, np.int32), *pieces]), kept
-    )
+    indices = np.concatenate([np.empty(0, np.int32), *pieces])
+    if compact:
+        is_small, block, _ = encode_compact_shorter(indices, kept)
+    else:
+        is_small, block = encode_shorter(indices, kept)
+    tag = "RICE" if is_small else COMPACT_TAG if compact else "LATT"
     return [
         *pack_as_they_are(as_they_are, lossy, list(as_they_are)),
         Section("UNIT", np.array(units, "<i2").tobytes(), itemsize=2),
-        Section("RICE" if is_small else "LATT", block, itemsize=1),
+        Section(tag, block, itemsize=1),
     ]
 
 
 def _unpack_changes(
-    reader: FrameReader, base: Arrays | None, lossy: Sequence[TensorSpec]
+    reader: FrameReader,
+    base: Arrays | None,
+    lossy: Sequence[TensorSpec],
+    *,
+    is_compact: bool,
 ) -> dict[str, Array]:
     units = np.frombuffer(reader.section("UNIT", size=2 * len(lossy)), "<i2").tolist()
     if not all(unit == _SAME or _MIN_UNIT <= unit <= _MAX_UNIT for unit in units):
@@ -221,6 +243,9 @@ def _unpack_changes(
     if "RICE" in reader:
         data = reader.section("RICE", max_size=max_small_block_bytes(kept))
         indices = decode_small_block(data, kept)
+    elif is_compact:
+        data = reader.section(COMPACT_TAG, max_size=max_block_bytes(kept))
+        indices, _ = decode_compact_block(data, kept)
     else:
         data = reader.section("LATT", max_size=max_block_bytes(kept))
         indices = decode_block(data, kept)
@@ -257,18 +282,22 @@ def _moved(
     return values
 
 
-def _config(exact_below: int) -> dict[str, str | int]:
-    return {"id": ID, "exact_below": exact_below}
+def _config(exact_below: int, *, is_compact: bool) -> dict[str, str | int]:
+    later: dict[str, str | int] = {"compact": True} if is_compact else {}
+    return {"id": ID, "exact_below": exact_below, **later}
 
 
-def _exact_below(config: Mapping[str, object]) -> int:
+def _parameters(config: Mapping[str, object]) -> tuple[int, bool]:
+    """Return the parameters `exact_below` and `compact` of a frame."""
     value = config.get("exact_below")
     exact_below = -1
     if type(value) is int or (isinstance(value, float) and value.is_integer()):
         exact_below = int(value)
-    if exact_below < 0 or not same_config(config, _config(exact_below)):
+    is_compact = config.get("compact") is True
+    known = _config(exact_below, is_compact=is_compact)
+    if exact_below < 0 or not same_config(config, known):
         raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
-    return exact_below
+    return exact_below, is_compact
 
 
 def _require_no_state(info: FrameInfo) -> None:

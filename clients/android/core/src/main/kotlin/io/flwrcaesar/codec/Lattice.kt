@@ -1,6 +1,7 @@
 package io.flwrcaesar.codec
 
 import io.flwrcaesar.coding.Block
+import io.flwrcaesar.coding.CompactBlock
 import io.flwrcaesar.coding.SmallBlock
 import io.flwrcaesar.coding.concatenated
 import io.flwrcaesar.frame.ByteSink
@@ -12,11 +13,16 @@ import io.flwrcaesar.frame.u16
 import io.flwrcaesar.quantise.LatticeSteps
 import io.flwrcaesar.quantise.Step
 
-/** The codec `lattice`: dead-zone integers on a power-of-two grid. */
+/**
+ * The codec `lattice`: dead-zone integers on a power-of-two grid.
+ *
+ * It keeps no memory of uploads: with `memory` each frame is written as the first one.
+ */
 class Lattice private constructor(
     config: Map<String, Any?>,
     private val exactBelow: Long,
     private val steps: LatticeSteps,
+    private val isCompact: Boolean,
 ) : LossyCodec(config) {
     override fun isLossy(spec: TensorSpec): Boolean = isFloatOf(spec, exactBelow)
 
@@ -51,9 +57,11 @@ class Lattice private constructor(
         val hasSteps = found.offsets.any { it != 0 } || zeros >= WORTH_LEAVING_OUT
         val kept = lossy.indices.filter { !hasSteps || !isZero[it] }
         val integers = concatenated(kept.map { pieces[it] })
-        val block = SmallBlock.encodeShorter(integers, kept.map { lossy[it] })
+        val specs = kept.map { lossy[it] }
+        val block =
+            if (isCompact) CompactBlock.encodeShorter(integers, specs) else SmallBlock.encodeShorter(integers, specs)
         val own = ByteArray(lossy.size) { (if (isZero[it]) ABSENT else found.offsets[it]).toByte() }
-        val tag = if (block.isSmall) "RICE" else if (hasSteps) "LATS" else "LATT"
+        val tag = if (block.isSmall) "RICE" else tagOf(hasSteps)
         val head = ByteSink(HEAD_BYTES + block.bytes.size).u16(found.step.exponent).u8(found.step.multiple)
         val sections = listOf(Section(tag, head.bytes(block.bytes).toByteArray()))
         return if (hasSteps) listOf(Section("STEP", own)) + sections else sections
@@ -63,7 +71,7 @@ class Lattice private constructor(
         val hasSteps = "STEP" in frame
         val own = if (hasSteps) frame.section("STEP", lossy.size.toLong()) else ByteArray(lossy.size)
         val isSmall = "RICE" in frame
-        val tag = if (isSmall) "RICE" else if (hasSteps) "LATS" else "LATT"
+        val tag = if (isSmall) "RICE" else tagOf(hasSteps)
         val kept = lossy.filterIndexed { i, _ -> own[i].toInt() != ABSENT }
         val most = if (isSmall) SmallBlock.maxBytes(kept) else Block.maxBytes(kept)
         val data = frame.sectionUpTo(tag, HEAD_BYTES + most)
@@ -73,10 +81,17 @@ class Lattice private constructor(
             refuse("a lattice has a malformed step")
         }
         val integers =
-            if (isSmall) SmallBlock.decode(data, HEAD_BYTES, kept) else Block.decode(data, HEAD_BYTES, kept)
+            when {
+                isSmall -> SmallBlock.decode(data, HEAD_BYTES, kept)
+                isCompact -> CompactBlock.decode(data, HEAD_BYTES, kept)
+                else -> Block.decode(data, HEAD_BYTES, kept)
+            }
         val offsets = IntArray(lossy.size) { if (own[it].toInt() == ABSENT) 0 else own[it].toInt() }
         return LatticeSteps.Quantised(step, offsets, withZeros(integers, lossy, own))
     }
+
+    private fun tagOf(hasSteps: Boolean): String =
+        if (isCompact) CompactBlock.TAG else if (hasSteps) "LATS" else "LATT"
 
     private fun withZeros(integers: IntArray, lossy: List<TensorSpec>, own: ByteArray): IntArray {
         if (own.none { it.toInt() == ABSENT }) return integers
@@ -112,7 +127,10 @@ class Lattice private constructor(
             parameters.require(deadZone == 0.0 || deadZone in 0.5..1.0, "dead_zone", deadZone)
             if (step != 0.0) Step.near(step)
             val steps = LatticeSteps(rate, step, nmse, fineBelow, deadZone)
-            return Lattice(parameters.config(), exactBelow, steps)
+            val isCompact = parameters.flag("compact", false, isLater = true)
+            val hasMemory = parameters.flag("memory", false, isLater = true)
+            parameters.require(isCompact || !hasMemory, "memory", hasMemory)
+            return Lattice(parameters.config(), exactBelow, steps, isCompact)
         }
     }
 }

@@ -1,6 +1,7 @@
 package io.flwrcaesar.codec
 
 import io.flwrcaesar.coding.Block
+import io.flwrcaesar.coding.CompactBlock
 import io.flwrcaesar.coding.Halves
 import io.flwrcaesar.coding.SmallBlock
 import io.flwrcaesar.frame.DType
@@ -66,7 +67,8 @@ object LatticeModel {
 
     private fun exactBelow(config: Map<String, Any?>): Long {
         val value = (config["exact_below"] as? Number)?.toDouble()
-        val known = mapOf("id" to ID, "exact_below" to config["exact_below"])
+        val later = if (config["compact"] == true) mapOf("compact" to true) else emptyMap()
+        val known = mapOf("id" to ID, "exact_below" to config["exact_below"]) + later
         if (value == null || value < 0 || value != Math.rint(value) || !Json.same(config, known)) {
             refuse("a frame of codec ${Json.write(config).take(200)}, expected $ID")
         }
@@ -89,10 +91,12 @@ object LatticeModel {
         if (units.any { it != SAME && it !in UNITS }) refuse("a lattice model has a malformed unit")
         val kept = lossy.filterIndexed { i, _ -> units[i] != SAME }
         val changes =
-            if ("RICE" in frame) {
-                SmallBlock.decode(frame.sectionUpTo("RICE", SmallBlock.maxBytes(kept)), 0, kept)
-            } else {
-                Block.decode(frame.sectionUpTo("LATT", Block.maxBytes(kept)), 0, kept)
+            when {
+                "RICE" in frame ->
+                    SmallBlock.decode(frame.sectionUpTo("RICE", SmallBlock.maxBytes(kept)), 0, kept)
+                frame.config["compact"] == true ->
+                    CompactBlock.decode(frame.sectionUpTo(CompactBlock.TAG, Block.maxBytes(kept)), 0, kept)
+                else -> Block.decode(frame.sectionUpTo("LATT", Block.maxBytes(kept)), 0, kept)
             }
         val asTheyAre = AsTheyAre.unpack(frame, lossy)
         val found = HashMap<String, ByteArray>()

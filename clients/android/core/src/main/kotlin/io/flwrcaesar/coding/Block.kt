@@ -13,6 +13,7 @@ import io.flwrcaesar.frame.u8
  */
 internal object Block {
     private const val KINDS = 4
+    private const val BITS_PER_TABLE = 20
 
     /** Returns the most bytes that a block of these tensors takes. */
     fun maxBytes(tensors: List<TensorSpec>): Long = 16 * tensors.sumOf { it.size } + (1 shl 20)
@@ -41,7 +42,7 @@ internal object Block {
         if (integers.isEmpty()) return ByteArray(0)
         val scales = fit(integers, tensors)
         val contexts = classes(tensors, scales)
-        val map = ContextMap.plan(integers, contexts)
+        val map = ContextMap.plan(contexts, BITS_PER_TABLE) { Integers.symbol(integers[it]) }
         map.apply(contexts)
         val packed = Integers.encode(scales, kinds(tensors), KINDS)
         val sink = ByteSink().u32(packed.size).bytes(packed)
@@ -55,15 +56,17 @@ internal object Block {
             tensors.map { spec ->
                 val values = FloatArray(spec.count) { integers[start + it].toFloat() }
                 start += spec.count
-                Scales(spec).fitCoarse(values)
+                Scales(spec).fitCoarse(values).scales
             }
         return concatenated(parts)
     }
 
-    private fun kinds(tensors: List<TensorSpec>): ByteArray =
+    /** Returns what each scale belongs to. */
+    fun kinds(tensors: List<TensorSpec>): ByteArray =
         ByteSink().also { sink -> tensors.forEach { Scales(it).appendKinds(sink) } }.toByteArray()
 
-    private fun classes(tensors: List<TensorSpec>, scales: IntArray): ByteArray {
+    /** Returns each element's scale class. */
+    fun classes(tensors: List<TensorSpec>, scales: IntArray): ByteArray {
         val classes = ByteArray(tensors.sumOf { it.count })
         var start = 0
         var first = 0
@@ -89,7 +92,7 @@ internal fun concatenated(parts: List<IntArray>): IntArray {
 }
 
 /** How scale classes are merged into contexts: `(class >> shift) - first`, within `width`. */
-internal class ContextMap(private val shift: Int, private val first: Int, val width: Int) {
+internal class ContextMap(val shift: Int, val first: Int, val width: Int) {
     /** Replaces scale classes by contexts. */
     fun apply(classes: ByteArray) {
         val contexts =
@@ -99,6 +102,11 @@ internal class ContextMap(private val shift: Int, private val first: Int, val wi
         for (i in classes.indices) classes[i] = contexts[classes[i].toInt()]
     }
 
+    /** Refuses a map that has no contexts, or more than there are classes. */
+    fun check() {
+        if (width < 1 || first + width > Scales.CLASSES) refuse("a context map is malformed")
+    }
+
     fun write(sink: ByteSink) {
         sink.u8(shift).u8(first).u8(width).u8(0)
     }
@@ -106,22 +114,19 @@ internal class ContextMap(private val shift: Int, private val first: Int, val wi
     companion object {
         const val BYTES = 4
         private const val BITS_PER_CODE = 4
-        private const val BITS_PER_TABLE = 20
 
         /** Reads a map that uses no history. */
         fun read(data: ByteArray, at: Int): ContextMap {
             if (data.size - at < BYTES) refuse("a context map is truncated")
             val map = ContextMap(data.u8(at), data.u8(at + 1), data.u8(at + 2))
-            if (map.shift > 7 || map.width < 1 || map.first + map.width > Scales.CLASSES || data.u8(at + 3) != 0) {
-                refuse("a context map is malformed")
-            }
-            return map
+            if (map.shift > 7 || data.u8(at + 3) != 0) refuse("a context map is malformed")
+            return map.apply { check() }
         }
 
-        /** Chooses the map with which integers take the fewest bits, tables included. */
-        fun plan(integers: IntArray, classes: ByteArray): ContextMap {
+        /** Chooses the map with which symbols take the fewest bits, tables included. */
+        fun plan(classes: ByteArray, bitsPerTable: Int, symbol: (Int) -> Int): ContextMap {
             val counts = SymbolCounts(Scales.CLASSES)
-            for (i in integers.indices) counts.add(classes[i].toInt(), Integers.symbol(integers[i]))
+            for (i in classes.indices) counts.add(classes[i].toInt(), symbol(i))
             val used = counts.range()
             var least = Double.POSITIVE_INFINITY
             var best = ContextMap(1, 0, 1)
@@ -129,7 +134,7 @@ internal class ContextMap(private val shift: Int, private val first: Int, val wi
                 val first = used.first shr shift
                 val width = (used.last shr shift) - first + 1
                 val merged = counts.merged(1 shl shift)
-                val bits = merged.entropyBits() + BITS_PER_CODE * merged.distinct() + BITS_PER_TABLE * width
+                val bits = merged.entropyBits() + BITS_PER_CODE * merged.distinct() + bitsPerTable * width
                 if (bits < least) {
                     least = bits
                     best = ContextMap(shift, first, width)

@@ -14,6 +14,7 @@ internal object Lanes {
     private const val BYTES_PER_LANE = 128
     private const val MOST = 1L shl 11
     private const val FEW = 32L
+    private const val MAX_LANES = 0xFFFFL
 
     /**
      * How symbols are shared out.
@@ -40,13 +41,21 @@ internal object Lanes {
                 val many = data.u16(at + 12)
                 val few = data.u16(at + 14)
                 val borrowed = data.u16(at + 16)
-                if (data.u64(at) != symbols.toLong() || data.u16(at + 18) != tables || head > symbols ||
-                    few < 1 || many < 1 || head > many * MAX_ROWS || symbols - head > few * MAX_ROWS ||
+                if (data.u64(at) != symbols.toLong() || data.u16(at + 18) != tables) {
+                    refuse("symbols have a malformed header")
+                }
+                return of(symbols, head, many.toLong(), few.toLong(), borrowed.toLong(), data.u32(at + 20))
+            }
+
+            /** Returns the header of [symbols] symbols that a reader was told of. */
+            fun of(symbols: Int, head: Long, many: Long, few: Long, borrowed: Long, words: Long): Header {
+                if (head > symbols || few < 1 || many < 1 || few > MAX_LANES || many > MAX_LANES ||
+                    head > many * MAX_ROWS || symbols - head > few * MAX_ROWS ||
                     borrowed > (if (head > 0) many else 0)
                 ) {
                     refuse("symbols have a malformed header")
                 }
-                return Header(head.toInt(), many, few, borrowed, data.u32(at + 20))
+                return Header(head.toInt(), many.toInt(), few.toInt(), borrowed.toInt(), words)
             }
         }
     }

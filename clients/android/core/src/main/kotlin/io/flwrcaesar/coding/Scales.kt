@@ -74,18 +74,39 @@ internal class Scales(spec: TensorSpec) {
      * A slice with few integers that are not 0 tells its scale only roughly: scales are whole or
      * half octaves there, and shrunk towards the tensor's.
      */
-    fun fitCoarse(values: FloatArray): IntArray {
+    fun fitCoarse(values: FloatArray): Coarse {
         val sums = SliceSums(values, 0)
         val active = values.count { it != 0f }
         val found = IntArray(count)
         found[0] = quarters(sums.mean)
+        var form = 0
         var next = 1
         for (axis in axes) {
             val expected = sums.total / lengths[axis]
-            val unit = unitOf(active / lengths[axis].toDouble())
+            val power = unitOf(active / lengths[axis].toDouble())
+            val unit = 1 shl power
+            form = form or (power shl (2 * axis))
             for (sum in sums.of[axis]) {
                 found[next++] = unit * quarters((sum + SHRINK) / (expected + SHRINK), unit)
             }
+        }
+        return Coarse(found, form)
+    }
+
+    /**
+     * Scales in few bits.
+     *
+     * @property form two bits for each axis: the power of two that its scales are multiples of.
+     */
+    class Coarse(val scales: IntArray, val form: Int)
+
+    /** Returns what each scale is a multiple of, by the form of [Coarse]. */
+    fun units(form: Int): IntArray {
+        val found = IntArray(count) { 1 }
+        var next = 1
+        for (axis in axes) {
+            found.fill(1 shl (form ushr (2 * axis) and 3), next, next + lengths[axis])
+            next += lengths[axis]
         }
         return found
     }
@@ -118,8 +139,8 @@ internal class Scales(spec: TensorSpec) {
     private fun quarters(ratio: Double, unit: Int = 1): Int =
         Math.rint(4 * log2(maxOf(ratio, SMALLEST_RATIO)) / unit).toInt().coerceIn(-64, 127)
 
-    /** Returns the quarters of an octave that scales of [active] integers a slice are multiples of. */
-    private fun unitOf(active: Double): Int = if (active < 50) 4 else if (active < 200) 2 else 1
+    /** Returns which power of two of quarters scales of [active] integers a slice are multiples of. */
+    private fun unitOf(active: Double): Int = if (active < 50) 2 else if (active < 200) 1 else 0
 
     companion object {
         /** How many scale classes there are. */
@@ -132,7 +153,8 @@ internal class Scales(spec: TensorSpec) {
         private const val SMALLEST_RATIO = 1.0 / 65536
         private const val SHRINK = 0.5
 
-        private fun axesOf(spec: TensorSpec): IntArray =
+        /** Returns outputs, inputs and positions of a tensor. */
+        fun axesOf(spec: TensorSpec): IntArray =
             when {
                 spec.size == 0L -> intArrayOf(1, 1, 0)
                 spec.shape.size < 2 -> intArrayOf(1, 1, spec.count)

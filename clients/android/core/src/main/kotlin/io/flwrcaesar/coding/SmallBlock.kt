@@ -13,7 +13,9 @@ import io.flwrcaesar.frame.u8
 internal object SmallBlock {
     private const val ALL_ZERO = 0xFF
     private const val MAX_WIDTH = 31
-    private const val FEW = 1 shl 15
+
+    /** From so many integers on a block with tables is shorter. */
+    const val FEW = 1 shl 15
     private const val WORTH_TABLES = 256
 
     /** Returns the most bytes that a small block of these tensors takes. */

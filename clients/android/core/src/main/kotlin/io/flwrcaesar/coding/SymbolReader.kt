@@ -28,8 +28,24 @@ internal object SymbolReader {
         val own = data.copyOfRange(from + Lanes.Header.BYTES, to)
         val read = SymbolTables.read(own, 0, tables)
         if (own.size - read.end.toLong() != 2 * header.words) refuse("symbols have the wrong length")
-        val slots = slotTables(read.codes, contexts)
-        val words = Words(own, read.end)
+        return pull(header, own, read.end, own.size, contexts, read.codes)
+    }
+
+    /**
+     * Decodes symbols from the words that fill `data[from:to]`.
+     *
+     * @param codes for each context, the weight codes of its table.
+     */
+    fun pull(
+        header: Lanes.Header,
+        data: ByteArray,
+        from: Int,
+        to: Int,
+        contexts: ByteArray,
+        codes: List<IntArray>,
+    ): ShortArray {
+        val slots = slotTables(codes, contexts)
+        val words = Words(data, from, to)
         val symbols = ShortArray(contexts.size)
         if (header.head > 0) {
             val states = readStates(words, header.many)
@@ -144,11 +160,11 @@ internal object SymbolReader {
     private const val WORTH_A_TABLE = 2048
 
     /** Words that are not read yet: first those that were put back, then those of the data. */
-    private class Words(private val data: ByteArray, private var at: Int) {
+    private class Words(private val data: ByteArray, private var at: Int, private val end: Int) {
         private var lent = IntArray(0)
         private var nextLent = 0
 
-        val isEmpty: Boolean get() = nextLent == lent.size && at == data.size
+        val isEmpty: Boolean get() = nextLent == lent.size && at == end
 
         fun putBack(words: IntArray) {
             lent = words
@@ -157,7 +173,7 @@ internal object SymbolReader {
 
         fun next(): Int {
             if (nextLent < lent.size) return lent[nextLent++]
-            if (data.size - at < 2) refuse("symbols are truncated")
+            if (end - at < 2) refuse("symbols are truncated")
             at += 2
             return data.u16(at - 2)
         }

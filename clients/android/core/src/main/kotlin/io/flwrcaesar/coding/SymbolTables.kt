@@ -18,6 +18,7 @@ internal object SymbolTables {
 
     /** There are fewer symbols than this. */
     const val ALPHABET = 512
+    private const val COMPACT_ALPHABET = 128
     private const val MAX_CODE = 136
     private const val FIRST_GUESS = 128
     private const val MAX_WEIGHT = 15 shl 16
@@ -49,23 +50,49 @@ internal object SymbolTables {
         val end = lowStart + lowSize.toInt()
         val unary = BitReader(data, unaryStart, lowStart)
         val low = BitReader(data, lowStart, end)
-        var before = IntArray(0)
-        val codes =
-            sizes.map { size ->
-                val codes = IntArray(size)
-                for (i in 0 until size) {
-                    val z = (unary.zeros() shl width) or low.read(width)
-                    val difference = (z ushr 1) xor -(z and 1)
-                    val code = difference + guess(codes, i, before)
-                    if (code !in 0..MAX_CODE) refuse("symbol tables are malformed")
-                    codes[i] = code.toInt()
-                }
-                if (size > 0 && codes.last() == 0) refuse("symbol tables are malformed")
-                if (size > 0) before = codes
-                codes
-            }
+        val codes = readCodes(sizes, width, unary, low)
         if (!unary.hasOnlyZerosLeft()) refuse("symbol tables are malformed")
         return Read(codes, end)
+    }
+
+    /** Reads the tables of [contexts] contexts of a compact run. */
+    fun readCompact(data: ByteArray, start: Int, contexts: Int): Read {
+        val head = start + contexts
+        if (data.size <= head) refuse("symbol tables are truncated")
+        val sizes = IntArray(contexts) { data.u8(start + it) }
+        val width = data.u8(head)
+        if (width > MAX_LOW_BITS || sizes.any { it > COMPACT_ALPHABET }) refuse("symbol tables are malformed")
+        val unary = BitReader(data, head + 1, minOf(data.size.toLong(), head + 1 + 64L * sizes.sum()).toInt())
+        val quotients = BitReader(data, head + 1, data.size)
+        var bits = 0L
+        repeat(sizes.sum()) { bits += unary.zeros() + 1 }
+        val lowStart = head + 1 + (bits + 7) / 8
+        val end = lowStart + (width.toLong() * sizes.sum() + 7) / 8
+        if (end > data.size) refuse("symbol tables are truncated")
+        val low = BitReader(data, lowStart.toInt(), end.toInt())
+        return Read(readCodes(sizes, width, quotients, low), end.toInt())
+    }
+
+    private fun readCodes(
+        sizes: IntArray,
+        width: Int,
+        unary: BitReader,
+        low: BitReader,
+    ): List<IntArray> {
+        var before = IntArray(0)
+        return sizes.map { size ->
+            val codes = IntArray(size)
+            for (i in 0 until size) {
+                val z = (unary.zeros() shl width) or low.read(width)
+                val difference = (z ushr 1) xor -(z and 1)
+                val code = difference + guess(codes, i, before)
+                if (code !in 0..MAX_CODE) refuse("symbol tables are malformed")
+                codes[i] = code.toInt()
+            }
+            if (size > 0 && codes.last() == 0) refuse("symbol tables are malformed")
+            if (size > 0) before = codes
+            codes
+        }
     }
 
     private fun guess(codes: IntArray, i: Int, before: IntArray): Int =
@@ -77,31 +104,50 @@ internal object SymbolTables {
 
     /** Serialises what [read] reads. */
     fun write(codes: List<IntArray>): ByteArray {
+        val differences = Differences(codes)
         val sink = ByteSink()
-        val differences = ArrayList<Long>()
-        var before = IntArray(0)
-        for (row in codes) {
-            val size = row.indexOfLast { it != 0 } + 1
-            sink.u16(size)
-            for (i in 0 until size) differences += zigzag(row[i] - guess(row, i, before))
-            if (size > 0) before = row.copyOf(size)
-        }
-        val width = (0..MAX_LOW_BITS).minByOrNull { width -> Rice.cost(differences.size, width) { differences[it] } } ?: 0
-        val unary = BitWriter()
-        val low = BitWriter()
-        for (difference in differences) {
-            unary.writeUnary(difference ushr width)
-            low.write(difference, width)
-        }
-        val unaryBytes = unary.toByteArray()
-        val lowBytes = low.toByteArray()
+        differences.sizes.forEach { sink.u16(it) }
         return sink
-            .u8(width)
-            .u32(unaryBytes.size)
-            .u32(lowBytes.size)
-            .bytes(unaryBytes)
-            .bytes(lowBytes)
+            .u8(differences.width)
+            .u32(differences.unary.size)
+            .u32(differences.low.size)
+            .bytes(differences.unary)
+            .bytes(differences.low)
             .toByteArray()
+    }
+
+    /** Serialises what [readCompact] reads. */
+    fun writeCompact(codes: List<IntArray>): ByteArray {
+        val differences = Differences(codes)
+        val sink = ByteSink()
+        differences.sizes.forEach { sink.u8(it) }
+        return sink.u8(differences.width).bytes(differences.unary).bytes(differences.low).toByteArray()
+    }
+
+    /** The sizes of tables, and the differences of all codes in the shortest Rice code. */
+    private class Differences(codes: List<IntArray>) {
+        val sizes = codes.map { row -> row.indexOfLast { it != 0 } + 1 }
+        val width: Int
+        val unary: ByteArray
+        val low: ByteArray
+
+        init {
+            val found = ArrayList<Long>()
+            var before = IntArray(0)
+            for ((row, size) in codes.zip(sizes)) {
+                for (i in 0 until size) found += zigzag(row[i] - guess(row, i, before))
+                if (size > 0) before = row.copyOf(size)
+            }
+            width = (0..MAX_LOW_BITS).minByOrNull { width -> Rice.cost(found.size, width) { found[it] } } ?: 0
+            val quotients = BitWriter()
+            val rest = BitWriter()
+            for (difference in found) {
+                quotients.writeUnary(difference ushr width)
+                rest.write(difference, width)
+            }
+            unary = quotients.toByteArray()
+            low = rest.toByteArray()
+        }
     }
 
     /** Returns a weight code for each count of a context; a positive count never gets 0. */

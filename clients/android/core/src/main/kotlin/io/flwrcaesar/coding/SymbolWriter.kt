@@ -14,7 +14,27 @@ internal object SymbolWriter {
         val counts = SymbolCounts(tables)
         for (i in symbols.indices) counts.add(contexts[i].toInt() and 0xFF, symbols[i].toInt())
         val codes = List(tables) { SymbolTables.codesOf(counts.of(it)) }
-        val plan = Lanes.plan(symbols.size, counts.entropyBits())
+        val pushed = push(symbols, contexts, codes, counts.entropyBits())
+        val sink = ByteSink()
+        pushed.header.write(sink, symbols.size, tables)
+        return sink.bytes(SymbolTables.write(codes)).bytes(pushed.words).toByteArray()
+    }
+
+    /** Words, and how they are shared out. */
+    class Pushed(val header: Lanes.Header, val words: ByteArray)
+
+    /**
+     * Encodes symbols of together about [bits] bits.
+     *
+     * @param codes for each context, the weight codes of its table.
+     */
+    fun push(
+        symbols: ShortArray,
+        contexts: ByteArray,
+        codes: List<IntArray>,
+        bits: Double,
+    ): Pushed {
+        val plan = Lanes.plan(symbols.size, bits)
         val slots = codes.map { if (it.all { code -> code == 0 }) null else Slots(SymbolTables.frequencies(it)) }
 
         val few = LongArray(plan.few) { Lanes.LOWEST }
@@ -27,12 +47,10 @@ internal object SymbolWriter {
             val first = push(many, symbols, 0, plan.head, contexts, slots)
             stack = Words().apply { states(many) }.append(first).append(stack, borrowed)
         }
-        val sink = ByteSink()
-        Lanes.Header(plan.head, plan.many, plan.few, borrowed, stack.size.toLong())
-            .write(sink, symbols.size, tables)
-        sink.bytes(SymbolTables.write(codes))
+        val sink = ByteSink(2 * stack.size)
         for (i in 0 until stack.size) sink.u16(stack[i])
-        return sink.toByteArray()
+        val header = Lanes.Header(plan.head, plan.many, plan.few, borrowed, stack.size.toLong())
+        return Pushed(header, sink.toByteArray())
     }
 
     // The reader is a stack's other end: the last symbol goes in first.
