@@ -162,7 +162,9 @@ class ErrorBounded(CompressedStrategy):
         **options: Unpack[WrapperOptions],
     ) -> None:
         method = ErrorBoundedMethod(
-            ErrorBoundedCodec(rel=rel, abs_bound=abs_bound, exact_below=exact_below),
+            ErrorBoundedCodec(
+                rel=rel, abs_bound=abs_bound, exact_below=exact_below, compact=True
+            ),
             get_downlink(downlink),
             error_feedback=error_feedback,
             check_bound=check_bound,

@@ -9,6 +9,7 @@ import math
 import struct
 from typing import Any
 
+from .plain_compact import read_compact_block
 from .plain_reader import Sections, Table, Tensor, f32, floats, read_positions
 from .plain_symbols import (
     ContextMap,
@@ -72,21 +73,20 @@ def predict(
     return [f32(m * signs[i // kernel] * rho) for i, m in enumerate(magnitude)]
 
 
-def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[float]:
-    """Return all lossy tensors as one vector, and advance `memory`."""
-    rows = list(struct.iter_unpack("<feeB", sections["TENS"]))
-    known = "scales" in memory
+def plain_indices(
+    lossy: Table, steps: list[float], sections: Sections, memory: Memory
+) -> tuple[list[int], list[int]]:
+    """Return the indices of all tensors, and their scales."""
     kinds = [kind for tensor in lossy for kind in scale_kinds(tensor)]
     scales = read_integers(sections["SCAL"], kinds, 4)
-    if known:
+    if "scales" in memory:
         before = memory["scales"][1]
         scales = [a + b for a, b in zip(scales, before, strict=True)]
-    memory["scales"] = "h", scales
 
     merge = ContextMap(*sections["IDX"][:4])
     contexts = []
     left = scales
-    for tensor, (step, *_) in zip(lossy, rows, strict=True):
+    for tensor, step in zip(lossy, steps, strict=True):
         count = len(scale_kinds(tensor))
         classes = scale_classes(tensor, left[:count])
         left = left[count:]
@@ -98,7 +98,34 @@ def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[floa
             ]
         else:
             contexts += [merge.context(q) for q in classes]
-    indices = read_integers(sections["IDX"][4:], contexts, merge.count)
+    return read_integers(sections["IDX"][4:], contexts, merge.count), scales
+
+
+def compact_indices(
+    lossy: Table, steps: list[float], sections: Sections, memory: Memory
+) -> tuple[list[int], list[int]]:
+    """Return what `plain_indices` does, of a compact block."""
+    past = None
+    if "scales" in memory:
+        left = list(memory["scales"][1])
+        past = []
+        for tensor, step in zip(lossy, steps, strict=True):
+            before = memory[f"previous/{tensor.name}"][1]
+            own = [left.pop(0) for _ in scale_kinds(tensor)]
+            past.append(([f32(x / step) if x else 0.0 for x in before], own))
+    indices, scales = read_compact_block(sections["CMPT"], lossy, past)
+    return indices, [scale for own in scales for scale in own]
+
+
+def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[float]:
+    """Return all lossy tensors as one vector, and advance `memory`."""
+    rows = list(struct.iter_unpack("<feeB", sections["TENS"]))
+    steps = [step for step, *_ in rows]
+    if "CMPT" in sections:
+        indices, scales = compact_indices(lossy, steps, sections, memory)
+    else:
+        indices, scales = plain_indices(lossy, steps, sections, memory)
+    memory["scales"] = "h", scales
 
     kernels = [channels(t)[0] * channels(t)[1] for t in lossy]
     kernels = [n * (mode == 3) for n, (*_, mode) in zip(kernels, rows, strict=True)]

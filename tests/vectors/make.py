@@ -304,6 +304,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
         {"id": "error_bounded", "rel": 0.003, **_TINY},
         [persistent, persistent],
     ),
+    "error_bounded/compact": (
+        {"id": "error_bounded", "rel": 0.03, "compact": True, **_TINY},
+        [training(0), training(1), training(2)],
+    ),
     "lattice/rate": _twice("lattice", rate=1.5, **_TINY),
     "lattice/step": _twice("lattice", step=0.003, **_LOSSY_ALL),
     "lattice/large-integers": _twice("lattice", step=1e-4, **_TINY),

@@ -9,16 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from ..coding.contexts import (
-    ContextMap,
-    Scales,
     as_channels,
-    check_scales,
-    choose_contexts,
     count_scales,
-    element_classes,
-    scale_kinds,
 )
-from ..coding.integers import Integers, compact, decode_integers, encode_integers
+from ..coding.integers import Integers, decode_integers, encode_integers
 from ..coding.positions import encode_positions, read_positions
 from ..contract.base import Codec
 from ..contract.errors import CodecError
@@ -29,11 +23,11 @@ from ..contract.state import CodecState
 from ..contract.update import update_layout
 from ..contract.vector import Vector, in_layout_order
 from ..predictors import bounded_tensor as tensor
+from ..predictors.bounded_indices import max_packed, pack_indices, unpack_indices
 from ..predictors.bounded_tensor import Coded, History
 from ..predictors.predict import Mode
 
 _TENSOR = np.dtype([("step", "<f4"), ("gains", "<f2", 2), ("mode", "u1")])
-_SCALE_KINDS = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,9 @@ class ErrorBoundedCodec(Codec):
         Bound in units of the update; used instead of `rel` if not 0.
     exact_below : int
         Smaller tensors, and those that are not float32, are sent exactly.
+    compact : bool
+        Whether indices are coded in a compact block, with fewer bytes beside them;
+        releases before it do not read it.
 
     References
     ----------
@@ -69,8 +66,10 @@ class ErrorBoundedCodec(Codec):
     rel: float = 1e-2
     abs_bound: float = 0.0
     exact_below: int = 1024
+    compact: bool = False
 
     id: ClassVar[str] = "error_bounded"
+    later: ClassVar[frozenset[str]] = frozenset({"compact"})
 
     def __post_init__(self) -> None:
         if not 0 < self.rel < 1:
@@ -121,8 +120,6 @@ class ErrorBoundedCodec(Codec):
         memory: dict[str, Array] = {}
         table = np.zeros(len(lossy), _TENSOR)
         indices: Array = np.empty(total, np.int16)
-        classes = np.empty(total, np.uint8)
-        histories = np.empty(total, np.uint8) if state else None
         coded: list[Coded] = []
         start = 0
         for i, spec in enumerate(lossy):
@@ -135,34 +132,23 @@ class ErrorBoundedCodec(Codec):
             if own.indices.dtype != indices.dtype:
                 indices = indices.astype(np.int32, copy=False)
             indices[part] = own.indices.reshape(-1)
-            previous = history.previous if history is not None else None
-            for flat, element, seen in element_classes(
-                own.scales, as_channels(spec.shape), previous, own.step
-            ):
-                classes[part][flat] = element
-                if histories is not None and seen is not None:
-                    histories[part][flat] = seen
             table[i] = own.step, own.gains, own.mode
             after = tensor.remember(own.reconstruction, own.step, history)
             _keep(memory, spec, after)
             decoded[spec.name] = memory[f"previous/{spec.name}"].view()
             decoded[spec.name].flags.writeable = False
             coded.append(own.without_arrays())
-            del own, after, history, previous
-        scales = np.concatenate([own.scales for own in coded])
-        memory["scales"] = scales
-        before = state.arrays["scales"] if state else np.zeros_like(scales)
-        kinds = np.concatenate([scale_kinds(as_channels(s.shape)) for s in lossy])
-        delta = scales.astype(np.int32) - before
-        contexts = choose_contexts(indices, classes, histories)
-        index = contexts.contexts(classes, histories)
-        del classes, histories
-        packed = encode_integers(indices, index, contexts.size)
-        sections += [
-            Section("TENS", table.tobytes(), itemsize=1),
-            Section("SCAL", encode_integers(delta, kinds, _SCALE_KINDS), itemsize=1),
-            Section("IDX", contexts.to_bytes() + packed, itemsize=1),
-        ]
+            del own, after, history
+        sections.append(Section("TENS", table.tobytes(), itemsize=1))
+        packed, memory["scales"] = pack_indices(
+            indices,
+            lossy,
+            table["step"],
+            np.concatenate([own.scales for own in coded]),
+            state,
+            is_compact=self.compact,
+        )
+        sections += packed
         sections += _side_sections(coded, total)
         return sections, memory, in_layout_order(layout, decoded)
 
@@ -175,8 +161,9 @@ class ErrorBoundedCodec(Codec):
             return in_layout_order(layout, arrays), {}
         total = sum(spec.size for spec in lossy)
         table = _read_table(reader, len(lossy), state)
-        scales = _read_scales(reader, lossy, state)
-        indices = _read_indices(reader, lossy, table, scales, state)
+        indices, scales = unpack_indices(
+            reader, lossy, table["step"], state, is_compact=self.compact
+        )
         positions, values = _read_raw_elements(reader, total)
         signs = _read_signs(reader, lossy, table)
         whole = _read_raw_tensors(reader, lossy, table)
@@ -266,47 +253,6 @@ def _read_table(reader: FrameReader, count: int, state: CodecState | None) -> Ar
     return table
 
 
-def _read_scales(
-    reader: FrameReader, lossy: list[TensorSpec], state: CodecState | None
-) -> Scales:
-    kinds = np.concatenate([scale_kinds(as_channels(s.shape)) for s in lossy])
-    data = reader.section("SCAL", max_size=_max_packed(len(kinds)))
-    scales = decode_integers(data, kinds, _SCALE_KINDS).astype(np.int64)
-    if state is not None:
-        scales += state.arrays["scales"]
-    return check_scales(scales)
-
-
-def _read_indices(
-    reader: FrameReader,
-    lossy: list[TensorSpec],
-    table: Array,
-    scales: Scales,
-    state: CodecState | None,
-) -> Array:
-    total = sum(spec.size for spec in lossy)
-    data = reader.section("IDX", max_size=_max_packed(total))
-    contexts, packed = ContextMap.from_bytes(data)
-    if contexts.use_history and state is None:
-        raise CodecError("indices use a history that the frame lacks")
-    index = np.empty(total, np.uint8)
-    start = first = 0
-    for spec, row in zip(lossy, table, strict=True):
-        shape = as_channels(spec.shape)
-        count = count_scales(shape)
-        history = _history(state, spec) if contexts.use_history else None
-        for flat, element, seen in element_classes(
-            scales[first : first + count],
-            shape,
-            history.previous if history is not None else None,
-            np.float32(row["step"]),
-        ):
-            index[start : start + spec.size][flat] = contexts.contexts(element, seen)
-        start += spec.size
-        first += count
-    return compact(decode_integers(packed, index, contexts.size))
-
-
 def _read_raw_elements(reader: FrameReader, total: int) -> tuple[Array, Array]:
     if "RPOS" not in reader:
         return np.empty(0, np.int64), np.empty(0, np.float32)
@@ -326,7 +272,7 @@ def _read_signs(
     if not kernels:
         return {}
     total = sum(kernels.values())
-    data = reader.section("SIGN", max_size=_max_packed(total))
+    data = reader.section("SIGN", max_size=max_packed(total))
     signs = decode_integers(data, np.zeros(total, np.uint8), 1)
     if int(np.abs(signs).max()) > 1:
         raise CodecError("a kernel has a malformed sign")
@@ -344,8 +290,3 @@ def _read_raw_tensors(
     flat = np.frombuffer(reader.section("RAW", size=4 * total), "<f4")
     parts = np.split(flat.astype(np.float32), np.cumsum([s.size for s in specs])[:-1])
     return {spec.name: part for spec, part in zip(specs, parts, strict=True)}
-
-
-def _max_packed(count: int) -> int:
-    """Most bytes that `count` integers and their tables can take."""
-    return 8 * count + (1 << 20)
