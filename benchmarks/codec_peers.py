@@ -69,45 +69,66 @@ def bounded_rows(label: str, rounds: Sequence[Update]) -> list[str]:
     rows = []
     nbytes = Layout.of(rounds[0]).nbytes * (len(rounds) - 1)
     for rel in BOUNDS:
-        ours = later(get_codec({"id": "error_bounded", "rel": rel}), rounds)
+        config = {"id": "error_bounded", "rel": rel}
+        plain = later(get_codec(config), rounds)
+        ours = later(get_codec({**config, "compact": True}), rounds)
         theirs = [
             peer_rounds("sz3", {"rel": rel}, rounds),
             peer_rounds("nncodec", {"rel": rel, "temporal": False}, rounds),
             peer_rounds("nncodec", {"rel": rel}, rounds),
         ]
-        ratios = [nbytes / total(found) if found else 0.0 for found in (ours, *theirs)]
-        best = max(ratios[1:])
-        share = ratios[0] / best if best else 0.0
-        over = max(map(worst, (ours, *theirs)))
+        found = plain, ours, *theirs
+        ratios = [nbytes / total(each) if each else 0.0 for each in found]
+        best = max(ratios[2:])
+        shares = [ratios[1] / other if other else 0.0 for other in (best, ratios[4])]
+        over = max(map(worst, found))
         columns = [cell(ratio, "{:.2f}") for ratio in ratios]
-        rows.append(
-            f"| {label} | {rel:g} | {' | '.join(columns)} | "
-            f"{cell(share, '**{:.3f}**')} | {over:.4f} |"
-        )
+        columns += [cell(share, "**{:.3f}**") for share in shares]
+        rows.append(f"| {label} | {rel:g} | {' | '.join(columns)} | {over:.4f} |")
     return rows
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "compact": {"compact": True},
+    "memory": {"compact": True, "memory": True},
+}
 
 
 def lattice_rows(label: str, rounds: Sequence[Update]) -> list[str]:
     """One squared error of the tensors that are lossy for all: bytes."""
     rows = []
     for target in ERRORS:
-        sizes, errors = [], []
-        codec = get_codec({"id": "lattice", "nmse": target, "exact_below": 1024})
-        for update in rounds[1:]:
-            known = CodecState(Layout.of(update))
-            frame, decoded, _ = codec.encode_decoded(update, known)
-            sizes.append(len(frame))
-            errors.append(lossy_error(update, decoded))
+        errors: list[float] = []
+        ours = [
+            lattice_bytes({"nmse": target, **form}, rounds, errors)
+            for form in FORMS.values()
+        ]
         nmse = round(float(np.mean(errors)), 5)
         theirs = [
-            peer_rounds("nncodec", {"nmse": nmse, "temporal": t}, rounds)
+            total(peer_rounds("nncodec", {"nmse": nmse, "temporal": t}, rounds))
             for t in (False, True)
         ]
-        ours, found = sum(sizes), list(map(total, theirs))
-        columns = [cell(size, "{:,}") for size in (ours, *found)]
-        shares = [cell(ours / size if size else 0.0, "{:.3f}") for size in found]
-        rows.append(f"| {label} | {nmse:.3f} | {' | '.join([*columns, *shares])} |")
+        columns = [cell(size, "{:,}") for size in (*ours, *theirs)]
+        for own, size in zip(ours[1:], theirs, strict=True):
+            columns.append(cell(own / size if size else 0.0, "**{:.3f}**"))
+        rows.append(f"| {label} | {nmse:.3f} | {' | '.join(columns)} |")
     return rows
+
+
+def lattice_bytes(
+    settings: dict[str, Any], rounds: Sequence[Update], errors: list[float]
+) -> int:
+    """Return the bytes of the rounds but the first, and append their errors."""
+    codec = get_codec({"id": "lattice", "exact_below": 1024, **settings})
+    state = CodecState(Layout.of(rounds[0]))
+    sent = 0
+    for number, update in enumerate(rounds):
+        frame, decoded, state = codec.encode_decoded(update, state)
+        if number:
+            sent += len(frame)
+            errors.append(lossy_error(update, decoded))
+    return sent
 
 
 def lossy_error(update: Update, decoded: Update) -> float:
@@ -140,16 +161,15 @@ def main() -> None:
     for name in PEERS:
         if missing(name):
             print(f"\nAbsent: {missing(name)}")
-    print("\n| updates | REL | error_bounded | SZ3 best | NNCodec | ", end="")
-    print("NNCodec, temporal | ours / best peer | worst error / bound |")
-    print("|---|" + "--:|" * 7)
+    print("\n| updates | REL | error_bounded | compact | SZ3 best | NNCodec | ", end="")
+    print("NNCodec, temporal | compact / best peer | compact / temporal | ", end="")
+    print("worst error / bound |")
+    print("|---|" + "--:|" * 9)
     for label, rounds in data.items():
         print("\n".join(bounded_rows(label, rounds)), flush=True)
-    print(
-        "\n| updates | NMSE | lattice, bytes | NNCodec | NNCodec, temporal | ", end=""
-    )
-    print("ours / NNCodec | ours / temporal |")
-    print("|---|" + "--:|" * 6)
+    print("\n| updates | NMSE | lattice, bytes | compact | with memory | ", end="")
+    print("NNCodec | NNCodec, temporal | compact / NNCodec | memory / temporal |")
+    print("|---|" + "--:|" * 8)
     for label, rounds in data.items():
         print("\n".join(lattice_rows(label, rounds)), flush=True)
 

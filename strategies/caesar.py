@@ -61,6 +61,10 @@ class Caesar(CompressedStrategy):
     max_versions : int
         ``lattice``: published models that are remembered. A device that holds an older
         one gets a whole model.
+    upload_memory : int
+        ``lattice``: most bytes that the server spends on the last update of devices,
+        two an element each, by which both sides then code the next one; devices keep
+        theirs. 0: none.
     theta_max : float
         ``paper``: largest fraction of a downloaded model that is reduced to signs.
     theta_upload_min : float
@@ -123,6 +127,7 @@ class Caesar(CompressedStrategy):
         first_bits: int = 6,
         shared_start: bool = False,
         max_versions: int = 30,
+        upload_memory: int = 0,
         theta_max: float = 0.6,
         theta_upload_min: float = 0.1,
         theta_upload_max: float = 0.6,
@@ -145,6 +150,9 @@ class Caesar(CompressedStrategy):
             "shared_start": shared_start,
             "max_versions": max_versions,
         }
+        memory = {"upload_memory": upload_memory}
+        if upload_memory < 0:
+            raise ValueError(f"upload_memory must be at least 0, not {upload_memory}")
         rate = AUTO if rate is None else rate
         _check_target(rate, nmse)
         rates = {"rate": rate, "nmse": nmse, "rate_spread": rate_spread}
@@ -154,7 +162,7 @@ class Caesar(CompressedStrategy):
             "staleness_aware": staleness_aware,
         }
         is_paper = codec == "paper"
-        _refuse_changed({**lattice, **rates} if is_paper else paper, codec)
+        _refuse_changed({**lattice, **rates, **memory} if is_paper else paper, codec)
         importance = Importance(
             theta_min=theta_upload_min,
             theta_max=theta_upload_max,
@@ -187,6 +195,7 @@ class Caesar(CompressedStrategy):
                 nmse=nmse,
                 rate_spread=rate_spread,
                 exact_below=small,
+                upload_memory=upload_memory,
             )
         super().__init__(strategy, method, **options)
 

@@ -19,6 +19,9 @@ from .caesar_plan import CaesarPlan, Importance, Workload
 from .lattice_downlink import LatticeDownlink
 from .phase import Device, Outcome, Phase
 
+FEW = 4096
+"""Elements up to which no block has tables, and to name a compact one costs bytes."""
+
 _STATE = "bits_of_error"
 _TO_NEAREST = 0.5  # what is left out has no direction, and under feedback is not late
 _NOTHING = 1e-3  # below it nobody feels where an error lies, and 16 bytes count
@@ -46,6 +49,8 @@ class CaesarLattice(CaesarPlan):
         See `Caesar`.
     exact_below : int
         Tensors of fewer elements are sent exactly.
+    upload_memory : int
+        See `ServerMethod`; with 0 no update is coded by the last one.
     """
 
     def __init__(
@@ -58,12 +63,19 @@ class CaesarLattice(CaesarPlan):
         nmse: float | None,
         rate_spread: float,
         exact_below: int,
+        upload_memory: int,
     ) -> None:
         self._rate, self._nmse, self._spread = rate, nmse, rate_spread
         self._exact_below = exact_below
+        self._memory = upload_memory > 0
         self._bits = _GAUSSIAN_BITS
         super().__init__(
-            downlink, importance, workload, compute_weight=0.5, error_feedback=True
+            downlink,
+            importance,
+            workload,
+            compute_weight=0.5,
+            error_feedback=True,
+            upload_memory=upload_memory,
         )
 
     def rates(self, theta: Floats, elements: int) -> Floats:
@@ -83,14 +95,16 @@ class CaesarLattice(CaesarPlan):
     def codecs(self, theta: Floats, rates: Floats, elements: int) -> list[Codec]:
         """See `CaesarPlan.codecs`; a rate is asked for where a deadline lowered it."""
         if self._rate is not None:
-            return [self._codec("rate", round(rate, 4)) for rate in rates.tolist()]
+            return [
+                self._codec("rate", round(rate, 4), elements) for rate in rates.tolist()
+            ]
         meant = self.rates(theta, elements)
         errors = np.clip(np.exp2(-meant / self._bits), *_ERRORS)
         lowered = rates < meant * (1 - 1e-9)
         return [
-            self._codec("rate", round(rate, 4))
+            self._codec("rate", round(rate, 4), elements)
             if is_lowered
-            else self._codec("nmse", float(f"{error:.3g}"))
+            else self._codec("nmse", float(f"{error:.3g}"), elements)
             for rate, error, is_lowered in zip(
                 np.clip(rates, *_RATES).tolist(),
                 errors.tolist(),
@@ -131,13 +145,14 @@ class CaesarLattice(CaesarPlan):
         super().restore(state, facts)
         self._bits = bits
 
-    def _codec(self, target: str, value: float) -> Codec:
+    def _codec(self, target: str, value: float, elements: int) -> Codec:
         config = {
             "id": "lattice",
             target: value,
             "exact_below": self._exact_below,
             "fine_below": 1024,
-            "compact": True,
+            "compact": elements >= FEW or self._memory,
+            "memory": self._memory,
         }
         if target == "rate" or value > _NOTHING:
             config["dead_zone"] = _TO_NEAREST

@@ -105,6 +105,8 @@ class CaesarPlan(ServerMethod):
         How far a deadline is met by smaller batches rather than by lower rates.
     error_feedback, uniform_weights : bool
         See `ServerMethod`.
+    upload_memory : int
+        See `ServerMethod`.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class CaesarPlan(ServerMethod):
         compute_weight: float,
         error_feedback: bool = False,
         uniform_weights: bool = False,
+        upload_memory: int = 0,
     ) -> None:
         self._importance = importance
         self._workload = workload
@@ -131,6 +134,7 @@ class CaesarPlan(ServerMethod):
             upload=lambda n: self.codecs(middle, self.rates(middle, n), n)[0],
             error_feedback=error_feedback,
             uniform_weights=uniform_weights,
+            upload_memory=upload_memory,
         )
 
     @abstractmethod

@@ -17,6 +17,7 @@ from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import UPDATE_PAYLOAD
 from flwr_caesar.transport import Abilities, frame_to_record, record_to_frame
 
+from .caesar_lattice import FEW
 from .method import ServerMethod
 from .phase import Device, DevicePlan
 
@@ -164,4 +165,4 @@ def _lossy(name: str, layout: Layout | None) -> Codec:
         return get_codec({"id": name, "density": density, "values": "float16"})
     rate = by_size(elements, small=3.0, usual=0.3)
     sizes = {"exact_below": 0, "fine_below": 1024}
-    return get_codec({"id": name, "rate": rate, "compact": True, **sizes})
+    return get_codec({"id": name, "rate": rate, "compact": elements >= FEW, **sizes})
