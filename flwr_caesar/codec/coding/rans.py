@@ -15,8 +15,8 @@ from .blocks import blocks
 from .counts import Symbols, count_symbols, entropy_bits
 from .lanes import (
     LOWEST,
-    DecoderTables,
     Words,
+    decoder_tables,
     encoder_table,
     pull,
     push,
@@ -164,7 +164,7 @@ def decode_symbols(
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")
     stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
-    tables = DecoderTables.of(codes, used, n)
+    tables = decoder_tables(codes, used, n)
     symbols = np.empty(n, np.uint16)
     if head:
         states, stack = read_states(stack, many)
