@@ -12,7 +12,10 @@ FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-g0"]
 
 kernel = Extension(
     "flwr_caesar.codec.kernel._native",
-    sources=[f"{KERNEL}/{name}.c" for name in ("module", "rans")],
+    sources=[
+        f"{KERNEL}/{name}.c"
+        for name in ("module", "rans", "integers", "scales", "quantise")
+    ],
     depends=[f"{KERNEL}/loops.h"],
     extra_compile_args=FLAGS,
     py_limited_api=True,

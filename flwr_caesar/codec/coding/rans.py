@@ -11,6 +11,7 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..kernel import compiled
 from .blocks import blocks
 from .counts import Symbols, count_symbols, entropy_bits
 from .lanes import (
@@ -109,6 +110,18 @@ def most_words(lanes: int) -> int:
     return _BYTES_PER_LANE * (lanes + 1) if lanes < _WIDE_LANES else 1 << 32
 
 
+def _used(contexts: Array, num_contexts: int) -> Array:
+    """Return whether each context occurs."""
+    if (native := compiled()) is not None:
+        found = np.zeros(MAX_CONTEXTS, bool)
+        native.mark(np.ascontiguousarray(contexts, np.uint8), found.view(np.uint8))
+        return found[:num_contexts]
+    used = np.zeros(num_contexts, bool)
+    for part in blocks(len(contexts)):
+        used |= np.bincount(contexts[part], minlength=num_contexts) > 0
+    return used
+
+
 def decode_symbols(
     data: bytes, contexts: Array, num_contexts: int, *, offset: int = 0
 ) -> Symbols:
@@ -158,9 +171,7 @@ def decode_symbols(
         raise CodecError("symbols have the wrong length")
     if np.count_nonzero(codes) > n:
         raise CodecError("symbol tables name more symbols than there are")
-    used = np.zeros(num_contexts, bool)
-    for part in blocks(n):
-        used |= np.bincount(contexts[part], minlength=num_contexts) > 0
+    used = _used(contexts, num_contexts)
     if (used & ~codes.any(axis=1)).any():
         raise CodecError("symbols use a context without a table")
     stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)

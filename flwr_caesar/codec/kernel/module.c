@@ -16,6 +16,7 @@ typedef struct {
     void *data;
     int64_t length; /* of an array, in elements */
     int64_t number;
+    double real;
 } Argument;
 
 /* The letter of each kind of array in a signature, and how numpy names it. */
@@ -27,6 +28,16 @@ static const struct {
     {'B', "B", 1},
     {'H', "H", 2},
     {'I', "IL", 4},
+    {'S', "h", 2},
+    {'L', "il", 4},
+    {'Q', "lq", 8},
+    {'F', "f", 4},
+    {'D', "d", 8},
+    /* integers, and contexts, of either width */
+    {'V', "h", 2},
+    {'V', "il", 4},
+    {'C', "B", 1},
+    {'C', "H", 2},
 };
 
 static void release(Argument *arguments)
@@ -50,7 +61,7 @@ static int take_array(PyObject *object, char kind, Argument *out)
             continue;
         if (out->view.itemsize != KINDS[i].size || strlen(format) != 1 ||
             strchr(KINDS[i].formats, *format) == NULL)
-            break;
+            continue;
         out->data = out->view.buf;
         out->length = out->view.len / out->view.itemsize;
         return 0;
@@ -60,7 +71,7 @@ static int take_array(PyObject *object, char kind, Argument *out)
 }
 
 /* Takes arguments by a signature, a letter each: an array of one of KINDS, in lower
-   case one that is written; n: an integer. On failure nothing is held. */
+   case one that is written; n: an integer; x: a number. On failure nothing is held. */
 static int take(PyObject *const *objects, Py_ssize_t given, const char *signature,
                 Argument *out)
 {
@@ -73,6 +84,8 @@ static int take(PyObject *const *objects, Py_ssize_t given, const char *signatur
     for (Py_ssize_t i = 0; i < given; i++) {
         if (signature[i] == 'n')
             out[i].number = PyLong_AsLongLong(objects[i]);
+        else if (signature[i] == 'x')
+            out[i].real = PyFloat_AsDouble(objects[i]);
         else
             take_array(objects[i], signature[i], &out[i]);
         if (PyErr_Occurred() != NULL) {
@@ -140,11 +153,215 @@ static PyObject *pull(PyObject *self, PyObject *const *objects, Py_ssize_t given
     return give(a, found);
 }
 
+static PyObject *symbols(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Vh", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length;
+    if (a[1].length != n)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = to_symbols(a[0].data, a[0].view.itemsize == 4, n, a[1].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+static PyObject *octaves(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Hq", a) < 0)
+        return NULL;
+    if (a[1].length != OCTAVES)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = count_octaves(a[0].data, a[0].length, a[1].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+static PyObject *raw_bits(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "VHQb", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length;
+    if (a[1].length != n || a[2].length != OCTAVES + 1)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = pack_raw_bits(a[0].data, a[0].view.itemsize == 4, a[1].data, n, a[2].data,
+                          a[3].data, a[3].length);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+static PyObject *integers(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "HQBl", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length;
+    if (a[1].length != OCTAVES + 1 || a[3].length != n)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = to_integers(a[0].data, n, a[1].data, a[2].data, a[2].length, a[3].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+static PyObject *count(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "HCqn", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length, alphabet = a[3].number;
+    if (a[1].length != n || alphabet < 1 || alphabet > 1 << 16 ||
+        a[2].length % alphabet || a[2].length > (int64_t)1 << 28)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = count_symbols(a[0].data, a[1].data, a[1].view.itemsize == 2, n, a[2].data,
+                          a[2].length / alphabet, alphabet);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+static PyObject *mark(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Bb", a) < 0)
+        return NULL;
+    if (a[1].length != 256)
+        return refuse(a);
+    Py_BEGIN_ALLOW_THREADS
+    mark_contexts(a[0].data, a[0].length, a[1].data);
+    Py_END_ALLOW_THREADS
+    return give(a, 0);
+}
+
+/* Whether three lengths make up `n` elements, none of them 0. */
+static int fits(int64_t n, int64_t o, int64_t i, int64_t k)
+{
+    return o >= 1 && i >= 1 && k >= 1 && n % o == 0 && n / o % i == 0 && n / o / i == k;
+}
+
+static PyObject *sums(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Fddd", a) < 0)
+        return NULL;
+    if (!fits(a[0].length, a[1].length, a[2].length, a[3].length))
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = slice_sums(a[0].data, a[1].length, a[2].length, a[3].length, a[1].data,
+                       a[2].data, a[3].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+static PyObject *energy(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "F", a) < 0)
+        return NULL;
+    double found;
+    Py_BEGIN_ALLOW_THREADS
+    found = sum_of_squares(a[0].data, a[0].length);
+    Py_END_ALLOW_THREADS
+    release(a);
+    return PyFloat_FromDouble(found);
+}
+
+/* An axis without scales has an array of none. */
+static PyObject *classes(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "nSSSnnnb", a) < 0)
+        return NULL;
+    const int64_t sizes[] = {a[4].number, a[5].number, a[6].number};
+    const int16_t *scales[3];
+    int good = fits(a[7].length, sizes[0], sizes[1], sizes[2]);
+    for (int axis = 0; axis < 3; axis++) {
+        const Argument *own = &a[axis + 1];
+        good = good && (own->length == 0 || own->length == sizes[axis]);
+        scales[axis] = own->length == 0 ? NULL : own->data;
+    }
+    if (!good || a[0].number < INT16_MIN || a[0].number > INT16_MAX)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = scale_classes(a[0].number, scales[0], scales[1], scales[2], sizes[0],
+                          sizes[1], sizes[2], a[7].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+static PyObject *look_up(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "BBb", a) < 0)
+        return NULL;
+    if (a[1].length != 256 || a[2].length != a[0].length)
+        return refuse(a);
+    Py_BEGIN_ALLOW_THREADS
+    look_up_each(a[0].data, a[0].length, a[1].data, a[2].data);
+    Py_END_ALLOW_THREADS
+    return give(a, 0);
+}
+
+static PyObject *quantise(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Fxxl", a) < 0)
+        return NULL;
+    if (a[3].length != a[0].length)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = dead_zone(a[0].data, a[0].length, (float)a[1].real, (float)a[2].real,
+                      a[3].data);
+    Py_END_ALLOW_THREADS
+    release(a);
+    return PyBool_FromLong(found == 0);
+}
+
+static PyObject *values(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+{
+    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Lxf", a) < 0)
+        return NULL;
+    if (a[2].length != a[0].length)
+        return refuse(a);
+    Py_BEGIN_ALLOW_THREADS
+    lattice_values(a[0].data, a[0].length, (float)a[1].real, a[2].data);
+    Py_END_ALLOW_THREADS
+    return give(a, 0);
+}
+
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 
 static PyMethodDef METHODS[] = {
-    METHOD(push),
-    METHOD(pull),
+    METHOD(push),    METHOD(pull),     METHOD(symbols), METHOD(octaves),
+    METHOD(raw_bits), METHOD(integers), METHOD(count),   METHOD(mark),
+    METHOD(sums),    METHOD(energy),   METHOD(classes), METHOD(look_up),
+    METHOD(quantise), METHOD(values),
     {NULL, NULL, 0, NULL},
 };
 

@@ -70,45 +70,53 @@ int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
     return end - w;
 }
 
-/* The symbol of each slot of each context, and of each symbol its frequency and first
-   slot. A slot is a byte where symbols fit into it. */
+/* The symbol of each slot of each context that has a table, and of each symbol its
+   frequency and first slot. A slot is a byte where symbols fit into it. */
 typedef struct {
     void *slots;
     uint32_t *steps;
+    uint32_t rows[256]; /* of contexts; one without a table has that of another */
     int wide;
 } Tables;
+
+/* Returns how many slots have a symbol, or OUT_OF_RANGE. */
+static int64_t fill_row(Tables *tables, uint32_t row, const uint16_t *frequencies,
+                        int64_t alphabet)
+{
+    uint32_t *steps = tables->steps + (size_t)row * MAX_ALPHABET;
+    const size_t slots = (size_t)row * SCALE;
+    uint32_t first = 0;
+    for (int64_t s = 0; s < alphabet; s++) {
+        uint32_t f = frequencies[s];
+        if (f > SCALE - first)
+            return OUT_OF_RANGE;
+        steps[s] = f << 16 | first;
+        if (!tables->wide)
+            memset((uint8_t *)tables->slots + slots + first, (int)s, f);
+        else
+            for (uint32_t k = first; k < first + f; k++)
+                ((uint16_t *)tables->slots)[slots + k] = (uint16_t)s;
+        first += f;
+    }
+    return first == 0 || first == SCALE ? (int64_t)first : OUT_OF_RANGE;
+}
 
 static int make_tables(Tables *tables, const uint16_t *frequencies,
                        int64_t num_contexts, int64_t alphabet)
 {
+    uint32_t count = 0;
     tables->wide = alphabet > 256;
-    size_t size = tables->wide ? 2 : 1;
-    tables->slots = malloc((size_t)num_contexts * SCALE * size);
-    tables->steps = calloc((size_t)num_contexts * MAX_ALPHABET, sizeof(uint32_t));
+    tables->slots = malloc((size_t)num_contexts * SCALE * (tables->wide ? 2 : 1));
+    tables->steps = malloc((size_t)num_contexts * MAX_ALPHABET * sizeof(uint32_t));
     if (tables->slots == NULL || tables->steps == NULL)
         return NO_MEMORY;
     for (int64_t c = 0; c < num_contexts; c++) {
-        uint32_t first = 0;
-        for (int64_t s = 0; s < alphabet; s++) {
-            uint32_t f = frequencies[c * alphabet + s];
-            if (f > SCALE - first)
-                return OUT_OF_RANGE;
-            if (f == 0)
-                continue;
-            tables->steps[c * MAX_ALPHABET + s] = f << 16 | first;
-            if (tables->wide) {
-                uint16_t *slots = (uint16_t *)tables->slots + c * SCALE;
-                for (uint32_t k = first; k < first + f; k++)
-                    slots[k] = (uint16_t)s;
-            } else {
-                memset((uint8_t *)tables->slots + c * SCALE + first, (int)s, f);
-            }
-            first += f;
-        }
-        if (first != 0 && first != SCALE)
+        int64_t found = fill_row(tables, count, frequencies + c * alphabet, alphabet);
+        if (found < 0)
             return OUT_OF_RANGE;
+        tables->rows[c] = found == 0 ? 0 : count++;
     }
-    return 0;
+    return count == 0 ? OUT_OF_RANGE : 0;
 }
 
 static void free_tables(Tables *tables)
@@ -118,13 +126,13 @@ static void free_tables(Tables *tables)
 }
 
 /* One symbol: returns the state before words are read. */
-static inline uint32_t pop(uint32_t x, uint32_t context, const void *restrict slots,
+static inline uint32_t pop(uint32_t x, uint32_t row, const void *restrict slots,
                            const uint32_t *restrict steps, int wide,
                            uint16_t *restrict symbol)
 {
-    uint32_t slot = x & (SCALE - 1), at = context << SCALE_BITS | slot;
+    uint32_t slot = x & (SCALE - 1), at = row << SCALE_BITS | slot;
     uint32_t s = wide ? ((const uint16_t *)slots)[at] : ((const uint8_t *)slots)[at];
-    uint32_t step = steps[context * MAX_ALPHABET + s];
+    uint32_t step = steps[row * MAX_ALPHABET + s];
     *symbol = (uint16_t)s;
     return (step >> 16) * (x >> SCALE_BITS) + slot - (step & 0xFFFF);
 }
@@ -133,9 +141,10 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
                                 const uint16_t *restrict words, int64_t num_words,
                                 uint16_t *restrict symbols,
                                 const uint8_t *restrict contexts, int64_t n,
-                                const void *restrict slots,
-                                const uint32_t *restrict steps, const int wide)
+                                const Tables *tables, const int wide)
 {
+    const void *restrict slots = tables->slots;
+    const uint32_t *restrict steps = tables->steps, *restrict rows = tables->rows;
     const uint16_t *w = words, *end = words + num_words;
     for (int64_t start = 0; start < n; start += lanes) {
         int64_t row = n - start < lanes ? n - start : lanes;
@@ -143,7 +152,8 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
         uint16_t *symbol = symbols + start;
         if (end - w >= row) { /* enough for every lane */
             for (int64_t i = 0; i < row; i++) {
-                uint32_t x = pop(states[i], context[i], slots, steps, wide, symbol + i);
+                uint32_t x = pop(states[i], rows[context[i]], slots, steps, wide,
+                                 symbol + i);
                 uint32_t under = x < LOWEST, more = x << 16 | *w;
                 w += under;
                 states[i] = x ^ ((x ^ more) & (0 - under)); /* without a branch */
@@ -151,7 +161,8 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
             continue;
         }
         for (int64_t i = 0; i < row; i++) {
-            uint32_t x = pop(states[i], context[i], slots, steps, wide, symbol + i);
+            uint32_t x = pop(states[i], rows[context[i]], slots, steps, wide,
+                                 symbol + i);
             if (x < LOWEST) {
                 if (w == end)
                     return TRUNCATED;
@@ -163,23 +174,12 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
     return w - words;
 }
 
-static int contexts_have_tables(const uint8_t *contexts, int64_t n,
-                                const uint16_t *frequencies, int64_t num_contexts,
-                                int64_t alphabet)
+static int64_t largest_context(const uint8_t *contexts, int64_t n)
 {
-    uint8_t used[256] = {0};
+    uint8_t largest = 0;
     for (int64_t i = 0; i < n; i++)
-        used[contexts[i]] = 1;
-    for (int64_t c = 0; c < 256; c++) {
-        if (!used[c])
-            continue;
-        uint32_t sum = 0;
-        for (int64_t s = 0; c < num_contexts && s < alphabet; s++)
-            sum += frequencies[c * alphabet + s];
-        if (sum != SCALE)
-            return 0;
-    }
-    return 1;
+        largest = contexts[i] > largest ? contexts[i] : largest;
+    return largest;
 }
 
 int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
@@ -187,15 +187,17 @@ int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
                   int64_t n, const uint16_t *frequencies, int64_t num_contexts,
                   int64_t alphabet)
 {
-    if (!contexts_have_tables(contexts, n, frequencies, num_contexts, alphabet))
+    if (n == 0)
+        return 0;
+    if (largest_context(contexts, n) >= num_contexts)
         return OUT_OF_RANGE;
     Tables tables;
     int64_t found = make_tables(&tables, frequencies, num_contexts, alphabet);
     if (found == 0)
         found = tables.wide ? pull_rows(states, lanes, words, num_words, symbols,
-                                        contexts, n, tables.slots, tables.steps, 1)
+                                        contexts, n, &tables, 1)
                             : pull_rows(states, lanes, words, num_words, symbols,
-                                        contexts, n, tables.slots, tables.steps, 0);
+                                        contexts, n, &tables, 0);
     free_tables(&tables);
     return found;
 }
