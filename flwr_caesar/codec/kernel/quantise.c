@@ -11,7 +11,7 @@ int64_t dead_zone(const float *x, int64_t n, float step, float up, int32_t *indi
     for (int64_t i = 0; i < n; i++) {
         float scaled = fabsf(x[i]) / step;
         scaled += up;
-        uint32_t fits = scaled < MAX_INDEX; /* not a number neither */
+        uint32_t fits = scaled < MAX_INDEX && scaled > -MAX_INDEX; /* and a number */
         bad |= !fits;
         int32_t index = (int32_t)(fits ? scaled : 0.0f);
         indices[i] = x[i] < 0 ? -index : index;
