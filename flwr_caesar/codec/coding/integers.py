@@ -139,6 +139,18 @@ def _raw_bits(symbol: int) -> int:
     return ((symbol - _DIRECT) >> _MANTISSA_BITS) + _DIRECT_BITS - _MANTISSA_BITS
 
 
+def count_raw_bits(counts: Array) -> int:
+    """Return how many raw bits integers have, by how often each symbol occurs.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (alphabet,)
+        Of `to_symbols`.
+    """
+    far = counts[_DIRECT:].tolist()
+    return sum(n * _raw_bits(symbol) for symbol, n in enumerate(far, _DIRECT))
+
+
 def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers:
     """Decode what `encode_integers` wrote with the same contexts.
 
