@@ -21,7 +21,7 @@ from ..contract.layout import Array
 from ..contract.vector import Vector
 from .blocks import Index3, Shape3, blocks, tensor_blocks
 from .counts import count_symbols, entropy_bits
-from .integers import to_symbols
+from .integers import count_raw_bits, to_symbols
 from .tables import MAX_ALPHABET
 
 CLASSES = 96
@@ -314,4 +314,5 @@ def context_bits(indices: Array, classes: Classes) -> float:
     counts = count_symbols(
         to_symbols(indices.reshape(-1)), classes.reshape(-1) >> 1, CLASSES // 2
     )
-    return entropy_bits(counts) + _BITS_PER_CODE * float(np.count_nonzero(counts))
+    codes = _BITS_PER_CODE * float(np.count_nonzero(counts))
+    return entropy_bits(counts) + codes + count_raw_bits(counts.sum(axis=0))
