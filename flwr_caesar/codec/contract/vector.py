@@ -12,7 +12,7 @@ from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
-_LARGEST_16_BIT = {"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127}
+LARGEST_16_BIT = {"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127}
 
 
 def gather(arrays: Arrays, specs: Sequence[TensorSpec]) -> Vector:
@@ -52,7 +52,7 @@ def scatter(vector: Vector, specs: Sequence[TensorSpec]) -> dict[str, Array]:
 
 def _narrow(part: Vector, dtype: np.dtype[Any]) -> Array:
     if dtype.itemsize == 2:
-        limit = np.float32(_LARGEST_16_BIT[dtype.name])
+        limit = np.float32(LARGEST_16_BIT[dtype.name])
         part = np.where(np.isfinite(part), np.clip(part, -limit, limit), part)
     return part.astype(dtype, copy=False)
 
