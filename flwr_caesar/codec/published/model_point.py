@@ -19,7 +19,7 @@ from ..contract.digest import model_digest
 from ..contract.errors import CodecError
 from ..contract.exact import require_exact_below
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
-from ..contract.vector import LARGEST_16_BIT, in_layout_order
+from ..contract.vector import LARGEST_16_BIT, in_layout_order, require_elements
 from ..quantisers.tensor_steps import FINE_BITS
 from .lattice_point import MAX_EXPONENT, MIN_EXPONENT, LatticePoint, publish
 
@@ -236,13 +236,14 @@ def publish_model(
     Raises
     ------
     CodecError
-        If the model has other tensors than `before`.
+        If the model has other tensors than `before`, or too many elements for a frame.
     """
     model = {name: np.asarray(array) for name, array in model.items()}
     layout = Layout.of(model)
     if before is not None and (before.layout, before.rules) != (layout, rules):
         raise CodecError("the model has other tensors than the one published before")
     exact, lossy = rules.split(layout)
+    require_elements(sum(spec.size for spec in lossy))
     if not isinstance(exponent, int) and len(exponent) != len(lossy):
         raise CodecError(f"{len(exponent)} exponents for {len(lossy)} tensors")
     points = []
