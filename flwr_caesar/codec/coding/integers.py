@@ -10,10 +10,11 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..contract.vector import require_elements
 from .blocks import blocks
 from .counts import Symbols
+from .parts import decode_parts, encode_parts
 from .positions import pack_bits, unpack_bits
-from .rans import decode_symbols, encode_symbols
 
 _DIRECT = 64
 _DIRECT_BITS = 6
@@ -93,9 +94,15 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
         Known to the decoder; values below `num_contexts`.
     num_contexts : int
         Number of tables, at most 256.
+
+    Raises
+    ------
+    CodecError
+        If there are more than a frame holds.
     """
+    require_elements(len(values))
     symbols = to_symbols(values)
-    packed = encode_symbols(symbols, contexts, num_contexts)
+    packed = encode_parts(symbols, contexts, num_contexts)
     low: dict[int, list[Array]] = {first: [] for first in _octaves(symbols)}
     for part in blocks(len(symbols) if low else 0):
         u = values[part]
@@ -163,7 +170,7 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
     offset = _HEAD.size + size
     if offset > len(data):
         raise CodecError("integers are truncated")
-    symbols = decode_symbols(data[_HEAD.size : offset], contexts, num_contexts)
+    symbols = decode_parts(data[_HEAD.size : offset], contexts, num_contexts)
     top = int(symbols.max(initial=0))
     if top >= _DIRECT and _raw_bits(top) + _MANTISSA_BITS >= _MAX_BITS:
         raise CodecError("integers exceed 32 bits")
