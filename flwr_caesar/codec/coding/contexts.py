@@ -22,7 +22,7 @@ from ..contract.vector import Vector
 from ..kernel import compiled
 from .blocks import Index3, Shape3, blocks, tensor_blocks
 from .counts import count_symbols, entropy_bits
-from .integers import to_symbols
+from .integers import count_raw_bits, to_symbols
 from .tables import MAX_ALPHABET
 
 CLASSES = 96
@@ -34,6 +34,8 @@ _NEAR, _FAR = -2, 4
 _BITS_PER_CODE = 4
 _BITS_PER_TABLE = 20
 _COUNTED = 1 << 18
+_SHRINK = 0.5
+_UNITS = (50, 4), (200, 2)
 _ALL = slice(None), slice(None), slice(None)
 _HEAD = struct.Struct("<BBBB")
 _NO_SCALES = np.empty(0, np.int16)
@@ -128,11 +130,41 @@ class SliceSums:
         for sums in self._axes.values():
             slices = sums * (len(sums) / self._size)
             parts.append(slices / mean if mean else np.ones_like(slices))
-        ratios = np.maximum(np.concatenate(parts), 2.0**-16)
-        scales: Scales = np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(
-            np.int16
-        )
-        return scales
+        return _quarters(np.concatenate(parts))
+
+    def coarse_scales(self, active: int) -> Scales:
+        """Return the scales of integers, of which few are not 0, in few bits.
+
+        A slice of `k` integers that are not 0 tells its scale to about
+        ``1 / sqrt(k)``, and what is finer costs more bits than it saves: scales are
+        whole octaves for fewer than 50 a slice, half octaves for fewer than 200. They
+        are shrunk towards the tensor's by half a unit, without which a slice of zeros
+        would be infinitely far from it.
+
+        Parameters
+        ----------
+        active : int
+            How many of all integers are not 0.
+        """
+        scales = [_quarters(np.array([self._total / self._size]))]
+        for sums in self._axes.values():
+            expected = self._total / len(sums)
+            ratios = (sums + _SHRINK) / (expected + _SHRINK)
+            unit = _unit(active / len(sums))
+            scales.append(unit * _quarters(ratios, unit))
+        return np.concatenate(scales)
+
+
+def _unit(active: float) -> int:
+    """Return the quarters of an octave that scales are multiples of."""
+    return next((unit for least, unit in _UNITS if active < least), 1)
+
+
+def _quarters(ratios: Array, unit: int = 1) -> Scales:
+    """Return ratios in so many quarters of an octave."""
+    logs = np.log2(np.maximum(ratios, 2.0**-16))
+    scales: Scales = np.clip(np.rint(4 * logs / unit), -64, 127).astype(np.int16)
+    return scales
 
 
 def _slice_sums(residual: Vector) -> tuple[Array, Array, Array]:
@@ -348,4 +380,5 @@ def context_bits(indices: Array, classes: Classes) -> float:
     counts = count_symbols(
         to_symbols(indices.reshape(-1)), classes.reshape(-1) >> 1, CLASSES // 2
     )
-    return entropy_bits(counts) + _BITS_PER_CODE * float(np.count_nonzero(counts))
+    codes = _BITS_PER_CODE * float(np.count_nonzero(counts))
+    return entropy_bits(counts) + codes + count_raw_bits(counts.sum(axis=0))
