@@ -240,10 +240,8 @@ def pull_parts(parts: Parts, stack: Words, contexts: Array, codes: Codes) -> Sym
     head, many, few, borrowed = parts.head, parts.many, parts.few, parts.borrowed
     if np.count_nonzero(codes) > n:
         raise CodecError("symbol tables name more symbols than there are")
-    known: Array = np.asarray(codes.any(axis=1))
-    used = known
-    if compiled() is None or not known.all():
-        used = _used(contexts, num_contexts)
+    known = np.asarray(codes.any(axis=1))
+    used = known if compiled() and known.all() else _used(contexts, num_contexts)
     if (used & ~known).any():
         raise CodecError("symbols use a context without a table")
     tables = decoder_tables(codes, used, n)
