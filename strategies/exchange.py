@@ -24,7 +24,6 @@ from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.telemetry import Telemetry
-from flwr_caesar.transport import record_nbytes
 
 from .inner import needs_weights
 from .metrics import read_weight
@@ -234,8 +233,7 @@ def most_reply_bytes(request: Request) -> int:
     Beside the model it may hold whatever the app adds, within 16 MB or three times
     what it was sent.
     """
-    sent = request.raw_bytes + sum(map(record_nbytes, request.others.values()))
-    return 4 * sent + (16 << 20)
+    return 4 * request.raw_bytes + (16 << 20)
 
 
 def require_size(request: Request, nbytes: int) -> None:

@@ -21,6 +21,7 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
 from flwr_caesar.codec.contract.update import change_of_others, keep_sign, length
+from flwr_caesar.codec.contract.vector import require_elements
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -113,6 +114,9 @@ class FrameExchange(Exchange):
     def begin(self, model: Arrays) -> Arrays:
         """See `Exchange.begin`."""
         self.layout = Layout.of(model)
+        upload = self.method.upload_for(self.layout)
+        if upload.config["id"] != "dense":
+            require_elements(self.layout.num_params)  # before devices train for hours
         return self.method.downlink.begin(model)
 
     def open(self, phase: Phase, messages: Sequence[Message]) -> Sequence[Message]:

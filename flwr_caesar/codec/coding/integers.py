@@ -10,16 +10,22 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..contract.vector import require_elements
+from ..kernel import compiled
+from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
+from .parts import decode_parts, encode_parts
 from .positions import pack_bits, unpack_bits
-from .rans import decode_symbols, encode_symbols
+from .tables import MAX_ALPHABET
 
 _DIRECT = 64
 _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
 _OCTAVE = 1 << _MANTISSA_BITS
 _MAX_BITS = 33
+_MOST_OCTAVES = (MAX_ALPHABET - _DIRECT) >> _MANTISSA_BITS
+_WIDTHS = np.arange(_MOST_OCTAVES) + _DIRECT_BITS - _MANTISSA_BITS
 MAX_MAGNITUDE = (1 << 31) - 1
 _HEAD = struct.Struct("<I")
 
@@ -45,9 +51,17 @@ def to_symbols(values: Array) -> Symbols:
         Symbols below 496.
     """
     symbols = np.empty(len(values), np.uint16)
+    if (native := compiled()) is not None:
+        native.symbols(_contiguous(values), symbols)
+        return symbols
     for part in blocks(len(values)):
         symbols[part] = _block_symbols(values[part])
     return symbols
+
+
+def _contiguous(values: Array) -> Array:
+    kept = np.int16 if values.dtype == np.int16 else np.int32
+    return np.ascontiguousarray(values, kept)
 
 
 def _block_symbols(values: Array) -> Symbols:
@@ -93,20 +107,43 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
         Known to the decoder; values below `num_contexts`.
     num_contexts : int
         Number of tables, at most 256.
+
+    Raises
+    ------
+    CodecError
+        If there are more than a frame holds.
     """
+    require_elements(len(values))
     symbols = to_symbols(values)
-    packed = encode_symbols(symbols, contexts, num_contexts)
+    packed = encode_parts(symbols, contexts, num_contexts)
+    return b"".join([_HEAD.pack(len(packed)), packed, *_raw(values, symbols)])
+
+
+def _raw(values: Array, symbols: Symbols) -> list[bytes]:
+    if (native := compiled()) is not None:
+        starts = _raw_starts(symbols, native)
+        bits = np.empty(starts[-1], np.uint8)
+        native.raw_bits(_contiguous(values), symbols, starts, bits)
+        return [bits.tobytes()]
     low: dict[int, list[Array]] = {first: [] for first in _octaves(symbols)}
     for part in blocks(len(symbols) if low else 0):
         u = values[part]
         for first, at in _far(symbols[part]):
             mask = (1 << _raw_bits(first)) - 1
             low[first].append((_zigzag(u[at]) & mask).astype(np.uint32))
-    raw = [
+    return [
         pack_bits(np.concatenate([np.empty(0, np.uint32), *found]), _raw_bits(first))
         for first, found in low.items()
     ]
-    return b"".join([_HEAD.pack(len(packed)), packed, *raw])
+
+
+def _raw_starts(symbols: Symbols, native: Kernel) -> Array:
+    """Return at which byte the raw bits of each octave start, and where all end."""
+    counts = np.empty(_MOST_OCTAVES, np.int64)
+    native.octaves(symbols, counts)
+    starts = np.zeros(_MOST_OCTAVES + 1, np.int64)
+    np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
+    return starts
 
 
 def _octaves(symbols: Symbols) -> range:
@@ -163,10 +200,12 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
     offset = _HEAD.size + size
     if offset > len(data):
         raise CodecError("integers are truncated")
-    symbols = decode_symbols(data[_HEAD.size : offset], contexts, num_contexts)
+    symbols = decode_parts(data[_HEAD.size : offset], contexts, num_contexts)
     top = int(symbols.max(initial=0))
     if top >= _DIRECT and _raw_bits(top) + _MANTISSA_BITS >= _MAX_BITS:
         raise CodecError("integers exceed 32 bits")
+    if (native := compiled()) is not None:
+        return _join(symbols, memoryview(data)[offset:], native)
     values = np.empty(len(symbols), np.int32)
     for part in blocks(len(symbols)):
         zigzag = symbols[part].view(np.int16)
@@ -186,6 +225,18 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
             values[part][at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
     if offset != len(data):
         raise CodecError("integers have trailing bytes")
+    return values
+
+
+def _join(symbols: Symbols, bits: memoryview, native: Kernel) -> Integers:
+    """Return the integers of symbols and of all raw bits."""
+    starts = _raw_starts(symbols, native)
+    if starts[-1] > len(bits):
+        raise CodecError("packed bits have the wrong length")
+    if starts[-1] < len(bits):
+        raise CodecError("integers have trailing bytes")
+    values = np.empty(len(symbols), np.int32)
+    native.integers(symbols, starts, bits, values)
     return values
 
 

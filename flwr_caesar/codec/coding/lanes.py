@@ -7,7 +7,8 @@ gives its lower 16 bits away first, as a word; one that falls below 2^16 takes o
 A coder is a stack, so the encoder goes from the last symbol to the first.
 
 The loops below run once for each row, a symbol of every lane. All lanes take the same
-steps at a time, so that numpy works on rows instead of Python on symbols.
+steps at a time, so that numpy works on rows instead of Python on symbols. Where there
+is a compiled kernel, its loops are the ones that run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..kernel import compiled
+from ..kernel.interface import Kernel
 from .counts import Symbols
 from .tables import MAX_ALPHABET, SCALE, SCALE_BITS, Codes, normalise
 
@@ -68,6 +71,17 @@ def push(
     table: States,
 ) -> None:
     """Encode symbols, last row first, appending each row's words to `words`."""
+    if (native := compiled()) is not None:
+        room = np.empty(len(symbols) + 1, np.uint16)
+        used = native.push(
+            states,
+            np.ascontiguousarray(symbols, np.uint16),
+            np.ascontiguousarray(contexts, np.uint8),
+            table,
+            room,
+        )
+        words.append(room[len(room) - used :])
+        return
     if len(states) <= _NARROW_LANES:
         _push_narrow(states, words, symbols, contexts, table)
         return
@@ -189,14 +203,55 @@ class DecoderTables:
         slots[:] = entries
 
 
+@dataclass(frozen=True)
+class KernelTables:
+    """What the compiled kernel makes its own tables of.
+
+    Parameters
+    ----------
+    frequencies : ndarray of uint16, shape (contexts, alphabet)
+        All 0 in a context that no symbol uses.
+    """
+
+    native: Kernel
+    frequencies: Array
+
+    def pull(
+        self, states: States, words: Words, symbols: Symbols, contexts: Array
+    ) -> int:
+        """Do what `pull` does."""
+        read = self.native.pull(
+            states,
+            words,
+            symbols,
+            np.ascontiguousarray(contexts, np.uint8),
+            self.frequencies,
+            self.frequencies.shape[1],
+        )
+        if read < 0:
+            raise CodecError("symbols are truncated")
+        return read
+
+
+def decoder_tables(codes: Codes, used: Array, n: int) -> DecoderTables | KernelTables:
+    """Build the tables of the contexts that `n` symbols use."""
+    if (native := compiled()) is None:
+        return DecoderTables.of(codes, used, n)
+    frequencies = np.zeros(codes.shape, np.uint16)
+    frequencies[used] = normalise(codes[used])
+    return KernelTables(native, frequencies)
+
+
 def pull(
     states: States,
     words: Words,
     symbols: Symbols,
     contexts: Array,
-    tables: DecoderTables,
+    tables: DecoderTables | KernelTables,
 ) -> int:
     """Decode into `symbols`, first row first; return how many words were read."""
+    if isinstance(tables, KernelTables):
+        return tables.pull(states, words, symbols, contexts)
     narrow = _NARROW_LANES if tables.ends is None else _NARROW_BISECTED_LANES
     if len(states) <= narrow:
         return _pull_narrow(states, words, symbols, contexts, tables)
