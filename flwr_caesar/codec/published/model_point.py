@@ -201,7 +201,8 @@ class ModelPoint:
 
 def is_special(array: Array) -> bool:
     """Whether a tensor has an element that has no place on a lattice."""
-    largest = float(np.abs(array).max(initial=0))
+    with np.errstate(invalid="ignore"):  # numpy warns of NaN in 16 bits
+        largest = float(np.abs(array).max(initial=0))
     return largest != 0 and not _SMALLEST <= largest <= _LARGEST
 
 
