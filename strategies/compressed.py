@@ -216,7 +216,10 @@ class CompressedStrategy(Measured, Strategy):
         self._require_outermost()
         number = server_round + self._rounds_before
         messages = self.strategy.configure_train(number, arrays, config, grid)
-        return self._open(Phase(TRAIN, number), messages, grid)
+        nodes = 0
+        if self.method is not None and self.method.counts_nodes:
+            nodes = len(list(grid.get_node_ids()))
+        return self._open(Phase(TRAIN, number, federation=nodes), messages, grid)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

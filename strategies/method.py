@@ -42,7 +42,15 @@ class ServerMethod:
     upload_memory : int
         Most bytes that the server spends on what an upload codec remembers of devices.
         A device that it has forgotten sends its next update without prediction.
+
+    Attributes
+    ----------
+    counts_nodes : bool
+        Of the class: whether a training phase is to say how many nodes there are,
+        `Phase.federation`, for which the SuperLink is asked.
     """
+
+    counts_nodes = False
 
     def __init__(
         self,
