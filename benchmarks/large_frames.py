@@ -138,10 +138,10 @@ def page(lines: str) -> str:
 
 One float32 tensor of {ROWS:,} × {COLUMNS:,}, {4 * ROWS * COLUMNS / MEGABYTE:.0f} MB,
 more than the 134,215,680 elements that one entropy-coded stream holds. Megabytes and
-bits an element of the frame; CPU seconds and peak memory of who writes it and who reads it, in
-multiples of the tensor, beside what it was given: the update, or the model, and for a
-change the base. An update's writer also learns what is decoded; a model's writer also
-publishes it. Each frame decoded to the bit.
+bits an element of the frame; CPU seconds and peak memory of who writes it and who
+reads it, in multiples of the tensor, beside what it was given: the update, or the
+model, and for a change the base. An update's writer also learns what is decoded; a
+model's writer also publishes it. Each frame decoded to the bit.
 
 | frame | MB | bits | write, s | write, models | read, s | read, models |
 | --- | --: | --: | --: | --: | --: | --: |

@@ -196,6 +196,11 @@ class FedComLocMethod(ServerMethod):
         """Return the model as devices will hold it."""
         return made if self.compressed is None else self.compressed.compress(made)
 
+    @property
+    def keeps_mean(self) -> bool:
+        """See `ServerMethod.keeps_mean`."""
+        return True
+
     def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
         """Find who broke the sum, note who owes a move or made it."""
         if not self._control:
