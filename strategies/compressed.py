@@ -20,13 +20,14 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.flower import log
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.strategy_state import Learned
 from flwr_caesar.transport import (
     EVALUATE,
     TRAIN,
-    record_to_arrays,
+    record_views,
     widened_record,
 )
 
@@ -115,6 +116,7 @@ class CompressedStrategy(Measured, Strategy):
             strategy,
             chosen.guard,
             uniform=method is not None and method.uniform_weights,
+            keeps_mean=method is not None and method.keeps_mean,
         )
         self._intake = Intake(self._exchange, self._recorder)
         self._bench = Bench(chosen.guard)
@@ -269,6 +271,8 @@ class CompressedStrategy(Measured, Strategy):
         if self.method is not None:
             for line in self.method.summary(self._exchange.layout):
                 log(INFO, "\t├──> %s", line)
+        for note in self._exchange.notes():
+            log(WARNING, "\t├──> %s", note)
         log(INFO, "\t├──> Inside: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
@@ -289,15 +293,16 @@ class CompressedStrategy(Measured, Strategy):
         """Open the checkpoint if there is one; return the model to start from."""
         exchange, self._rounds_before = self._exchange, 0
         self._learned = self._learned or Learned(self.strategy)
-        begun = exchange.begin(record_to_arrays(initial))
+        given = record_views(initial)
+        begun = exchange.begin(given)
         folder = self._options.checkpoint
         if folder is None:
-            return widened_record(begun)
+            return _first_record(initial, given, begun)
         ledger = stack.enter_context(SqliteLedger(folder))
         exchange.attach(ledger)
         checkpoint = ledger.checkpoint()
         if checkpoint is None:
-            return widened_record(begun)
+            return _first_record(initial, given, begun)
         require_no_accountant(self.strategy)
         self._rounds_before = checkpoint.round
         if checkpoint.strategy is not None:
@@ -352,7 +357,7 @@ class CompressedStrategy(Measured, Strategy):
         end = self._recorder.timed(phase)
         outcome = None
         if model is not None:
-            phase.model = record_to_arrays(model)
+            phase.model = record_views(model)
         if self.method is not None and phase.requests:
             outcome = self.method.after(phase, self._exchange.present(phase))
             self._exchange.note(outcome)
@@ -386,3 +391,9 @@ class CompressedStrategy(Measured, Strategy):
         start = time.monotonic()
         deque(self._intake.read(phase, waited), maxlen=0)
         return self._close(phase, None, start, waited)
+
+
+def _first_record(initial: ArrayRecord, given: Arrays, begun: Arrays) -> ArrayRecord:
+    """Return the model to start from; that which was given is not held twice."""
+    is_same = begun is given and all(a.dtype.name != "bfloat16" for a in given.values())
+    return initial if is_same else widened_record(begun)

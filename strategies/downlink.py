@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord
@@ -36,6 +36,10 @@ class Downlink(ABC):
     @abstractmethod
     def version(self) -> Version | None:
         """What is published; `None` before the first."""
+
+    def notes(self) -> Sequence[str]:
+        """Return what limits cost, in whole sentences; nothing if none is met."""
+        return ()
 
     @property
     def bases(self) -> Container[Version]:

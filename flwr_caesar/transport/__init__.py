@@ -9,8 +9,10 @@ from .arrays import (
     plain_record,
     record_nbytes,
     record_to_arrays,
+    record_views,
     rounded_record,
     told_nbytes,
+    widened_in_place,
     widened_record,
 )
 from .envelope import (
@@ -60,9 +62,11 @@ __all__ = [
     "record_nbytes",
     "record_to_arrays",
     "record_to_frame",
+    "record_views",
     "require_note",
     "rounded_record",
     "told_nbytes",
+    "widened_in_place",
     "widened_record",
     "with_note",
     "without_note",
