@@ -17,7 +17,7 @@ kernel = Extension(
         f"{KERNEL}/{name}.c"
         for name in ("module", "rans", "integers", "scales", "quantise")
     ],
-    depends=[f"{KERNEL}/loops.h"],
+    depends=[f"{KERNEL}/loops.h", f"{KERNEL}/pairwise.h"],
     extra_compile_args=FLAGS,
     py_limited_api=True,
     optional=True,

@@ -74,8 +74,12 @@ class Target:
 
 
 def spoil(data: bytes, rng: Generator) -> bytes:
-    """Change, cut, lengthen or repeat some of the bytes."""
+    """Change, cut or lengthen the bytes; in half of the cases only change the last."""
     bad = bytearray(data)
+    if rng.random() < 0.5:
+        for _ in range(int(rng.integers(1, 4))):
+            bad[int(rng.integers(len(bad) // 3, len(bad)))] ^= int(rng.integers(256))
+        return bytes(bad)
     for _ in range(int(rng.integers(1, 4))):
         kind = int(rng.integers(6))
         at = int(rng.integers(min(len(bad), 64) if rng.random() < 0.5 else len(bad)))
@@ -249,7 +253,15 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
             *scales,
             *(o, i, k, np.empty(o * i * k, np.uint8)),
         ],
-        "look_up": [some("u1", n), some("u1", 256), some("u1", n)],
+        "merge": [
+            some("u1", n),
+            *(int(v) for v in (rng.integers(8), rng.integers(40), rng.integers(256))),
+            some("u1", n),
+        ],
+        "sample": [
+            *(floats, some("i2", n, 96), int(rng.integers(-400, 400))),
+            *(float(rng.choice((1e-30, 0.5))), 0.4, some("u2", n), some("u1", n)),
+        ],
         "quantise": [floats, float(rng.choice((0.0, 1e-30, 0.5, -1.0))), 0.4, wide],
         "values": [wide, 0.5, floats],
     }
