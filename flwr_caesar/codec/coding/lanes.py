@@ -124,7 +124,7 @@ def _push_compiled(
     contexts: Array,
     table: States,
 ) -> None:
-    """Do what `push` does, many rows at a time, so that their words need little room."""
+    """Do what `push` does, many rows at a time: their words need little room."""
     size = max(_ROOM // len(states), 1) * len(states)
     room = np.empty(min(size, len(symbols)) + 1, np.uint16)
     for part in reversed(list(blocks(len(symbols), size))):
