@@ -20,7 +20,7 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from flwr_caesar.codec.contract.layout import Arrays
+from flwr_caesar.codec import Layout
 from flwr_caesar.flower import log
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.strategy_state import Learned
@@ -35,11 +35,12 @@ from .aggregate import Aggregator
 from .charge import Charger, DeviceIndex
 from .exchange import most_frame_bytes, require_one_message_each
 from .exchanges import exchange_for
+from .expected import expectation, require_memory
 from .extra import extra_messages
 from .failed_rounds import FailedRounds
 from .grid import StreamingGrid
 from .guard import Bench
-from .inner import require_strategy, standing_in
+from .inner import aggregates_a_mean, require_strategy, standing_in
 from .intake import Intake, Waited
 from .measured import Measured
 from .method import ServerMethod
@@ -47,7 +48,7 @@ from .options import Options, WrapperOptions
 from .phase import ExtraPhase, Phase
 from .privacy import require_no_accountant
 from .recorder import Recorder
-from .resumed import shifted
+from .resumed import first_record, shifted
 
 
 class CompressedStrategy(Measured, Strategy):
@@ -271,6 +272,14 @@ class CompressedStrategy(Measured, Strategy):
         if self.method is not None:
             for line in self.method.summary(self._exchange.layout):
                 log(INFO, "\t├──> %s", line)
+        layout = self._exchange.layout
+        if self.method is not None and layout is not None:
+            told = expectation(
+                layout,
+                self.method.downlink.first_bytes(layout),
+                keeps_updates=not aggregates_a_mean(self.strategy),
+            )
+            log(INFO, "\t├──> %s", told)
         for note in self._exchange.notes():
             log(WARNING, "\t├──> %s", note)
         log(INFO, "\t├──> Inside: %s", type(self.strategy).__name__)
@@ -294,15 +303,16 @@ class CompressedStrategy(Measured, Strategy):
         exchange, self._rounds_before = self._exchange, 0
         self._learned = self._learned or Learned(self.strategy)
         given = record_views(initial)
+        require_memory(Layout.of(given))
         begun = exchange.begin(given)
         folder = self._options.checkpoint
         if folder is None:
-            return _first_record(initial, given, begun)
+            return first_record(initial, given, begun)
         ledger = stack.enter_context(SqliteLedger(folder))
         exchange.attach(ledger)
         checkpoint = ledger.checkpoint()
         if checkpoint is None:
-            return _first_record(initial, given, begun)
+            return first_record(initial, given, begun)
         require_no_accountant(self.strategy)
         self._rounds_before = checkpoint.round
         if checkpoint.strategy is not None:
@@ -391,9 +401,3 @@ class CompressedStrategy(Measured, Strategy):
         start = time.monotonic()
         deque(self._intake.read(phase, waited), maxlen=0)
         return self._close(phase, None, start, waited)
-
-
-def _first_record(initial: ArrayRecord, given: Arrays, begun: Arrays) -> ArrayRecord:
-    """Return the model to start from; that which was given is not held twice."""
-    is_same = begun is given and all(a.dtype.name != "bfloat16" for a in given.values())
-    return initial if is_same else widened_record(begun)

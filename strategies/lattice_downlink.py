@@ -103,6 +103,11 @@ class LatticeDownlink(Downlink):
         history = self._history
         return None if history is None else (self._number, history.current.digest)
 
+    def first_bytes(self, layout: Layout) -> float:
+        """See `Downlink.first_bytes`."""
+        history = self._history or self._begun
+        return float(layout.nbytes) if history is None else history.expected_bytes
+
     def notes(self) -> Sequence[str]:
         """See `Downlink.notes`."""
         history = self._history or self._begun

@@ -7,8 +7,7 @@ import errno
 import os
 import re
 import shutil
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from logging import INFO, WARNING
 from pathlib import Path
@@ -35,6 +34,7 @@ from .packing import (
 )
 from .private import require_private
 from .short import ShortResidual
+from .sources import Sources
 from .state import DeviceState
 from .state_files import (
     MANIFEST,
@@ -96,6 +96,8 @@ class FolderStore:
         Other lineages that were not used for so many days are evicted.
     lock_seconds : float
         How long to wait for another process to let go of a lineage.
+    now : callable
+        Returns the date in nanoseconds since 1970.
     """
 
     def __init__(
@@ -105,11 +107,13 @@ class FolderStore:
         max_bytes: int | None = None,
         max_days: float = 90.0,
         lock_seconds: float = 10.0,
+        now: Callable[[], int] = Sources.now,
     ) -> None:
         self.root = default_state_dir() if root is None else Path(root).expanduser()
         self._max_bytes = max_bytes
         self._max_seconds = max_days * 24 * 3600
         self._lock_seconds = lock_seconds
+        self._now = now
         self._locks: dict[str, FileLock] = {}
         self._files: dict[str, StateFiles] = {}
         self._known: dict[str, Array] = {}
@@ -307,7 +311,7 @@ class FolderStore:
         total = needed + sum(size for *_, size in aside)
         total += sum(size for _, size, _ in others)
         most = _share_of_disk(self.root) if self._max_bytes is None else self._max_bytes
-        oldest = time.time() - self._max_seconds
+        oldest = self._now() / 1e9 - self._max_seconds
         for path, size in aside:
             if total > most and remove_aside(path):
                 total -= size

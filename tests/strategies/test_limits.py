@@ -98,3 +98,27 @@ def test_uploads_that_are_forgotten_are_told_once_and_counted(caplog):
 def test_less_than_nothing_is_refused():
     with pytest.raises(ValueError, match="versions_memory"):
         Caesar(inner(), versions_memory=-1)
+
+
+def test_a_run_tells_what_it_will_take_before_its_first_round(caplog):
+    caplog.set_level(logging.INFO, "flwr")
+    run(Caesar(inner()), rounds=1)
+    texts = [record.getMessage() for record in caplog.records]
+    told = [i for i, text in enumerate(texts) if "Expected: " in text]
+    first = [i for i, text in enumerate(texts) if "[ROUND 1/1]" in text]
+    assert len(told) == 1
+    assert told[0] < first[0]
+    text = texts[told[0]]
+    assert "up to 8 models of 160 kB in memory here, 1.28 MB of " in text
+    assert "up to 6, 960 kB, on a device" in text
+    # 6 bits below the root mean square, and about two for the rest.
+    sent = float(text.split("; ")[-1].split(" kB")[0])
+    assert sent == pytest.approx(8.05 * N / 8 / 1000, rel=0.05)
+
+
+def test_a_model_that_cannot_fit_ends_the_run_before_any_work(monkeypatch):
+    monkeypatch.setattr(machine_memory, "memory_bytes", lambda: 5 * 4 * N - 1)
+    with pytest.raises(MemoryError, match="160 kB takes about 8 times its size"):
+        run(Caesar(inner()))
+    monkeypatch.setattr(machine_memory, "memory_bytes", lambda: 5 * 4 * N)
+    run(Caesar(inner(), versions_memory=1 << 20), rounds=1)
