@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecState, get_codec
-from flwr_caesar.codec.coding import lanes
-from flwr_caesar.codec.coding.counts import count_symbols
 from flwr_caesar.codec.coding.integers import decode_integers, encode_integers
 from flwr_caesar.codec.coding.lattice_block import decode_block, encode_block
 from flwr_caesar.codec.coding.rans import decode_symbols, encode_symbols
-from flwr_caesar.codec.coding.tables import normalise, quantise_counts
 from flwr_caesar.codec.conformance.mutate import mutate
 from flwr_caesar.codec.contract.layout import Layout
 
@@ -143,79 +140,6 @@ def frame_target(config: dict[str, Any], rows: int = 6) -> Target:
         return codec.decode(data, held[number], max_bytes=layout.nbytes)[0]
 
     return Target(decode, good, lambda frame, rng: mutate(frame, rng)[1])
-
-
-@dataclass(frozen=True)
-class Content:
-    """What the kernel decodes: a stream after its header and its tables."""
-
-    frequencies: Array
-    states: Array
-    words: Array
-    contexts: Array
-
-    @classmethod
-    def of(cls, n: int, contexts: int, scale: float, lane_count: int) -> Content:
-        """Encode symbols of an exponential distribution."""
-        rng = np.random.default_rng(n)
-        at = rng.integers(0, contexts, n).astype(np.uint8)
-        symbols = np.minimum(rng.exponential(scale, n), 511).astype(np.uint16)
-        codes = quantise_counts(count_symbols(symbols, at, contexts))
-        states = np.full(lane_count, lanes.LOWEST, np.uint32)
-        words: list[Array] = []
-        lanes.push(states, words, symbols, at, lanes.encoder_table(codes))
-        frequencies = normalise(codes).astype(np.uint16)
-        return cls(frequencies, states, np.concatenate(words[::-1]), at)
-
-
-def make_contents() -> list[Content]:
-    """Return streams of one lane and of many, of few symbols and of 512."""
-    return [
-        Content.of(200, 1, 0.7, 1),
-        Content.of(500, 7, 3.0, 9),
-        Content.of(300, 2, 40.0, 64),
-        Content.of(400, 3, 300.0, 5),
-    ]
-
-
-def changed(array: Array, rng: Generator) -> Array:
-    """Return a copy with some of its bits changed, or all of them, or shorter."""
-    found = array.copy()
-    kind = int(rng.integers(8))
-    if kind == 0:
-        return np.frombuffer(rng.bytes(found.nbytes), found.dtype).copy()
-    if kind == 1 and found.ndim == 1:
-        return found[: int(rng.integers(len(found) + 1))].copy()
-    flat = found.reshape(-1).view(np.uint8)
-    for at in rng.integers(0, len(flat), int(rng.integers(1, 4))).tolist():
-        flat[at] ^= 1 << int(rng.integers(8))
-    return found
-
-
-def decode_content(native: Any, content: Content, rng: Generator) -> str:
-    """Give the kernel a stream of which something was changed, and then raw bits."""
-    parts = [content.states, content.words, content.contexts, content.frequencies]
-    states, words, contexts, frequencies = (
-        changed(part, rng) if rng.random() < share else part.copy()
-        for part, share in zip(parts, (0.5, 0.6, 0.1, 0.05), strict=True)
-    )
-    symbols = np.zeros(len(contexts), np.uint16)
-    alphabet = content.frequencies.shape[1]
-    try:
-        read = native.pull(states, words, symbols, contexts, frequencies, alphabet)
-        if read < 0:
-            return "truncated"
-        counts = np.empty(28, np.int64)
-        native.octaves(symbols, counts)
-        starts = np.zeros(29, np.int64)
-        np.cumsum((counts * np.arange(2, 30) + 7) // 8, out=starts[1:])
-        bits = np.frombuffer(rng.bytes(int(starts[-1])), np.uint8)
-        if rng.random() < 0.3:
-            starts[int(rng.integers(29))] += int(rng.integers(-3, 4))
-        native.integers(symbols, starts, bits, np.empty(len(symbols), np.int32))
-    except (ValueError, MemoryError) as err:
-        return type(err).__name__
-    return "decoded"
 
 
 def make_targets() -> dict[str, Target]:
