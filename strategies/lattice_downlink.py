@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.codec.contract.layout import Array, Layout
 from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
@@ -63,7 +63,7 @@ class LatticeDownlink(Downlink):
         shared_start: bool = False,
         first_bits: int = FIRST_BITS,
         exact_below: int = 0,
-        max_versions: int = 30,
+        max_versions: int = 100,
         max_bytes: int = 1 << 30,
     ) -> None:
         if step_sigmas is not None and not 0 < step_sigmas < _MOST_SIGMAS:
@@ -75,7 +75,7 @@ class LatticeDownlink(Downlink):
             raise ValueError(f"first_bits must be 0 to 16, not {first_bits}")
         self._shared_start = shared_start
         self._first_bits = first_bits
-        self._rules = LatticeRules(exact_below=exact_below)
+        self._rules = LatticeRules(exact_below=exact_below, halves=True)
         self._step_sigmas = step_sigmas
         self._limits: dict[str, Any] = {
             "max_points": max_versions,
@@ -116,11 +116,14 @@ class LatticeDownlink(Downlink):
         """See `Downlink.recipe`."""
         if self.newcomer is None:
             return {}
-        return {
+        assert self._history is not None
+        rules = self._history.current.rules
+        recipe = {
             **self._first_step,
-            "exact_below": self._rules.exact_below,
-            "fine_below": self._rules.fine_below,
+            "exact_below": rules.exact_below,
+            "fine_below": rules.fine_below,
         }
+        return {**recipe, "halves": 1} if rules.halves else recipe
 
     def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the first point, so that nothing of it is left to publish later."""
@@ -128,7 +131,7 @@ class LatticeDownlink(Downlink):
             model,
             shared=self._shared_start,
             bits=self._first_bits,
-            rules=self._rules,
+            rules=self._rules.for_layout(Layout.of(model)),
             **self._limits,
         )
         return self._begun.current.arrays()

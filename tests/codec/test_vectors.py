@@ -32,6 +32,7 @@ from flwr_caesar.codec.published.lattice_point import decode_point
 from tests.vectors.make import (
     CASES,
     FLAGS,
+    HALVES,
     MODELS,
     POINT_LAYOUT,
     POINTS,
@@ -116,7 +117,7 @@ def describe_plain(decoded: plain_reader.Decoded) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4)])
+@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4), (HALVES, 4)])
 def test_golden_published_models_decode(folder: Path, count: int) -> None:
     model: dict[str, np.ndarray[Any, Any]] | None = None
     theirs: plain_reader.Decoded | None = None
@@ -193,7 +194,7 @@ def test_the_vectors_use_every_form_of_a_lattice() -> None:
     assert forms == {("LATT",), ("RICE",), ("LATS", "STEP"), ("RICE", "STEP")}
     models = [
         plain_reader.read_frame(frame).sections
-        for folder in (MODELS, STEPS)
+        for folder in (MODELS, STEPS, HALVES)
         for frame, _ in rounds(folder)
     ]
     used = set().union(*models)

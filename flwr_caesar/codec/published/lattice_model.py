@@ -99,7 +99,7 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
     if base is None:
         sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
     return write_frame(
-        config=_config(new.rules.exact_below),
+        config=_config(new.rules.for_layout(new.layout)),
         layout_digest=new.layout.digest,
         sections=sections,
     )
@@ -142,7 +142,7 @@ def decode_model(
         If it is malformed, or leads to another model than it names.
     """
     reader = FrameReader(frame)
-    rules = LatticeRules(_exact_below(reader.info.config))
+    rules = _rules(reader.info.config)
     _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
     if held == NO_DIGEST:
@@ -257,18 +257,22 @@ def _moved(
     return values
 
 
-def _config(exact_below: int) -> dict[str, str | int]:
-    return {"id": ID, "exact_below": exact_below}
+def _config(rules: LatticeRules) -> dict[str, str | int]:
+    config: dict[str, str | int] = {"id": ID, "exact_below": rules.exact_below}
+    if rules.halves:  # later than the first frames
+        config["halves"] = 1
+    return config
 
 
-def _exact_below(config: Mapping[str, object]) -> int:
+def _rules(config: Mapping[str, object]) -> LatticeRules:
     value = config.get("exact_below")
     exact_below = -1
     if type(value) is int or (isinstance(value, float) and value.is_integer()):
         exact_below = int(value)
-    if exact_below < 0 or not same_config(config, _config(exact_below)):
+    rules = LatticeRules(max(exact_below, 0), halves="halves" in config)
+    if exact_below < 0 or not same_config(config, _config(rules)):
         raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
-    return exact_below
+    return rules
 
 
 def _require_no_state(info: FrameInfo) -> None:

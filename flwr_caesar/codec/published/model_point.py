@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from ..coding.blocks import blocks
+from ..coding.halves import is_half
 from ..contract.digest import model_digest
 from ..contract.errors import CodecError
 from ..contract.exact import require_exact_below
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
-from ..contract.vector import in_layout_order
+from ..contract.vector import LARGEST_16_BIT, in_layout_order, require_elements
 from ..quantisers.tensor_steps import FINE_BITS
 from .lattice_point import MAX_EXPONENT, MIN_EXPONENT, LatticePoint, publish
 
@@ -35,8 +37,7 @@ _SMALLEST, _LARGEST = 2.0 ** (MIN_EXPONENT + LARGEST_BITS), 2.0**82
 class LatticeRules:
     """Which tensors of a model are on the lattice, and which of them on a finer one.
 
-    Tensors of ``float32`` and ``float64`` are on it; all others, 16-bit ones included,
-    are sent exactly.
+    Tensors of ``float32`` and ``float64`` are on it; all others are sent exactly.
 
     Parameters
     ----------
@@ -46,10 +47,14 @@ class LatticeRules:
         Tensors of fewer elements, such as biases and norms, get a step at least 64
         times finer, and at least 1,024 times finer than their largest element (but at
         most 65,536 times finer than the others' step).
+    halves : bool
+        Tensors of ``float16`` and ``bfloat16`` are on it, too: each element is the
+        multiple of the step that their type holds and that is nearest.
     """
 
     exact_below: int = 0
     fine_below: int = 1024
+    halves: bool = False
 
     def __post_init__(self) -> None:
         require_exact_below(ID, self.exact_below)
@@ -59,7 +64,8 @@ class LatticeRules:
         exact: list[TensorSpec] = []
         lossy: list[TensorSpec] = []
         for spec in layout.tensors:
-            on_lattice = spec.dtype in _DTYPES and spec.size >= max(self.exact_below, 1)
+            on_lattice = spec.dtype in _DTYPES or (self.halves and is_half(spec))
+            on_lattice = on_lattice and spec.size >= max(self.exact_below, 1)
             (lossy if on_lattice else exact).append(spec)
         return exact, lossy
 
@@ -81,6 +87,11 @@ class LatticeRules:
             own = max(top - FINE_RANGE_BITS, finest)
             exponent = min(exponent - FINE_BITS, own)
         return max(exponent, top - LARGEST_BITS, MIN_EXPONENT)
+
+    def for_layout(self, layout: Layout) -> LatticeRules:
+        """Return the same rules without `halves` where it says nothing of a layout."""
+        lossy = replace(self, halves=True).split(layout)[1]
+        return replace(self, halves=self.halves and any(map(is_half, lossy)))
 
 
 DEFAULT_RULES = LatticeRules()
@@ -225,13 +236,14 @@ def publish_model(
     Raises
     ------
     CodecError
-        If the model has other tensors than `before`.
+        If the model has other tensors than `before`, or too many elements for a frame.
     """
     model = {name: np.asarray(array) for name, array in model.items()}
     layout = Layout.of(model)
     if before is not None and (before.layout, before.rules) != (layout, rules):
         raise CodecError("the model has other tensors than the one published before")
     exact, lossy = rules.split(layout)
+    require_elements(sum(spec.size for spec in lossy))
     if not isinstance(exponent, int) and len(exponent) != len(lossy):
         raise CodecError(f"{len(exponent)} exponents for {len(lossy)} tensors")
     points = []
@@ -251,7 +263,11 @@ def publish_model(
         last = before.points[i] if before else None
         if before and spec.name in before.special:
             last = None
-        points.append(_publish_tensor(w, last, own))
+        if is_half(spec):
+            point = _publish_tensor(w.astype(np.float32), last, own)
+            points.append(_held_by_type(point, spec))
+        else:
+            points.append(_publish_tensor(w, last, own))
     copies = {s.name: np.array(model[s.name], to_dtype(s.dtype)) for s in exact}
     return ModelPoint(layout, tuple(points), copies, rules, special)
 
@@ -265,6 +281,22 @@ def _publish_tensor(
     if int(point.indices.min()) < 0 <= float(w.min()):
         return publish(w, None, exponent)
     return point
+
+
+def _held_by_type(point: LatticePoint, spec: TensorSpec) -> LatticePoint:
+    """Return the nearest point, ties to even, of which a 16-bit type holds all values.
+
+    Numbers of such a type that are further apart than the lattice's are all on it.
+    """
+    dtype = to_dtype(spec.dtype)
+    limit = LARGEST_16_BIT[spec.dtype]
+    most = int(min(np.ldexp(limit, -point.exponent), 1 << _EXACT_BITS))
+    indices = np.empty_like(point.indices)
+    for part in blocks(len(indices)):
+        near = np.clip(point.indices[part], -most, most).astype(np.float32)
+        values = np.ldexp(near, point.exponent).astype(dtype).astype(np.float32)
+        indices[part] = np.ldexp(values, -point.exponent).astype(np.int32)
+    return LatticePoint(indices, point.exponent)
 
 
 def _continues(w: Array, before: LatticePoint, exponent: int) -> bool:
