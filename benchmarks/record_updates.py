@@ -162,7 +162,7 @@ def record_lora(args: argparse.Namespace) -> None:
     from flwr_caesar.tasks.models import build_model, exchanged_state, load_exchanged
 
     overrides = ["model=llama_lora", "data=shakespeare_roles", "data.plays=odd"]
-    spec = runner_config.resolve(runner_config.compose(overrides))
+    spec = runner_config.compose(overrides)
     model = build_model(spec["model"], seed=1)
     start = {key: v.clone() for key, v in exchanged_state(model).items()}
     parts = [load_partition(spec["data"], i, 50, 1) for i in range(args.devices)]
