@@ -14,13 +14,17 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-types test-suite test-flowers test-pythons wheel clean
+.PHONY: help demo examples test test-types test-suite test-flowers test-pythons wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(DEMO)/installed ## train on real images with and without compression; table and picture
 	$(DEMO)/bin/flwr-caesar run -m strategy=fedavg,caesar experiment=mnist5k
+
+examples: $(DEMO)/installed ## run each example for two rounds, by Flower's simulation
+	$(DEMO)/bin/pip install --quiet tensorboard '.[apps]'
+	for app in examples/*/; do $(DEMO)/bin/flwr-caesar run app=$$app rounds=2 || exit 1; done
 
 test: wheel ## build the wheel, install it, lint, type-check and test that
 	$(TEST)/bin/ruff check . .ci/flowers

@@ -125,7 +125,7 @@ class Caesar(CompressedStrategy):
         step_sigmas: float | None = None,
         first_bits: int = 6,
         shared_start: bool = False,
-        max_versions: int = 30,
+        max_versions: int = 100,
         versions_memory: int | None = None,
         theta_max: float = 0.6,
         theta_upload_min: float = 0.1,

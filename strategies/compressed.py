@@ -352,7 +352,7 @@ class CompressedStrategy(Measured, Strategy):
         listed = list(self._exchange.open(phase, listed))
         if self._grid is not None:
             most = math.inf if phase.layout is None else most_frame_bytes(phase.layout)
-            self._grid.expect(most, phase.doubtful)
+            self._grid.expect(most, phase.doubtful, self._intake.settle)
         self._recorder.opened(phase)
         phase.seconds_packing = time.monotonic() - phase.started
         return listed

@@ -65,7 +65,7 @@ class LatticeDownlink(Downlink):
         shared_start: bool = False,
         first_bits: int = FIRST_BITS,
         exact_below: int = 0,
-        max_versions: int = 30,
+        max_versions: int = 100,
         max_bytes: int | None = None,
     ) -> None:
         if step_sigmas is not None and not 0 < step_sigmas < _MOST_SIGMAS:

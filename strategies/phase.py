@@ -15,7 +15,13 @@ from flwr_caesar.methods import Settings
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.protocol import DownloadHeader
-from flwr_caesar.transport import EVALUATE, TRAIN, Abilities, DeviceReport
+from flwr_caesar.transport import (
+    EVALUATE,
+    TRAIN,
+    Abilities,
+    DeviceReport,
+    record_nbytes,
+)
 
 from .charge import Work
 
@@ -121,9 +127,14 @@ class Request:
     device: Device | None = None
 
     @property
-    def raw_bytes(self) -> int:
+    def model_bytes(self) -> int:
         """Bytes of the model, uncompressed."""
         return sum(array.nbytes for array in self.sent.values())
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of all arrays of the message, uncompressed."""
+        return self.model_bytes + sum(map(record_nbytes, self.others.values()))
 
 
 @dataclass

@@ -34,7 +34,7 @@ class UplinkMemory:
     ----------
     max_bytes : int
         Of all states together, those of the open phase's uploads included; 0 remembers
-        nothing. While a reply is opened, its own state comes on top.
+        nothing. While replies are opened, their own states come on top.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -96,12 +96,16 @@ class UplinkMemory:
 
         That is `fresh` if there is none of its layout.
         """
-        self._awaited.discard(device)
         state = self._states.get(device)
         if state is None or state.layout.digest != fresh.layout.digest:
             return fresh
-        self._states.move_to_end(device)
         return state
+
+    def opened(self, device: str) -> None:
+        """Learn that a device's reply was opened: it is waited for no more."""
+        self._awaited.discard(device)
+        if device in self._states:
+            self._states.move_to_end(device)
 
     def stage(self, node_id: int, state: CodecState) -> None:
         """Hold the state after an upload until it is known to be applied.

@@ -38,6 +38,7 @@ _TRAIN = "one setting of the run for all strategies"
 _INITIAL = "the reference app gives its devices `initial`"
 _RANDOM = "the reference app starts from a random model"
 _PAPER = "Caesar as published"
+_VARIANT = "what is compressed"
 _CONTROL = "the control without the plan"
 CONF: dict[str, tuple[str, dict[str, str]]] = {
     "fedavg": ("Uncompressed", {}),
@@ -76,6 +77,23 @@ CONF: dict[str, tuple[str, dict[str, str]]] = {
     "error_bounded": ("ErrorBounded", {}),
     "correlation_aware": ("CorrelationAware", {}),
     "fedcomloc": ("FedComLoc", {"lr": _TRAIN, "seed": _TRAIN}),
+    "fedcomloc_local": (
+        "FedComLoc",
+        {"variant": _VARIANT, "lr": _TRAIN, "seed": _TRAIN},
+    ),
+    "fedcomloc_global": (
+        "FedComLoc",
+        {"variant": _VARIANT, "lr": _TRAIN, "seed": _TRAIN},
+    ),
+    "fedcomloc_global_paper": (
+        "FedComLoc",
+        {
+            "variant": _VARIANT,
+            "feedback": "FedComLoc-Global as published",
+            "lr": _TRAIN,
+            "seed": _TRAIN,
+        },
+    ),
     "scaffnew": (
         "FedComLoc",
         {"density": "no compression", "lr": _TRAIN, "seed": _TRAIN},

@@ -84,6 +84,15 @@ _OURS = {
             "local": {**_CONTROL, "variant": "local"},
         },
     ),
+    "fedcomloc_local": MethodSpec(
+        _STRATEGIES + "FedComLoc", settings={"variant": "local"}
+    ),
+    "fedcomloc_global": MethodSpec(
+        _STRATEGIES + "FedComLoc", settings={"variant": "global"}
+    ),
+    "fedcomloc_global_paper": MethodSpec(
+        _STRATEGIES + "FedComLoc", settings={"variant": "global", "feedback": 0.0}
+    ),
     "scaffnew": MethodSpec(_STRATEGIES + "FedComLoc"),
     "sparse_fedavg": MethodSpec(_STRATEGIES + "FedComLoc"),
     "caesar": MethodSpec(

@@ -68,7 +68,7 @@ def test_versions_that_do_not_fit_are_told_once_and_in_the_report(caplog):
     caplog.set_level(logging.INFO, "flwr")
     strategy = run(Caesar(inner(), versions_memory=2 * 2 * N))
     (told,) = [text for text in warned(caplog) if "versions_memory" in text]
-    assert "Of 30 published models (max_versions) 2 are kept" in told
+    assert "Of 100 published models (max_versions) 2 are kept" in told
     (note,) = strategy._results().notes
     assert note in told
     assert note in strategy.report()

@@ -118,7 +118,7 @@ class PointHistory:
         rules: LatticeRules = DEFAULT_RULES,
         bits: int = FIRST_BITS,
         step_sigmas: float = 2.0,
-        max_points: int = 30,
+        max_points: int = 100,
         max_bytes: int = 1 << 30,
         grids: LatticeRules | None = None,
     ) -> PointHistory:
@@ -282,7 +282,7 @@ class PointHistory:
         state: Arrays,
         *,
         step_sigmas: float = 2.0,
-        max_points: int = 30,
+        max_points: int = 100,
         max_bytes: int = 1 << 30,
         grids: LatticeRules | None = None,
     ) -> PointHistory:
