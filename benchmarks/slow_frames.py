@@ -102,11 +102,13 @@ def model_readers(shapes: list[tuple[int, ...]]) -> dict[str, Side]:
     base = old.arrays()
     return {
         "known": Side(
-            lambda arrays: encode_model(publish_model(arrays, old, -9), old),
+            lambda arrays: encode_model(
+                publish_model(arrays, old, -9), old, compact=False
+            ),
             lambda frame: decode_model(frame, base, base_digest=old.digest),
         ),
         "unknown": Side(
-            lambda arrays: encode_model(publish_model(arrays, None, -9)),
+            lambda arrays: encode_model(publish_model(arrays, None, -9), compact=False),
             lambda frame: decode_model(frame, max_bytes=old.layout.nbytes),
         ),
     }

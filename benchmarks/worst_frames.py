@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from flwr_caesar.codec.codecs import correlation, error_bounded, lattice
+from flwr_caesar.codec.codecs import correlation, error_bounded
 from flwr_caesar.codec.coding import (
     contexts,
     integers,
@@ -32,7 +32,9 @@ from flwr_caesar.codec.conformance.mutate import Parts, seal
 from flwr_caesar.codec.contract.as_they_are import pack_as_they_are
 from flwr_caesar.codec.contract.frame import AS_THEY_ARE, add_section
 from flwr_caesar.codec.contract.layout import Layout
+from flwr_caesar.codec.predictors import bounded_indices
 from flwr_caesar.codec.published import lattice_model
+from flwr_caesar.codec.quantisers import lattice_sections
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -42,7 +44,7 @@ MOST_LANES = 0xFFFF
 LANES = (1, 13, MOST_LANES)
 VALUES = ("zeros", "all magnitudes")
 _HISTORY_WIDTH = 85  # times 3, of at most 256 contexts
-_USERS = (lattice_block, error_bounded, correlation)
+_USERS = (lattice_block, error_bounded, bounded_indices, correlation)
 _RANK = 9
 _LONGEST = -17  # 33 zeros and a one
 
@@ -168,11 +170,15 @@ def all_tables() -> Iterator[None]:
             longest[:] = np.arange(len(longest)) % CLASSES
         return np.concatenate([np.full(1, -32, np.int16), *axes])
 
+    def coarse(sums: contexts.SliceSums, active: int) -> tuple[Array, list[int]]:
+        return scales(sums, np.float32(1)), [1] * len(sums._axes)
+
     with (
         patch.object(rans, "quantise_counts", codes),
         patch.object(lattice_block, "choose_contexts", plan),
-        patch.object(error_bounded, "choose_contexts", plan),
+        patch.object(bounded_indices, "choose_contexts", plan),
         patch.object(contexts.SliceSums, "scales", scales),
+        patch.object(contexts.SliceSums, "coarse_scales", coarse),
     ):
         yield
 
@@ -215,7 +221,7 @@ def in_form(bits: int | None) -> Iterator[None]:
             return True, small_block.encode_small_block(longest, specs)
 
     with (
-        patch.object(lattice, "encode_shorter", forced),
+        patch.object(lattice_sections, "encode_shorter", forced),
         patch.object(lattice_model, "encode_shorter", forced),
     ):
         yield

@@ -69,7 +69,7 @@ class DeviceRecord:
     telemetry : Telemetry
         What its board measured; as it is by default if nothing did.
     raw_bytes_down : int
-        Bytes of the model that it was sent, uncompressed.
+        Bytes of all arrays that it was sent, uncompressed.
     """
 
     node_id: int

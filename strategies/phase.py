@@ -15,7 +15,13 @@ from flwr_caesar.methods import Settings
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.protocol import DownloadHeader
-from flwr_caesar.transport import EVALUATE, TRAIN, Abilities, DeviceReport
+from flwr_caesar.transport import (
+    EVALUATE,
+    TRAIN,
+    Abilities,
+    DeviceReport,
+    record_nbytes,
+)
 
 from .charge import Work
 
@@ -121,9 +127,14 @@ class Request:
     device: Device | None = None
 
     @property
-    def raw_bytes(self) -> int:
+    def model_bytes(self) -> int:
         """Bytes of the model, uncompressed."""
         return sum(array.nbytes for array in self.sent.values())
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of all arrays of the message, uncompressed."""
+        return self.model_bytes + sum(map(record_nbytes, self.others.values()))
 
 
 @dataclass
@@ -185,6 +196,8 @@ class Phase:
         Counted from the first round of the history.
     attempt : int
         Of an extra phase, counted from 1.
+    federation : int
+        Nodes that there are, whether they are asked or not; 0 if that is not known.
 
     Attributes
     ----------
@@ -206,7 +219,8 @@ class Phase:
         Nodes whose replies do not count for a quorum: they were refused, or their
         updates are longer than `longest`, which may be in order beside the others.
     mean : mapping of str to ndarray
-        Mean of the replies, where the inner strategy takes one; empty before.
+        Mean of the replies, where the inner strategy takes one and the method keeps it;
+        empty before.
     model : mapping of str to ndarray
         What the phase ends with; empty if the model stays.
     """
@@ -214,6 +228,7 @@ class Phase:
     kind: str
     server_round: int
     attempt: int = 1
+    federation: int = 0
     layout: Layout | None = None
     requests: dict[int, Request] = field(default_factory=dict)
     replies: dict[int, Reply] = field(default_factory=dict)

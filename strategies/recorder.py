@@ -17,6 +17,7 @@ from flwr_caesar.records import (
 )
 from flwr_caesar.results.history import History
 from flwr_caesar.telemetry import Telemetry
+from flwr_caesar.transport import arrays_nbytes
 
 from .charge import LATE, Charger
 from .metrics import read_accuracy
@@ -97,7 +98,8 @@ class Recorder:
         phase.records[reply.node_id] = record = replace(
             record,
             dropped="",
-            raw_bytes_up=request.raw_bytes if phase.is_train else 0,
+            raw_bytes_up=arrays_nbytes(reply.content)
+            + (request.model_bytes if phase.is_train else 0),
             examples=reply.weight,
             accuracy=read_accuracy(reply.content),
             seconds_train=report.train,

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import MetricRecord
@@ -19,7 +20,7 @@ from flwr_caesar.strategies import TopK
 from .strategies.apps import initial_model, numpy_app
 from .strategies.local_grid import LocalGrid
 
-DASHBOARD = Path(__file__).parents[1] / "docs" / "grafana.json"
+DASHBOARD = Path(__file__).parents[1] / "docs" / "exporting" / "grafana.json"
 
 
 class Kept(Sink):
@@ -28,14 +29,21 @@ class Kept(Sink):
     def __init__(self) -> None:
         super().__init__()
         self.told: list[tuple[int, dict[str, float]]] = []
+        self.ended: list[bool] = []
 
     def write(self, server_round: int, figures: Mapping[str, float]) -> None:
         self.told.append((server_round, dict(figures)))
+
+    def end(self, *, failed: bool) -> None:
+        self.ended.append(failed)
 
 
 class Broken(Sink):
     def write(self, server_round: int, figures: Mapping[str, float]) -> None:
         raise OSError("disk full")
+
+    def end(self, *, failed: bool) -> None:
+        raise OSError("cannot be closed")
 
 
 def trained(*sinks: Sink) -> TopK:
@@ -48,6 +56,11 @@ def trained(*sinks: Sink) -> TopK:
         evaluate_fn=lambda done, _: MetricRecord({"accuracy": 0.1 * done, "loss": 2.0}),
     )
     return strategy
+
+
+def installed(package: str, extra: str) -> Any:
+    reason = f"{package} is not installed: the extra {extra!r} has it"
+    return pytest.importorskip(package, reason=reason)
 
 
 def test_every_sink_is_told_and_a_broken_one_ends_nothing(
@@ -68,8 +81,19 @@ def test_every_sink_is_told_and_a_broken_one_ends_nothing(
     assert broken == ["flwr-caesar: Broken cannot write: disk full"]
 
 
+def test_a_sink_is_closed_once_and_told_of_a_failure() -> None:
+    with Kept() as kept, Broken():
+        pass
+    kept.close(failed=True)
+    assert kept.ended == [False]
+    failing = Kept()
+    with pytest.raises(ValueError, match="of the app"), failing:
+        raise ValueError("of the app")
+    assert failing.ended == [True]
+
+
 def test_prometheus_serves_what_its_dashboard_shows() -> None:
-    client = pytest.importorskip("prometheus_client")
+    client = installed("prometheus_client", "prometheus")
     from flwr_caesar.export.prometheus import Prometheus
 
     sink = Prometheus(port=None)
@@ -92,14 +116,85 @@ def test_prometheus_serves_what_its_dashboard_shows() -> None:
 
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+    installed("tensorboard", "tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from flwr_caesar.export.tensorboard import TensorBoard
 
-    strategy = trained(TensorBoard(tmp_path))
+    with TensorBoard(tmp_path) as sink:
+        strategy = trained(sink)
     read = EventAccumulator(str(tmp_path))
     read.Reload()
     up = [(event.step, event.value) for event in read.Scalars("train/bytes_up")]
     assert up == [(r.server_round, float(r.bytes_up)) for r in strategy.history]
     assert [e.step for e in read.Scalars("test/accuracy")] == [0, 1, 2]
+
+
+def test_mlflow_reads_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    installed("mlflow", "mlflow")
+    from mlflow import MlflowClient
+
+    from flwr_caesar.export.mlflow import MLflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with MLflow("digits", tracking_uri=uri, settings={"lr": 0.1}) as sink:
+        strategy = trained(sink)
+    client = MlflowClient(uri)
+    up = client.get_metric_history(sink.run_id, "train/bytes_up")
+    assert [(m.step, m.value) for m in up] == [
+        (r.server_round, float(r.bytes_up)) for r in strategy.history
+    ]
+    run = client.get_run(sink.run_id)
+    assert run.data.metrics["test/accuracy"] == 0.2
+    assert run.data.params == {"lr": "0.1"}
+    assert run.info.status == "FINISHED"
+    failed = MLflow("digits", tracking_uri=uri)  # in the experiment that is there
+    failed.close(failed=True)
+    assert client.get_run(failed.run_id).info.status == "FAILED"
+
+
+def test_wandb_writes_what_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    installed("wandb", "wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    from flwr_caesar.export.wandb import WandB
+
+    with WandB(mode="offline", folder=tmp_path, settings={"lr": 0.1}) as sink:
+        strategy = trained(sink)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    records = [Record.FromString(data) for data in logged(file.read_bytes())]
+    rows = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+        for items in (record.history.item for record in records if record.history.item)
+    ]
+    up = [
+        (row["round"], row["train/bytes_up"]) for row in rows if "train/bytes_up" in row
+    ]
+    assert up == [(r.server_round, float(r.bytes_up)) for r in strategy.history]
+    assert [row["test/accuracy"] for row in rows if "test/accuracy" in row][-1] == 0.2
+    assert [r.exit.exit_code for r in records if r.HasField("exit")] == [0]
+
+
+def logged(data: bytes) -> list[bytes]:
+    """Return the records of a log in LevelDB's form, each of which is in one piece."""
+    found, place = [], 7  # behind W&B's own head
+    while place < len(data):
+        left = 32_768 - place % 32_768
+        if left < 7:
+            place += left
+            continue
+        size, kind = (
+            int.from_bytes(data[place + 4 : place + 6], "little"),
+            data[place + 6],
+        )
+        assert kind == 1
+        found.append(data[place + 7 : place + 7 + size])
+        place += 7 + size
+    return found

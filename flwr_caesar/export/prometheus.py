@@ -24,7 +24,7 @@ _SHOWN = {
 class Prometheus(Sink):
     """Serves figures of a run to a Prometheus that scrapes them.
 
-    docs/grafana.json is a dashboard of these.
+    docs/exporting/grafana.json is a dashboard of these.
 
     Parameters
     ----------

@@ -47,3 +47,7 @@ class TensorBoard(Sink):
             )
         )
         self._writer.flush()
+
+    def end(self, *, failed: bool) -> None:
+        """See `Sink.end`."""
+        self._writer.close()

@@ -19,7 +19,7 @@ from flwr_caesar.codec.coding.positions import encode_positions
 from flwr_caesar.codec.contract.base import TABLE_TAG
 from flwr_caesar.codec.contract.frame import FrameReader
 from flwr_caesar.codec.contract.layout import TensorSpec, to_dtype
-from tests.vectors.make import COMPACT, FLAGS, MODELS, STEPS, describe
+from tests.vectors.make import COMPACT, FLAGS, HALVES, MODELS, STEPS, describe
 
 from .jvm import Jvm, Reply
 
@@ -83,7 +83,9 @@ def test_golden_frames_decode(jvm: Jvm, folder: Path) -> None:
         table = reply.blobs[0]
 
 
-@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4), (COMPACT, 3)])
+@pytest.mark.parametrize(
+    ("folder", "count"), [(MODELS, 3), (STEPS, 4), (HALVES, 4), (COMPACT, 3)]
+)
 def test_golden_published_models_decode(jvm: Jvm, folder: Path, count: int) -> None:
     base = b""
     found = rounds(folder)

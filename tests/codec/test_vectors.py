@@ -33,6 +33,7 @@ from tests.vectors.make import (
     CASES,
     COMPACT,
     FLAGS,
+    HALVES,
     MODELS,
     POINT_LAYOUT,
     POINTS,
@@ -118,7 +119,9 @@ def describe_plain(decoded: plain_reader.Decoded) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4), (COMPACT, 3)])
+@pytest.mark.parametrize(
+    ("folder", "count"), [(MODELS, 3), (STEPS, 4), (HALVES, 4), (COMPACT, 3)]
+)
 def test_golden_published_models_decode(folder: Path, count: int) -> None:
     model: dict[str, np.ndarray[Any, Any]] | None = None
     theirs: plain_reader.Decoded | None = None
@@ -198,7 +201,7 @@ def test_the_vectors_use_every_form_of_a_lattice() -> None:
     assert forms == alone | stepped
     models = [
         plain_reader.read_frame(frame).sections
-        for folder in (MODELS, STEPS, COMPACT)
+        for folder in (MODELS, STEPS, HALVES, COMPACT)
         for frame, _ in rounds(folder)
     ]
     used = set().union(*models)
@@ -280,6 +283,16 @@ def test_the_vectors_use_every_way_to_predict_and_to_code() -> None:
     ]
     modes = {mode for sections in bounded for mode in sections["TENS"][8::9]}
     assert modes == {0, 1, 2, 3, 4}
+    published = [
+        plain_reader.read_frame(frame).sections["TENS"]
+        for frame, _ in rounds(VECTORS / "error_bounded" / "paper")
+    ]
+    flips = {
+        (row[8], row[5] & 0x80)
+        for table in published
+        for row in (table[at : at + 9] for at in range(0, len(table), 9))
+    }
+    assert {(5, 0), (6, 0), (6, 0x80)} <= flips
     assert any("RPOS" in sections for sections in bounded)
     assert {sections["IDX"][3] for sections in bounded} == {0, 1}
     heads = {

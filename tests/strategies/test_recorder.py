@@ -6,14 +6,14 @@ import logging
 
 import numpy as np
 import pytest
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from flwr_caesar.flower import act_in_run
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies.charge import Work
 from flwr_caesar.strategies.phase import Phase, Reply, Request
 from flwr_caesar.strategies.recorder import NOT_ANSWERED, Recorder
-from flwr_caesar.transport import DeviceReport
+from flwr_caesar.transport import DeviceReport, record_nbytes
 
 MODEL = {"w": np.zeros(100, np.float32)}
 
@@ -60,6 +60,23 @@ def test_an_evaluation_uploads_no_model() -> None:
     recorder.arrived(phase, 1, seconds=3.0, bytes_up=7)
     recorder.read(phase, reply(1))
     assert phase.records[1].raw_bytes_up == 0
+
+
+def test_what_an_app_adds_to_the_model_counts_on_both_sides() -> None:
+    recorder = Recorder((), None)
+    control = ArrayRecord([np.zeros(10, np.float32)])
+    added = record_nbytes(control)
+    phase = Phase("train", 2)
+    phase.requests[1] = Request(
+        1, "arrays", MODEL, {"control": control}, 50 + added, Work()
+    )
+    recorder.opened(phase)
+    assert phase.records[1].raw_bytes_down == 400 + added
+    recorder.arrived(phase, 1, seconds=1.0, bytes_up=9 + added)
+    answer = reply(1)
+    answer.content["control-delta"] = control
+    recorder.read(phase, answer)
+    assert phase.records[1].raw_bytes_up == 400 + added
 
 
 def test_a_refused_reply_counts_no_examples_and_keeps_its_bytes(caplog) -> None:

@@ -11,10 +11,10 @@ from ..contract.errors import CodecError
 from ..contract.layout import Array, TensorSpec
 from ..contract.vector import Vector, slices
 from .blocks import Shape3, blocks, tensor_blocks
+from .class_counts import ClassCounts
 from .compact_run import decode_run, encode_compact, encode_run
 from .compact_symbols import to_compact
 from .contexts import (
-    ClassCounts,
     Classes,
     ContextMap,
     Scales,

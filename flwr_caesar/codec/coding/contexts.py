@@ -19,10 +19,10 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
-from .blocks import Index3, Shape3, blocks, tensor_blocks
-from .counts import Symbols, count_symbols, entropy_bits
-from .integers import to_symbols
-from .tables import MAX_ALPHABET
+from ..kernel import compiled
+from .blocks import Index3, Shape3, tensor_blocks
+from .counts import count_symbols, entropy_bits
+from .integers import count_raw_bits, to_symbols
 
 CLASSES = 96
 HISTORIES = 3
@@ -31,12 +31,11 @@ _MAX_SCALE = 255
 _MIN_SLICE = 48
 _NEAR, _FAR = -2, 4
 _BITS_PER_CODE = 4
-_BITS_PER_TABLE = 20
-_COUNTED = 1 << 18
 _SHRINK = 0.5
 _UNITS = (50, 4), (200, 2)
 _ALL = slice(None), slice(None), slice(None)
 _HEAD = struct.Struct("<BBBB")
+_NO_SCALES = np.empty(0, np.int16)
 
 Classes = np.ndarray[Any, np.dtype[np.uint8]]
 Scales = np.ndarray[Any, np.dtype[np.int16]]
@@ -115,9 +114,7 @@ class SliceSums:
 
     def add(self, at: Index3, residual: Vector) -> None:
         """Add the piece of the residual that stands at an index of the tensor."""
-        magnitude = np.abs(residual).astype(np.float64)
-        inner = magnitude.sum(axis=0)
-        slices = magnitude.sum(axis=(1, 2)), inner.sum(axis=1), inner.sum(axis=0)
+        slices = _slice_sums(residual)
         self._total += float(slices[0].sum())
         for axis, sums in self._axes.items():
             sums[at[axis]] += slices[axis]
@@ -172,6 +169,18 @@ def _quarters(ratios: Array, unit: int = 1) -> Scales:
     return scales
 
 
+def _slice_sums(residual: Vector) -> tuple[Array, Array, Array]:
+    """Return the sums of ``|residual|`` over the slices of each axis."""
+    residual = np.ascontiguousarray(residual)  # additions have an order
+    if (native := compiled()) is not None and residual.size:
+        outputs, inputs, positions = map(np.empty, residual.shape)
+        native.sums(residual, outputs, inputs, positions)
+        return outputs, inputs, positions
+    magnitude = np.abs(residual).astype(np.float64)
+    inner = magnitude.sum(axis=0)
+    return magnitude.sum(axis=(1, 2)), inner.sum(axis=1), inner.sum(axis=0)
+
+
 def check_scales(scales: Array) -> Scales:
     """Return decoded scales as int16.
 
@@ -197,14 +206,25 @@ def scale_classes(scales: Scales, shape: Shape3, at: Index3 = _ALL) -> Classes:
     at : tuple of slice
         The part.
     """
-    total = np.full((1, 1, 1), scales[0] - np.int16(_LOWEST), np.int16)
+    base = scales[0] - np.int16(_LOWEST)
+    parts = {}
     start = 1
     for axis in scale_axes(shape):
-        part = scales[start : start + shape[axis]][at[axis]]
+        parts[axis] = scales[start : start + shape[axis]][at[axis]]
         start += shape[axis]
+    sizes = [len(range(*index.indices(n))) for index, n in zip(at, shape, strict=True)]
+    if (native := compiled()) is not None and all(sizes):
+        found = np.empty(sizes, np.uint8)
+        own = [parts.get(axis, _NO_SCALES) for axis in range(3)]
+        first, second, third = (np.ascontiguousarray(part, np.int16) for part in own)
+        native.classes(
+            int(base), first, second, third, sizes[0], sizes[1], sizes[2], found
+        )
+        return found
+    total = np.full((1, 1, 1), base, np.int16)
+    for axis, part in parts.items():
         total = total + np.expand_dims(part, [i for i in range(3) if i != axis])
     classes: Classes = np.clip(total, 0, CLASSES - 1).astype(np.uint8)
-    sizes = [len(range(*index.indices(n))) for index, n in zip(at, shape, strict=True)]
     return np.broadcast_to(classes, sizes)
 
 
@@ -282,11 +302,20 @@ class ContextMap:
 
     def contexts(self, classes: Classes, histories: Classes | None) -> Classes:
         """Return the context of each element."""
-        last = self.first + self.width - 1
-        index: Classes = np.clip(classes >> self.shift, self.first, last)
-        index -= np.uint8(self.first)
+        index = self._merged(classes)
         if self.use_history and histories is not None:
             index += histories * np.uint8(self.width)
+        return index
+
+    def _merged(self, classes: Classes) -> Classes:
+        last = self.first + self.width - 1
+        if (native := compiled()) is not None:
+            merged = np.empty(classes.shape, np.uint8)
+            kept = np.ascontiguousarray(classes)
+            native.merge(kept, self.shift, self.first, last, merged)
+            return merged
+        index: Classes = np.clip(classes >> self.shift, self.first, last)
+        index -= np.uint8(self.first)
         return index
 
     def to_bytes(self) -> bytes:
@@ -323,68 +352,15 @@ class ContextMap:
             raise CodecError("context map is malformed")
 
 
-def choose_contexts(
-    indices: Array, classes: Classes, histories: Classes | None
-) -> ContextMap:
-    """Choose the map with the fewest bits, tables included."""
-    counts = ClassCounts(with_history=histories is not None)
-    for part in blocks(len(indices), _COUNTED):
-        seen = None if histories is None else histories[part]
-        counts.add(to_symbols(indices[part]), classes[part], seen)
-    return counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
-
-
-class ClassCounts:
-    """How often symbols occur in each scale class, and each history class of it.
-
-    Parameters
-    ----------
-    with_history : bool
-        Whether there are history classes.
-    """
-
-    def __init__(self, *, with_history: bool) -> None:
-        self._kinds = HISTORIES if with_history else 1
-        self._counts = np.zeros((self._kinds * CLASSES, MAX_ALPHABET), np.int64)
-
-    def add(
-        self, symbols: Symbols, classes: Classes, histories: Classes | None
-    ) -> None:
-        """Count symbols of so many classes; `histories` only with a history."""
-        fine = classes.astype(np.uint16)
-        if histories is not None:
-            fine += histories.astype(np.uint16) * np.uint16(CLASSES)
-        found = count_symbols(symbols, fine, len(self._counts))
-        self._counts[:, : found.shape[1]] += found
-
-    def best_map(self, bits_per_code: float, bits_per_table: float) -> ContextMap:
-        """Return the map with the fewest bits, tables included."""
-        used = np.flatnonzero(self._counts.any(axis=0))
-        alphabet = int(used[-1]) + 1 if len(used) else 1
-        by_class = self._counts[:, :alphabet].reshape(self._kinds, CLASSES, alphabet)
-        used = np.flatnonzero(by_class.any(axis=(0, 2)))
-        low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-        best: tuple[float, ContextMap] | None = None
-        for shift in range(1, 6):
-            first, width = low >> shift, (high >> shift) - (low >> shift) + 1
-            starts = np.arange(0, CLASSES, 1 << shift)
-            merged = np.add.reduceat(by_class, starts, axis=1)
-            for use_history in (False, True) if self._kinds > 1 else (False,):
-                tables = merged if use_history else merged.sum(axis=0, keepdims=True)
-                bits = (
-                    entropy_bits(tables)
-                    + bits_per_code * np.count_nonzero(tables)
-                    + bits_per_table * width * len(tables)
-                )
-                if best is None or bits < best[0]:
-                    best = bits, ContextMap(shift, first, width, use_history)
-        assert best is not None
-        return best[1]
-
-
 def context_bits(indices: Array, classes: Classes) -> float:
     """Return about how many bits indices take given half-octave scale classes."""
     counts = count_symbols(
         to_symbols(indices.reshape(-1)), classes.reshape(-1) >> 1, CLASSES // 2
     )
-    return entropy_bits(counts) + _BITS_PER_CODE * float(np.count_nonzero(counts))
+    return counted_bits(counts)
+
+
+def counted_bits(counts: Array) -> float:
+    """Return about how many bits symbols take that occur so often in each class."""
+    codes = _BITS_PER_CODE * float(np.count_nonzero(counts))
+    return entropy_bits(counts) + codes + count_raw_bits(counts.sum(axis=0))

@@ -10,13 +10,13 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.layout import Array, TensorSpec
 from .blocks import tensor_blocks
+from .class_counts import choose_contexts
 from .contexts import (
     ContextMap,
     Scales,
     SliceSums,
     as_channels,
     check_scales,
-    choose_contexts,
     count_scales,
     scale_classes,
     scale_kinds,

@@ -12,12 +12,13 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..kernel import compiled
 from .blocks import blocks
 from .counts import Symbols, count_symbols, entropy_bits
 from .lanes import (
     LOWEST,
-    DecoderTables,
     Words,
+    decoder_tables,
     encoder_table,
     pull,
     push,
@@ -174,6 +175,18 @@ def most_words(lanes: int) -> int:
     return _BYTES_PER_LANE * (lanes + 1) if lanes < _WIDE_LANES else 1 << 32
 
 
+def _used(contexts: Array, num_contexts: int) -> Array:
+    """Return whether each context occurs."""
+    if (native := compiled()) is not None:
+        found = np.zeros(MAX_CONTEXTS, bool)
+        native.mark(np.ascontiguousarray(contexts, np.uint8), found.view(np.uint8))
+        return found[:num_contexts]
+    used = np.zeros(num_contexts, bool)
+    for part in blocks(len(contexts)):
+        used |= np.bincount(contexts[part], minlength=num_contexts) > 0
+    return used
+
+
 def decode_symbols(
     data: bytes, contexts: Array, num_contexts: int, *, offset: int = 0
 ) -> Symbols:
@@ -227,12 +240,11 @@ def pull_parts(parts: Parts, stack: Words, contexts: Array, codes: Codes) -> Sym
     head, many, few, borrowed = parts.head, parts.many, parts.few, parts.borrowed
     if np.count_nonzero(codes) > n:
         raise CodecError("symbol tables name more symbols than there are")
-    used = np.zeros(num_contexts, bool)
-    for part in blocks(n):
-        used |= np.bincount(contexts[part], minlength=num_contexts) > 0
-    if (used & ~codes.any(axis=1)).any():
+    known = np.asarray(codes.any(axis=1))
+    used = known if compiled() and known.all() else _used(contexts, num_contexts)
+    if (used & ~known).any():
         raise CodecError("symbols use a context without a table")
-    tables = DecoderTables.of(codes, used, n)
+    tables = decoder_tables(codes, used, n)
     symbols = np.empty(n, np.uint16)
     if head:
         states, stack = read_states(stack, many)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..coding.class_counts import choose_contexts
 from ..coding.compact_block import (
     COMPACT_TAG,
     Past,
@@ -18,7 +19,6 @@ from ..coding.contexts import (
     Scales,
     as_channels,
     check_scales,
-    choose_contexts,
     count_scales,
     element_classes,
     scale_kinds,

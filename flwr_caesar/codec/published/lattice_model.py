@@ -29,7 +29,7 @@ from ..coding.small_block import (
 )
 from ..contract.as_they_are import pack_as_they_are, unpack_as_they_are
 from ..contract.base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
-from ..contract.digest import model_digest
+from ..contract.digest import NamedModel, model_digest
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.exact import pack_exact, unpack_exact
 from ..contract.frame import FrameInfo, FrameReader, Section, same_config, write_frame
@@ -109,7 +109,7 @@ def encode_model(
         sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
     is_compact = any(section.tag == COMPACT_TAG for section in sections)
     return write_frame(
-        config=_config(new.rules.exact_below, is_compact=is_compact),
+        config=_config(new.rules.for_layout(new.layout), is_compact=is_compact),
         layout_digest=new.layout.digest,
         sections=sections,
     )
@@ -122,7 +122,7 @@ def decode_model(
     base_digest: bytes | None = None,
     expected: Layout | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
-) -> dict[str, Array]:
+) -> NamedModel:
     """Decode what `encode_model` wrote, to the bit.
 
     Parameters
@@ -141,8 +141,8 @@ def decode_model(
 
     Returns
     -------
-    dict of str to ndarray
-        New arrays, in layout order.
+    NamedModel
+        New arrays, in layout order, and their digest.
 
     Raises
     ------
@@ -152,8 +152,7 @@ def decode_model(
         If it is malformed, or leads to another model than it names.
     """
     reader = FrameReader(frame)
-    exact_below, is_compact = _parameters(reader.info.config)
-    rules = LatticeRules(exact_below)
+    rules, is_compact = _parameters(reader.info.config)
     _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
     if held == NO_DIGEST:
@@ -179,7 +178,7 @@ def decode_model(
     arrays = in_layout_order(layout, arrays)
     if model_digest(arrays) != digest:
         raise CodecError("lattice model differs from its digest")
-    return arrays
+    return NamedModel(arrays, digest)
 
 
 def _pack_changes(
@@ -215,12 +214,16 @@ def _pack_changes(
         for i in still:
             changes[i], units[i] = None, _SAME
     kept = [spec for spec, c in zip(lossy, changes, strict=True) if c is not None]
-    pieces = [c for c in changes if c is not None]
-    indices = np.concatenate([np.empty(0, np.int32), *pieces])
+    together = np.empty(sum(spec.size for spec in kept), np.int32)
+    parts = iter(slices(kept))
+    for i, change in enumerate(changes):
+        if change is not None:
+            together[next(parts)] = change
+        changes[i] = change = None  # or all would be in memory twice
     if compact:
-        is_small, block, _ = encode_compact_shorter(indices, kept)
+        is_small, block, _ = encode_compact_shorter(together, kept)
     else:
-        is_small, block = encode_shorter(indices, kept)
+        is_small, block = encode_shorter(together, kept)
     tag = "RICE" if is_small else COMPACT_TAG if compact else "LATT"
     return [
         *pack_as_they_are(as_they_are, lossy, list(as_they_are)),
@@ -282,22 +285,27 @@ def _moved(
     return values
 
 
-def _config(exact_below: int, *, is_compact: bool) -> dict[str, str | int]:
-    later: dict[str, str | int] = {"compact": True} if is_compact else {}
-    return {"id": ID, "exact_below": exact_below, **later}
+def _config(rules: LatticeRules, *, is_compact: bool) -> dict[str, str | int]:
+    config: dict[str, str | int] = {"id": ID, "exact_below": rules.exact_below}
+    if rules.halves:  # later than the first frames
+        config["halves"] = 1
+    if is_compact:
+        config["compact"] = True
+    return config
 
 
-def _parameters(config: Mapping[str, object]) -> tuple[int, bool]:
-    """Return the parameters `exact_below` and `compact` of a frame."""
+def _parameters(config: Mapping[str, object]) -> tuple[LatticeRules, bool]:
+    """Return the rules of a frame, and whether its block is compact."""
     value = config.get("exact_below")
     exact_below = -1
     if type(value) is int or (isinstance(value, float) and value.is_integer()):
         exact_below = int(value)
+    rules = LatticeRules(max(exact_below, 0), halves="halves" in config)
     is_compact = config.get("compact") is True
-    known = _config(exact_below, is_compact=is_compact)
+    known = _config(rules, is_compact=is_compact)
     if exact_below < 0 or not same_config(config, known):
         raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
-    return exact_below, is_compact
+    return rules, is_compact
 
 
 def _require_no_state(info: FrameInfo) -> None:
@@ -320,7 +328,7 @@ def _require_base(base: Arrays | None, known: bytes | None, digest: bytes) -> Ar
 
 def _zeros(point: ModelPoint) -> tuple[LatticePoint, ...]:
     return tuple(
-        LatticePoint(np.broadcast_to(np.int32(0), len(own.indices)), own.exponent)
+        LatticePoint(np.broadcast_to(np.int16(0), len(own.indices)), own.exponent)
         for own in point.points
     )
 

@@ -1,0 +1,1 @@
+"""A fleet of unlike devices, and rounds that close without the slowest."""

@@ -1,0 +1,1 @@
+"""Differential privacy on the server, with compressed traffic."""

@@ -1,0 +1,1 @@
+"""A LightningModule, with compressed traffic."""

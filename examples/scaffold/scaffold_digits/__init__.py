@@ -1,0 +1,1 @@
+"""SCAFFOLD on handwritten digits, with compressed models."""

@@ -1,0 +1,1 @@
+"""Compressed traffic, watched in TensorBoard."""
