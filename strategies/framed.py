@@ -173,7 +173,7 @@ class FrameExchange(Exchange):
     def sender(self, message: Message) -> str:
         """See `Exchange.sender`."""
         try:
-            return device_id(DeviceReport.read(message.content)[1].token)
+            return device_id(DeviceReport.header(message.content).token)
         except (CodecError, ValueError):
             return ""
 

@@ -75,6 +75,17 @@ class DeviceReport:
         told = {key: value for key, value in told.items() if value}
         return sealed(header.to_bytes() + seconds + pack_mapping(told))
 
+    @staticmethod
+    def header(content: RecordDict) -> UploadHeader:
+        """Read the header of a reply's upload, and nothing of the report.
+
+        Raises
+        ------
+        CodecError
+            As `read` does where there is no header.
+        """
+        return UploadHeader.read(Reader(opened(require_note(content))))
+
     @classmethod
     def read(cls, content: RecordDict) -> tuple[DeviceReport, UploadHeader]:
         """Read a reply's report, and the header of its upload.

@@ -363,7 +363,7 @@ def test_a_watch_ends_where_the_app_fails(
     ],
 )
 def test_telemetry_that_no_device_can_mean_is_passed_over_and_the_reply_used(
-    bench: Bench, told: Any
+    bench: Bench, told: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     grid = bench.grid()
 
@@ -377,3 +377,4 @@ def test_telemetry_that_no_device_can_mean_is_passed_over_and_the_reply_used(
     assert not record.dropped
     assert devices(record)[1].to_row()["seconds_measured"] == 0
     assert devices(record)[2].to_row()["seconds_measured"] > 0
+    assert sum("is passed over" in message for message in caplog.messages) == 1
