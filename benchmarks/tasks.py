@@ -27,6 +27,7 @@ BEGIN, END = "<!-- tasks: begin -->", "<!-- tasks: end -->"
 SHARE = 0.98
 EARLY = 5
 PLAIN = "fedavg"
+COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Run:
         assert outcome.summary is not None, folder
         rows = [row for row in outcome.rounds if row["accuracy"]]
         return cls(
-            str(config.data.name),
+            f"{config.data.name}, {config.model.name}",
             str(config.strategy.name),
             int(config.seed),
             tuple(100 * float(row["accuracy"]) for row in rows),
@@ -120,9 +121,13 @@ def _against(own: list[Run], plain: dict[int, Run], value) -> str:
 
 def picture(tasks: dict[str, list[Run]], path: Path) -> None:
     """Draw accuracy against megabytes, a panel for each task."""
-    drawn = figure(5 * len(tasks), 4)
-    panels = drawn.subplots(1, len(tasks), squeeze=False)[0]
-    for axes, (task, runs) in zip(panels, tasks.items(), strict=True):
+    columns = min(len(tasks), COLUMNS)
+    rows = -(-len(tasks) // columns)
+    drawn = figure(5 * columns, 4 * rows)
+    panels = list(drawn.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[len(tasks) :]:
+        axes.remove()
+    for axes, (task, runs) in zip(panels, tasks.items(), strict=False):
         lines = []
         for name in dict.fromkeys(run.strategy for run in runs):
             own = [run for run in runs if run.strategy == name]
@@ -140,6 +145,9 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="runs, or sweeps of them")
     parser.add_argument("--output", type=Path, default=PAGE)
+    parser.add_argument(
+        "--ran", help="machine and versions, if the runs were elsewhere"
+    )
     options = parser.parse_args()
     summaries = [
         file
@@ -155,7 +163,8 @@ def main() -> None:
     ):
         tasks[run.task].append(run)
     lines = [line for task, runs in tasks.items() for line in table(task, runs)]
-    lines.append(describe("python benchmarks/tasks.py", ("flwr", "torch", "numpy")))
+    ran = describe("python benchmarks/tasks.py", ("flwr", "torch", "numpy"))
+    lines.append(options.ran or ran)
     text = options.output.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
