@@ -56,7 +56,10 @@ def to_compact(values: Array) -> tuple[Symbols, Far]:
     far : ndarray of uint32
         `u` of the symbols from 16 on, in order.
     """
-    symbols = MERGED[to_symbols(values)]
+    symbols = to_symbols(values)
+    if int(symbols.max(initial=0)) < _DIRECT:
+        return symbols, np.empty(0, np.uint32)
+    symbols = MERGED[symbols]
     wide = values[symbols >= _DIRECT].astype(np.int64)
     return symbols, ((wide << 1) ^ (wide >> 63)).astype(np.uint32)
 
@@ -122,4 +125,4 @@ def _count_widths(symbols: Symbols) -> list[int]:
         found = np.bincount(octaves, minlength=_DIRECT >> _MANTISSA_BITS)
         own = found[_DIRECT >> _MANTISSA_BITS :]
         counts[_FIRST_WIDTH : _FIRST_WIDTH + len(own)] += own
-    return counts.tolist()  # type: ignore[no-any-return]
+    return counts.tolist()
