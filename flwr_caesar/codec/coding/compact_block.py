@@ -171,7 +171,7 @@ def encode_compact_block(
     block = [
         _pack_head(contexts, tensors, is_relative=levels.is_relative),
         encode_run(levels.values, kinds, _KINDS),
-        encode_compact(symbols, np.concatenate(far), index, contexts.size),
+        encode_compact(symbols, far, index, contexts.size),
     ]
     return b"".join(block), _split(scales, [tensor.shape for tensor in tensors])
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
-from .compact_symbols import from_compact, pack_raw, to_compact
+from .compact_symbols import Far, from_compact, pack_raw, to_compact
 from .compact_tables import pack_compact_tables, unpack_compact_tables
 from .counts import Symbols, count_symbols, entropy_bits
 from .integers import Integers
@@ -17,16 +17,15 @@ from .rans import Parts, pull_parts, push_parts
 from .tables import quantise_counts
 from .varint import read_varint, write_varint
 
-_Wide = np.ndarray[Any, np.dtype[np.int64]]
-
 
 def encode_run(values: Array, contexts: Array, num_contexts: int) -> bytes:
     """Entropy-code integers, each by the table of its context; see `encode_compact`."""
-    return encode_compact(*to_compact(values), contexts, num_contexts)
+    symbols, far = to_compact(values)
+    return encode_compact(symbols, [far], contexts, num_contexts)
 
 
 def encode_compact(
-    symbols: Symbols, far: _Wide, contexts: Array, num_contexts: int
+    symbols: Symbols, far: Sequence[Far], contexts: Array, num_contexts: int
 ) -> bytes:
     """Entropy-code symbols, each by the table of its context.
 
@@ -36,8 +35,10 @@ def encode_compact(
 
     Parameters
     ----------
-    symbols, far
+    symbols : ndarray of uint16, shape (n,)
         From `compact_symbols.to_compact`.
+    far : sequence of ndarray of uint32
+        From there, too, in pieces.
     contexts : ndarray of uint8, shape (n,)
         Known to the decoder; values below `num_contexts`.
     num_contexts : int

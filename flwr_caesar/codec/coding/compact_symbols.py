@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from .positions import pack_bits, unpack_bits
 _DIRECT, _DIRECT_BITS = 16, 4
 _MANTISSA_BITS = 2
 _OCTAVE = 1 << _MANTISSA_BITS
+_FIRST_WIDTH, _LAST_WIDTH = 2, 29
 _MOST = (1 << 32) - 2
 
-_Wide = np.ndarray[Any, np.dtype[np.int64]]
+Far = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def _merged() -> Symbols:
@@ -35,7 +37,7 @@ MERGED = _merged()
 """Of each symbol of `integers.to_symbols` the one here; it never falls."""
 
 
-def to_compact(values: Array) -> tuple[Symbols, _Wide]:
+def to_compact(values: Array) -> tuple[Symbols, Far]:
     """Map integers to symbols, the smallest magnitudes one to one.
 
     With the zigzag ``u = 2 |v| - [v < 0]``: the symbol of ``u < 16`` is `u`; above,
@@ -51,21 +53,32 @@ def to_compact(values: Array) -> tuple[Symbols, _Wide]:
     -------
     symbols : ndarray of uint16, shape (n,)
         Below 128.
-    far : ndarray of int64
+    far : ndarray of uint32
         `u` of the symbols from 16 on, in order.
     """
-    symbols = MERGED[to_symbols(values)]
+    symbols = to_symbols(values)
+    if int(symbols.max(initial=0)) < _DIRECT:
+        return symbols, np.empty(0, np.uint32)
+    symbols = MERGED[symbols]
     wide = values[symbols >= _DIRECT].astype(np.int64)
-    return symbols, (wide << 1) ^ (wide >> 63)
+    return symbols, ((wide << 1) ^ (wide >> 63)).astype(np.uint32)
 
 
-def pack_raw(far: _Wide) -> bytes:
-    """Return the raw bits, by their number and then in order."""
-    widths = np.frexp(far.astype(np.float64))[1] - 1 - _MANTISSA_BITS
-    return b"".join(
-        pack_bits(far[widths == width] & ((1 << width) - 1), width)
-        for width in np.unique(widths).tolist()
-    )
+def pack_raw(far: Sequence[Far]) -> bytes:
+    """Return the raw bits of pieces, by their number and then in order."""
+    widths = [
+        np.frexp(piece.astype(np.float64))[1].astype(np.int8) - 1 - _MANTISSA_BITS
+        for piece in far
+    ]
+    found = []
+    for width in sorted({w for own in widths for w in np.unique(own).tolist()}):
+        kind = np.uint16 if width <= 16 else np.uint32
+        low = [
+            (piece[own == width] & np.uint32((1 << width) - 1)).astype(kind)
+            for piece, own in zip(far, widths, strict=True)
+        ]
+        found.append(pack_bits(np.concatenate(low), width))
+    return b"".join(found)
 
 
 def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, int]:
@@ -76,23 +89,40 @@ def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, i
     CodecError
         If the raw bits are truncated, or an integer is -2^31.
     """
+    low: dict[int, Array] = {}
+    for width, count in enumerate(_count_widths(symbols)):
+        if count:
+            end = offset + (count * width + 7) // 8
+            if end > len(raw):
+                raise CodecError("integers are truncated")
+            low[width] = unpack_bits(raw[offset:end], width, count)
+            offset = end
+    read = dict.fromkeys(low, 0)
     values = np.empty(len(symbols), np.int32)
     for part in blocks(len(symbols)):
         near = symbols[part]
-        values[part] = (near >> 1).astype(np.int32) ^ -(near & 1).astype(np.int32)
-    at = np.flatnonzero(symbols >= _DIRECT)
-    far = symbols[at].astype(np.int64) - _DIRECT
-    widths = _DIRECT_BITS - _MANTISSA_BITS + (far >> _MANTISSA_BITS)
-    for width in np.unique(widths).tolist():
-        chosen = widths == width
-        count = int(np.count_nonzero(chosen))
-        end = offset + (count * width + 7) // 8
-        if end > len(raw):
-            raise CodecError("integers are truncated")
-        u = (far[chosen] & (_OCTAVE - 1) | _OCTAVE) << width
-        u |= unpack_bits(raw[offset:end], width, count).astype(np.int64)
-        if int(u.max()) > _MOST:
-            raise CodecError("an integer exceeds 2^31 - 1")
-        values[at[chosen]] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
-        offset = end
+        found = (near >> 1).astype(np.int32) ^ -(near & 1).astype(np.int32)
+        at = np.flatnonzero(near >= _DIRECT)
+        far = near[at].astype(np.int64) - _DIRECT
+        widths = _FIRST_WIDTH + (far >> _MANTISSA_BITS)
+        for width in np.unique(widths).tolist():
+            chosen = np.flatnonzero(widths == width)
+            start, read[width] = read[width], read[width] + len(chosen)
+            u = (far[chosen] & (_OCTAVE - 1) | _OCTAVE) << width
+            u |= low[width][start : read[width]].astype(np.int64)
+            if int(u.max()) > _MOST:
+                raise CodecError("an integer exceeds 2^31 - 1")
+            found[at[chosen]] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
+        values[part] = found
     return values, offset
+
+
+def _count_widths(symbols: Symbols) -> list[int]:
+    """Return how many symbols have raw bits of each number."""
+    counts = np.zeros(_LAST_WIDTH + 1, np.int64)
+    for part in blocks(len(symbols)):
+        octaves = symbols[part] >> _MANTISSA_BITS
+        found = np.bincount(octaves, minlength=_DIRECT >> _MANTISSA_BITS)
+        own = found[_DIRECT >> _MANTISSA_BITS :]
+        counts[_FIRST_WIDTH : _FIRST_WIDTH + len(own)] += own
+    return counts.tolist()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.layout import Array
 from ..contract.vector import Vector
 from .blocks import Index3, Shape3
 from .integers import Integers
@@ -63,13 +64,18 @@ class Signs:
             return values
         if self.mode is SignMode.HISTORY:
             assert previous is not None
-            return np.where(previous[at] < 0, -values, values)
+            return np.multiply(values, _signs_of(previous[at] < 0), dtype=values.dtype)
         axis = self.mode - 1
         shape = [-1 if i == axis else 1 for i in range(3)]
         negative = self.negative[at[axis]].reshape(shape)
         if not negative.any():
             return values
-        return np.where(negative, -values, values)
+        return np.multiply(values, _signs_of(negative), dtype=values.dtype)
+
+
+def _signs_of(negative: Negative) -> Array:
+    """Return -1 where negative, 1 elsewhere, as int8."""
+    return np.int8(1) - 2 * negative.view(np.int8)
 
 
 def count_channels(mode: SignMode, shape: Shape3) -> int:
@@ -94,14 +100,17 @@ class SignSums:
 
     def add(self, at: Index3, values: Integers, previous: Vector | None) -> None:
         """Add the integers that stand at an index; `previous` is the whole tensor's."""
-        signs = np.sign(values).astype(np.int8)
-        self.active += int(np.count_nonzero(signs))
-        inner = signs.sum(axis=2, dtype=np.int32)
-        self._outputs[at[0]] += inner.sum(axis=1)
-        self._inputs[at[1]] += inner.sum(axis=0)
+        positive, negative = values > 0, values < 0
+        self.active += int(np.count_nonzero(values))
+        signs = np.subtract(positive.view(np.int8), negative.view(np.int8))
+        self._outputs[at[0]] += signs.reshape(len(signs), -1).sum(
+            axis=1, dtype=np.int32
+        )
+        self._inputs[at[1]] += signs.sum(axis=0, dtype=np.int32).sum(axis=1)
         if previous is not None:
-            was = np.sign(previous[at]).astype(np.int8)
-            self._agreeing += int(np.multiply(signs, was, out=was).sum(dtype=np.int64))
+            was = previous[at]
+            for own, sign in ((was > 0, 1), (was < 0, -1)):
+                self._agreeing += sign * int(signs[own].sum(dtype=np.int64))
 
     def best(self, *, with_history: bool) -> Signs:
         """Return the signs with which those of the integers take the fewest bits.
