@@ -143,11 +143,17 @@ static int mutate(Stream *s)
 static int check_integers(const uint16_t *symbols, int64_t n)
 {
     int64_t counts[OCTAVES], starts[OCTAVES + 1] = {0};
-    if (count_octaves(symbols, n, counts) < 0)
-        fail("symbols beyond the alphabet were decoded");
+    const int mantissa = draw(2) ? 4 : 2;
+    if (count_octaves(symbols, n, mantissa, counts) < 0) {
+        if (mantissa == 4)
+            fail("symbols beyond the alphabet were decoded");
+        return 4;
+    }
     for (int i = 0; i < OCTAVES; i++)
         starts[i + 1] = starts[i] + (counts[i] * (i + 2) + 7) / 8;
-    int64_t size = starts[OCTAVES], known = counts[26] == 0 && counts[27] == 0;
+    int64_t size = starts[OCTAVES], known = 1;
+    if (mantissa == 4) /* of 33 bits and more */
+        known = counts[26] == 0 && counts[27] == 0;
     uint8_t *bits = take((size_t)size), *again = take((size_t)size);
     int32_t *values = take((size_t)n * 4);
     uint16_t *made = take((size_t)n * 2);
@@ -158,18 +164,18 @@ static int check_integers(const uint16_t *symbols, int64_t n)
         starts[draw(OCTAVES + 1)] += (int64_t)draw(7) - 3;
         known = 0;
     }
-    if (to_integers(symbols, n, starts, bits, size, values) < 0) {
+    if (to_integers(symbols, n, mantissa, starts, bits, size, values) < 0) {
         if (known)
             fail("raw bits that are there were refused");
         outcome = 4;
     } else if (known) {
-        to_symbols(values, 1, n, made);
+        to_symbols(values, 1, n, mantissa, made);
         if (memcmp(made, symbols, (size_t)n * 2) != 0)
             fail("integers have other symbols");
-        if (pack_raw_bits(values, 1, made, n, starts, again, size) < 0)
+        if (pack_raw_bits(values, 1, made, n, mantissa, starts, again, size) < 0)
             fail("raw bits have no room");
         int32_t *second = take((size_t)n * 4);
-        to_integers(made, n, starts, again, size, second);
+        to_integers(made, n, mantissa, starts, again, size, second);
         if (memcmp(values, second, (size_t)n * 4) != 0)
             fail("integers did not come back");
         free(second);

@@ -52,7 +52,7 @@ def to_symbols(values: Array) -> Symbols:
     """
     symbols = np.empty(len(values), np.uint16)
     if (native := compiled()) is not None:
-        native.symbols(_contiguous(values), symbols)
+        native.symbols(_contiguous(values), symbols, _MANTISSA_BITS)
         return symbols
     for part in blocks(len(values)):
         symbols[part] = _block_symbols(values[part])
@@ -123,7 +123,7 @@ def _raw(values: Array, symbols: Symbols) -> list[bytes]:
     if (native := compiled()) is not None:
         starts = _raw_starts(symbols, native)
         bits = np.empty(starts[-1], np.uint8)
-        native.raw_bits(_contiguous(values), symbols, starts, bits)
+        native.raw_bits(_contiguous(values), symbols, starts, bits, _MANTISSA_BITS)
         return [bits.tobytes()]
     low: dict[int, list[Array]] = {first: [] for first in _octaves(symbols)}
     for part in blocks(len(symbols) if low else 0):
@@ -140,7 +140,7 @@ def _raw(values: Array, symbols: Symbols) -> list[bytes]:
 def _raw_starts(symbols: Symbols, native: Kernel) -> Array:
     """Return at which byte the raw bits of each octave start, and where all end."""
     counts = np.empty(_MOST_OCTAVES, np.int64)
-    native.octaves(symbols, counts)
+    native.octaves(symbols, counts, _MANTISSA_BITS)
     starts = np.zeros(_MOST_OCTAVES + 1, np.int64)
     np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
     return starts
@@ -238,7 +238,7 @@ def _join(symbols: Symbols, bits: memoryview, native: Kernel) -> Integers:
     if starts[-1] < len(bits):
         raise CodecError("integers have trailing bytes")
     values = np.empty(len(symbols), np.int32)
-    native.integers(symbols, starts, bits, values)
+    native.integers(symbols, starts, bits, values, _MANTISSA_BITS)
     return values
 
 

@@ -44,7 +44,7 @@ int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift
     if (found == 0)
         found = dead_zone(x, n, step, up, indices);
     if (found == 0) {
-        to_symbols(indices, 1, n, symbols);
+        to_symbols(indices, 1, n, 4, symbols);
         for (int64_t i = 0; i < n; i++) {
             int32_t class = classes[i] - (int32_t)shift;
             class = class < 0 ? 0 : class;
