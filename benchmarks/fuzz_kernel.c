@@ -1,7 +1,8 @@
-/* Streams of symbols, mutated, through the kernel's loops; fuzz_kernel.py builds and runs
-   it with sanitisers. Every array has exactly the memory that a caller promises. A stream
-   that was not mutated has to come back, and integers have to make the symbols and raw
-   bits again that they were made of.
+/* Streams of symbols, mutated, and floats of any size through the kernel's loops;
+   fuzz_kernel.py builds and runs it with sanitisers. Every array has exactly the memory
+   that a caller promises. A stream that was not mutated has to come back, and integers
+   have to make the symbols and raw bits again that they were made of. The last line is a
+   digest of all results, which is the same on every processor.
 
        fuzz_kernel TRIALS SEED */
 #include "../flwr_caesar/codec/kernel/loops.h"
@@ -16,7 +17,7 @@ static const char *NAMES[OUTCOMES] = {
     "came back", "refused: truncated", "refused: out of range", "decoded otherwise",
     "raw bits out of range",
 };
-static uint64_t state;
+static uint64_t state, digest = 14695981039346656037ULL;
 
 static uint64_t draw(uint64_t below)
 {
@@ -24,6 +25,12 @@ static uint64_t draw(uint64_t below)
     state ^= state << 25;
     state ^= state >> 27;
     return (state * 0x2545F4914F6CDD1DULL >> 32) % below;
+}
+
+static void note(const void *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        digest = (digest ^ ((const uint8_t *)data)[i]) * 1099511628211ULL;
 }
 
 static void *take(size_t size)
@@ -60,7 +67,8 @@ static void free_stream(Stream *s)
 static Stream make_stream(void)
 {
     static const int64_t ALPHABETS[] = {1, 2, 9, 70, 300, 512};
-    Stream s = {.n = 1 + (int64_t)draw(MOST_SYMBOLS), .alphabet = ALPHABETS[draw(6)]};
+    Stream s = {.n = 1 + (int64_t)draw(MOST_SYMBOLS)};
+    s.alphabet = ALPHABETS[draw(6)];
     s.contexts = draw(1000) ? 1 + (int64_t)draw(4) : 256;
     s.lanes = 1 + (int64_t)draw(draw(3) ? 4 : (uint64_t)s.n);
     s.frequencies = take((size_t)(s.contexts * s.alphabet) * 2);
@@ -108,8 +116,10 @@ static Stream make_stream(void)
 static void spoil(void *data, int64_t size)
 {
     uint64_t changes = 1 + draw(3);
-    for (uint64_t i = 0; i < changes && size; i++)
-        ((uint8_t *)data)[draw((uint64_t)size)] ^= (uint8_t)(1 << draw(8));
+    for (uint64_t i = 0; i < changes && size; i++) {
+        uint8_t *at = (uint8_t *)data + draw((uint64_t)size);
+        *at ^= (uint8_t)(1 << draw(8));
+    }
     if (!draw(6))
         for (int64_t i = 0; i < size; i++)
             ((uint8_t *)data)[i] = (uint8_t)draw(256);
@@ -143,11 +153,17 @@ static int mutate(Stream *s)
 static int check_integers(const uint16_t *symbols, int64_t n)
 {
     int64_t counts[OCTAVES], starts[OCTAVES + 1] = {0};
-    if (count_octaves(symbols, n, counts) < 0)
-        fail("symbols beyond the alphabet were decoded");
+    const int mantissa = draw(2) ? 4 : 2;
+    if (count_octaves(symbols, n, mantissa, counts) < 0) {
+        if (mantissa == 4)
+            fail("symbols beyond the alphabet were decoded");
+        return 4;
+    }
     for (int i = 0; i < OCTAVES; i++)
         starts[i + 1] = starts[i] + (counts[i] * (i + 2) + 7) / 8;
-    int64_t size = starts[OCTAVES], known = counts[26] == 0 && counts[27] == 0;
+    int64_t size = starts[OCTAVES], known = 1;
+    if (mantissa == 4) /* of 33 bits and more */
+        known = counts[26] == 0 && counts[27] == 0;
     uint8_t *bits = take((size_t)size), *again = take((size_t)size);
     int32_t *values = take((size_t)n * 4);
     uint16_t *made = take((size_t)n * 2);
@@ -155,21 +171,22 @@ static int check_integers(const uint16_t *symbols, int64_t n)
         bits[i] = (uint8_t)draw(256);
     int outcome = 0;
     if (!draw(3)) {
-        starts[draw(OCTAVES + 1)] += (int64_t)draw(7) - 3;
+        int64_t *at = &starts[draw(OCTAVES + 1)];
+        *at += (int64_t)draw(7) - 3;
         known = 0;
     }
-    if (to_integers(symbols, n, starts, bits, size, values) < 0) {
+    if (to_integers(symbols, n, mantissa, starts, bits, size, values) < 0) {
         if (known)
             fail("raw bits that are there were refused");
         outcome = 4;
-    } else if (known) {
-        to_symbols(values, 1, n, made);
+    } else if (note(values, (size_t)n * 4), known) {
+        to_symbols(values, 1, n, mantissa, made);
         if (memcmp(made, symbols, (size_t)n * 2) != 0)
             fail("integers have other symbols");
-        if (pack_raw_bits(values, 1, made, n, starts, again, size) < 0)
+        if (pack_raw_bits(values, 1, made, n, mantissa, starts, again, size) < 0)
             fail("raw bits have no room");
         int32_t *second = take((size_t)n * 4);
-        to_integers(made, n, starts, again, size, second);
+        to_integers(made, n, mantissa, starts, again, size, second);
         if (memcmp(values, second, (size_t)n * 4) != 0)
             fail("integers did not come back");
         free(second);
@@ -181,13 +198,65 @@ static int check_integers(const uint16_t *symbols, int64_t n)
     return outcome;
 }
 
+/* A tensor whose elements span sixty octaves, through what has floats. */
+static void run_floats(void)
+{
+    const int64_t o = 1 + (int64_t)draw(6), i = 1 + (int64_t)draw(40);
+    const int64_t k = 1 + (int64_t)draw(5), n = o * i * k;
+    float *x = take((size_t)n * 4), *values = take((size_t)n * 4);
+    double *sums = take((size_t)(o + i + k) * 8), lost = 0;
+    int32_t *indices = take((size_t)n * 4);
+    int16_t *scales = take((size_t)(o + i + k) * 2), *wide = take((size_t)n * 2);
+    uint8_t *classes = take((size_t)n), *merged = take((size_t)n);
+    uint16_t *symbols = take((size_t)n * 2);
+    for (int64_t j = 0; j < n; j++) {
+        uint32_t bits = (uint32_t)draw(1u << 23);
+        bits |= (uint32_t)(97 + draw(60)) << 23;
+        bits |= (uint32_t)draw(2) << 31;
+        memcpy(&x[j], &bits, 4);
+        wide[j] = (int16_t)draw(96);
+    }
+    for (int64_t j = 0; j < o + i + k; j++)
+        scales[j] = (int16_t)((int)draw(120) - 60);
+    const float step = x[draw((uint64_t)n)], up = (float)draw(512) / 1024;
+    slice_sums(x, o, i, k, sums, sums + o, sums + o + i);
+    note(sums, (size_t)(o + i + k) * 8);
+    double energy = sum_of_squares(x, 0, n);
+    note(&energy, 8);
+    memset(indices, 0, (size_t)n * 4);
+    if (dead_zone(x, n, step, up, indices) == 0) {
+        lattice_values(indices, n, 0.25f, values);
+        note(indices, (size_t)n * 4);
+        note(values, (size_t)n * 4);
+    }
+    if (measure(x, wide, n, (int64_t)draw(99), step, up, symbols, merged, &lost) == 0) {
+        note(symbols, (size_t)n * 2);
+        note(&lost, 8);
+    }
+    const uint64_t axes = draw(8), map = draw(96);
+    scale_classes(32, axes & 1 ? scales : NULL, axes & 2 ? scales + o : NULL,
+                  axes & 4 ? scales + o + i : NULL, o, i, k, classes);
+    merge_classes(classes, n, (int)(map % 8), 0, (uint8_t)map, merged);
+    note(classes, (size_t)n);
+    note(merged, (size_t)n);
+    void *all[] = {x, values, sums, indices, scales, wide, classes, merged, symbols};
+    for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+        free(all[j]);
+}
+
 static int run_trial(void)
 {
+    if (!draw(4))
+        run_floats();
     Stream s = make_stream();
     int mutated = mutate(&s), outcome;
     uint16_t *found = take((size_t)s.n * 2);
     int64_t read = rans_pull(s.states, s.lanes, s.words, s.num_words, found, s.at, s.n,
                              s.frequencies, s.contexts, s.alphabet);
+    note(s.states, (size_t)s.lanes * 4);
+    note(&read, sizeof read);
+    if (read >= 0)
+        note(found, (size_t)s.n * 2);
     int same = read >= 0 && memcmp(found, s.symbols, (size_t)s.n * 2) == 0;
     if (!mutated && (!same || read != s.num_words))
         fail("a good stream did not come back");
@@ -212,5 +281,6 @@ int main(int argc, char **argv)
         counts[run_trial()]++;
     for (int i = 0; i < OUTCOMES; i++)
         printf("%s\t%ld\n", NAMES[i], counts[i]);
+    fprintf(stderr, "digest %016llx\n", (unsigned long long)digest);
     return 0;
 }

@@ -179,7 +179,7 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
     counts = rng.multinomial(1 << 14, rng.dirichlet(np.ones(6)), 3).astype(np.uint16)
     table = (counts[:, :1].astype(np.uint32) << 16).repeat(512, axis=1)
     starts = np.sort(rng.integers(0, 60, 29)).astype(np.int64)
-    wide = some("i4", n, 2**31)
+    wide, mantissa = some("i4", n, 2**31), int(rng.choice((2, 4)))
     o, i, k = (int(v) for v in rng.integers(1, 12, 3))
     floats = np.frombuffer(rng.bytes(4 * n), np.float32).copy()
     tensor = np.frombuffer(rng.bytes(4 * o * i * k), np.float32).copy()
@@ -187,10 +187,10 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
     found: dict[str, list[object]] = {
         "push": [lanes, some("u2", n), some("u1", n, 4), table, some("u2", n + 1)],
         "pull": [lanes, some("u2", n), some("u2", n), some("u1", n, 4), counts, 6],
-        "symbols": [wide, some("u2", n)],
-        "octaves": [some("u2", n), np.zeros(28, np.int64)],
-        "raw_bits": [wide, some("u2", n, 130), starts, some("u1", 60)],
-        "integers": [some("u2", n, 130), starts, some("u1", 60), wide],
+        "symbols": [wide, some("u2", n), mantissa],
+        "octaves": [some("u2", n), np.zeros(28, np.int64), mantissa],
+        "raw_bits": [wide, some("u2", n, 130), starts, some("u1", 60), mantissa],
+        "integers": [some("u2", n, 130), starts, some("u1", 60), wide, mantissa],
         "count": [some("u2", n), some("u1", n, 4), np.zeros(120, np.int64), 40],
         "mark": [some("u1", n), np.zeros(256, np.uint8)],
         "sums": [tensor, np.zeros(o), np.zeros(i), np.zeros(k)],

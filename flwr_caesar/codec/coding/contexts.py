@@ -19,7 +19,7 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
-from ..kernel import compiled
+from ..kernel import compiled, contiguous
 from .blocks import Index3, Shape3, tensor_blocks
 from .counts import count_symbols, entropy_bits
 from .integers import count_raw_bits, to_symbols
@@ -171,8 +171,9 @@ def _quarters(ratios: Array, unit: int = 1) -> Scales:
 
 def _slice_sums(residual: Vector) -> tuple[Array, Array, Array]:
     """Return the sums of ``|residual|`` over the slices of each axis."""
-    residual = np.ascontiguousarray(residual)  # additions have an order
-    if (native := compiled()) is not None and residual.size:
+    residual = contiguous(residual)  # additions have an order
+    native = compiled()
+    if native is not None and residual.size and residual.dtype == np.float32:
         outputs, inputs, positions = map(np.empty, residual.shape)
         native.sums(residual, outputs, inputs, positions)
         return outputs, inputs, positions
@@ -216,7 +217,7 @@ def scale_classes(scales: Scales, shape: Shape3, at: Index3 = _ALL) -> Classes:
     if (native := compiled()) is not None and all(sizes):
         found = np.empty(sizes, np.uint8)
         own = [parts.get(axis, _NO_SCALES) for axis in range(3)]
-        first, second, third = (np.ascontiguousarray(part, np.int16) for part in own)
+        first, second, third = (contiguous(part, np.int16) for part in own)
         native.classes(
             int(base), first, second, third, sizes[0], sizes[1], sizes[2], found
         )
@@ -311,7 +312,7 @@ class ContextMap:
         last = self.first + self.width - 1
         if (native := compiled()) is not None:
             merged = np.empty(classes.shape, np.uint8)
-            kept = np.ascontiguousarray(classes)
+            kept = contiguous(classes)
             native.merge(kept, self.shift, self.first, last, merged)
             return merged
         index: Classes = np.clip(classes >> self.shift, self.first, last)

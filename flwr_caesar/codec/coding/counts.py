@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.layout import Array
-from ..kernel import compiled
+from ..kernel import compiled, contiguous
 from .blocks import blocks
 
 Symbols = np.ndarray[Any, np.dtype[np.uint16]]
@@ -26,8 +26,7 @@ def count_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> Array
     alphabet = int(symbols.max(initial=0)) + 1
     joint = np.zeros(num_contexts * alphabet, np.int64)
     if (native := compiled()) is not None and contexts.dtype in _CONTEXTS:
-        kept = np.ascontiguousarray(symbols), np.ascontiguousarray(contexts)
-        native.count(*kept, joint, alphabet)
+        native.count(contiguous(symbols), contiguous(contexts), joint, alphabet)
         return joint.reshape(num_contexts, alphabet)
     for part in blocks(len(symbols)):
         index = contexts[part].astype(np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import require_elements
-from ..kernel import compiled
+from ..kernel import compiled, contiguous
 from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
@@ -24,6 +24,7 @@ _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
 _OCTAVE = 1 << _MANTISSA_BITS
 _MAX_BITS = 33
+_KINDS = np.int16, np.int32
 _MOST_OCTAVES = (MAX_ALPHABET - _DIRECT) >> _MANTISSA_BITS
 _WIDTHS = np.arange(_MOST_OCTAVES) + _DIRECT_BITS - _MANTISSA_BITS
 MAX_MAGNITUDE = (1 << 31) - 1
@@ -51,17 +52,12 @@ def to_symbols(values: Array) -> Symbols:
         Symbols below 496.
     """
     symbols = np.empty(len(values), np.uint16)
-    if (native := compiled()) is not None:
-        native.symbols(_contiguous(values), symbols)
+    if (native := compiled()) is not None and values.dtype in _KINDS:
+        native.symbols(contiguous(values), symbols, _MANTISSA_BITS)
         return symbols
     for part in blocks(len(values)):
         symbols[part] = _block_symbols(values[part])
     return symbols
-
-
-def _contiguous(values: Array) -> Array:
-    kept = np.int16 if values.dtype == np.int16 else np.int32
-    return np.ascontiguousarray(values, kept)
 
 
 def _block_symbols(values: Array) -> Symbols:
@@ -120,10 +116,10 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
 
 
 def _raw(values: Array, symbols: Symbols) -> list[bytes]:
-    if (native := compiled()) is not None:
+    if (native := compiled()) is not None and values.dtype in _KINDS:
         starts = _raw_starts(symbols, native)
         bits = np.empty(starts[-1], np.uint8)
-        native.raw_bits(_contiguous(values), symbols, starts, bits)
+        native.raw_bits(contiguous(values), symbols, starts, bits, _MANTISSA_BITS)
         return [bits.tobytes()]
     low: dict[int, list[Array]] = {first: [] for first in _octaves(symbols)}
     for part in blocks(len(symbols) if low else 0):
@@ -140,7 +136,7 @@ def _raw(values: Array, symbols: Symbols) -> list[bytes]:
 def _raw_starts(symbols: Symbols, native: Kernel) -> Array:
     """Return at which byte the raw bits of each octave start, and where all end."""
     counts = np.empty(_MOST_OCTAVES, np.int64)
-    native.octaves(symbols, counts)
+    native.octaves(symbols, counts, _MANTISSA_BITS)
     starts = np.zeros(_MOST_OCTAVES + 1, np.int64)
     np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
     return starts
@@ -238,7 +234,7 @@ def _join(symbols: Symbols, bits: memoryview, native: Kernel) -> Integers:
     if starts[-1] < len(bits):
         raise CodecError("integers have trailing bytes")
     values = np.empty(len(symbols), np.int32)
-    native.integers(symbols, starts, bits, values)
+    native.integers(symbols, starts, bits, values, _MANTISSA_BITS)
     return values
 
 

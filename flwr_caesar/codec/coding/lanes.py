@@ -22,7 +22,7 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
-from ..kernel import compiled
+from ..kernel import compiled, contiguous
 from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
@@ -128,9 +128,9 @@ def _push_compiled(
     size = max(_ROOM // len(states), 1) * len(states)
     room = np.empty(min(size, len(symbols)) + 1, np.uint16)
     for part in reversed(list(blocks(len(symbols), size))):
-        own = np.ascontiguousarray(symbols[part], np.uint16)
+        own = contiguous(symbols[part], np.uint16)
         found = room[: len(own) + 1]
-        kept = np.ascontiguousarray(contexts[part], np.uint8)
+        kept = contiguous(contexts[part], np.uint8)
         used = native.push(states, own, kept, table, found)
         words.append(found[len(found) - used :].copy())
 
@@ -237,7 +237,7 @@ class KernelTables:
             states,
             words,
             symbols,
-            np.ascontiguousarray(contexts, np.uint8),
+            contiguous(contexts, np.uint8),
             self.frequencies,
             self.frequencies.shape[1],
         )

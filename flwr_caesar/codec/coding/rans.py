@@ -12,7 +12,7 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
-from ..kernel import compiled
+from ..kernel import compiled, contiguous
 from .blocks import blocks
 from .counts import Symbols, count_symbols, entropy_bits
 from .lanes import (
@@ -179,7 +179,7 @@ def _used(contexts: Array, num_contexts: int) -> Array:
     """Return whether each context occurs."""
     if (native := compiled()) is not None:
         found = np.zeros(MAX_CONTEXTS, bool)
-        native.mark(np.ascontiguousarray(contexts, np.uint8), found.view(np.uint8))
+        native.mark(contiguous(contexts, np.uint8), found.view(np.uint8))
         return found[:num_contexts]
     used = np.zeros(num_contexts, bool)
     for part in blocks(len(contexts)):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-from .interface import Kernel
+import numpy as np
+
+from .interface import Array, Kernel
 
 SWITCH = "FLWR_CAESAR_KERNEL"
 """The variable that, set to ``off``, has numpy do everything."""
@@ -34,3 +36,11 @@ else:
 def compiled() -> Kernel | None:
     """Return the kernel, or `None` where numpy is to do the work."""
     return native
+
+
+def contiguous(x: Array, kind: type[np.generic] | None = None) -> Array:
+    """Return an array as the kernel takes it: contiguous, aligned, of a kind if given.
+
+    What was read from a file or a frame may be none of these.
+    """
+    return np.require(x, kind, ("C", "A"))

@@ -1,4 +1,8 @@
-/* Integers as symbols and raw bits, as coding/integers.py describes them; counts. */
+/* Integers as symbols and raw bits, as coding/integers.py describes them, and counts.
+
+   Of the zigzag u of an integer the bits below the first one are told by the symbol, as
+   far as they are `mantissa` many, and the others are raw: below 4 << mantissa all of u
+   is the symbol. */
 #include "loops.h"
 
 #include <stdlib.h>
@@ -24,13 +28,20 @@ static inline int exponent(uint32_t u) /* floor(log2 u) of u > 0 */
 #endif
 }
 
-static inline uint16_t symbol_of(int32_t v)
+static inline uint32_t direct(int mantissa)
+{
+    return (uint32_t)4 << mantissa;
+}
+
+static inline uint16_t symbol_of(int32_t v, int mantissa)
 {
     uint32_t u = zigzag(v);
-    if (u < DIRECT)
+    if (u < direct(mantissa))
         return (uint16_t)u;
     int e = exponent(u);
-    return (uint16_t)(DIRECT + ((e - 6) << 4) + (u >> (e - 4) & 15));
+    uint32_t octave = (uint32_t)(e - mantissa - FIRST_RAW_BITS);
+    uint32_t told = u >> (e - mantissa) & ((1u << mantissa) - 1);
+    return (uint16_t)(direct(mantissa) + (octave << mantissa) + told);
 }
 
 static inline int32_t value_at(const void *values, int wide, int64_t i)
@@ -39,7 +50,7 @@ static inline int32_t value_at(const void *values, int wide, int64_t i)
 }
 
 static inline uint16_t block_symbols(const void *values, int wide, int64_t start,
-                                     int64_t stop, uint16_t *symbols)
+                                     int64_t stop, int mantissa, uint16_t *symbols)
 {
     uint32_t any = 0;
     for (int64_t i = start; i < stop; i++) {
@@ -48,21 +59,22 @@ static inline uint16_t block_symbols(const void *values, int wide, int64_t start
         symbols[i] = (uint16_t)u;
     }
     uint16_t largest = 0;
-    if (any >= DIRECT)
+    if (any >= direct(mantissa))
         for (int64_t i = start; i < stop; i++)
-            symbols[i] = symbol_of(value_at(values, wide, i));
+            symbols[i] = symbol_of(value_at(values, wide, i), mantissa);
     for (int64_t i = start; i < stop; i++)
         largest = symbols[i] > largest ? symbols[i] : largest;
     return largest;
 }
 
-int64_t to_symbols(const void *values, int wide, int64_t n, uint16_t *symbols)
+int64_t to_symbols(const void *values, int wide, int64_t n, int mantissa,
+                   uint16_t *symbols)
 {
     uint16_t largest = 0;
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t stop = n - start < BLOCK ? n : start + BLOCK;
-        uint16_t found = wide ? block_symbols(values, 1, start, stop, symbols)
-                              : block_symbols(values, 0, start, stop, symbols);
+        uint16_t found = wide ? block_symbols(values, 1, start, stop, mantissa, symbols)
+                              : block_symbols(values, 0, start, stop, mantissa, symbols);
         largest = found > largest ? found : largest;
     }
     return largest;
@@ -76,18 +88,20 @@ static uint32_t any_symbol(const uint16_t *symbols, int64_t start, int64_t stop)
     return any;
 }
 
-int64_t count_octaves(const uint16_t *symbols, int64_t n, int64_t *counts)
+int64_t count_octaves(const uint16_t *symbols, int64_t n, int mantissa,
+                      int64_t *counts)
 {
     memset(counts, 0, OCTAVES * sizeof(int64_t));
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t stop = n - start < BLOCK ? n : start + BLOCK;
         uint32_t any = any_symbol(symbols, start, stop);
-        for (int64_t i = start; any >= DIRECT && i < stop; i++) {
-            if (symbols[i] < DIRECT)
+        for (int64_t i = start; any >= direct(mantissa) && i < stop; i++) {
+            if (symbols[i] < direct(mantissa))
                 continue;
-            if (symbols[i] >= MAX_ALPHABET)
+            uint32_t octave = (symbols[i] - direct(mantissa)) >> mantissa;
+            if (octave >= OCTAVES)
                 return OUT_OF_RANGE;
-            counts[(symbols[i] - DIRECT) >> 4]++;
+            counts[octave]++;
         }
     }
     return 0;
@@ -111,9 +125,10 @@ static int open_cursors(Cursor *cursors, const int64_t *starts, int64_t size)
 }
 
 /* Returns the octave of a symbol if its raw bits are there, or OUT_OF_RANGE. */
-static inline int take_octave(Cursor *cursors, uint16_t symbol)
+static inline int take_octave(Cursor *cursors, uint16_t symbol, int mantissa)
 {
-    int octave = (symbol - DIRECT) >> 4, width = octave + FIRST_RAW_BITS;
+    int octave = (int)((symbol - direct(mantissa)) >> mantissa);
+    int width = octave + FIRST_RAW_BITS;
     if (octave >= OCTAVES || cursors[octave].left < width)
         return OUT_OF_RANGE;
     cursors[octave].left -= width;
@@ -121,7 +136,7 @@ static inline int take_octave(Cursor *cursors, uint16_t symbol)
 }
 
 int64_t pack_raw_bits(const void *values, int wide, const uint16_t *symbols, int64_t n,
-                      const int64_t *starts, uint8_t *bits, int64_t size)
+                      int mantissa, const int64_t *starts, uint8_t *bits, int64_t size)
 {
     Cursor cursors[OCTAVES];
     if (open_cursors(cursors, starts, size) < 0)
@@ -129,10 +144,10 @@ int64_t pack_raw_bits(const void *values, int wide, const uint16_t *symbols, int
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t stop = n - start < BLOCK ? n : start + BLOCK;
         uint32_t any = any_symbol(symbols, start, stop);
-        for (int64_t i = start; any >= DIRECT && i < stop; i++) {
-            if (symbols[i] < DIRECT)
+        for (int64_t i = start; any >= direct(mantissa) && i < stop; i++) {
+            if (symbols[i] < direct(mantissa))
                 continue;
-            int octave = take_octave(cursors, symbols[i]);
+            int octave = take_octave(cursors, symbols[i], mantissa);
             if (octave < 0)
                 return OUT_OF_RANGE;
             int width = octave + FIRST_RAW_BITS;
@@ -154,8 +169,9 @@ static inline int32_t unzigzag(uint64_t u)
     return (int32_t)(uint32_t)(u >> 1 ^ (0 - (u & 1)));
 }
 
-int64_t to_integers(const uint16_t *symbols, int64_t n, const int64_t *starts,
-                    const uint8_t *bits, int64_t size, int32_t *values)
+int64_t to_integers(const uint16_t *symbols, int64_t n, int mantissa,
+                    const int64_t *starts, const uint8_t *bits, int64_t size,
+                    int32_t *values)
 {
     Cursor cursors[OCTAVES];
     if (open_cursors(cursors, starts, size) < 0)
@@ -168,10 +184,10 @@ int64_t to_integers(const uint16_t *symbols, int64_t n, const int64_t *starts,
             any |= s;
             values[i] = (int32_t)(s >> 1 ^ (0 - (s & 1)));
         }
-        for (int64_t i = start; any >= DIRECT && i < stop; i++) {
-            if (symbols[i] < DIRECT)
+        for (int64_t i = start; any >= direct(mantissa) && i < stop; i++) {
+            if (symbols[i] < direct(mantissa))
                 continue;
-            int octave = take_octave(cursors, symbols[i]);
+            int octave = take_octave(cursors, symbols[i], mantissa);
             if (octave < 0)
                 return OUT_OF_RANGE;
             int width = octave + FIRST_RAW_BITS;
@@ -180,7 +196,8 @@ int64_t to_integers(const uint16_t *symbols, int64_t n, const int64_t *starts,
                 at->bits = at->bits << 8 | bits[at->byte++];
             at->held -= width;
             uint64_t low = at->bits >> at->held & (((uint64_t)1 << width) - 1);
-            values[i] = unzigzag((uint64_t)(16 | (symbols[i] & 15)) << width | low);
+            uint64_t told = symbols[i] & ((1u << mantissa) - 1);
+            values[i] = unzigzag((1u << mantissa | told) << width | low);
         }
     }
     return 0;

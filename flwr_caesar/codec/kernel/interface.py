@@ -76,7 +76,7 @@ class Kernel(Protocol):
             -1 if there are too few words.
         """
 
-    def symbols(self, values: Array, symbols: Array, /) -> int:
+    def symbols(self, values: Array, symbols: Array, mantissa: int, /) -> int:
         """Do what `integers.to_symbols` does, and return the largest symbol.
 
         Parameters
@@ -85,21 +85,32 @@ class Kernel(Protocol):
             The integers.
         symbols : ndarray of uint16, shape (n,)
             Filled.
+        mantissa : int
+            How many bits of a large integer a symbol tells, 4 or 2: symbols below
+            ``4 << mantissa`` are integers, and an octave has ``1 << mantissa``.
         """
 
-    def octaves(self, symbols: Array, counts: Array, /) -> int:
+    def octaves(self, symbols: Array, counts: Array, mantissa: int, /) -> int:
         """Count the symbols of each octave that has raw bits.
 
         Parameters
         ----------
         symbols : ndarray of uint16
-            Below 512.
+            Of 28 octaves at the most.
         counts : ndarray of int64, shape (28,)
             Filled.
+        mantissa : int
+            See `symbols`.
         """
 
     def raw_bits(
-        self, values: Array, symbols: Array, starts: Array, bits: Array, /
+        self,
+        values: Array,
+        symbols: Array,
+        starts: Array,
+        bits: Array,
+        mantissa: int,
+        /,
     ) -> int:
         """Write the raw bits of integers that are far from 0.
 
@@ -113,21 +124,31 @@ class Kernel(Protocol):
             Of each octave the first byte, and where the last one ends.
         bits : ndarray of uint8
             Filled.
+        mantissa : int
+            See `symbols`.
         """
 
     def integers(
-        self, symbols: Array, starts: Array, bits: Array | memoryview, values: Array, /
+        self,
+        symbols: Array,
+        starts: Array,
+        bits: Array | memoryview,
+        values: Array,
+        mantissa: int,
+        /,
     ) -> int:
         """Make integers of symbols and raw bits.
 
         Parameters
         ----------
         symbols : ndarray of uint16, shape (n,)
-            Below 512.
+            Of 28 octaves at the most.
         starts, bits
             See `raw_bits`.
         values : ndarray of int32, shape (n,)
             Filled.
+        mantissa : int
+            See `symbols`.
         """
 
     def count(

@@ -30,21 +30,24 @@ int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
                   int64_t alphabet);
 
 /* integers.to_symbols: returns the largest symbol. `wide` says whether values are int32
-   or int16. */
-int64_t to_symbols(const void *values, int wide, int64_t n, uint16_t *symbols);
+   or int16, `mantissa` how many bits of a large integer its symbol tells: 4, or 2. */
+int64_t to_symbols(const void *values, int wide, int64_t n, int mantissa,
+                   uint16_t *symbols);
 
-/* How many symbols there are from 64 + 16 i up to 79 + 16 i, for each i below OCTAVES. */
-enum { DIRECT = 64, OCTAVES = 28 };
-int64_t count_octaves(const uint16_t *symbols, int64_t n, int64_t *counts);
+/* An octave has the symbols of as many raw bits: i + 2, for each i below OCTAVES. Counts
+   the symbols of each. Returns 0, or OUT_OF_RANGE. */
+enum { OCTAVES = 28 };
+int64_t count_octaves(const uint16_t *symbols, int64_t n, int mantissa, int64_t *counts);
 
 /* The raw bits of octave i begin at byte `starts[i]` of `bits` and end before
    `starts[i + 1]`. Returns 0, or OUT_OF_RANGE. */
 int64_t pack_raw_bits(const void *values, int wide, const uint16_t *symbols, int64_t n,
-                      const int64_t *starts, uint8_t *bits, int64_t size);
+                      int mantissa, const int64_t *starts, uint8_t *bits, int64_t size);
 
-/* The way back; of symbols from 480 on, one bit more than int32 has is lost. */
-int64_t to_integers(const uint16_t *symbols, int64_t n, const int64_t *starts,
-                    const uint8_t *bits, int64_t size, int32_t *values);
+/* The way back; of integers of 33 bits the first is lost. */
+int64_t to_integers(const uint16_t *symbols, int64_t n, int mantissa,
+                    const int64_t *starts, const uint8_t *bits, int64_t size,
+                    int32_t *values);
 
 /* counts.count_symbols: adds to `counts`, of `alphabet` columns. */
 int64_t count_symbols(const uint16_t *symbols, const void *contexts, int wide, int64_t n,

@@ -158,17 +158,23 @@ FUNCTION(pull)
     return give(a, found);
 }
 
+static int is_mantissa(const Argument *argument)
+{
+    return argument->number == 2 || argument->number == 4;
+}
+
 FUNCTION(symbols)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "Vh", a) < 0)
+    if (take(objects, given, "Vhn", a) < 0)
         return NULL;
     const int64_t n = a[0].length;
-    if (a[1].length != n)
+    if (a[1].length != n || !is_mantissa(&a[2]))
         return refuse(a);
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
-    found = to_symbols(a[0].data, a[0].view.itemsize == 4, n, a[1].data);
+    found = to_symbols(a[0].data, a[0].view.itemsize == 4, n, (int)a[2].number,
+                       a[1].data);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }
@@ -176,13 +182,13 @@ FUNCTION(symbols)
 FUNCTION(octaves)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "Hq", a) < 0)
+    if (take(objects, given, "Hqn", a) < 0)
         return NULL;
-    if (a[1].length != OCTAVES)
+    if (a[1].length != OCTAVES || !is_mantissa(&a[2]))
         return refuse(a);
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
-    found = count_octaves(a[0].data, a[0].length, a[1].data);
+    found = count_octaves(a[0].data, a[0].length, (int)a[2].number, a[1].data);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }
@@ -190,15 +196,15 @@ FUNCTION(octaves)
 FUNCTION(raw_bits)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "VHQb", a) < 0)
+    if (take(objects, given, "VHQbn", a) < 0)
         return NULL;
     const int64_t n = a[0].length;
-    if (a[1].length != n || a[2].length != OCTAVES + 1)
+    if (a[1].length != n || a[2].length != OCTAVES + 1 || !is_mantissa(&a[4]))
         return refuse(a);
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
-    found = pack_raw_bits(a[0].data, a[0].view.itemsize == 4, a[1].data, n, a[2].data,
-                          a[3].data, a[3].length);
+    found = pack_raw_bits(a[0].data, a[0].view.itemsize == 4, a[1].data, n,
+                          (int)a[4].number, a[2].data, a[3].data, a[3].length);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }
@@ -206,14 +212,15 @@ FUNCTION(raw_bits)
 FUNCTION(integers)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "HQBl", a) < 0)
+    if (take(objects, given, "HQBln", a) < 0)
         return NULL;
     const int64_t n = a[0].length;
-    if (a[1].length != OCTAVES + 1 || a[3].length != n)
+    if (a[1].length != OCTAVES + 1 || a[3].length != n || !is_mantissa(&a[4]))
         return refuse(a);
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
-    found = to_integers(a[0].data, n, a[1].data, a[2].data, a[2].length, a[3].data);
+    found = to_integers(a[0].data, n, (int)a[4].number, a[1].data, a[2].data,
+                        a[2].length, a[3].data);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }
@@ -382,11 +389,8 @@ static PyMethodDef METHODS[] = {
 static PyModuleDef_Slot SLOTS[] = {{0, NULL}};
 
 static struct PyModuleDef MODULE = {
-    .m_base = PyModuleDef_HEAD_INIT,
-    .m_name = "_native",
-    .m_size = 0,
-    .m_methods = METHODS,
-    .m_slots = SLOTS,
+    .m_base = PyModuleDef_HEAD_INIT, .m_name = "_native",
+    .m_methods = METHODS, .m_slots = SLOTS,
 };
 
 PyMODINIT_FUNC PyInit__native(void)

@@ -38,13 +38,13 @@ void lattice_values(const int32_t *indices, int64_t n, float unit, float *values
 int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift,
                 float step, float up, uint16_t *symbols, uint8_t *contexts, double *lost)
 {
-    double *errors = malloc((size_t)(n > 0 ? n : 1) * sizeof(double));
-    int32_t *indices = malloc((size_t)(n > 0 ? n : 1) * sizeof(int32_t));
+    double *errors = malloc((size_t)(n + 1) * sizeof(double));
+    int32_t *indices = calloc((size_t)(n + 1), sizeof(int32_t));
     int64_t found = errors == NULL || indices == NULL ? NO_MEMORY : 0;
     if (found == 0)
         found = dead_zone(x, n, step, up, indices);
     if (found == 0) {
-        to_symbols(indices, 1, n, symbols);
+        to_symbols(indices, 1, n, 4, symbols);
         for (int64_t i = 0; i < n; i++) {
             int32_t class = classes[i] - (int32_t)shift;
             class = class < 0 ? 0 : class;

@@ -10,7 +10,7 @@ from ..coding.integers import Integers
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
-from ..kernel import compiled
+from ..kernel import compiled, contiguous
 
 MAX_INDEX = 1 << 30
 _SLACK = 2.0**-12
@@ -119,9 +119,9 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
     CodecError
         If an index exceeds 2^30.
     """
-    if (native := compiled()) is not None:
+    if (native := compiled()) is not None and x.dtype == np.float32:
         indices = np.empty(x.shape, np.int32)
-        if not native.quantise(np.ascontiguousarray(x), step, 1 - dead_zone, indices):
+        if not native.quantise(contiguous(x), step, 1 - dead_zone, indices):
             raise CodecError(too_small(step))
         return indices
     scaled = np.abs(x)
@@ -141,9 +141,11 @@ def too_small(step: float) -> str:
 
 def lattice_values(indices: Integers, exponent: int) -> Vector:
     """Return ``indices * 2^exponent`` as float32, exact below 2^24 steps."""
-    if (native := compiled()) is not None and _NORMAL[0] <= exponent <= _NORMAL[1]:
+    native = compiled()
+    normal = _NORMAL[0] <= exponent <= _NORMAL[1] and indices.dtype == np.int32
+    if native is not None and normal:
         values = np.empty(indices.shape, np.float32)
-        native.values(np.ascontiguousarray(indices), 2.0**exponent, values)
+        native.values(contiguous(indices), 2.0**exponent, values)
         return values
     return np.ldexp(indices.astype(np.float32), exponent)
 

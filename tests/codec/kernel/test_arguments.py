@@ -43,20 +43,20 @@ def far_arguments() -> tuple[Array, Array, Array, Array]:
 
 
 def raw_bits_arguments() -> list[Any]:
-    return [*far_arguments()]
+    return [*far_arguments(), 4]
 
 
 def integers_arguments() -> list[Any]:
     values, symbols, starts, bits = far_arguments()
-    return [symbols, starts, bits, values]
+    return [symbols, starts, bits, values, 4]
 
 
 SHAPE = (2, 3, 4)
 ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
     "push": push_arguments,
     "pull": pull_arguments,
-    "symbols": lambda: [zeros(9, "i4"), zeros(9, "u2")],
-    "octaves": lambda: [zeros(9, "u2"), zeros(28, "i8")],
+    "symbols": lambda: [zeros(9, "i4"), zeros(9, "u2"), 4],
+    "octaves": lambda: [zeros(9, "u2"), zeros(28, "i8"), 2],
     "raw_bits": raw_bits_arguments,
     "integers": integers_arguments,
     "count": lambda: [zeros(9, "u2"), zeros(9, "u1"), zeros(8, "i8"), 4],
@@ -87,6 +87,7 @@ def starts_with(**changes: int) -> Array:
     return starts
 
 
+MANTISSAS = [("symbols", 2), ("octaves", 2), ("raw_bits", 4), ("integers", 4)]
 WRONG = [
     ("push", 0, zeros(0, "u4")),
     ("push", 1, zeros(8, "u2")),
@@ -110,7 +111,12 @@ WRONG = [
     ("pull", 5, 513),
     ("pull", 5, -1),
     ("symbols", 1, zeros(8, "u2")),
-    ("octaves", 0, np.full(9, 512, np.uint16)),
+    ("octaves", 0, np.full(9, 128, np.uint16)),
+    *(
+        (name, place, bits)
+        for name, place in MANTISSAS
+        for bits in (0, 3, 5, 2**32 + 2)
+    ),
     ("octaves", 1, zeros(27, "i8")),
     *(
         (name, place, value)

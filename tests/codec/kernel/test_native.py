@@ -313,3 +313,30 @@ def test_frames_of_every_codec_are_the_same(number):
         state = after
         for name, array in found.items():
             assert array.tobytes() == expected[name].tobytes()
+
+
+def unaligned(x: Array) -> Array:
+    """Return a copy that begins at an odd address, as what is read from a file may."""
+    room = np.empty(x.nbytes + 1, np.uint8)[1:]
+    found = room.view(x.dtype).reshape(x.shape)
+    found[...] = x
+    assert not found.flags.aligned
+    return found
+
+
+def test_arrays_of_other_layouts_and_kinds_are_read_alike():
+    integers, floats = draw_integers(600, 12, 1), draw_floats(600, 1)
+    at = np.arange(600) % 3
+    for values in integers, unaligned(integers), integers[::-1], integers.astype("i8"):
+        for contexts in at, at.astype(np.uint8)[::-1], at.astype(np.uint16):
+            data = same(
+                lambda values=values, at=contexts: encode_integers(values, at, 3)
+            )
+            found = same(lambda data=data, at=contexts: decode_integers(data, at, 3))
+            assert (found == values).all()
+        same(lambda values=values: lattice_values(values, -3))
+    for x in unaligned(floats), floats[::-2], floats.astype(np.float64):
+        same(lambda x=x: quantise_dead_zone(x, 0.1, 0.6))
+        same(lambda x=x: np.array(energy(x)))
+        cut = x[:300].reshape(3, 10, 10)
+        same(lambda x=cut: np.concatenate(_slice_sums(x)))
