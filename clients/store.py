@@ -9,7 +9,6 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.folder import FolderStore, default_state_dir
 from flwr_caesar.sync.state import DeviceStore
@@ -34,6 +33,8 @@ def open_store(context: Context) -> Iterator[DeviceStore]:
     """
     chosen = context.node_config.get("state-dir")
     if chosen == IN_CONTEXT or (chosen is None and _is_simulated()):
+        from flwr_caesar.sync.context_store import ContextStore
+
         yield ContextStore(context.state)
         return
     with FolderStore(_default(context) if chosen is None else str(chosen)) as store:

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from flwr_caesar.sync.protocol import (
     STALE,
-    TOKEN_BYTES,
     UPDATE,
     DownloadHeader,
     UploadHeader,
 )
+from flwr_caesar.sync.sources import TOKEN_BYTES
 
 from .chance import Chance
 

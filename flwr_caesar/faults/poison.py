@@ -12,11 +12,11 @@ from flwr.app import MetricRecord, RecordDict
 from flwr_caesar.codec import CodecError, get_codec
 from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.sync.protocol import (
-    TOKEN_BYTES,
     UPDATE,
     DownloadHeader,
     UploadHeader,
 )
+from flwr_caesar.sync.sources import TOKEN_BYTES
 from flwr_caesar.sync.wire import opened, sealed
 from flwr_caesar.transport import DeviceReport, Plan, frame_to_record
 from flwr_caesar.transport.short import pack_mapping

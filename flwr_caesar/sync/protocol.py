@@ -19,6 +19,7 @@ from flwr_caesar.codec.contract.state import NO_DIGEST
 
 from . import wire
 from .ledger_api import MAX_APPLIED, Version
+from .sources import TOKEN_BYTES
 from .state import Order
 
 UPDATE = "update"
@@ -35,7 +36,6 @@ TELLS_HELD = frozenset({STALE, DECLINED})
 """Statuses of replies that took in no model, and say which one is held."""
 
 MAX_PENDING = 4
-TOKEN_BYTES = 16
 _DEVICE_BYTES = 16
 _STATUS_CODES = {
     UPDATE: 1,

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .protocol import TOKEN_BYTES
-
+TOKEN_BYTES = 16
 _ID_BYTES = 8
 
 

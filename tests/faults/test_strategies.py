@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flwr_caesar.cli import main
-from flwr_caesar.clients import mod
+from flwr_caesar.clients import handling
 from flwr_caesar.clients.cached_reply import CachedReply
 from flwr_caesar.clients.shared_prediction import SharedPrediction
 from flwr_caesar.codec import CodecState, Layout, update_layout
@@ -121,7 +121,7 @@ def test_a_device_that_predicts_from_what_the_server_lacks_is_found(monkeypatch)
         return device.commit_update(state, header, update, **rest)
 
     monkeypatch.setattr(device, "settle", keeping)
-    monkeypatch.setattr(mod, "commit_update", trusting)
+    monkeypatch.setattr(handling, "commit_update", trusting)
     assert "an honest reply is refused" in found("error_bounded")
 
 

@@ -17,14 +17,13 @@ from unittest import mock
 
 from flwr.app import Context, Message, RecordDict
 
-from flwr_caesar.clients import CompressionMod, mod
+from flwr_caesar.clients import CompressionMod, handling
 from flwr_caesar.clients.board import Board
 from flwr_caesar.codec import Codec, CodecError, CodecState, Layout, get_codec
 from flwr_caesar.flower import readdress
 from flwr_caesar.sync.errors import StateError
 from flwr_caesar.sync.folder import FolderStore
-from flwr_caesar.sync.protocol import TOKEN_BYTES
-from flwr_caesar.sync.sources import Sources
+from flwr_caesar.sync.sources import TOKEN_BYTES, Sources
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import (
@@ -213,10 +212,10 @@ class Replay:
         clock = _Clock(step.get("seconds", [0.0] * 4))
         with ExitStack() as stack:
             for where, name, what in (
-                (mod, "open_store", open_store),
-                (mod, "watched", watched),
-                (mod, "Stopwatch", lambda: clock),
-                (mod, "get_codec", partial(_codec, _recorded(step))),
+                (handling, "open_store", open_store),
+                (handling, "watched", watched),
+                (handling, "Stopwatch", lambda: clock),
+                (handling, "get_codec", partial(_codec, _recorded(step))),
             ):
                 stack.enter_context(mock.patch.object(where, name, what))
             yield

@@ -70,11 +70,11 @@ def test_no_conversation_changes():
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest
 
 
-MOD = "flwr_caesar.clients.mod"
+MOD = "flwr_caesar.clients.handling"
 BROKEN = {
     "lost.json": ("flwr_caesar.sync.settle.add_floats", lambda left, right: dict(left)),
     "twice.json": (
-        "flwr_caesar.clients.mod.CachedReply.beside",
+        "flwr_caesar.clients.handling.CachedReply.beside",
         lambda *_: CachedReply(),
     ),
     "stranger.json": ("flwr_caesar.sync.device.MAX_PENDING", 5),
@@ -84,7 +84,7 @@ BROKEN = {
     ),
     "raised.json": (f"{MOD}.nonnegative", lambda _: frozenset()),
     "forget.json": (
-        "flwr_caesar.clients.mod.forget_old",
+        "flwr_caesar.clients.handling.forget_old",
         lambda state, *_: (state, {}),
     ),
     "abilities.json": (f"{MOD}.must_report", lambda *_: False),

@@ -1,0 +1,109 @@
+"""What a device imports, as each message on a SuperNode is a new process."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+from flwr.serverapp.strategy import FedAvg
+
+from flwr_caesar.clients import compression_mod
+from flwr_caesar.strategies import Caesar
+
+from ..strategies.apps import initial_model, numpy_app
+from ..strategies.local_grid import LocalGrid
+
+FOR_AN_APP = {
+    "flwr_caesar",
+    "flwr_caesar.clients",
+    "flwr_caesar.clients.mod",
+    "flwr_caesar.flower",
+    "flwr_caesar.sync",
+    "flwr_caesar.sync.sources",
+}
+NOT_ON_A_DEVICE = (
+    "torch",
+    "hydra",
+    "sqlite3",
+    "flwr_caesar.cli",
+    "flwr_caesar.codec.codecs.error_bounded",
+    "flwr_caesar.codec.conformance",
+    "flwr_caesar.codec.predictors",
+    "flwr_caesar.codec.published.model_steps",
+    "flwr_caesar.codec.published.publication",
+    "flwr_caesar.faults",
+    "flwr_caesar.plan",
+    "flwr_caesar.records",
+    "flwr_caesar.results",
+    "flwr_caesar.runner",
+    "flwr_caesar.strategies",
+    "flwr_caesar.sync.checkpoint",
+    "flwr_caesar.sync.context_store",
+    "flwr_caesar.sync.ledger",
+    "flwr_caesar.sync.server",
+    "flwr_caesar.sync.strategy_state",
+    "flwr_caesar.tasks",
+)
+MESSAGE = """
+import json, pickle, sys
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from flwr_caesar.clients import compression_mod
+
+TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+request, folder = sys.argv[1:]
+with open(request, "rb") as file:
+    arrays, configs = pickle.load(file)
+content = RecordDict({name: ConfigRecord(config) for name, config in configs.items()})
+for name, own in arrays.items():
+    content[name] = ArrayRecord({key: Array(*array) for key, array in own.items()})
+
+def app(msg, context):
+    assert "flwr_caesar.clients.handling" in sys.modules
+    return Message(RecordDict(dict(msg.content.items())), reply_to=msg)
+
+message = Message(content, dst_node_id=1, message_type="train")
+context = Context(1, 1, {"state-dir": folder}, RecordDict(), {})
+reply = compression_mod(message, context, app)
+assert reply.has_content()
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def imported(code: str, *arguments: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_an_app_that_names_the_mod_imports_next_to_nothing():
+    code = "import flwr_caesar.clients, json, sys; print(json.dumps([*sys.modules]))"
+    ours = {name for name in imported(code) if name.startswith("flwr_caesar")}
+    assert ours == FOR_AN_APP
+
+
+def test_a_message_imports_nothing_that_is_not_of_a_device(tmp_path):
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 2)
+    Caesar(FedAvg()).start(grid, initial_model(), num_rounds=1)
+    content = grid.sent[0][1]
+    arrays = {
+        name: {k: (a.dtype, a.shape, a.stype, bytes(a.data)) for k, a in own.items()}
+        for name, own in content.array_records.items()
+    }
+    configs = {name: dict(own) for name, own in content.config_records.items()}
+    request = tmp_path / "request"
+    request.write_bytes(pickle.dumps((arrays, configs)))
+    names = imported(MESSAGE, str(request), str(tmp_path / "state"))
+    assert "flwr_caesar.codec.codecs.lattice" in names
+    found = [
+        name
+        for name in sorted(names)
+        if any(name == each or name.startswith(each + ".") for each in NOT_ON_A_DEVICE)
+    ]
+    assert not found
