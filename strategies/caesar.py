@@ -61,6 +61,9 @@ class Caesar(CompressedStrategy):
     max_versions : int
         ``lattice``: published models that are remembered. A device that holds an older
         one gets a whole model.
+    versions_memory : int, optional
+        ``lattice``: most bytes of memory that they take; by default an eighth of what
+        this process may use. The log and the report say where fewer fit.
     theta_max : float
         ``paper``: largest fraction of a downloaded model that is reduced to signs.
     theta_upload_min : float
@@ -126,6 +129,7 @@ class Caesar(CompressedStrategy):
         first_bits: int = 6,
         shared_start: bool = False,
         max_versions: int = 100,
+        versions_memory: int | None = None,
         theta_max: float = 0.6,
         theta_upload_min: float = 0.1,
         theta_upload_max: float = 0.6,
@@ -148,6 +152,7 @@ class Caesar(CompressedStrategy):
             "first_bits": first_bits,
             "shared_start": shared_start,
             "max_versions": max_versions,
+            "versions_memory": versions_memory,
         }
         rate = AUTO if rate is None else rate
         _check_target(rate, nmse)
@@ -183,7 +188,14 @@ class Caesar(CompressedStrategy):
         else:
             small = exact_below or 0
             method = CaesarLattice(
-                LatticeDownlink(exact_below=small, **lattice),
+                LatticeDownlink(
+                    step_sigmas=step_sigmas,
+                    shared_start=shared_start,
+                    first_bits=first_bits,
+                    exact_below=small,
+                    max_versions=max_versions,
+                    max_bytes=versions_memory,
+                ),
                 importance,
                 workload,
                 rate=None if isinstance(rate, str) or nmse else rate,

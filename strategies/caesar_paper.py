@@ -89,6 +89,7 @@ class CaesarPaper(CaesarPlan):
             device.node_id
             for device in holding
             if phase.is_train
+            and _recovers(device)
             and now.get(_name(device)) != (version, asked[device.node_id])
         }
         self._asked = {n: (version, ratio) for n, ratio in asked.items()}
@@ -148,6 +149,11 @@ class CaesarPaper(CaesarPlan):
             ratios = np.where(holds, ratios[np.array(holds)].mean(), 0.0)
         found = cluster(ratios, max_clusters=self._clusters).device_ratios
         return np.round(found, 6)
+
+
+def _recovers(device: Device) -> bool:
+    """Whether a device reads the paper's frames; others have the exact model."""
+    return device.can is None or "caesar_model" in device.can.codecs
 
 
 def _name(device: Device) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord
 
-from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.codec.contract.layout import Array, Layout
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -36,6 +36,14 @@ class Downlink(ABC):
     @abstractmethod
     def version(self) -> Version | None:
         """What is published; `None` before the first."""
+
+    def first_bytes(self, layout: Layout) -> float:
+        """Return about how many bytes a device is sent that holds no model."""
+        return float(layout.nbytes)
+
+    def notes(self) -> Sequence[str]:
+        """Return what limits cost, in whole sentences; nothing if none is met."""
+        return ()
 
     @property
     def bases(self) -> Container[Version]:

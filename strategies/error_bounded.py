@@ -48,7 +48,7 @@ class ErrorBoundedMethod(ServerMethod):
         *,
         error_feedback: bool,
         check_bound: bool,
-        upload_memory: int,
+        upload_memory: int | None,
     ) -> None:
         super().__init__(
             downlink=downlink,
@@ -110,10 +110,11 @@ class ErrorBounded(CompressedStrategy):
     history : bool
         Whether the server remembers devices. False: every update stands alone, and
         neither side keeps anything of it.
-    upload_memory : int
+    upload_memory : int, optional
         Most bytes that the server remembers of all devices together; those that took
         part longest ago are forgotten first. A device takes
-        `flwr_caesar.codec.codecs.error_bounded.ErrorBoundedCodec.memory_nbytes`.
+        `flwr_caesar.codec.codecs.error_bounded.ErrorBoundedCodec.memory_nbytes`. By
+        default an eighth of the memory that this process may use.
     error_feedback : bool
         Whether devices keep what the bound let go and add it to their next update; the
         bound is then on their sum.
@@ -160,7 +161,7 @@ class ErrorBounded(CompressedStrategy):
         exact_below: int = 1024,
         predictor: str = "auto",
         history: bool = True,
-        upload_memory: int = 1 << 30,
+        upload_memory: int | None = None,
         error_feedback: bool = False,
         check_bound: bool = False,
         downlink: str = "whole",

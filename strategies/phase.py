@@ -219,7 +219,8 @@ class Phase:
         Nodes whose replies do not count for a quorum: they were refused, or their
         updates are longer than `longest`, which may be in order beside the others.
     mean : mapping of str to ndarray
-        Mean of the replies, where the inner strategy takes one; empty before.
+        Mean of the replies, where the inner strategy takes one and the method keeps it;
+        empty before.
     model : mapping of str to ndarray
         What the phase ends with; empty if the model stays.
     """
