@@ -95,9 +95,10 @@ def _bits(x: Any, prediction: Any, bound: float) -> float:
     return float(context_bits(indices, scale_classes(scales, x.shape)))
 
 
-def read(folder: Path) -> list[Update]:
-    """Return the recorded rounds of a folder, in order."""
-    return [dict(np.load(path)) for path in sorted(folder.glob("round_*.npz"))]
+def read(folder: Path, *, kernels: bool) -> list[Update]:
+    """Return the recorded rounds of a folder, in order; of `kernels` alone if asked."""
+    rounds = [dict(np.load(path)) for path in sorted(folder.glob("round_*.npz"))]
+    return [{n: x for n, x in u.items() if x.ndim > 2 or not kernels} for u in rounds]
 
 
 def main() -> None:
@@ -107,12 +108,13 @@ def main() -> None:
     )
     parser.add_argument("updates", nargs="+", help="NAME=FOLDER")
     parser.add_argument("--rel", type=float, nargs="+", default=[1e-3, 1e-2, 3e-2])
+    parser.add_argument("--kernels", action="store_true", help="convolutions alone")
     args = parser.parse_args()
     columns: list[list[str]] = []
     heads = []
     for told in args.updates:
         name, _, folder = told.partition("=")
-        rounds = read(Path(folder))
+        rounds = read(Path(folder), kernels=args.kernels)
         raw = sum(array.nbytes for update in rounds[1:] for array in update.values())
         for rel in args.rel:
             heads.append(f"{name}, {rel:g}")

@@ -96,6 +96,10 @@ class MagnitudePruning(CompressedStrategy):
         pruned, and less sparse than each of the models it is of.
     exclude_1d : bool (default: True)
         Leave biases and normalisation alone.
+    relative : bool (default: True)
+        Compare tensors far smaller than the others relative to their scale, and leave
+        those below 32 elements alone. False: magnitudes as they are, of all, as
+        published.
     bits : int, optional
         1 to 8: survivors are quantised, in both directions, to the levels of
         quantisation-aware training with the same ``weight_bits``. `None`, the default,
@@ -128,6 +132,7 @@ class MagnitudePruning(CompressedStrategy):
         prune_rate: float | None = None,
         server_prune_rate: float | None = None,
         exclude_1d: bool = True,
+        relative: bool = True,
         bits: int | None = None,
         levels: str = "uniform",
         **options: Unpack[WrapperOptions],
@@ -145,10 +150,10 @@ class MagnitudePruning(CompressedStrategy):
                         "id": "prune",
                         "prune_rate": own if rate is None else rate,
                         "exclude_1d": exclude_1d,
-                        "exact_below": _EXACT_BELOW,
+                        "exact_below": _EXACT_BELOW if relative else 0,
                         "bits": FLOAT_BITS if bits is None else bits,
                         "levels": levels,
-                        "relative": True,
+                        "relative": relative,
                     }
                 )
 

@@ -38,6 +38,7 @@ _TRAIN = "one setting of the run for all strategies"
 _INITIAL = "the reference app gives its devices `initial`"
 _RANDOM = "the reference app starts from a random model"
 _PAPER = "Caesar as published"
+_PRUNING = "magnitude pruning as published"
 _BLOG = "the blog's recipe"
 _VARIANT = "what is compressed"
 _CONTROL = "the control without the plan"
@@ -75,6 +76,16 @@ CONF: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "pruning": ("MagnitudePruning", {"bits": _TRAIN, "levels": _TRAIN}),
+    "pruning_paper": (
+        "MagnitudePruning",
+        {
+            "prune_rate": _PRUNING,
+            "exclude_1d": _PRUNING,
+            "relative": _PRUNING,
+            "bits": _TRAIN,
+            "levels": _TRAIN,
+        },
+    ),
     "error_bounded": ("ErrorBounded", {}),
     "error_bounded_paper": ("ErrorBounded", {"predictor": "the paper's predictors"}),
     "correlation_aware": ("CorrelationAware", {}),

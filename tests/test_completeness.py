@@ -29,6 +29,7 @@ VARIANTS = {
     "sparse_fedavg": "fedcomloc",
     "caesar_whole": "caesar",
     "uniform": "caesar",
+    "pruning_paper": "pruning",
     "error_bounded_paper": "error_bounded",
     "blog_recipe": "correlation_aware",
 }

@@ -25,6 +25,7 @@ MESSAGES = (
     "All control variates start from 0 again",
     "could be used",
     "times its bound",
+    "times as long as the median one",
     "decodes differently here and on the device",
     "frame continues from codec state",
     "Upload memory:",

@@ -108,6 +108,10 @@ _OURS = {
     "pruning": MethodSpec(
         _STRATEGIES + "MagnitudePruning", cases={"pruning": {"prune_rate": 0.5}}
     ),
+    "pruning_paper": MethodSpec(
+        _STRATEGIES + "MagnitudePruning",
+        settings={"exclude_1d": False, "relative": False},
+    ),
     "error_bounded": MethodSpec(
         _STRATEGIES + "ErrorBounded",
         cases={

@@ -25,9 +25,16 @@ def pruned(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_federation_is_the_papers_step_by_step() -> None:
-    strategy = MagnitudePruning(Scheduled([[1, 2, 3]] * ROUNDS), prune_rate=RATE)
-    found = models_of(strategy, 3, ROUNDS)
-    w = pruned({name: array.astype(np.float64) for name, array in start().items()})
+    """With a bias, and with a layer ten times smaller than the others."""
+    strategy = MagnitudePruning(
+        Scheduled([[1, 2, 3]] * ROUNDS),
+        prune_rate=RATE,
+        exclude_1d=False,
+        relative=False,
+    )
+    first = {**start(), "second": start()["second"] / 10, "bias": start()["first"][0]}
+    found = models_of(strategy, 3, ROUNDS, first=first)
+    w = pruned({name: array.astype(np.float64) for name, array in first.items()})
     weights = np.array([10, 20, 30]) / 60
     expected = []
     for _ in range(ROUNDS):
