@@ -149,7 +149,7 @@ def _run_at_once(
     if len(jobs) < 2:
         raise ConfigError("-j", "is for sweeps: this is one run; add -m and values")
     searchpath = _absolute(flags.config_dir)
-    prepared = []
+    prepared: list[Job] = []
     folder = Path()
     for number, job in enumerate(jobs):
         place, own = sweep_folders(
