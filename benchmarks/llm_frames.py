@@ -71,9 +71,11 @@ PATCHES = """\
 | × less than raw | × less than whole |
 | --- | --- | --- | --: | --: | --: | --: | --: |"""
 TYPES = """\
-| strategy | first download, float32 | bfloat16 | later downloads, float32 | bfloat16 \
-| uploads, float32 | bfloat16 | all, of float32's |
-| --- | --: | --: | --: | --: | --: | --: | --: |"""
+| strategy | first download, float32 | bfloat16 | float16 \
+| later downloads, float32 | bfloat16 | float16 \
+| uploads, float32 | bfloat16 | float16 | all, of float32's: bfloat16 | float16 |
+| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |"""
+DTYPES = (np.float32, ml_dtypes.bfloat16, np.float16)
 
 
 def divided() -> list[str]:
@@ -182,14 +184,14 @@ def traffic(name: str, dtype: Any) -> tuple[int, int, int]:
     return down[0], sum(down[1:]), sum(record.bytes_up // 2 for record in rounds)
 
 
-def in_both_types() -> list[str]:
-    """Return the rows of float32 against bfloat16."""
+def in_each_type() -> list[str]:
+    """Return the rows of float32 against the types of 16 bits."""
     rows = []
     for name in STRATEGIES:
-        wide, narrow = traffic(name, np.float32), traffic(name, ml_dtypes.bfloat16)
-        pairs = zip(wide, narrow, strict=True)
-        cells = " | ".join(f"{a:,} | {b:,}" for a, b in pairs)
-        rows.append(f"| {name} | {cells} | {sum(narrow) / sum(wide):.2f} |")
+        wide, *narrow = found = [traffic(name, dtype) for dtype in DTYPES]
+        cells = [f"{nbytes:,}" for way in zip(*found, strict=True) for nbytes in way]
+        cells += [f"{sum(own) / sum(wide):.3f}" for own in narrow]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
         print(rows[-1], flush=True)
     return rows
 
@@ -198,7 +200,7 @@ def main() -> None:
     """Measure and write the tables."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
     many, few, both = (
-        "\n".join(rows) for rows in (divided(), patched(), in_both_types())
+        "\n".join(rows) for rows in (divided(), patched(), in_each_type())
     )
     TABLE.write_text(f"""# Frames of language models
 
@@ -218,7 +220,8 @@ step follows the tensor's own largest element: so small tensors are sent more fi
 ## Few changed elements
 
 A model of 16-bit floats of which 2 % of the elements changed, as the exact change that
-`lattice_model` sends to who holds the one before (`Caesar`, `downlink="lattice"`). The
+`lattice_model` sends to who holds the one before where such tensors are not on the
+lattice (`LatticeRules(halves=False)`; histories of earlier releases have it so). The
 change is by how many representable numbers an element moved; the positions are those of
 the integers that are not 0, entropy-coded with them.
 
@@ -228,7 +231,7 @@ the integers that are not 0, entropy-coded with them.
 Elements that become any other number have some 10.6 bits of entropy each and positions
 0.14 bits an element: 45 times is the most that any code reaches.
 
-## bfloat16 and float32
+## float32, bfloat16 and float16
 
 LoRA adapters of 6 layers, rank 8 and width 256 (98,304 elements), two devices and
 {ROUNDS} rounds; bytes of a device.
@@ -236,8 +239,8 @@ LoRA adapters of 6 layers, rank 8 and width 256 (98,304 elements), two devices a
 {TYPES}
 {both}
 
-Uploads are of updates, which are float32 in both. A published model in bfloat16 travels
-exactly, one in float32 rounded to a lattice that is coarser than bfloat16 is.
+Uploads are of updates, which are float32 in all. A published model is on a lattice, in
+16 bits on those of its points that the type holds; another download is exact.
 
 {describe("python benchmarks/llm_frames.py", ("flwr", "numpy", "ml_dtypes"))}
 """)

@@ -26,7 +26,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from models import resnet18_arrays
 
-from flwr_caesar.codec import CodecState, Layout, update_layout
+from flwr_caesar.codec import CodecState, Layout, get_codec, update_layout
 from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.strategies import TopK
 from flwr_caesar.sync.protocol import UPDATE, UploadHeader
@@ -133,9 +133,10 @@ def aggregate(strategy_name: str, num_replies: int) -> None:
     if strategy_name == "fedavg":
         reply["arrays"] = arrays_to_record(arrays)
     else:
-        strategy = wrapped = TopK(inner, density=0.01)
+        strategy = TopK(inner, density=0.01)
+        codec = get_codec({"id": "topk", "density": 0.01, "values": "float16"})
         state = CodecState(update_layout(Layout.of(arrays)))
-        reply["arrays"] = frame_to_record(wrapped.upload.encode(arrays, state)[0])
+        reply["arrays"] = frame_to_record(codec.encode(arrays, state)[0])
     strategy.start(
         ReplayGrid(num_replies, reply), arrays_to_record(arrays), num_rounds=1
     )

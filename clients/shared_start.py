@@ -46,7 +46,9 @@ def with_shared_start(
     if header.base is None:
         return state
     try:
-        rules = LatticeRules(start["exact_below"], start["fine_below"])
+        rules = LatticeRules(
+            start["exact_below"], start["fine_below"], start.get("halves") == 1
+        )
         if "bits" in start:
             point = initial_point(initial, None, rules, int(start["bits"]))
         else:  # a run that began with one first step for all tensors

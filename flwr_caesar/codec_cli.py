@@ -10,7 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .codec import Codec, CodecError, ErrorFeedback, Layout, get_codec, list_codecs
+from .codec import (
+    Codec,
+    CodecError,
+    ErrorFeedback,
+    Layout,
+    get_codec,
+    kernel,
+    list_codecs,
+)
 from .codec_bench import Measurement, measure
 from .codec_inputs import SUFFIXES, load_arrays
 from .codec_peers import PEERS, Peer, get_peer
@@ -26,7 +34,7 @@ _COLUMNS = (
 )
 _NOTE = (
     "bytes: whole frames. ratio: bytes of the arrays / bytes. nmse: ||x - decoded||^2 "
-    "/ ||x||^2. MB/s: array bytes, 10^6, on this machine."
+    f"/ ||x||^2. MB/s: array bytes, 10^6, on this machine, by {kernel.in_use}."
 )
 _OF_SUM = (
     " nmse_of_sum: of the sum of all rounds, in which what error feedback sends later "

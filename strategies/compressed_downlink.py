@@ -24,7 +24,7 @@ _FRAME = "downlink-frame"
 
 
 class CompressedDownlink(Downlink):
-    """Send ``C(x + e)`` for the model ``x``, and keep ``e = x + e - C(x + e)``.
+    """Send ``C(y)``, ``y = x + feedback e``, for a model ``x``; ``e`` is ``y - C(y)``.
 
     Who leads the rounds calls `compress` on each new model and goes on with what it
     returns, so that server and devices hold the same. A model that did not pass there,
@@ -34,6 +34,8 @@ class CompressedDownlink(Downlink):
     ----------
     codec : Codec
         ``C``.
+    feedback : float
+        In ``[0, 1]``. 0: ``C(x)`` is sent, and nothing is kept.
 
     Attributes
     ----------
@@ -41,15 +43,18 @@ class CompressedDownlink(Downlink):
         ``e`` by tensor name.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, *, feedback: float = 1.0) -> None:
         self.codec = codec
+        self.feedback = feedback
         self.error: dict[str, Array] = {}
         self._made: tuple[bytes, bytes] | None = None
         self._version: Version | None = None
         self._record: ArrayRecord | None = None
 
     def __str__(self) -> str:
-        return f"{self.codec.config} with error feedback"
+        kept = "the whole" if self.feedback == 1 else f"{self.feedback:g}"
+        fed = f"{kept} of the error fed back" if self.feedback else "no error feedback"
+        return f"{self.codec.config}, {fed}"
 
     @property
     def version(self) -> Version | None:
@@ -59,14 +64,15 @@ class CompressedDownlink(Downlink):
     def compress(self, model: Arrays) -> dict[str, Array]:
         """Return what devices will hold of a model, and remember the rest."""
         meant = {
-            name: _plus(array, self.error.get(name)) for name, array in model.items()
+            name: self._plus(array, self.error.get(name))
+            for name, array in model.items()
         }
         frame, _ = self.codec.encode(meant)
         decoded, _ = self.codec.decode(frame)
         self.error = {
             name: np.asarray(array - decoded[name])
             for name, array in meant.items()
-            if array.dtype.name in FLOAT_DTYPES
+            if self.feedback and array.dtype.name in FLOAT_DTYPES
         }
         self._made = model_digest(decoded), frame
         return dict(decoded)
@@ -109,6 +115,9 @@ class CompressedDownlink(Downlink):
             if name.startswith(_ERROR)
         }
 
-
-def _plus(array: Array, error: Array | None) -> Array:
-    return array if error is None else np.asarray(array + error)
+    def _plus(self, array: Array, error: Array | None) -> Array:
+        if error is None or not self.feedback:
+            return array
+        if self.feedback != 1:
+            error = error * error.dtype.type(self.feedback)
+        return np.asarray(array + error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -43,6 +45,27 @@ class NotNowError(CodecError):
     def __init__(self, reason: str, telemetry: Telemetry | None = None) -> None:
         super().__init__(reason)
         self.telemetry = telemetry
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A reply that counts if it can be decoded; both steps may raise CodecError.
+
+    Parameters
+    ----------
+    reply : Reply
+        Complete after both.
+    decode : callable, optional
+        Takes time and changes nothing but the reply, so that it may run in a thread of
+        its own.
+    finish : callable, optional
+        Is given what `decode` returned, of one reply after the other in the order in
+        which they were accepted.
+    """
+
+    reply: Reply
+    decode: Callable[[], Any] | None = None
+    finish: Callable[[Any], None] | None = None
 
 
 class Exchange(ABC):
@@ -92,14 +115,18 @@ class Exchange(ABC):
         """
 
     @abstractmethod
-    def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
-        """Check and decode a reply.
+    def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
+        """Check a reply before it is decoded.
 
         Raises
         ------
         CodecError
             If it cannot be used.
         """
+
+    def sender(self, message: Message) -> str:
+        """Return which device a reply says that it is of; empty if it does not."""
+        return ""
 
     @abstractmethod
     def decode_again(self, phase: Phase, reply: Reply) -> dict[str, Array]:
@@ -139,6 +166,10 @@ class Exchange(ABC):
 
     def note(self, outcome: Outcome) -> None:  # noqa: B027
         """Take what the ledger is to remember with the next commit."""
+
+    def notes(self) -> Sequence[str]:
+        """Return what limits cost so far, in whole sentences."""
+        return ()
 
     def state(self) -> StrategyState:
         """Return what a restarted server needs."""
@@ -261,6 +292,11 @@ def same_model(records: Sequence[ArrayRecord]) -> ArrayRecord:
                 "another name, or run it without compression"
             )
     return first
+
+
+def is_same_model(known: ArrayRecord | None, model: ArrayRecord) -> bool:
+    """Whether a model is one that is known, be it built anew."""
+    return known is model or (known is not None and _equal(known, model))
 
 
 def _equal(a: ArrayRecord, b: ArrayRecord) -> bool:

@@ -35,7 +35,7 @@ class FedComLoc(CompressedStrategy):
         Step size of the devices' SGD.
     variant : {"com", "local", "global"}
         What is compressed: the model that a device sends, the one at which it takes
-        gradients, or the one that the server sends, under error feedback.
+        gradients, or the one that the server sends.
     codec : mapping or str, optional
         Any codec of the registry in place of what `density`, `bits`, `bucket` and
         `values` describe, which must then be left out, such as ``{"id": "rotated",
@@ -60,6 +60,10 @@ class FedComLoc(CompressedStrategy):
     steps : {"geometric", "fixed"}
         Local steps of a round: drawn for all devices with mean ``1 / p``, or that
         number, rounded.
+    feedback : float
+        ``variant="global"``: how much of what earlier models left out the next one gets
+        back, in ``[0, 1]``. 1, the default, is error feedback; 0 is as published: none,
+        and control variates move by the compressed model.
     control : bool
         False: no control variates and no such phase. With ``variant="com"`` that is
         federated averaging of sparse models.
@@ -103,6 +107,7 @@ class FedComLoc(CompressedStrategy):
         exact_below: int = 4096,
         p: float = 0.1,
         steps: str = "geometric",
+        feedback: float = 1.0,
         control: bool = True,
         seed: int = 0,
         **options: Unpack[WrapperOptions],
@@ -121,6 +126,7 @@ class FedComLoc(CompressedStrategy):
             p=p,
             steps=steps,
             control=control,
+            feedback=feedback,
             seed=seed,
             sources=options.get("sources"),
         )

@@ -52,6 +52,8 @@ class FedComLocMethod(ServerMethod):
     ----------
     lr, variant, density, bits, bucket, values, exact_below, codec, p, steps, control
         See `flwr_caesar.strategies.FedComLoc`.
+    feedback
+        See `flwr_caesar.strategies.FedComLoc`.
     seed
         See `flwr_caesar.strategies.FedComLoc`.
 
@@ -84,6 +86,7 @@ class FedComLocMethod(ServerMethod):
         p: float,
         steps: str,
         control: bool,
+        feedback: float,
         seed: int,
         sources: Sources | None = None,
     ) -> None:
@@ -97,6 +100,12 @@ class FedComLocMethod(ServerMethod):
             raise ValueError(f"p must be in (0, 1], not {p}")
         if seed < 0:
             raise ValueError(f"seed must be at least 0, not {seed}")
+        if not 0 <= feedback <= 1:
+            raise ValueError(f"feedback must be in [0, 1], not {feedback}")
+        if feedback != 1 and variant != "global":
+            raise ValueError(
+                f"feedback has no effect with variant {variant}: leave it out"
+            )
         if codec is None:
             chosen = model_codec(
                 density=density,
@@ -112,7 +121,11 @@ class FedComLocMethod(ServerMethod):
                     f"variant local takes gradients at what C makes of a torch tensor: "
                     f"codec must be one of {', '.join(LOCAL_CODECS)}, not {chosen.id}"
                 )
-        self.compressed = CompressedDownlink(chosen) if variant == "global" else None
+        self.compressed = (
+            CompressedDownlink(chosen, feedback=feedback)
+            if variant == "global"
+            else None
+        )
         super().__init__(
             downlink=self.compressed,
             upload=chosen if variant == "com" else None,
@@ -129,6 +142,7 @@ class FedComLocMethod(ServerMethod):
         self._local = json.dumps(chosen.config) if lossy else ""
         self._lr, self._p, self._steps, self._seed = lr, p, steps, seed
         self._control = control
+        self._made: Arrays = {}
         self._caused: dict[int, list[int]] = {}
         self._sources = sources or Sources()
         self.epoch = new_epoch(self._sources)
@@ -173,7 +187,7 @@ class FedComLocMethod(ServerMethod):
                 phase=phase.kind,
                 p=self._p if moves else 0.0,
                 lr=self._lr if moves else 0.0,
-                support=moves and self.compressed is not None,
+                support=moves and self._is_fed_back,
             )
         plan = DevicePlan(
             self.upload,
@@ -194,7 +208,16 @@ class FedComLocMethod(ServerMethod):
 
     def finish(self, made: Arrays) -> Arrays:
         """Return the model as devices will hold it."""
-        return made if self.compressed is None else self.compressed.compress(made)
+        if self.compressed is None:
+            return made
+        if self._control and not self._is_fed_back:
+            self._made = made
+        return self.compressed.compress(made)
+
+    @property
+    def keeps_mean(self) -> bool:
+        """See `ServerMethod.keeps_mean`."""
+        return True
 
     def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
         """Find who broke the sum, note who owes a move or made it."""
@@ -314,17 +337,28 @@ class FedComLocMethod(ServerMethod):
         self.epoch = new_epoch(self._sources)
         self.resets += 1
 
+    @property
+    def _is_fed_back(self) -> bool:
+        return self.compressed is not None and self.compressed.feedback > 0
+
     def _mean_apart(self, phase: Phase) -> ArrayRecord | None:
-        """Return the mean for devices that cannot tell it from the model they get."""
+        """Return the mean for devices that cannot tell it from the model they get.
+
+        What moves ``h`` is the mean; as published, ``C`` of it.
+        """
         layout = phase.layout or Layout.of(phase.mean)
         mean, model = cast_like(layout, phase.mean), phase.model
-        if self.compressed is None:
-            floats = [n for n, a in mean.items() if a.dtype.name in FLOAT_DTYPES]
-            if all(np.array_equal(mean[name], model[name]) for name in floats):
-                return None
-            return frame_to_record(get_codec("dense").encode(mean)[0])
-        known = {
-            name: np.where(model[name] != 0, array, np.zeros_like(array))
-            for name, array in mean.items()
-        }
-        return frame_to_record(self._support_codec.encode(known)[0])
+        if self._is_fed_back:
+            known = {
+                name: np.where(model[name] != 0, array, np.zeros_like(array))
+                for name, array in mean.items()
+            }
+            return frame_to_record(self._support_codec.encode(known)[0])
+        # Without feedback, what is sent is C of what the inner strategy made.
+        told = model if self.compressed is None else self._made
+        self._made = {}
+        floats = [n for n, a in mean.items() if a.dtype.name in FLOAT_DTYPES]
+        if all(np.array_equal(mean[name], told[name]) for name in floats):
+            return None
+        codec = self.compressed.codec if self.compressed else get_codec("dense")
+        return frame_to_record(codec.encode(mean)[0])

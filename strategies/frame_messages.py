@@ -10,6 +10,7 @@ from flwr_caesar.transport import (
     DeviceReport,
     Plan,
     exact_record,
+    plain_record,
     record_nbytes,
     with_note,
 )
@@ -62,7 +63,7 @@ def packed(
     made = RecordDict(dict(content.items()))
     for name, record in others(content, key).items():
         made[name] = exact_record(record)
-    if header.base == header.target:
+    if header.base == header.target and not downlink.again(device.node_id):
         del made[key]
     else:
         made[key] = whole or downlink.frame(device.node_id, header)
@@ -111,6 +112,23 @@ def upload_key(phase: Phase, request: Request, content: RecordDict) -> str:
             f"{request.key!r} as the model was"
         )
     return request.key
+
+
+def plain_others(
+    content: RecordDict, key: str, max_bytes: int
+) -> dict[str, ArrayRecord]:
+    """Return a reply's ArrayRecords but the upload, as plain arrays.
+
+    Raises
+    ------
+    CodecError
+        If they are damaged, or have more than `max_bytes`.
+    """
+    plain = {}
+    for name, record in others(content, key).items():
+        plain[name] = plain_record(record, max_bytes=max_bytes)
+        max_bytes = max(max_bytes - record_nbytes(plain[name]), 0)
+    return plain
 
 
 def require_frame_size(record: ArrayRecord, layout: Layout) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
@@ -20,11 +21,12 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
 from flwr_caesar.codec.contract.update import change_of_others, keep_sign, length
+from flwr_caesar.codec.contract.vector import require_elements
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
-from flwr_caesar.sync.protocol import NOT_NOW
+from flwr_caesar.sync.protocol import NOT_NOW, device_id
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -33,8 +35,6 @@ from flwr_caesar.transport import (
     DeviceReport,
     message_nbytes,
     note_of,
-    plain_record,
-    record_nbytes,
     record_to_arrays,
     record_to_frame,
     widened_record,
@@ -44,14 +44,22 @@ from flwr_caesar.transport import (
 from .charge import Work
 from .exchange import (
     Exchange,
+    Opened,
     cast_like,
+    is_same_model,
     most_reply_bytes,
     nonnegative_sum,
     others,
-    same_model,
 )
 from .fitted import Fitting
-from .frame_messages import NO_MOD, not_now, packed, require_frame_size, upload_key
+from .frame_messages import (
+    NO_MOD,
+    not_now,
+    packed,
+    plain_others,
+    require_frame_size,
+    upload_key,
+)
 from .method import ServerMethod
 from .phase import Device, Outcome, Phase, Reply, Request
 from .privacy import clip, clips_on_devices
@@ -106,6 +114,9 @@ class FrameExchange(Exchange):
     def begin(self, model: Arrays) -> Arrays:
         """See `Exchange.begin`."""
         self.layout = Layout.of(model)
+        upload = self.method.upload_for(self.layout)
+        if upload.config["id"] != "dense":
+            require_elements(self.layout.num_params)  # before devices train for hours
         return self.method.downlink.begin(model)
 
     def open(self, phase: Phase, messages: Sequence[Message]) -> Sequence[Message]:
@@ -159,8 +170,15 @@ class FrameExchange(Exchange):
             asked.append(message)
         return asked
 
-    def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
-        """See `Exchange.read`."""
+    def sender(self, message: Message) -> str:
+        """See `Exchange.sender`."""
+        try:
+            return device_id(DeviceReport.read(message.content)[1].token)
+        except (CodecError, ValueError):
+            return ""
+
+    def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
+        """See `Exchange.accept`."""
         request = phase.requests[node_id]
         content = RecordDict(dict(message.content.items()))
         if note_of(content) is None:
@@ -170,9 +188,8 @@ class FrameExchange(Exchange):
         key = upload_key(phase, request, content)
         if key and self.layout:
             require_frame_size(content.array_records[key], self.layout)
-        info = (
-            inspect_frame(record_to_frame(content.array_records[key])) if key else None
-        )
+        frame = record_to_frame(content.array_records[key]) if key else None
+        info = None if frame is None else inspect_frame(frame)
         assert self.session is not None
         verdict = self.session.accept(node_id, header, info, can=report.can_bytes)
         if not verdict.counts:
@@ -188,17 +205,25 @@ class FrameExchange(Exchange):
             key=key,
             source=message.content,
         )
-        left = most_reply_bytes(request)
-        for name, record in others(content, key).items():
-            plain = plain_record(record, max_bytes=left)
-            content[name], left = plain, max(left - record_nbytes(plain), 0)
-        if key:
-            del content[key]
-            decoded, after = self._decoded(phase, reply)
-            self.memory.stage(node_id, after)
-            self._set_update(phase, reply, decoded)
-            self.method.check(reply)
-        return reply
+        content.update(plain_others(content, key, most_reply_bytes(request)))
+        if not key:
+            return Opened(reply)
+        del content[key]
+        self._zero_model(request.sent)  # made here, and not by several threads
+        steps = partial(self._decode, phase, reply), partial(self._finish, phase, reply)
+        return Opened(reply, *steps)
+
+    def _decode(self, phase: Phase, reply: Reply) -> CodecState:
+        decoded, after = self._decoded(phase, reply)
+        self._set_update(phase, reply, decoded)
+        return after
+
+    def _finish(self, phase: Phase, reply: Reply, after: CodecState) -> None:
+        device = phase.requests[reply.node_id].device
+        assert device is not None
+        self.memory.opened(device.header.device)
+        self.memory.stage(reply.node_id, after)
+        self.method.check(reply)
 
     def decode_again(self, phase: Phase, reply: Reply) -> dict[str, Array]:
         """See `Exchange.decode_again`."""
@@ -274,6 +299,10 @@ class FrameExchange(Exchange):
             ),
         )
 
+    def notes(self) -> Sequence[str]:
+        """See `Exchange.notes`."""
+        return (*self.method.notes(), *self.memory.notes())
+
     def state(self) -> StrategyState:
         """See `Exchange.state`."""
         return self.method.state()
@@ -302,21 +331,13 @@ class FrameExchange(Exchange):
             replaced = version != session.head.version
             self._take(model, record_to_arrays(model))
         else:
-            replaced = self._model is not model and not self._holds(model)
+            replaced = not is_same_model(self._model, model)
         if replaced:  # by the caller: a version of its own
             version = downlink.publish(self._wire(model), session.head.version[0] + 1)
             session.open_phase([])
             session.close_phase(version)
             self._take(model, record_to_arrays(model))
         return session
-
-    def _holds(self, model: ArrayRecord) -> bool:
-        known = self._model
-        try:
-            same_model([model, known] if known is not None else [model])
-        except ValueError:
-            return False
-        return known is not None
 
     def _take(self, model: ArrayRecord, arrays: Arrays) -> None:
         self._model, self._arrays, self._zeros = model, arrays, {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from logging import INFO
 from typing import Any
@@ -74,9 +74,15 @@ class StreamingGrid(Grid):
         self._largest_reply = 0
         self._most_bytes = math.inf
         self._doubtful: Set[int] = frozenset()
+        self._settle: Callable[[], None] = _nothing
         self._unfinished: Counter[int] = Counter()
 
-    def expect(self, most_bytes: float, doubtful: Set[int] = frozenset()) -> None:
+    def expect(
+        self,
+        most_bytes: float,
+        doubtful: Set[int] = frozenset(),
+        settle: Callable[[], None] | None = None,
+    ) -> None:
         """Say what the next replies are like.
 
         Parameters
@@ -85,9 +91,12 @@ class StreamingGrid(Grid):
             No honest one is larger.
         doubtful : set of int
             Nodes whose replies do not count for the quorum. Whoever reads the replies
-            adds to it before taking the next one.
+            adds to it before taking the next one, or when `settle` is called.
+        settle : callable, optional
+            Called where the quorum hangs on `doubtful`, and while nothing arrives.
         """
         self._most_bytes, self._doubtful = most_bytes, doubtful
+        self._settle = settle or _nothing
 
     def set_run(self, run: Run) -> None:
         """Set the run."""
@@ -157,6 +166,9 @@ class StreamingGrid(Grid):
         answered: set[int] = set()
 
         def is_enough() -> bool:
+            if len(answered) < enough:
+                return False
+            self._settle()
             return len(answered - self._doubtful) >= enough
 
         # Until a reply was seen, suppose that it is as large as in the last phase, or
@@ -202,12 +214,17 @@ class StreamingGrid(Grid):
             if waiting:
                 pause = _FIRST_PAUSE if arrived else min(pause * 1.5, _LONGEST_PAUSE)
                 if not arrived:  # asking takes half of the time at the most
+                    self._settle()
                     pause = max(pause, now - start)
                 time.sleep(min(pause, until - now))
         for message_id in pulls.under_way & waiting.keys():
             self._unfinished[waiting[message_id]] += 1
         if pulls.under_way:
             log(INFO, "Not waited for: %d replies in transfer", len(pulls.under_way))
+
+
+def _nothing() -> None:
+    """Settle nothing."""
 
 
 def _nbytes(message: Message) -> int:

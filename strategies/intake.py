@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from logging import WARNING
 from typing import Any
@@ -13,6 +14,7 @@ from flwr_caesar.codec import CodecError
 from flwr_caesar.flower import ErrorCode, log
 from flwr_caesar.transport import FRAME_STYPE, message_nbytes, told_nbytes
 
+from .decoding import DecodingQueue, UnderWay
 from .exchange import Exchange, NotNowError, require_size
 from .frame_messages import NO_MOD
 from .grid import Arrival
@@ -43,47 +45,96 @@ class Intake:
     def __init__(self, exchange: Exchange, recorder: Recorder) -> None:
         self._exchange = exchange
         self._recorder = recorder
+        self._phase: Phase | None = None
+        self._queue: DecodingQueue | None = None
+        self._ready: deque[UnderWay] = deque()
+        self._kept = 0
 
     def read(self, phase: Phase, replies: Iterable[Message]) -> Iterator[Reply]:
-        """Yield the replies that count, as they arrive; each is in `phase` by then."""
-        kept = 0
-        for each in replies:
-            arrival = _arrival(each, phase.started)
-            node_id, message = arrival.node_id, arrival.message
-            if not self._recorder.is_expected(phase, node_id):
-                log(WARNING, "Ignored an unexpected reply of node %d", node_id)
-                continue
+        """Yield the replies that count, as they arrive; each is in `phase` by then.
+
+        They are decoded in threads, while others are waited for, and counted in the
+        order in which they arrived.
+        """
+        raw_bytes = max((r.raw_bytes for r in phase.requests.values()), default=0)
+        self._kept = 0
+        with DecodingQueue.opened(raw_bytes) as self._queue:
+            self._phase, self._ready = phase, deque()
+            for each in replies:
+                self._take_in(phase, each)
+                while self._queue.is_due:
+                    self._finish(phase, self._queue.take())
+                yield from self._pass_on(phase)
+            self.settle()
+            yield from self._pass_on(phase)
+        self._phase = self._queue = None
+
+    def settle(self) -> None:
+        """Decide on all replies that have arrived."""
+        while self._phase and self._queue:
+            self._finish(self._phase, self._queue.take())
+
+    def _pass_on(self, phase: Phase) -> Iterator[Reply]:
+        while self._ready:
+            item = self._ready.popleft()
             start = time.monotonic()
-            nbytes = message_nbytes(message.content) if message.has_content() else 0
-            self._recorder.arrived(
-                phase, node_id, seconds=arrival.seconds, bytes_up=nbytes
-            )
-            try:
-                if message.has_error():
-                    raise _error(message)
-                told = told_nbytes(message.content)
-                require_size(phase.requests[node_id], nbytes + told)
-                reply = self._exchange.read(phase, node_id, message)
-            except NotNowError as err:
-                self._recorder.measured(phase, node_id, err.telemetry)
-                self.refuse(phase, node_id, str(err), is_fault=False)
-                continue
-            except CodecError as err:
-                self.refuse(phase, node_id, str(err))
-                continue
-            if not self._recorder.read(phase, reply):
-                phase.doubtful.add(node_id)
-                self._exchange.withdraw(node_id, "late")
-                continue
-            kept += nbytes
-            if kept > _KEPT_BYTES:
-                reply.source = None
-            phase.replies[node_id] = reply
-            if 0 < phase.longest < reply.length:
-                phase.doubtful.add(node_id)
-            yield reply
+            yield item.opened.reply
+            node_id = item.opened.reply.node_id
             if node_id in phase.replies:
-                self._recorder.processed(phase, node_id, time.monotonic() - start)
+                seconds = item.seconds + time.monotonic() - start
+                self._recorder.processed(phase, node_id, seconds)
+
+    def _take_in(self, phase: Phase, each: Message | Arrival) -> None:
+        """Judge a reply by what it says, and begin to decode it."""
+        assert self._queue is not None
+        arrival = _arrival(each, phase.started)
+        node_id, message = arrival.node_id, arrival.message
+        is_expected = self._recorder.is_expected(phase, node_id)
+        if not is_expected or self._queue.has(node_id=node_id):
+            log(WARNING, "Ignored an unexpected reply of node %d", node_id)
+            return
+        start = time.monotonic()
+        nbytes = message_nbytes(message.content) if message.has_content() else 0
+        self._recorder.arrived(phase, node_id, seconds=arrival.seconds, bytes_up=nbytes)
+        sender = self._exchange.sender(message)
+        if self._queue.has(sender=sender):  # which counts hangs on the other one
+            self.settle()
+        try:
+            if message.has_error():
+                raise _error(message)
+            told = told_nbytes(message.content)
+            require_size(phase.requests[node_id], nbytes + told)
+            opened = self._exchange.accept(phase, node_id, message)
+        except CodecError as err:
+            self._refuse(phase, node_id, err)
+            return
+        self._queue.put(UnderWay(opened, sender, nbytes, time.monotonic() - start))
+
+    def _finish(self, phase: Phase, item: UnderWay) -> None:
+        """Take what was decoded; it counts, or is refused."""
+        reply = item.opened.reply
+        node_id = reply.node_id
+        try:
+            item.finish()
+        except CodecError as err:
+            self._refuse(phase, node_id, err)
+            return
+        if not self._recorder.read(phase, reply):
+            phase.doubtful.add(node_id)
+            self._exchange.withdraw(node_id, "late")
+            return
+        self._kept += item.nbytes
+        if self._kept > _KEPT_BYTES:
+            reply.source = None
+        phase.replies[node_id] = reply
+        if 0 < phase.longest < reply.length:
+            phase.doubtful.add(node_id)
+        self._ready.append(item)
+
+    def _refuse(self, phase: Phase, node_id: int, err: CodecError) -> None:
+        if isinstance(err, NotNowError):
+            self._recorder.measured(phase, node_id, err.telemetry)
+        self.refuse(phase, node_id, str(err), is_fault=not isinstance(err, NotNowError))
 
     def refuse(
         self, phase: Phase, node_id: int, reason: str, *, is_fault: bool = True

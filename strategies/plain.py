@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
@@ -21,7 +22,7 @@ from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import message_nbytes, record_to_arrays
 
 from .charge import Work
-from .exchange import Exchange, others
+from .exchange import Exchange, Opened, others
 from .phase import Phase, Reply, Request
 
 _NPY_HEADER_MAX = 4096
@@ -76,25 +77,28 @@ class PlainExchange(Exchange):
             )
         return messages
 
-    def read(self, phase: Phase, node_id: int, message: Message) -> Reply:
-        """See `Exchange.read`."""
+    def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
+        """See `Exchange.accept`."""
         request = phase.requests[node_id]
         content = RecordDict(dict(message.content.items()))
         weight = self.weight_of(phase, content)
         reply = Reply(node_id, message, content, weight=weight, source=message.content)
-        if phase.is_train:
-            names = list(content.array_records)
-            if not names:
-                raise CodecError("reply has no ArrayRecord")
-            if len(names) > 1 and request.key not in names:
-                raise CodecError(f"none of the ArrayRecords is named {request.key!r}")
-            reply.key = names[0] if len(names) == 1 else request.key
-            reply.base = request.sent
-            reply.update = self.decode_again(phase, reply)
-            reply.length = length(reply.update)
-            reply.counted = change_of_others(reply.update, request.sent)
-            del content[reply.key]
-        return reply
+        if not phase.is_train:
+            return Opened(reply)
+        names = list(content.array_records)
+        if not names:
+            raise CodecError("reply has no ArrayRecord")
+        if len(names) > 1 and request.key not in names:
+            raise CodecError(f"none of the ArrayRecords is named {request.key!r}")
+        reply.key = names[0] if len(names) == 1 else request.key
+        reply.base = request.sent
+        del content[reply.key]
+        return Opened(reply, partial(self._decode, phase, reply))
+
+    def _decode(self, phase: Phase, reply: Reply) -> None:
+        reply.update = self.decode_again(phase, reply)
+        reply.length = length(reply.update)
+        reply.counted = change_of_others(reply.update, reply.base)
 
     def decode_again(self, phase: Phase, reply: Reply) -> dict[str, Array]:
         """See `Exchange.decode_again`."""

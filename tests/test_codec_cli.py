@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flwr_caesar.cli import main
-from flwr_caesar.codec import get_codec, list_codecs
+from flwr_caesar.codec import get_codec, kernel, list_codecs
 from flwr_caesar.codec_inputs import load_arrays
 from flwr_caesar.plan.precision import upload_error
 
@@ -245,6 +245,13 @@ def test_a_mistake_in_what_to_measure(
     printed = capsys.readouterr().err
     assert len(printed.splitlines()) == 1
     assert says in printed
+
+
+def test_bench_says_what_ran_the_loops(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("bench", *files, "--codec", "topk") == 0
+    assert f"on this machine, by {kernel.in_use}." in capsys.readouterr().out
 
 
 def test_all_codecs_are_drawn(

@@ -23,9 +23,14 @@ CODECS = sorted(registry._OURS)
 # Names that stand for a method with other defaults; the case of that method runs them.
 VARIANTS = {
     "scaffnew": "fedcomloc",
+    "fedcomloc_local": "fedcomloc",
+    "fedcomloc_global": "fedcomloc",
+    "fedcomloc_global_paper": "fedcomloc",
     "sparse_fedavg": "fedcomloc",
     "caesar_whole": "caesar",
     "uniform": "caesar",
+    "error_bounded_paper": "error_bounded",
+    "blog_recipe": "correlation_aware",
 }
 
 

@@ -20,6 +20,7 @@ from .link import check_idle, check_link
 from .machine import check_identity, check_l4t, check_swap
 from .software import (
     ask_torch,
+    check_codec,
     check_commands,
     check_flower,
     check_jtop,
@@ -40,7 +41,7 @@ def check_device(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
         Where the machine's file system begins.
     """
     board = read_board(root)
-    yield from (check_python(), check_flower(), check_commands())
+    yield from (check_python(), check_flower(), check_commands(), check_codec())
     yield from (check_l4t(board), check_swap(root), check_identity(root))
     yield check_jtop(root)
     try:

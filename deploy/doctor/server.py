@@ -29,7 +29,7 @@ from flwr_caesar.deploy.words import RENEW, SET_CLOCK, Advice, duration
 
 from .finding import Finding, failure, ok, warning
 from .link import SOON_DAYS
-from .software import check_commands, check_flower, check_python
+from .software import check_codec, check_commands, check_flower, check_python
 from .storage import check_free
 
 _SILENT_SECONDS = 600.0
@@ -47,7 +47,7 @@ def check_server(path: Path, root: Path = Path("/")) -> Iterator[Finding]:
     root : Path
         Where the machine's file system begins.
     """
-    yield from (check_python(), check_flower(), check_commands())
+    yield from (check_python(), check_flower(), check_commands(), check_codec())
     folder = ServerFolder(path)
     try:
         settings = folder.settings

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from flwr_caesar.codec import kernel
 from flwr_caesar.deploy.board import Board
 from flwr_caesar.deploy.endings import superexec_missing
 from flwr_caesar.deploy.telemetry.jtop import SOCKET
@@ -73,6 +74,11 @@ def check_commands() -> Finding:
     except SuperLinkError:
         return failure("commands", superexec_missing())
     return ok("commands", found)
+
+
+def check_codec() -> Finding:
+    """Say what runs the loops of the codec: with numpy a message takes longer."""
+    return ok("codec", kernel.in_use)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from flwr_caesar.codec.contract.base import DEFAULT_MAX_BYTES
 from flwr_caesar.codec.contract.layout import Arrays, Layout, to_dtype
 
 from .envelope import frame_to_record, is_frame, note_nbytes, record_to_frame
+from .npy import from_flower, to_flower
 
 _HELD_BYTES = 64
 
 
 def record_to_arrays(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the arrays of a plain record by name.
+    """Return the arrays of a plain record by name; they may be views of its bytes.
 
     Raises
     ------
@@ -29,8 +30,8 @@ def record_to_arrays(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
 
 def _to_numpy(name: str, array: Array) -> np.ndarray[Any, Any]:
     try:
-        found = array.numpy()
-    except (TypeError, ValueError, EOFError, OSError, MemoryError) as err:
+        found = from_flower(array)
+    except Exception as err:  # of a header, NumPy raises all that Python's parser does
         raise CodecError(f"array {name!r} cannot be read: {err}") from err
     if found.dtype.kind == "V" and array.dtype == "bfloat16":
         # Flower keeps such an array, but its file format forgets what it is.
@@ -40,7 +41,7 @@ def _to_numpy(name: str, array: Array) -> np.ndarray[Any, Any]:
 
 def arrays_to_record(arrays: Arrays) -> ArrayRecord:
     """Return a plain record of named arrays."""
-    return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
+    return ArrayRecord({name: to_flower(np.asarray(a)) for name, a in arrays.items()})
 
 
 def widened_record(arrays: Arrays) -> ArrayRecord:
@@ -55,6 +56,17 @@ def widened_record(arrays: Arrays) -> ArrayRecord:
             for name, a in arrays.items()
         }
     )
+
+
+def widened_in_place(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:
+    """Return what `widened_record` does, and empty `arrays` as it goes.
+
+    So memory holds a model and one tensor, not two models.
+    """
+    record = ArrayRecord()
+    for name in list(arrays):
+        record.update(widened_record({name: arrays.pop(name)}))
+    return record
 
 
 def rounded_record(record: ArrayRecord, layout: Layout) -> ArrayRecord:

@@ -14,11 +14,12 @@ import pytest
 import zstandard
 
 from flwr_caesar.codec import CodecState, Layout, get_codec, inspect_frame
+from flwr_caesar.codec.coding.lattice_block import decode_block, encode_block
 from flwr_caesar.codec.coding.positions import encode_positions
 from flwr_caesar.codec.contract.base import TABLE_TAG
 from flwr_caesar.codec.contract.frame import FrameReader
-from flwr_caesar.codec.contract.layout import to_dtype
-from tests.vectors.make import FLAGS, MODELS, STEPS, describe
+from flwr_caesar.codec.contract.layout import TensorSpec, to_dtype
+from tests.vectors.make import FLAGS, HALVES, MODELS, STEPS, describe
 
 from .jvm import Jvm, Reply
 
@@ -80,7 +81,7 @@ def test_golden_frames_decode(jvm: Jvm, folder: Path) -> None:
         table = reply.blobs[0]
 
 
-@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4)])
+@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4), (HALVES, 4)])
 def test_golden_published_models_decode(jvm: Jvm, folder: Path, count: int) -> None:
     base = b""
     found = rounds(folder)
@@ -156,13 +157,15 @@ def blocks() -> list[tuple[str, bool, list[list[int]], bytes]]:
     return found
 
 
-def test_blocks_are_written_again_to_the_bit(jvm: Jvm) -> None:
+def test_blocks_are_written_again_as_the_reference_writes_them(jvm: Jvm) -> None:
     found = blocks()
     assert len(found) >= 20
     assert any(is_small for _, is_small, _, _ in found)
     for name, is_small, shapes, data in found:
         reply = jvm.ask("block", [data], small=is_small, shapes=shapes)
-        assert reply.blobs == [data], name
+        specs = [TensorSpec("", "float32", tuple(shape)) for shape in shapes]
+        again = data if is_small else encode_block(decode_block(data, specs), specs)
+        assert reply.blobs == [again], name
 
 
 @pytest.mark.parametrize("level", [-5, 1, 3, 9, 19])

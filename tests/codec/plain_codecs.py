@@ -35,7 +35,7 @@ from .plain_reader import (
     read_table,
     to_bytes,
 )
-from .plain_symbols import read_block, read_symbols
+from .plain_symbols import read_block, read_parts
 
 MASK = (1 << 64) - 1
 BOOKS = {
@@ -265,7 +265,7 @@ def levels(config: dict[str, Any], lossy: Table, sections: Sections) -> list[int
         own = [i for i, t in enumerate(lossy) if t.size >= 16384][:255]
         numbers = {i: number for number, i in enumerate(own, 1)}
         contexts = [numbers.get(i, 0) for i in owner]
-        symbols = read_symbols(sections["SYM"], contexts, len(own) + 1)
+        symbols = read_parts(sections["SYM"], contexts, len(own) + 1)
         return [symbol - int(config["levels"]) for symbol in symbols]
     found = [0] * len(owner)
     negative = bits(sections["SIGN"])

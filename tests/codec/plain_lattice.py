@@ -23,6 +23,7 @@ from .plain_reader import (
     read_frame,
     read_table,
     table_bytes,
+    to_bytes,
 )
 from .plain_symbols import read_block
 
@@ -110,7 +111,8 @@ def model_digest(table: Table, content: dict[str, bytes]) -> bytes:
 def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
     """Return each tensor with its little-endian elements, given those of the base."""
     frame = read_frame(data)
-    assert frame.config.keys() == {"id", "exact_below"}
+    assert frame.config.keys() - {"halves"} == {"id", "exact_below"}
+    assert frame.config.get("halves", 1) == 1
     held, digest = struct.unpack("<8s8s", frame.sections["HEAD"])
     old: dict[str, bytes] = {}
     if held == bytes(8):
@@ -122,7 +124,9 @@ def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
         assert held == model_digest(table, old)
     assert layout_digest(table) == frame.layout
     least = max(frame.config["exact_below"], 1)
-    lossy = [t for t in table if t.dtype in ("float32", "float64") and t.size >= least]
+    dtypes = {"float32", "float64"}
+    dtypes |= {"float16", "bfloat16"} if "halves" in frame.config else set()
+    lossy = [t for t in table if t.dtype in dtypes and t.size >= least]
     exact = [tensor for tensor in table if tensor not in lossy]
     halves = []
     if "HALF" in frame.sections:
@@ -146,14 +150,26 @@ def lattice_model(data: bytes, base: Decoded | None) -> Decoded:
                 same = old.get(tensor.name, bytes(tensor.size * tensor.itemsize))
                 content[tensor.name] = whole.get(tensor.name, same)
                 continue
-            form = f"<{tensor.size}" + {"float32": "f", "float64": "d"}[tensor.dtype]
             zeros = bytes(tensor.size * tensor.itemsize)
-            start = struct.unpack(form, old.get(tensor.name, zeros))
-            content[tensor.name] = struct.pack(
-                form, *(value + next(changes) * 2.0**unit for value in start)
+            start = elements(old.get(tensor.name, zeros), tensor.dtype)
+            content[tensor.name] = b"".join(
+                to_bytes(value + next(changes) * 2.0**unit, tensor.dtype)
+                for value in start
             )
     assert digest == model_digest(table, content)
     return [(tensor, content[tensor.name]) for tensor in table]
+
+
+def elements(data: bytes, dtype: str) -> list[float]:
+    """Return the numbers of a floating-point tensor."""
+    if dtype == "bfloat16":
+        words = struct.unpack(f"<{len(data) // 2}H", data)
+        data, dtype = (
+            struct.pack(f"<{len(words)}I", *(w << 16 for w in words)),
+            "float32",
+        )
+    form = {"float16": "e", "float32": "f", "float64": "d"}[dtype]
+    return list(struct.unpack(f"<{len(data) // struct.calcsize(form)}{form}", data))
 
 
 def read_halves(data: bytes, tensors: Table, old: dict[str, bytes]) -> dict[str, bytes]:

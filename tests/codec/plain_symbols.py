@@ -111,10 +111,27 @@ def read_symbols(data: bytes, contexts: list[int], count: int) -> list[int]:
     return symbols
 
 
+MOST_SYMBOLS, PART = 65_535 * 2_048, 2**26
+
+
+def read_parts(data: bytes, contexts: list[int], count: int) -> list[int]:
+    """Decode a symbol stream, or several of more symbols than one may have."""
+    if len(contexts) <= MOST_SYMBOLS:
+        return read_symbols(data, contexts, count)
+    symbols = []
+    for start in range(0, len(contexts), PART):
+        (size,) = struct.unpack_from("<Q", data)
+        own = contexts[start : start + PART]
+        symbols += read_symbols(data[8 : 8 + size], own, count)
+        data = data[8 + size :]
+    assert not data
+    return symbols
+
+
 def read_integers(data: bytes, contexts: list[int], count: int) -> list[int]:
     """Decode a run of integers."""
     (size,) = struct.unpack_from("<I", data)
-    values = read_symbols(data[4 : 4 + size], contexts, count)
+    values = read_parts(data[4 : 4 + size], contexts, count)
     raw = data[4 + size :]
     wide = {i: 2 + (s - 64) // 16 for i, s in enumerate(values) if s >= 64}
     for width in sorted(set(wide.values())):

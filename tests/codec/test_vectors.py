@@ -32,6 +32,7 @@ from flwr_caesar.codec.published.lattice_point import decode_point
 from tests.vectors.make import (
     CASES,
     FLAGS,
+    HALVES,
     MODELS,
     POINT_LAYOUT,
     POINTS,
@@ -116,7 +117,7 @@ def describe_plain(decoded: plain_reader.Decoded) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4)])
+@pytest.mark.parametrize(("folder", "count"), [(MODELS, 3), (STEPS, 4), (HALVES, 4)])
 def test_golden_published_models_decode(folder: Path, count: int) -> None:
     model: dict[str, np.ndarray[Any, Any]] | None = None
     theirs: plain_reader.Decoded | None = None
@@ -193,7 +194,7 @@ def test_the_vectors_use_every_form_of_a_lattice() -> None:
     assert forms == {("LATT",), ("RICE",), ("LATS", "STEP"), ("RICE", "STEP")}
     models = [
         plain_reader.read_frame(frame).sections
-        for folder in (MODELS, STEPS)
+        for folder in (MODELS, STEPS, HALVES)
         for frame, _ in rounds(folder)
     ]
     used = set().union(*models)
@@ -274,6 +275,16 @@ def test_the_vectors_use_every_way_to_predict_and_to_code() -> None:
     ]
     modes = {mode for sections in bounded for mode in sections["TENS"][8::9]}
     assert modes == {0, 1, 2, 3, 4}
+    published = [
+        plain_reader.read_frame(frame).sections["TENS"]
+        for frame, _ in rounds(VECTORS / "error_bounded" / "paper")
+    ]
+    flips = {
+        (row[8], row[5] & 0x80)
+        for table in published
+        for row in (table[at : at + 9] for at in range(0, len(table), 9))
+    }
+    assert {(5, 0), (6, 0), (6, 0x80)} <= flips
     assert any("RPOS" in sections for sections in bounded)
     assert {sections["IDX"][3] for sections in bounded} == {0, 1}
     heads = {

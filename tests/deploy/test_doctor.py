@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from flwr_caesar.cli import main
+from flwr_caesar.codec import kernel
 from flwr_caesar.deploy.board import Board, read_board
 from flwr_caesar.deploy.certificate import Certificate
 from flwr_caesar.deploy.device_key import make_key
@@ -24,6 +25,7 @@ from flwr_caesar.deploy.doctor.link import check_idle, judge_certificate, judge_
 from flwr_caesar.deploy.doctor.machine import check_identity, check_l4t, check_swap
 from flwr_caesar.deploy.doctor.software import (
     Torch,
+    check_codec,
     check_flower,
     check_jtop,
     check_python,
@@ -82,6 +84,7 @@ def test_exit_codes_table_and_json() -> None:
 
 def test_python_and_flower() -> None:
     fine(check_python(), "3.")
+    fine(check_codec(), kernel.in_use)
     failed(check_python((3, 10, 12)), "Python 3.10.12: Flower needs 3.11")
     assert check_flower().level is not Level.FAILURE
     fine(check_flower("1.41.0"), "1.41.0")

@@ -27,13 +27,19 @@ from flwr_caesar.clients.method import extras
 from flwr_caesar.codec import get_codec
 from flwr_caesar.codec.contract import registry
 from flwr_caesar.strategies import FedComLoc
+from flwr_caesar.strategies.compressed_downlink import CompressedDownlink
 from flwr_caesar.strategies.fedcomloc_codec import model_codec
 from flwr_caesar.strategies.fedcomloc_facts import ControlFacts
 from flwr_caesar.strategies.phase import Device, Phase, Reply
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.ledger_api import DeviceRow
 from flwr_caesar.sync.protocol import DownloadHeader
-from flwr_caesar.transport import TRAIN, DeviceReport, without_note
+from flwr_caesar.transport import (
+    TRAIN,
+    DeviceReport,
+    record_to_frame,
+    without_note,
+)
 
 from .local_grid import LocalGrid
 
@@ -181,6 +187,7 @@ COMPRESSION = [{"density": 0.3}, {"bits": 4}, {"density": 0.3, "bits": 6}]
         {"variant": "global", "codec": {"id": "rotated", "bits": 2}},
         {"variant": "local", "density": 0.3},
         *({"variant": "global", **settings} for settings in COMPRESSION),
+        {"variant": "global", "density": 0.3, "feedback": 0.5},
     ],
     ids=str,
 )
@@ -522,6 +529,82 @@ def test_global_publishes_what_it_compressed_and_owes_the_rest(settings) -> None
     # But for the notes, which are as long as their ids deflate.
     assert train[0].bytes_down == pytest.approx(dense.history[0].bytes_down, abs=60)
     assert strategy.history[1].bytes_down < 1.5 * dense.history[1].bytes_down
+
+
+def test_global_as_published_moves_by_the_model_that_it_sends() -> None:
+    settings = {"variant": "global", "density": 0.3, "values": "float32"}
+    random.seed(0)
+    grid = LocalGrid(quadratic_app(), 3)
+    strategy = FedComLoc(FedAvg(), lr=LR, p=0.25, exact_below=1, feedback=0, **settings)
+    result = strategy.start(grid, start_model(), num_rounds=1, timeout=0.01)
+    assert not any("mean" in content for _, content in grid.sent)
+    assert not strategy.method.compressed.error
+    steps = strategy.local_steps(1)
+    first = {name: array.numpy() for name, array in start_model().items()}
+    for name in SHAPES:
+        ends = []
+        for node in (1, 2, 3):
+            x = first[name].astype(np.float64)
+            for _ in range(steps):
+                x -= LR * curvature(node) * (x - target(node)[name])
+            ends.append(x)
+        mean = np.mean(ends, axis=0)
+        sparse = mean.reshape(-1).copy()
+        sparse[np.argsort(-np.abs(sparse))[int(np.ceil(0.3 * sparse.size)) :]] = 0
+        sparse = sparse.reshape(mean.shape)
+        np.testing.assert_allclose(result.arrays[name].numpy(), sparse, atol=1e-5)
+        for node, end in zip((1, 2, 3), ends, strict=True):
+            found = control_of(grid.contexts[node], strategy)[name]
+            np.testing.assert_allclose(found, 0.25 / LR * (sparse - end), atol=1e-4)
+
+
+def test_global_as_published_takes_the_compressed_mean_beside_another_model() -> None:
+    strategy, grid, _ = run_unwatched(FedAdam, feedback=0.0)
+    means = [content["mean"] for _, content in grid.sent if "mean" in content]
+    assert len(means) == 2 * 3
+    codec = strategy.method.compressed.codec
+    decoded, _ = codec.decode(record_to_frame(means[0]))
+    weight = decoded["weight"]
+    assert np.count_nonzero(weight) <= np.ceil(0.3 * weight.size)
+
+
+def run_unwatched(inner: Callable[..., Any], **settings: Any):
+    grid = LocalGrid(quadratic_app(), 3)
+    strategy = FedComLoc(
+        inner(fraction_evaluate=0.0),
+        lr=LR,
+        p=0.25,
+        exact_below=1024,
+        variant="global",
+        density=0.3,
+        **settings,
+    )
+    result = strategy.start(grid, start_model(), num_rounds=2, timeout=0.01)
+    return strategy, grid, result
+
+
+def test_half_of_what_was_left_out_returns() -> None:
+    """``y = mean + e / 2`` in the second round, whatever the mean of it is."""
+    downlink = CompressedDownlink(
+        model_codec(density=0.3, bits=32, values="float32", exact_below=1),
+        feedback=0.5,
+    )
+    rng = np.random.default_rng(0)
+    first, second = ({"w": rng.normal(size=1000).astype(np.float32)} for _ in range(2))
+    left = first["w"] - downlink.compress(first)["w"]
+    meant = second["w"] + left * np.float32(0.5)
+    sent = downlink.compress(second)["w"]
+    kept = sent != 0
+    np.testing.assert_array_equal(sent[kept], meant[kept])
+    np.testing.assert_array_equal(downlink.error["w"], np.where(kept, 0, meant))
+
+
+@pytest.mark.parametrize("settings", [{"feedback": -0.1}, {"feedback": 1.5}])
+def test_feedback_is_a_fraction(settings) -> None:
+    with pytest.raises(ValueError, match="feedback must be in"):
+        FedComLoc(FedAvg(), lr=LR, variant="global", **settings)
+    with pytest.raises(ValueError, match="no effect with variant com"):
+        FedComLoc(FedAvg(), lr=LR, feedback=0.5)
 
 
 def test_a_message_smaller_by_what_is_left_out() -> None:

@@ -100,6 +100,20 @@ def test_a_quorum_is_of_answers_not_of_failures(clock, quorum, expected) -> None
     assert arrivals(grid, quorum=quorum) == expected
 
 
+def test_a_quorum_hangs_on_what_is_settled(clock) -> None:
+    """Whoever reads the replies decides on them when it is asked to."""
+    grid = Scripted(clock, (ANSWERS, 0), (ANSWERS, 0), (ANSWERS, 5), (ANSWERS, 50))
+    streaming = StreamingGrid(grid, quorum=0.5)
+    doubtful: set[int] = set()
+    streaming.expect(1e6, doubtful, lambda: doubtful.add(2))
+    messages = [
+        Message(RecordDict(), dst_node_id=node + 1, message_type="train")
+        for node in range(4)
+    ]
+    found = [each.node_id for each in streaming.send_and_receive(messages)]
+    assert found == [1, 2, 3]
+
+
 def test_nobody_is_waited_for_after_the_deadline_or_the_timeout(clock) -> None:
     nodes = (ANSWERS, 0), (ANSWERS, 1000)
     assert arrivals(Scripted(clock, *nodes), deadline=30) == [1]

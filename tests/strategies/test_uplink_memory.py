@@ -26,7 +26,7 @@ def phase(memory: UplinkMemory, *devices: str, number: int = 1) -> None:
     for device in devices:
         memory.digest(device)
     for node, device in enumerate(devices):
-        memory.get(device, FRESH)
+        memory.opened(device)
         memory.stage(node, state(number))
     memory.commit(dict(enumerate(devices)))
 
@@ -71,7 +71,7 @@ def test_the_longest_unused_is_forgotten_first() -> None:
     memory = UplinkMemory(300)
     for device in "abc":
         phase(memory, device)
-    memory.get("a", FRESH)
+    memory.opened("a")
     phase(memory, "d")
     assert known(memory, *"abcd") == [True, False, True, True]
 
@@ -85,6 +85,7 @@ def test_what_was_named_to_a_device_stays_until_its_reply() -> None:
     memory.stage(9, state(5))  # a newcomer's upload finds no room
     for device in "abc":
         assert memory.get(device, FRESH).digest == state(1).digest
+        memory.opened(device)
     memory.commit({9: "d"})
     assert known(memory, *"abcd") == [True, True, True, False]
 
@@ -134,6 +135,7 @@ def test_the_cap_holds_and_a_named_state_is_the_one_that_is_used(rounds, cap) ->
             if fate == "lost":
                 continue
             used = memory.get(str(device), FRESH)
+            memory.opened(str(device))
             assert used.digest == named[device]
             number += 1
             after = state(number, 100 + 10 * device)

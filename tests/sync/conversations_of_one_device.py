@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_caesar.codec import get_codec
+from flwr_caesar.codec.contract.layout import to_dtype
 from flwr_caesar.strategies.lattice_downlink import LatticeDownlink
 from flwr_caesar.strategies.method import ServerMethod
 from flwr_caesar.strategies.phase import DevicePlan
@@ -233,13 +236,22 @@ def evaluation(folder: Path) -> Talk:
 
 
 def _start(
-    name: str, about: str, folder: Path, *, same: bool, **options: object
+    name: str,
+    about: str,
+    folder: Path,
+    *,
+    same: bool,
+    dtypes: Mapping[str, str] = MappingProxyType({}),
+    **options: object,
 ) -> Talk:
-    initial = first_model()
+    model = first_model()
+    for tensor, dtype in dtypes.items():
+        model[tensor] = model[tensor].astype(to_dtype(dtype))
+    initial = {tensor: array.copy() for tensor, array in model.items()}
     if not same:
         initial["fc.bias"][0] += np.float32(1)
     method = caesar(shared_start=True, **options)
-    talk = Talk(name, about, method, folder, initial=initial)
+    talk = Talk(name, about, method, folder, model=model, initial=initial)
     talk.round({1: "a"})
     talk.round({1: "a"})
     talk.round({1: "a", 2: "b"})
@@ -277,6 +289,17 @@ def coarse_start(folder: Path) -> Talk:
     )
 
 
+def half_start(folder: Path) -> Talk:
+    return _start(
+        "half-start",
+        "A shared start of which 16-bit tensors are on the lattice.",
+        folder,
+        same=True,
+        dtypes={"fc.weight": "bfloat16", "fc.bias": "float16"},
+        first_bits=9,
+    )
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     rounds,
     lost,
@@ -290,4 +313,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     shared_start,
     other_start,
     coarse_start,
+    half_start,
 )

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES
 from flwr_caesar.flower import act_in_run
 from flwr_caesar.strategies.method import ServerMethod
 from flwr_caesar.sync.memory import MemoryLedger
@@ -107,7 +108,7 @@ class Talk:
         rng = np.random.default_rng([len(self.steps), len(self._name)])
         found = {}
         for name, array in (model or self.server.held).items():
-            if array.dtype.kind == "f":
+            if array.dtype.name in FLOAT_DTYPES:
                 change = rng.normal(0, 0.03, array.shape).astype(np.float32)
                 array = np.asarray(array.astype(np.float32) + change, array.dtype)
             else:

@@ -4,9 +4,9 @@ A case is a folder: `config.json`, and for each round `frame-N.bin` with what it
 decodes to in `expected-N.json` (name, dtype, shape and the hex of the little-endian
 elements, in layout order). Rounds are decoded in turn, each from the state after the
 last. Published points (`lattice_point`) are no frames, published models
-(`lattice_model`, `lattice_model_steps`) no codec's frames, frames with flags (`flags`)
-need more than a state, and predicted ones (`prediction`) one that no frame leaves; they
-have files of their own.
+(`lattice_model`, `lattice_model_steps`, `lattice_model_halves`) no codec's frames,
+frames with flags (`flags`) need more than a state, and predicted ones (`prediction`)
+one that no frame leaves; they have files of their own.
 
     python -m tests.vectors.make
 """
@@ -197,6 +197,28 @@ def training(step: int) -> Sample:
     return sample
 
 
+def swinging(step: int) -> Sample:
+    """Return convolutions whose magnitudes last, with signs of all three kinds."""
+
+    def sample(rng: np.random.Generator) -> Arrays:
+        shared = np.random.default_rng(96)
+        size = np.exp(shared.normal(0, 1, (12, 8, 3, 3)))
+        sign = shared.choice([-1, 1], size.shape)
+        noise = 1 + rng.normal(0, 0.1, size.shape)
+        kernel = rng.choice([-1, 1], (12, 8, 1, 1))
+        arrays = {
+            "swing": size * sign * noise * (-1) ** step,
+            "stays": size * sign * noise,
+            "kernels": size * kernel * noise,
+            "noise": rng.laplace(0, 1, (6, 5, 3, 3)),
+            "zero": np.zeros((4, 3, 3, 3)),
+            "linear": size.reshape(96, 9) * rng.choice([-1, 1], (96, 9)),
+        }
+        return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+    return sample
+
+
 _LOSSY_ALL = {"exact_below": 0}
 _KERNELS = {"exact_below": 100}
 _TINY = {"exact_below": 60}
@@ -268,6 +290,14 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "error_bounded/history": (
         {"id": "error_bounded", "rel": 0.003, **_TINY},
         [persistent, persistent],
+    ),
+    "error_bounded/paper": (
+        {"id": "error_bounded", "rel": 0.02, "predictor": "paper", **_TINY},
+        [swinging(0), swinging(1), swinging(2)],
+    ),
+    "error_bounded/all-predictors": (
+        {"id": "error_bounded", "rel": 0.02, "predictor": "all", **_TINY},
+        [swinging(0), swinging(1), swinging(2)],
     ),
     "lattice/rate": _twice("lattice", rate=1.5, **_TINY),
     "lattice/step": _twice("lattice", step=0.003, **_LOSSY_ALL),
@@ -454,6 +484,43 @@ def write_model_steps() -> None:
         before = point
 
 
+HALVES = HERE / "lattice_model_halves"
+
+
+def write_model_halves() -> None:
+    """Write published models of which 16-bit tensors are on the lattice."""
+    HALVES.mkdir()
+    rng = np.random.default_rng(10)
+    w = {
+        "weight": rng.normal(0, 0.5, (30, 30)).astype(ml_dtypes.bfloat16),
+        "half": rng.normal(0, 0.5, (20, 31)).astype(np.float16),
+        "large": np.clip(rng.normal(0, 3e4, 70), -65504, 65504).astype(np.float16),
+        "grown": np.zeros(50, ml_dtypes.bfloat16),
+        "scale": rng.random(9).astype(ml_dtypes.bfloat16),
+        "single": rng.normal(0, 0.5, 100).astype(np.float32),
+        "mask": np.array([-np.inf, 0, 1], np.float16),
+        "few": np.array([1.5, -2], ml_dtypes.bfloat16),
+    }
+    before: ModelPoint | None = None
+    rules = LatticeRules(exact_below=3, fine_below=40, halves=True)
+    for i in range(4):
+        if before is not None:
+            for name in ("weight", "half", "grown", "single", "few"):
+                change = rng.normal(0, 0.02 * 4.0**-i, w[name].shape)
+                w[name] = (w[name].astype(np.float64) + change).astype(w[name].dtype)
+        steps = (
+            first_exponents(w, rules, 4)
+            if before is None
+            else next_exponents(w, before, 0.7)[1]
+        )
+        point = publish_model(w, before, steps, rules)
+        frame = encode_model(point, before)
+        (HALVES / f"frame-{i}.bin").write_bytes(frame)
+        text = json.dumps(describe(point.arrays()), ensure_ascii=False, indent=1)
+        (HALVES / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
+        before = point
+
+
 FLAGS = HERE / "flags"
 
 
@@ -511,6 +578,8 @@ def main() -> None:
         write_points()
     if not STEPS.exists():
         write_model_steps()
+    if not HALVES.exists():
+        write_model_halves()
     if not FLAGS.exists():
         write_flags()
     if not PREDICTION.exists():

@@ -19,9 +19,10 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
+from ..kernel import compiled
 from .blocks import Index3, Shape3, blocks, tensor_blocks
 from .counts import count_symbols, entropy_bits
-from .integers import to_symbols
+from .integers import count_raw_bits, to_symbols
 from .tables import MAX_ALPHABET
 
 CLASSES = 96
@@ -33,8 +34,11 @@ _NEAR, _FAR = -2, 4
 _BITS_PER_CODE = 4
 _BITS_PER_TABLE = 20
 _COUNTED = 1 << 18
+_SHRINK = 0.5
+_UNITS = (50, 4), (200, 2)
 _ALL = slice(None), slice(None), slice(None)
 _HEAD = struct.Struct("<BBBB")
+_NO_SCALES = np.empty(0, np.int16)
 
 Classes = np.ndarray[Any, np.dtype[np.uint8]]
 Scales = np.ndarray[Any, np.dtype[np.int16]]
@@ -113,9 +117,7 @@ class SliceSums:
 
     def add(self, at: Index3, residual: Vector) -> None:
         """Add the piece of the residual that stands at an index of the tensor."""
-        magnitude = np.abs(residual).astype(np.float64)
-        inner = magnitude.sum(axis=0)
-        slices = magnitude.sum(axis=(1, 2)), inner.sum(axis=1), inner.sum(axis=0)
+        slices = _slice_sums(residual)
         self._total += float(slices[0].sum())
         for axis, sums in self._axes.items():
             sums[at[axis]] += slices[axis]
@@ -127,11 +129,53 @@ class SliceSums:
         for sums in self._axes.values():
             slices = sums * (len(sums) / self._size)
             parts.append(slices / mean if mean else np.ones_like(slices))
-        ratios = np.maximum(np.concatenate(parts), 2.0**-16)
-        scales: Scales = np.clip(np.rint(4 * np.log2(ratios)), -64, 127).astype(
-            np.int16
-        )
-        return scales
+        return _quarters(np.concatenate(parts))
+
+    def coarse_scales(self, active: int) -> Scales:
+        """Return the scales of integers, of which few are not 0, in few bits.
+
+        A slice of `k` integers that are not 0 tells its scale to about
+        ``1 / sqrt(k)``, and what is finer costs more bits than it saves: scales are
+        whole octaves for fewer than 50 a slice, half octaves for fewer than 200. They
+        are shrunk towards the tensor's by half a unit, without which a slice of zeros
+        would be infinitely far from it.
+
+        Parameters
+        ----------
+        active : int
+            How many of all integers are not 0.
+        """
+        scales = [_quarters(np.array([self._total / self._size]))]
+        for sums in self._axes.values():
+            expected = self._total / len(sums)
+            ratios = (sums + _SHRINK) / (expected + _SHRINK)
+            unit = _unit(active / len(sums))
+            scales.append(unit * _quarters(ratios, unit))
+        return np.concatenate(scales)
+
+
+def _unit(active: float) -> int:
+    """Return the quarters of an octave that scales are multiples of."""
+    return next((unit for least, unit in _UNITS if active < least), 1)
+
+
+def _quarters(ratios: Array, unit: int = 1) -> Scales:
+    """Return ratios in so many quarters of an octave."""
+    logs = np.log2(np.maximum(ratios, 2.0**-16))
+    scales: Scales = np.clip(np.rint(4 * logs / unit), -64, 127).astype(np.int16)
+    return scales
+
+
+def _slice_sums(residual: Vector) -> tuple[Array, Array, Array]:
+    """Return the sums of ``|residual|`` over the slices of each axis."""
+    residual = np.ascontiguousarray(residual)  # additions have an order
+    if (native := compiled()) is not None and residual.size:
+        outputs, inputs, positions = map(np.empty, residual.shape)
+        native.sums(residual, outputs, inputs, positions)
+        return outputs, inputs, positions
+    magnitude = np.abs(residual).astype(np.float64)
+    inner = magnitude.sum(axis=0)
+    return magnitude.sum(axis=(1, 2)), inner.sum(axis=1), inner.sum(axis=0)
 
 
 def check_scales(scales: Array) -> Scales:
@@ -159,14 +203,25 @@ def scale_classes(scales: Scales, shape: Shape3, at: Index3 = _ALL) -> Classes:
     at : tuple of slice
         The part.
     """
-    total = np.full((1, 1, 1), scales[0] - np.int16(_LOWEST), np.int16)
+    base = scales[0] - np.int16(_LOWEST)
+    parts = {}
     start = 1
     for axis in scale_axes(shape):
-        part = scales[start : start + shape[axis]][at[axis]]
+        parts[axis] = scales[start : start + shape[axis]][at[axis]]
         start += shape[axis]
+    sizes = [len(range(*index.indices(n))) for index, n in zip(at, shape, strict=True)]
+    if (native := compiled()) is not None and all(sizes):
+        found = np.empty(sizes, np.uint8)
+        own = [parts.get(axis, _NO_SCALES) for axis in range(3)]
+        first, second, third = (np.ascontiguousarray(part, np.int16) for part in own)
+        native.classes(
+            int(base), first, second, third, sizes[0], sizes[1], sizes[2], found
+        )
+        return found
+    total = np.full((1, 1, 1), base, np.int16)
+    for axis, part in parts.items():
         total = total + np.expand_dims(part, [i for i in range(3) if i != axis])
     classes: Classes = np.clip(total, 0, CLASSES - 1).astype(np.uint8)
-    sizes = [len(range(*index.indices(n))) for index, n in zip(at, shape, strict=True)]
     return np.broadcast_to(classes, sizes)
 
 
@@ -244,11 +299,20 @@ class ContextMap:
 
     def contexts(self, classes: Classes, histories: Classes | None) -> Classes:
         """Return the context of each element."""
-        last = self.first + self.width - 1
-        index: Classes = np.clip(classes >> self.shift, self.first, last)
-        index -= np.uint8(self.first)
+        index = self._merged(classes)
         if self.use_history and histories is not None:
             index += histories * np.uint8(self.width)
+        return index
+
+    def _merged(self, classes: Classes) -> Classes:
+        last = self.first + self.width - 1
+        if (native := compiled()) is not None:
+            merged = np.empty(classes.shape, np.uint8)
+            kept = np.ascontiguousarray(classes)
+            native.merge(kept, self.shift, self.first, last, merged)
+            return merged
+        index: Classes = np.clip(classes >> self.shift, self.first, last)
+        index -= np.uint8(self.first)
         return index
 
     def to_bytes(self) -> bytes:
@@ -314,4 +378,10 @@ def context_bits(indices: Array, classes: Classes) -> float:
     counts = count_symbols(
         to_symbols(indices.reshape(-1)), classes.reshape(-1) >> 1, CLASSES // 2
     )
-    return entropy_bits(counts) + _BITS_PER_CODE * float(np.count_nonzero(counts))
+    return counted_bits(counts)
+
+
+def counted_bits(counts: Array) -> float:
+    """Return about how many bits symbols take that occur so often in each class."""
+    codes = _BITS_PER_CODE * float(np.count_nonzero(counts))
+    return entropy_bits(counts) + codes + count_raw_bits(counts.sum(axis=0))

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..contract.layout import Array
+from ..kernel import compiled
 from .blocks import blocks
 
 Symbols = np.ndarray[Any, np.dtype[np.uint16]]
+
+_CONTEXTS = (np.uint8, np.uint16)
 
 
 def count_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> Array:
@@ -22,6 +25,10 @@ def count_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> Array
     """
     alphabet = int(symbols.max(initial=0)) + 1
     joint = np.zeros(num_contexts * alphabet, np.int64)
+    if (native := compiled()) is not None and contexts.dtype in _CONTEXTS:
+        kept = np.ascontiguousarray(symbols), np.ascontiguousarray(contexts)
+        native.count(*kept, joint, alphabet)
+        return joint.reshape(num_contexts, alphabet)
     for part in blocks(len(symbols)):
         index = contexts[part].astype(np.int64)
         index *= alphabet

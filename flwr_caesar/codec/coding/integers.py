@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..contract.vector import require_elements
+from ..kernel import compiled
+from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
+from .parts import decode_parts, encode_parts
 from .positions import pack_bits, unpack_bits
-from .rans import decode_symbols, encode_symbols
+from .tables import MAX_ALPHABET
 
 _DIRECT = 64
 _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
 _OCTAVE = 1 << _MANTISSA_BITS
 _MAX_BITS = 33
+_MOST_OCTAVES = (MAX_ALPHABET - _DIRECT) >> _MANTISSA_BITS
+_WIDTHS = np.arange(_MOST_OCTAVES) + _DIRECT_BITS - _MANTISSA_BITS
 MAX_MAGNITUDE = (1 << 31) - 1
 _HEAD = struct.Struct("<I")
 
@@ -44,9 +51,17 @@ def to_symbols(values: Array) -> Symbols:
         Symbols below 496.
     """
     symbols = np.empty(len(values), np.uint16)
+    if (native := compiled()) is not None:
+        native.symbols(_contiguous(values), symbols)
+        return symbols
     for part in blocks(len(values)):
         symbols[part] = _block_symbols(values[part])
     return symbols
+
+
+def _contiguous(values: Array) -> Array:
+    kept = np.int16 if values.dtype == np.int16 else np.int32
+    return np.ascontiguousarray(values, kept)
 
 
 def _block_symbols(values: Array) -> Symbols:
@@ -92,14 +107,43 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
         Known to the decoder; values below `num_contexts`.
     num_contexts : int
         Number of tables, at most 256.
+
+    Raises
+    ------
+    CodecError
+        If there are more than a frame holds.
     """
+    require_elements(len(values))
     symbols = to_symbols(values)
-    packed = encode_symbols(symbols, contexts, num_contexts)
-    raw = [
-        pack_bits(_low_bits(values, symbols, first), _raw_bits(first))
-        for first in _octaves(symbols)
+    packed = encode_parts(symbols, contexts, num_contexts)
+    return b"".join([_HEAD.pack(len(packed)), packed, *_raw(values, symbols)])
+
+
+def _raw(values: Array, symbols: Symbols) -> list[bytes]:
+    if (native := compiled()) is not None:
+        starts = _raw_starts(symbols, native)
+        bits = np.empty(starts[-1], np.uint8)
+        native.raw_bits(_contiguous(values), symbols, starts, bits)
+        return [bits.tobytes()]
+    low: dict[int, list[Array]] = {first: [] for first in _octaves(symbols)}
+    for part in blocks(len(symbols) if low else 0):
+        u = values[part]
+        for first, at in _far(symbols[part]):
+            mask = (1 << _raw_bits(first)) - 1
+            low[first].append((_zigzag(u[at]) & mask).astype(np.uint32))
+    return [
+        pack_bits(np.concatenate([np.empty(0, np.uint32), *found]), _raw_bits(first))
+        for first, found in low.items()
     ]
-    return b"".join([_HEAD.pack(len(packed)), packed, *raw])
+
+
+def _raw_starts(symbols: Symbols, native: Kernel) -> Array:
+    """Return at which byte the raw bits of each octave start, and where all end."""
+    counts = np.empty(_MOST_OCTAVES, np.int64)
+    native.octaves(symbols, counts)
+    starts = np.zeros(_MOST_OCTAVES + 1, np.int64)
+    np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
+    return starts
 
 
 def _octaves(symbols: Symbols) -> range:
@@ -107,36 +151,39 @@ def _octaves(symbols: Symbols) -> range:
     return range(_DIRECT, int(symbols.max(initial=0)) + 1, _OCTAVE)
 
 
+def _far(symbols: Symbols) -> Iterator[tuple[int, Array]]:
+    """Yield the first symbol of each octave with raw bits that occurs, and where."""
+    far = np.flatnonzero(symbols >= _DIRECT)
+    octaves = symbols[far] >> _MANTISSA_BITS
+    for octave in np.flatnonzero(np.bincount(octaves)).tolist():
+        yield octave << _MANTISSA_BITS, far.take(np.flatnonzero(octaves == octave))
+
+
 def _counts(symbols: Symbols) -> list[int]:
     """Return how many symbols each of `_octaves` has."""
-    octaves = _octaves(symbols)
-    counts = np.zeros(len(octaves) + _DIRECT // _OCTAVE, np.int64)
-    for part in blocks(len(symbols)):
-        counts += np.bincount(symbols[part] >> _MANTISSA_BITS, minlength=len(counts))
-    return counts[_DIRECT // _OCTAVE :].tolist()  # type: ignore[no-any-return]
-
-
-def _in_octave(symbols: Symbols, first: int) -> Array:
-    return (symbols >= first) & (symbols < first + _OCTAVE)
-
-
-def _low_bits(values: Array, symbols: Symbols, first: int) -> Array:
-    width = _raw_bits(first)
-    count = sum(
-        np.count_nonzero(_in_octave(symbols[part], first))
-        for part in blocks(len(symbols))
-    )
-    low: Array = np.empty(count, np.uint16 if width <= 16 else np.uint32)
-    start = 0
-    for part in blocks(len(symbols)):
-        u = _zigzag(values[part][_in_octave(symbols[part], first)])
-        low[start : start + len(u)] = u & ((1 << width) - 1)
-        start += len(u)
-    return low
+    first = _DIRECT >> _MANTISSA_BITS
+    counts = np.zeros(first + len(_octaves(symbols)), np.int64)
+    for part in blocks(len(symbols) if len(counts) > first else 0):
+        found = symbols[part]
+        far = found[found >= _DIRECT]
+        counts += np.bincount(far >> _MANTISSA_BITS, minlength=len(counts))
+    return counts[first:].tolist()  # type: ignore[no-any-return]
 
 
 def _raw_bits(symbol: int) -> int:
     return ((symbol - _DIRECT) >> _MANTISSA_BITS) + _DIRECT_BITS - _MANTISSA_BITS
+
+
+def count_raw_bits(counts: Array) -> int:
+    """Return how many raw bits integers have, by how often each symbol occurs.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (alphabet,)
+        Of `to_symbols`.
+    """
+    far = counts[_DIRECT:].tolist()
+    return sum(n * _raw_bits(symbol) for symbol, n in enumerate(far, _DIRECT))
 
 
 def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers:
@@ -153,29 +200,45 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
     offset = _HEAD.size + size
     if offset > len(data):
         raise CodecError("integers are truncated")
-    symbols = decode_symbols(data[_HEAD.size : offset], contexts, num_contexts)
+    symbols = decode_parts(data[_HEAD.size : offset], contexts, num_contexts)
+    if (native := compiled()) is not None:
+        return _join(symbols, memoryview(data)[offset:], native)
     top = int(symbols.max(initial=0))
     if top >= _DIRECT and _raw_bits(top) + _MANTISSA_BITS >= _MAX_BITS:
         raise CodecError("integers exceed 32 bits")
     values = np.empty(len(symbols), np.int32)
     for part in blocks(len(symbols)):
-        zigzag = symbols[part]
-        values[part] = (zigzag >> 1).astype(np.int32) ^ -(zigzag & 1).astype(np.int32)
+        zigzag = symbols[part].view(np.int16)
+        values[part] = (zigzag >> 1) ^ -(zigzag & 1)
+    low: dict[int, Array] = {}
     for first, count in zip(_octaves(symbols), _counts(symbols), strict=True):
         width = _raw_bits(first)
         length = (count * width + 7) // 8
-        low = unpack_bits(data[offset : offset + length], width, count)
+        low[first] = unpack_bits(data[offset : offset + length], width, count)
         offset += length
-        start = 0
-        for part in blocks(len(symbols) if count else 0):
-            at = np.flatnonzero(_in_octave(symbols[part], first))
+    for part in blocks(len(symbols) if low else 0):
+        for first, at in _far(symbols[part]):
+            found, low[first] = low[first][: len(at)], low[first][len(at) :]
             mantissa = symbols[part][at].astype(np.int64) & (_OCTAVE - 1)
             u = mantissa | _OCTAVE
-            u = u << width | low[start : start + len(at)].astype(np.int64)
+            u = u << _raw_bits(first) | found.astype(np.int64)
             values[part][at] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
-            start += len(at)
     if offset != len(data):
         raise CodecError("integers have trailing bytes")
+    return values
+
+
+def _join(symbols: Symbols, bits: memoryview, native: Kernel) -> Integers:
+    """Return the integers of symbols and of all raw bits."""
+    starts = _raw_starts(symbols, native)
+    if starts[-1] > starts[_MAX_BITS - _DIRECT_BITS]:
+        raise CodecError("integers exceed 32 bits")
+    if starts[-1] > len(bits):
+        raise CodecError("packed bits have the wrong length")
+    if starts[-1] < len(bits):
+        raise CodecError("integers have trailing bytes")
+    values = np.empty(len(symbols), np.int32)
+    native.integers(symbols, starts, bits, values)
     return values
 
 

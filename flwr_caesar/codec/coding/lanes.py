@@ -7,7 +7,8 @@ gives its lower 16 bits away first, as a word; one that falls below 2^16 takes o
 A coder is a stack, so the encoder goes from the last symbol to the first.
 
 The loops below run once for each row, a symbol of every lane. All lanes take the same
-steps at a time, so that numpy works on rows instead of Python on symbols.
+steps at a time, so that numpy works on rows instead of Python on symbols. Where there
+is a compiled kernel, its loops are the ones that run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..kernel import compiled
+from ..kernel.interface import Kernel
+from .blocks import blocks
 from .counts import Symbols
 from .tables import MAX_ALPHABET, SCALE, SCALE_BITS, Codes, normalise
 
@@ -28,6 +32,7 @@ LOWEST = 1 << 16
 """The least state between two symbols, and where an encoder starts."""
 
 _BLOCK = 1 << 16
+_ROOM = 1 << 19
 _NARROW_LANES = 12
 _NARROW_BISECTED_LANES = 8
 _SLOTS_PER_SYMBOL = 8
@@ -68,6 +73,9 @@ def push(
     table: States,
 ) -> None:
     """Encode symbols, last row first, appending each row's words to `words`."""
+    if (native := compiled()) is not None:
+        _push_compiled(native, states, words, symbols, contexts, table)
+        return
     if len(states) <= _NARROW_LANES:
         _push_narrow(states, words, symbols, contexts, table)
         return
@@ -106,6 +114,25 @@ def push(
             np.multiply(q, rest[a:b], q)
             np.add(x, cumulative[a:b], x)
             np.add(x, q, x)
+
+
+def _push_compiled(
+    native: Kernel,
+    states: States,
+    words: list[Words],
+    symbols: Symbols,
+    contexts: Array,
+    table: States,
+) -> None:
+    """Do what `push` does, many rows at a time: their words need little room."""
+    size = max(_ROOM // len(states), 1) * len(states)
+    room = np.empty(min(size, len(symbols)) + 1, np.uint16)
+    for part in reversed(list(blocks(len(symbols), size))):
+        own = np.ascontiguousarray(symbols[part], np.uint16)
+        found = room[: len(own) + 1]
+        kept = np.ascontiguousarray(contexts[part], np.uint8)
+        used = native.push(states, own, kept, table, found)
+        words.append(found[len(found) - used :].copy())
 
 
 def _push_narrow(
@@ -189,14 +216,55 @@ class DecoderTables:
         slots[:] = entries
 
 
+@dataclass(frozen=True)
+class KernelTables:
+    """What the compiled kernel makes its own tables of.
+
+    Parameters
+    ----------
+    frequencies : ndarray of uint16, shape (contexts, alphabet)
+        All 0 in a context that no symbol uses.
+    """
+
+    native: Kernel
+    frequencies: Array
+
+    def pull(
+        self, states: States, words: Words, symbols: Symbols, contexts: Array
+    ) -> int:
+        """Do what `pull` does."""
+        read = self.native.pull(
+            states,
+            words,
+            symbols,
+            np.ascontiguousarray(contexts, np.uint8),
+            self.frequencies,
+            self.frequencies.shape[1],
+        )
+        if read < 0:
+            raise CodecError("symbols are truncated")
+        return read
+
+
+def decoder_tables(codes: Codes, used: Array, n: int) -> DecoderTables | KernelTables:
+    """Build the tables of the contexts that `n` symbols use."""
+    if (native := compiled()) is None:
+        return DecoderTables.of(codes, used, n)
+    frequencies = np.zeros(codes.shape, np.uint16)
+    frequencies[used] = normalise(codes[used])
+    return KernelTables(native, frequencies)
+
+
 def pull(
     states: States,
     words: Words,
     symbols: Symbols,
     contexts: Array,
-    tables: DecoderTables,
+    tables: DecoderTables | KernelTables,
 ) -> int:
     """Decode into `symbols`, first row first; return how many words were read."""
+    if isinstance(tables, KernelTables):
+        return tables.pull(states, words, symbols, contexts)
     narrow = _NARROW_LANES if tables.ends is None else _NARROW_BISECTED_LANES
     if len(states) <= narrow:
         return _pull_narrow(states, words, symbols, contexts, tables)

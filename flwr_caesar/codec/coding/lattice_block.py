@@ -9,13 +9,15 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array, TensorSpec
+from .blocks import tensor_blocks
 from .contexts import (
     ContextMap,
+    Scales,
+    SliceSums,
     as_channels,
     check_scales,
     choose_contexts,
     count_scales,
-    fit_scales,
     scale_classes,
     scale_kinds,
 )
@@ -51,7 +53,7 @@ def encode_block(indices: Integers, specs: Sequence[TensorSpec]) -> bytes:
     for spec in specs:
         shape = as_channels(spec.shape)
         part = indices[start : start + spec.size].reshape(shape)
-        own = fit_scales(part.astype(np.float32), np.float32(1))
+        own = _fit_scales(part)
         classes[start : start + spec.size] = scale_classes(own, shape).reshape(-1)
         scales.append(own)
         kinds.append(scale_kinds(shape))
@@ -70,6 +72,15 @@ def encode_block(indices: Integers, specs: Sequence[TensorSpec]) -> bytes:
             encode_integers(indices, index, contexts.size),
         ]
     )
+
+
+def _fit_scales(indices: Integers) -> Scales:
+    """Return the scales of a tensor's integers."""
+    shape = indices.shape[0], indices.shape[1], indices.shape[2]
+    sums = SliceSums(shape)
+    for at, _ in tensor_blocks(shape):
+        sums.add(at, indices[at].astype(np.float32))
+    return sums.coarse_scales(int(np.count_nonzero(indices)))
 
 
 def decode_block(data: bytes, specs: Sequence[TensorSpec]) -> Integers:

@@ -10,8 +10,9 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
 from ..contract.layout import TensorSpec
+from .parts import decode_parts, encode_parts
 from .positions import encode_positions, read_positions
-from .rans import MAX_CONTEXTS, decode_symbols, encode_symbols
+from .rans import MAX_CONTEXTS
 from .values import unpack_signs
 
 MAX_LIMIT = 255
@@ -58,7 +59,7 @@ def pack_levels(
     if len(levels) >= _LARGE:
         contexts, count = _contexts(specs)
         symbols = (levels + np.int16(limit)).view(np.uint16)
-        return [Section("SYM", encode_symbols(symbols, contexts, count), itemsize=1)]
+        return [Section("SYM", encode_parts(symbols, contexts, count), itemsize=1)]
     positions = np.flatnonzero(levels)
     present = levels[positions]
     magnitudes = (np.abs(present) - 1).astype(np.uint8)
@@ -84,7 +85,7 @@ def unpack_levels(
         contexts, count = _contexts(specs)
         limit_bytes = 2 * n + _MAX_TABLE * count + _MAX_STATES
         data = reader.section("SYM", max_size=limit_bytes)
-        symbols = decode_symbols(data, contexts, count)
+        symbols = decode_parts(data, contexts, count)
         levels: Levels = symbols.view(np.int16)
         levels -= np.int16(limit)
     else:

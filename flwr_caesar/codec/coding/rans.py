@@ -6,24 +6,26 @@ Section 9 of `docs/wire-format.md` is the normative description of the bytes.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..kernel import compiled
 from .blocks import blocks
 from .counts import Symbols, count_symbols, entropy_bits
 from .lanes import (
     LOWEST,
-    DecoderTables,
     Words,
+    decoder_tables,
     encoder_table,
     pull,
     push,
     read_states,
     write_states,
 )
-from .tables import pack_tables, quantise_counts, unpack_tables
+from .tables import Codes, pack_tables, quantise_counts, unpack_tables
 
 MAX_CONTEXTS = 256
 MAX_ROWS = 1 << 11
@@ -31,6 +33,41 @@ _HEAD = struct.Struct("<QIHHHHI")
 _BYTES_PER_LANE = 128
 _WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The two parts of a stream of symbols.
+
+    Parameters
+    ----------
+    head : int
+        Symbols of the first part.
+    many, few : int
+        Lanes of the first and of the second part.
+    borrowed : int
+        Words that the first part's last states give to the second.
+    """
+
+    head: int
+    many: int
+    few: int
+    borrowed: int
+
+    def fit(self, n: int, words: int) -> bool:
+        """Whether a stream of so many symbols and words may be divided like that."""
+        head, many, few = self.head, self.many, self.few
+        return not (
+            head > n
+            or not 1 <= few <= max(n - head, 1)
+            or many < 1
+            or (head and many > head)
+            or -(-head // many) > MAX_ROWS
+            or -(-(n - head) // few) > MAX_ROWS
+            or -(-head // many) - (-(n - head) // few) > most_rows(n)
+            or self.borrowed > (many if head else 0)
+            or words > most_words(max(many if head else 0, few))
+        )
 
 
 def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> bytes:
@@ -59,8 +96,39 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
     counts = count_symbols(symbols, contexts, num_contexts)
     codes = quantise_counts(counts)
     tables = pack_tables(codes)
-    bits = entropy_bits(counts)
-    few, many, head = _choose_lanes(n, bits)
+    parts, stack = push_parts(symbols, contexts, codes, entropy_bits(counts))
+    header = _HEAD.pack(
+        n,
+        parts.head,
+        parts.many,
+        parts.few,
+        parts.borrowed,
+        num_contexts,
+        len(stack),
+    )
+    return b"".join([header, tables, stack.astype("<u2", copy=False).data])
+
+
+def push_parts(
+    symbols: Symbols, contexts: Array, codes: Codes, bits: float
+) -> tuple[Parts, Words]:
+    """Encode symbols with the tables of their contexts.
+
+    Parameters
+    ----------
+    symbols, contexts
+        See `encode_symbols`.
+    codes : ndarray of uint8, shape (contexts, alphabet)
+        The tables (`tables.quantise_counts`).
+    bits : float
+        About how many bits they take.
+
+    Returns
+    -------
+    tuple of Parts and ndarray of uint16
+        How the symbols are divided, and the words.
+    """
+    few, many, head = _choose_lanes(len(symbols), bits)
     table = encoder_table(codes)
     words: list[Words] = []
     states = np.full(few, LOWEST, np.uint32)
@@ -75,9 +143,7 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
         words = []
         push(states, words, symbols[:head], contexts[:head], table)
         stack = np.concatenate([write_states(states), *words[::-1], stack[borrowed:]])
-    del words
-    header = _HEAD.pack(n, head, many, few, borrowed, num_contexts, len(stack))
-    return b"".join([header, tables, stack.astype("<u2", copy=False).data])
+    return Parts(head, many, few, borrowed), stack
 
 
 def _choose_lanes(n: int, bits: float) -> tuple[int, int, int]:
@@ -107,6 +173,18 @@ def most_words(lanes: int) -> int:
     So that few lanes are left to symbols that take few bits.
     """
     return _BYTES_PER_LANE * (lanes + 1) if lanes < _WIDE_LANES else 1 << 32
+
+
+def _used(contexts: Array, num_contexts: int) -> Array:
+    """Return whether each context occurs."""
+    if (native := compiled()) is not None:
+        found = np.zeros(MAX_CONTEXTS, bool)
+        native.mark(np.ascontiguousarray(contexts, np.uint8), found.view(np.uint8))
+        return found[:num_contexts]
+    used = np.zeros(num_contexts, bool)
+    for part in blocks(len(contexts)):
+        used |= np.bincount(contexts[part], minlength=num_contexts) > 0
+    return used
 
 
 def decode_symbols(
@@ -139,32 +217,34 @@ def decode_symbols(
     if len(data) < offset + _HEAD.size:
         raise CodecError("symbols are truncated")
     n, head, many, few, borrowed, sent, count = _HEAD.unpack_from(data, offset)
-    if (
-        n != len(contexts)
-        or sent != num_contexts
-        or head > n
-        or not 1 <= few <= max(n - head, 1)
-        or many < 1
-        or (head and many > head)
-        or -(-head // many) > MAX_ROWS
-        or -(-(n - head) // few) > MAX_ROWS
-        or -(-head // many) - (-(n - head) // few) > most_rows(n)
-        or borrowed > (many if head else 0)
-        or count > most_words(max(many if head else 0, few))
-    ):
+    parts = Parts(head, many, few, borrowed)
+    if (n, sent) != (len(contexts), num_contexts) or not parts.fit(n, count):
         raise CodecError("symbols have a malformed header")
     codes, offset = unpack_tables(data, offset + _HEAD.size, num_contexts)
     if len(data) - offset != 2 * count:
         raise CodecError("symbols have the wrong length")
+    stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
+    return pull_parts(parts, stack, contexts, codes)
+
+
+def pull_parts(parts: Parts, stack: Words, contexts: Array, codes: Codes) -> Symbols:
+    """Decode what `push_parts` wrote with the same contexts and tables.
+
+    Raises
+    ------
+    CodecError
+        If the words are not exactly an encoding of that many symbols. `Parts.fit` is
+        for the caller to ask.
+    """
+    n, num_contexts = len(contexts), len(codes)
+    head, many, few, borrowed = parts.head, parts.many, parts.few, parts.borrowed
     if np.count_nonzero(codes) > n:
         raise CodecError("symbol tables name more symbols than there are")
-    used = np.zeros(num_contexts, bool)
-    for part in blocks(n):
-        used |= np.bincount(contexts[part], minlength=num_contexts) > 0
-    if (used & ~codes.any(axis=1)).any():
+    known = np.asarray(codes.any(axis=1))
+    used = known if compiled() and known.all() else _used(contexts, num_contexts)
+    if (used & ~known).any():
         raise CodecError("symbols use a context without a table")
-    stack: Words = np.frombuffer(data, "<u2", count, offset).astype(np.uint16)
-    tables = DecoderTables.of(codes, used, n)
+    tables = decoder_tables(codes, used, n)
     symbols = np.empty(n, np.uint16)
     if head:
         states, stack = read_states(stack, many)

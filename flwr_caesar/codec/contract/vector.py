@@ -12,7 +12,26 @@ from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
-_LARGEST_16_BIT = {"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127}
+LARGEST_16_BIT = {"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127}
+
+MOST_ELEMENTS = (1 << 31) - 1
+"""Most elements open to loss in a frame: lengths of integers are written in 32 bits."""
+
+
+def require_elements(n: int) -> None:
+    """Refuse more elements than a frame can hold lossily.
+
+    Raises
+    ------
+    CodecError
+        If there are more than `MOST_ELEMENTS`.
+    """
+    if n > MOST_ELEMENTS:
+        raise CodecError(
+            f"{n:,} elements are open to loss, and a frame holds at most "
+            f"{MOST_ELEMENTS:,} of them; send the model as it is ('dense'), or train "
+            "fewer of its tensors, such as adapters"
+        )
 
 
 def gather(arrays: Arrays, specs: Sequence[TensorSpec]) -> Vector:
@@ -21,9 +40,11 @@ def gather(arrays: Arrays, specs: Sequence[TensorSpec]) -> Vector:
     Raises
     ------
     CodecError
-        If a float64 element exceeds the range of float32.
+        If a float64 element exceeds the range of float32, or there are too many.
     """
-    vector = np.empty(sum(s.size for s in specs), np.float32)
+    n = sum(s.size for s in specs)
+    require_elements(n)
+    vector = np.empty(n, np.float32)
     offset = 0
     with np.errstate(over="ignore"):
         for spec in specs:
@@ -52,7 +73,7 @@ def scatter(vector: Vector, specs: Sequence[TensorSpec]) -> dict[str, Array]:
 
 def _narrow(part: Vector, dtype: np.dtype[Any]) -> Array:
     if dtype.itemsize == 2:
-        limit = np.float32(_LARGEST_16_BIT[dtype.name])
+        limit = np.float32(LARGEST_16_BIT[dtype.name])
         part = np.where(np.isfinite(part), np.clip(part, -limit, limit), part)
     return part.astype(dtype, copy=False)
 

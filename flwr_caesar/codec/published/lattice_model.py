@@ -24,7 +24,7 @@ from ..coding.small_block import (
 )
 from ..contract.as_they_are import pack_as_they_are, unpack_as_they_are
 from ..contract.base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
-from ..contract.digest import model_digest
+from ..contract.digest import NamedModel, model_digest
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.exact import pack_exact, unpack_exact
 from ..contract.frame import FrameInfo, FrameReader, Section, same_config, write_frame
@@ -99,7 +99,7 @@ def encode_model(new: ModelPoint, base: ModelPoint | None = None) -> bytes:
     if base is None:
         sections.insert(0, Section(TABLE_TAG, new.layout.to_bytes(), itemsize=1))
     return write_frame(
-        config=_config(new.rules.exact_below),
+        config=_config(new.rules.for_layout(new.layout)),
         layout_digest=new.layout.digest,
         sections=sections,
     )
@@ -112,7 +112,7 @@ def decode_model(
     base_digest: bytes | None = None,
     expected: Layout | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
-) -> dict[str, Array]:
+) -> NamedModel:
     """Decode what `encode_model` wrote, to the bit.
 
     Parameters
@@ -131,8 +131,8 @@ def decode_model(
 
     Returns
     -------
-    dict of str to ndarray
-        New arrays, in layout order.
+    NamedModel
+        New arrays, in layout order, and their digest.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def decode_model(
         If it is malformed, or leads to another model than it names.
     """
     reader = FrameReader(frame)
-    rules = LatticeRules(_exact_below(reader.info.config))
+    rules = _rules(reader.info.config)
     _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
     if held == NO_DIGEST:
@@ -168,7 +168,7 @@ def decode_model(
     arrays = in_layout_order(layout, arrays)
     if model_digest(arrays) != digest:
         raise CodecError("lattice model differs from its digest")
-    return arrays
+    return NamedModel(arrays, digest)
 
 
 def _pack_changes(
@@ -200,10 +200,13 @@ def _pack_changes(
         for i in still:
             changes[i], units[i] = None, _SAME
     kept = [spec for spec, c in zip(lossy, changes, strict=True) if c is not None]
-    pieces = [c for c in changes if c is not None]
-    is_small, block = encode_shorter(
-        np.concatenate([np.empty(0, np.int32), *pieces]), kept
-    )
+    together = np.empty(sum(spec.size for spec in kept), np.int32)
+    parts = iter(slices(kept))
+    for i, change in enumerate(changes):
+        if change is not None:
+            together[next(parts)] = change
+        changes[i] = change = None  # or all would be in memory twice
+    is_small, block = encode_shorter(together, kept)
     return [
         *pack_as_they_are(as_they_are, lossy, list(as_they_are)),
         Section("UNIT", np.array(units, "<i2").tobytes(), itemsize=2),
@@ -257,18 +260,22 @@ def _moved(
     return values
 
 
-def _config(exact_below: int) -> dict[str, str | int]:
-    return {"id": ID, "exact_below": exact_below}
+def _config(rules: LatticeRules) -> dict[str, str | int]:
+    config: dict[str, str | int] = {"id": ID, "exact_below": rules.exact_below}
+    if rules.halves:  # later than the first frames
+        config["halves"] = 1
+    return config
 
 
-def _exact_below(config: Mapping[str, object]) -> int:
+def _rules(config: Mapping[str, object]) -> LatticeRules:
     value = config.get("exact_below")
     exact_below = -1
     if type(value) is int or (isinstance(value, float) and value.is_integer()):
         exact_below = int(value)
-    if exact_below < 0 or not same_config(config, _config(exact_below)):
+    rules = LatticeRules(max(exact_below, 0), halves="halves" in config)
+    if exact_below < 0 or not same_config(config, _config(rules)):
         raise CodecError(f"frame of codec {config!s:.200}, expected {ID}")
-    return exact_below
+    return rules
 
 
 def _require_no_state(info: FrameInfo) -> None:
@@ -291,7 +298,7 @@ def _require_base(base: Arrays | None, known: bytes | None, digest: bytes) -> Ar
 
 def _zeros(point: ModelPoint) -> tuple[LatticePoint, ...]:
     return tuple(
-        LatticePoint(np.broadcast_to(np.int32(0), len(own.indices)), own.exponent)
+        LatticePoint(np.broadcast_to(np.int16(0), len(own.indices)), own.exponent)
         for own in point.points
     )
 

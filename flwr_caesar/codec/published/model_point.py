@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from ..coding.blocks import blocks
+from ..coding.halves import is_half
+from ..coding.integers import compact
 from ..contract.digest import model_digest
 from ..contract.errors import CodecError
 from ..contract.exact import require_exact_below
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
-from ..contract.vector import in_layout_order
+from ..contract.vector import LARGEST_16_BIT, in_layout_order, require_elements
 from ..quantisers.tensor_steps import FINE_BITS
 from .lattice_point import MAX_EXPONENT, MIN_EXPONENT, LatticePoint, publish
 
@@ -35,8 +38,7 @@ _SMALLEST, _LARGEST = 2.0 ** (MIN_EXPONENT + LARGEST_BITS), 2.0**82
 class LatticeRules:
     """Which tensors of a model are on the lattice, and which of them on a finer one.
 
-    Tensors of ``float32`` and ``float64`` are on it; all others, 16-bit ones included,
-    are sent exactly.
+    Tensors of ``float32`` and ``float64`` are on it; all others are sent exactly.
 
     Parameters
     ----------
@@ -46,10 +48,14 @@ class LatticeRules:
         Tensors of fewer elements, such as biases and norms, get a step at least 64
         times finer, and at least 1,024 times finer than their largest element (but at
         most 65,536 times finer than the others' step).
+    halves : bool
+        Tensors of ``float16`` and ``bfloat16`` are on it, too: each element is the
+        multiple of the step that their type holds and that is nearest.
     """
 
     exact_below: int = 0
     fine_below: int = 1024
+    halves: bool = False
 
     def __post_init__(self) -> None:
         require_exact_below(ID, self.exact_below)
@@ -59,7 +65,8 @@ class LatticeRules:
         exact: list[TensorSpec] = []
         lossy: list[TensorSpec] = []
         for spec in layout.tensors:
-            on_lattice = spec.dtype in _DTYPES and spec.size >= max(self.exact_below, 1)
+            on_lattice = spec.dtype in _DTYPES or (self.halves and is_half(spec))
+            on_lattice = on_lattice and spec.size >= max(self.exact_below, 1)
             (lossy if on_lattice else exact).append(spec)
         return exact, lossy
 
@@ -81,6 +88,11 @@ class LatticeRules:
             own = max(top - FINE_RANGE_BITS, finest)
             exponent = min(exponent - FINE_BITS, own)
         return max(exponent, top - LARGEST_BITS, MIN_EXPONENT)
+
+    def for_layout(self, layout: Layout) -> LatticeRules:
+        """Return the same rules without `halves` where it says nothing of a layout."""
+        lossy = replace(self, halves=True).split(layout)[1]
+        return replace(self, halves=self.halves and any(map(is_half, lossy)))
 
 
 DEFAULT_RULES = LatticeRules()
@@ -178,24 +190,38 @@ class ModelPoint:
                 special[spec.name] = np.array(arrays[spec.name])
                 points.append(_nothing(spec, exponent))
                 continue
-            flat = arrays[spec.name].reshape(-1).astype(np.float64)
-            scaled = np.ldexp(flat, -exponent)
-            limit = float(np.abs(scaled).max())
-            if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
-                raise CodecError(f"tensor {spec.name!r} is not on its lattice")
-            points.append(LatticePoint(scaled.astype(np.int32), exponent))
+            points.append(_point_of(arrays[spec.name], exponent, spec))
         copies = {spec.name: np.array(arrays[spec.name]) for spec in exact}
         return cls(layout, tuple(points), copies, rules, special)
 
 
+def _point_of(array: Array, exponent: int, spec: TensorSpec) -> LatticePoint:
+    """Return the point that a tensor is."""
+    flat = array.reshape(-1)
+    indices = np.empty(len(flat), np.int32)
+    for part in blocks(len(flat)):
+        scaled = np.ldexp(flat[part].astype(np.float64), -exponent)
+        limit = float(np.abs(scaled).max())
+        if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
+            raise CodecError(f"tensor {spec.name!r} is not on its lattice")
+        indices[part] = scaled
+    return LatticePoint(compact(indices), exponent)
+
+
 def is_special(array: Array) -> bool:
     """Whether a tensor has an element that has no place on a lattice."""
-    largest = float(np.abs(array).max(initial=0))
+    with np.errstate(invalid="ignore"):  # numpy warns of NaN in 16 bits
+        largest = _largest(array)
     return largest != 0 and not _SMALLEST <= largest <= _LARGEST
 
 
+def _largest(array: Array) -> float:
+    """Return the largest magnitude, without a copy; NaN if there is one."""
+    return max(float(array.max(initial=0)), -float(array.min(initial=0)))
+
+
 def _nothing(spec: TensorSpec, exponent: int) -> LatticePoint:
-    return LatticePoint(np.broadcast_to(np.int32(0), spec.size), exponent)
+    return LatticePoint(np.broadcast_to(np.int16(0), spec.size), exponent)
 
 
 def publish_model(
@@ -225,13 +251,14 @@ def publish_model(
     Raises
     ------
     CodecError
-        If the model has other tensors than `before`.
+        If the model has other tensors than `before`, or too many elements for a frame.
     """
     model = {name: np.asarray(array) for name, array in model.items()}
     layout = Layout.of(model)
     if before is not None and (before.layout, before.rules) != (layout, rules):
         raise CodecError("the model has other tensors than the one published before")
     exact, lossy = rules.split(layout)
+    require_elements(sum(spec.size for spec in lossy))
     if not isinstance(exponent, int) and len(exponent) != len(lossy):
         raise CodecError(f"{len(exponent)} exponents for {len(lossy)} tensors")
     points = []
@@ -242,7 +269,7 @@ def publish_model(
             special[spec.name] = np.array(model[spec.name], to_dtype(spec.dtype))
             points.append(_nothing(spec, MIN_EXPONENT))
             continue
-        largest = float(np.abs(w).max())
+        largest = _largest(w)
         if isinstance(exponent, int):
             own = rules.exponent(spec, largest, exponent)
         else:
@@ -251,7 +278,11 @@ def publish_model(
         last = before.points[i] if before else None
         if before and spec.name in before.special:
             last = None
-        points.append(_publish_tensor(w, last, own))
+        if is_half(spec):
+            point = _publish_tensor(w.astype(np.float32), last, own)
+            points.append(_held_by_type(point, spec))
+        else:
+            points.append(_publish_tensor(w, last, own))
     copies = {s.name: np.array(model[s.name], to_dtype(s.dtype)) for s in exact}
     return ModelPoint(layout, tuple(points), copies, rules, special)
 
@@ -267,11 +298,27 @@ def _publish_tensor(
     return point
 
 
+def _held_by_type(point: LatticePoint, spec: TensorSpec) -> LatticePoint:
+    """Return the nearest point, ties to even, of which a 16-bit type holds all values.
+
+    Numbers of such a type that are further apart than the lattice's are all on it.
+    """
+    dtype = to_dtype(spec.dtype)
+    limit = LARGEST_16_BIT[spec.dtype]
+    most = int(min(np.ldexp(limit, -point.exponent), 1 << _EXACT_BITS))
+    indices = np.empty(len(point.indices), np.int32)
+    for part in blocks(len(indices)):
+        near = np.clip(point.indices[part], -most, most).astype(np.float32)
+        values = np.ldexp(near, point.exponent).astype(dtype).astype(np.float32)
+        indices[part] = np.ldexp(values, -point.exponent).astype(np.int32)
+    return LatticePoint(compact(indices), point.exponent)
+
+
 def _continues(w: Array, before: LatticePoint, exponent: int) -> bool:
     """Whether float32 and 32-bit integers hold the next point on the lattice so far."""
     finest = min(exponent, before.exponent)
-    top = math.frexp(float(np.abs(w).max()))[1]
-    last = before.exponent + int(np.abs(before.indices).max()).bit_length()
+    top = math.frexp(_largest(w))[1]
+    last = before.exponent + before.largest.bit_length()
     return (
         exponent - finest <= LARGEST_BITS
         and top - finest <= _EXACT_BITS - 1

@@ -118,7 +118,7 @@ class PointHistory:
         rules: LatticeRules = DEFAULT_RULES,
         bits: int = FIRST_BITS,
         step_sigmas: float = 2.0,
-        max_points: int = 30,
+        max_points: int = 100,
         max_bytes: int = 1 << 30,
         grids: LatticeRules | None = None,
     ) -> PointHistory:
@@ -218,6 +218,11 @@ class PointHistory:
             points.append(self.first)
         return {point.digest: point for point in points}
 
+    @property
+    def expected_bytes(self) -> float:
+        """About how long the frame of the whole model is, without making it."""
+        return _expected_bytes(self.current)
+
     def frame(self, base: bytes | None) -> bytes:
         """Return the frame that brings a device to the current model.
 
@@ -247,7 +252,7 @@ class PointHistory:
         if base is None:
             return encode_model(self.current)
         change = encode_model(self.current, self.bases[base])
-        if len(change) < _expected_bytes(self.current) / 2:
+        if len(change) < self.expected_bytes / 2:
             return change
         return min(change, self.frame(None), key=len)
 
@@ -259,7 +264,10 @@ class PointHistory:
         """
         state = {_CURRENT + name: a for name, a in self.current.arrays().items()}
         rules = self.current.rules
-        state[_RULES] = np.array([rules.exact_below, rules.fine_below], np.int64)
+        numbers = [rules.exact_below, rules.fine_below]
+        if rules.halves:  # later than the first states
+            numbers.append(1)
+        state[_RULES] = np.array(numbers, np.int64)
         state[_EXPONENTS] = np.array([self.exponent, *self.current.exponents], np.int16)
         state[_DIGEST] = np.frombuffer(self.current.digest, np.uint8)
         if self.first is not None:
@@ -274,7 +282,7 @@ class PointHistory:
         state: Arrays,
         *,
         step_sigmas: float = 2.0,
-        max_points: int = 30,
+        max_points: int = 100,
         max_bytes: int = 1 << 30,
         grids: LatticeRules | None = None,
     ) -> PointHistory:
@@ -293,8 +301,10 @@ class PointHistory:
             If the arrays are not such a state.
         """
         try:
-            exact_below, fine_below = state[_RULES].tolist()
-            rules = LatticeRules(exact_below, fine_below)
+            exact_below, fine_below, *halves = state[_RULES].tolist()
+            if halves not in ([], [1]):
+                raise ValueError(f"rules {halves} that are not known")
+            rules = LatticeRules(exact_below, fine_below, bool(halves))
             exponent, *exponents = state[_EXPONENTS].tolist()
             start = len(_CURRENT)
             arrays = {

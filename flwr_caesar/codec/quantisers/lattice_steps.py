@@ -14,6 +14,7 @@ from ..coding.contexts import as_channels, fit_scales, scale_classes
 from ..coding.integers import Integers
 from ..contract.layout import TensorSpec
 from ..contract.vector import Vector, slices
+from .goal import GAUSSIAN_BITS
 from .pieces import Pieces
 from .quantise import quantise_dead_zone
 from .step_search import DEFAULT_DEAD_ZONE, Quantiser, Step, StepSearch
@@ -32,7 +33,6 @@ _FRAME_BITS, _BITS_PER_SCALE = 1600, 5
 _FINE_BAND = (1, 14)
 _PEAK_BITS = 29
 _MODERATE = 60
-_GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
 _T = TypeVar("_T")
 _LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
 
@@ -223,7 +223,7 @@ def _quantiser(
         return Quantiser(Step.near(target.step), target.dead_zone or DEFAULT_DEAD_ZONE)
     rate = generous_rate(target.rate, len(x))
     if not target.nmse and rate > target.rate and rate >= 4:
-        step = Step.near(scale * 2.0 ** (_GAUSSIAN_BITS - rate))
+        step = Step.near(scale * 2.0 ** (GAUSSIAN_BITS - rate))
         return Quantiser(step, target.dead_zone or 0.5)
     reference = Step.near(scale)
     search, num_scales = _search(x, specs, reference)

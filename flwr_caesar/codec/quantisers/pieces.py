@@ -51,6 +51,15 @@ class Pieces:
             found[own] = _scaled(chosen, self._octaves[i])
         return found
 
+    def nonzero(self) -> Array:
+        """Return the positions of the elements that are not 0."""
+        starts = self._bounds[:-1]
+        found = [
+            np.flatnonzero(vector) + start
+            for vector, start in zip(self._vectors, starts, strict=True)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
     def part(self, where: slice) -> Vector:
         """Return consecutive elements, from `where.start` to `where.stop`."""
         found = [np.empty(0, np.float32)]

@@ -10,11 +10,14 @@ from ..coding.integers import Integers
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
+from ..kernel import compiled
 
 MAX_INDEX = 1 << 30
 _SLACK = 2.0**-12
 _MIN_STEP = 2.0**-100
 _MAX_STEP = 2.0**100
+_NORMAL = -126, 127
+_FLOATS = np.float32, np.float64
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -116,21 +119,39 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
     CodecError
         If an index exceeds 2^30.
     """
+    if (native := compiled()) is not None:
+        indices = np.empty(x.shape, np.int32)
+        if not native.quantise(np.ascontiguousarray(x), step, 1 - dead_zone, indices):
+            raise CodecError(too_small(step))
+        return indices
     scaled = np.abs(x)
     with np.errstate(over="ignore"):
         scaled /= np.float32(step)
     scaled += np.float32(1 - dead_zone)
     if len(x) and not float(scaled.max()) < MAX_INDEX:
-        raise CodecError(f"step {step} is too small for the largest element")
+        raise CodecError(too_small(step))
     np.copysign(scaled, x, out=scaled)
     return scaled.astype(np.int32)
 
 
+def too_small(step: float) -> str:
+    """Return that a step gives indices above 2^30."""
+    return f"step {step} is too small for the largest element"
+
+
 def lattice_values(indices: Integers, exponent: int) -> Vector:
     """Return ``indices * 2^exponent`` as float32, exact below 2^24 steps."""
+    if (native := compiled()) is not None and _NORMAL[0] <= exponent <= _NORMAL[1]:
+        values = np.empty(indices.shape, np.float32)
+        native.values(np.ascontiguousarray(indices), 2.0**exponent, values)
+        return values
     return np.ldexp(indices.astype(np.float32), exponent)
 
 
 def energy(x: Array) -> float:
     """Return ``||x||^2``."""
+    native = compiled()
+    plain = x.dtype in _FLOATS and x.flags.c_contiguous and x.flags.aligned
+    if native is not None and plain:
+        return native.energy(x)
     return float(np.square(x, dtype=np.float64).sum())

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..coding.blocks import blocks
-from ..coding.contexts import Classes, context_bits
+from ..coding.contexts import CLASSES, Classes, context_bits, counted_bits
+from ..coding.counts import count_symbols
 from ..contract.errors import CodecError
+from ..kernel import compiled
+from ..kernel.interface import Kernel
+from .crossing import Crossing, integer_crossing
+from .goal import Goal, Measured
 from .pieces import Pieces
-from .quantise import energy, quantise_dead_zone
+from .quantise import energy, quantise_dead_zone, too_small
 
 DEFAULT_DEAD_ZONE = 0.66
 _QUARTERS = 4
-_SAMPLE = 1 << 15
+_SAMPLE, _FEWEST = 1 << 15, 64
 _STEPS = 80
 _DEAD_ZONES = (0.5, 0.95)
-_HALVINGS = 7
+_TRIALS = 4
+_OCTAVES_A_QUARTER = 0.4  # of bits or error, where a step grows by a quarter
+_NEAR = 0.006
+_A_QUARTER = 0.1  # of a dead zone: where both change so, thresholds hardly move
+_FURTHER = 2
+_SEARCHES = 3
+_CLOSE = 0.02
 _CODER_OVERHEAD = 1.01
 
 
@@ -79,7 +89,8 @@ class StepSearch:
     Parameters
     ----------
     x : Pieces
-        What will be quantised; 32,768 elements of it are looked at.
+        What will be quantised; 32,768 elements of it are looked at, or, if nearly all
+        of these are 0, as many of those that are not.
     classes : ndarray of uint8, shape (n,)
         Scale classes (`contexts.scale_classes`) at step `reference`.
     reference : Step
@@ -92,35 +103,58 @@ class StepSearch:
             rng = np.random.default_rng(0)
             chosen = np.sort(rng.integers(0, len(x), _SAMPLE))
         self._all = x
+        self._share = 1.0
         self._x = x.take(chosen)
+        if len(x) > _SAMPLE and np.count_nonzero(self._x) < _FEWEST:
+            chosen = x.nonzero()
+            self._share = len(chosen) / len(x)
+            chosen = chosen[:: max(-(-len(chosen) // _SAMPLE), 1)]
+            self._x = x.take(chosen)
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
         self._energy = energy(self._x)
-        self._measured: dict[Quantiser, tuple[float, float]] = {}
+        self._measured: dict[Quantiser, Measured] = {}
 
-    def measure(self, quantiser: Quantiser) -> tuple[float, float]:
+    def measure(self, quantiser: Quantiser) -> Measured:
         """Return bits an element and normalised squared error."""
         if quantiser not in self._measured:
             self._measured[quantiser] = self._measure(quantiser)
         return self._measured[quantiser]
 
-    def _measure(self, quantiser: Quantiser) -> tuple[float, float]:
+    def _measure(self, quantiser: Quantiser) -> Measured:
         octaves = math.log2(quantiser.step.value / self._reference.value)
-        shifted = np.clip(self._classes - round(4 * octaves), 0, 95).astype(np.uint8)
+        shift = round(4 * octaves)
+        if (native := compiled()) is not None:
+            return self._measure_with(native, quantiser, shift)
+        shifted = np.clip(self._classes - shift, 0, CLASSES - 1).astype(np.uint8)
         q = quantise_dead_zone(self._x, quantiser.step.value, quantiser.dead_zone)
-        bits = _CODER_OVERHEAD * context_bits(q, shifted) / len(q)
         xhat = q * np.float32(quantiser.step.value)
         lost = energy(np.subtract(self._x, xhat, dtype=np.float64))
-        return bits, lost / self._energy if self._energy else 0.0
+        return self._relative(context_bits(q, shifted), lost)
+
+    def _measure_with(
+        self, native: Kernel, quantiser: Quantiser, shift: int
+    ) -> Measured:
+        step, up = quantiser.step.value, 1 - quantiser.dead_zone
+        symbols = np.empty(len(self._x), np.uint16)
+        contexts = np.empty(len(self._x), np.uint8)
+        lost = native.sample(self._x, self._classes, shift, step, up, symbols, contexts)
+        if lost < 0:
+            raise CodecError(too_small(step))
+        counts = count_symbols(symbols, contexts, CLASSES // 2)
+        return self._relative(counted_bits(counts), lost)
+
+    def _relative(self, bits: float, lost: float) -> Measured:
+        """Return bits an element, and the error over the energy."""
+        bits *= _CODER_OVERHEAD * self._share
+        return bits / len(self._x), lost / self._energy if self._energy else 0.0
 
     def for_rate(self, rate: float, dead_zone: float = 0.0) -> Quantiser:
         """Return the one of least error with at most about `rate` bits an element.
 
         A `dead_zone` of 0 is the best one.
         """
-        return self._search(
-            lambda m: m[0] <= rate, lambda m: m[1], dead_zone, coarser=True
-        )
+        return self._search(Goal(rate, is_rate=True), dead_zone)
 
     def for_error(self, nmse: float, dead_zone: float = 0.0) -> Quantiser:
         """Return the one of fewest bits with at most about `nmse` error.
@@ -128,21 +162,20 @@ class StepSearch:
         A `dead_zone` of 0 is the best one.
 
         Few elements may hold most of the energy, and the sample too many of them or
-        too few: its error is compared once with that of the whole.
+        too few: its error is compared with that of the whole, and searched for again
+        where that is off.
         """
-        quantiser = self._search_error(nmse, dead_zone)
-        if len(self._x) == len(self._all):
-            return quantiser
-        whole = self._whole_error(quantiser)
-        if not whole:
-            return quantiser
-        nmse = nmse * self.measure(quantiser)[1] / whole
-        return self._search_error(nmse, dead_zone)
-
-    def _search_error(self, nmse: float, dead_zone: float) -> Quantiser:
-        return self._search(
-            lambda m: m[1] > nmse, lambda m: m[0], dead_zone, coarser=False
-        )
+        wanted, found = nmse, None
+        for _ in range(_SEARCHES):
+            quantiser = self._search(Goal(wanted, is_rate=False), dead_zone)
+            if len(self._x) == len(self._all) or quantiser == found:
+                break
+            found, whole = quantiser, self._whole_error(quantiser)
+            sampled = self.measure(quantiser)[1]
+            if abs(whole - nmse) <= _CLOSE * nmse or not (whole and sampled):
+                break
+            wanted = nmse * sampled / whole
+        return quantiser
 
     def _whole_error(self, quantiser: Quantiser) -> float:
         lost = whole = 0.0
@@ -153,48 +186,94 @@ class StepSearch:
             whole += energy(x)
         return lost / whole if whole else 0.0
 
-    def _search(
-        self,
-        is_coarse: Callable[[tuple[float, float]], bool],
-        cost: Callable[[tuple[float, float]], float],
-        dead_zone: float,
-        *,
-        coarser: bool,
-    ) -> Quantiser:
-        """Tune a dead zone that is free at steps around the border of `is_coarse`."""
-        low, high = -_STEPS, _STEPS
-        centre = self._reference.quarter
+    def _search(self, goal: Goal, dead_zone: float) -> Quantiser:
+        """Return what meets a goal; a dead zone that is free is tuned."""
         first = dead_zone or DEFAULT_DEAD_ZONE
-        while high - low > 1:
-            middle = (low + high) // 2
-            quantiser = Quantiser(Step.of(centre + middle), first)
-            if is_coarse(self.measure(quantiser)):
-                high = middle
-            else:
-                low = middle
-        border = centre + (high if coarser else low)
-        best = Quantiser(Step.of(border), first)
-        if dead_zone:
-            return best
-        least = cost(self.measure(best))
-        for quarter in range(border - 2, border + 3):
-            quantiser = self._tune(Step.of(quarter), is_coarse, coarser)
-            measured = self.measure(quantiser)
-            if is_coarse(measured) == coarser and cost(measured) < least:
-                best, least = quantiser, cost(measured)
-        return best
+        centre = self._reference.quarter
+
+        def excess(quarters: int) -> float:
+            quantiser = Quantiser(Step.of(centre + quarters), first)
+            return goal.excess(self.measure(quantiser))
+
+        border = integer_crossing(
+            excess, goal.quarters, -_STEPS, _STEPS, slope=_OCTAVES_A_QUARTER
+        )
+        found = Quantiser(Step.of(centre + border - (not goal.is_rate)), first)
+        if dead_zone or not 2 - _STEPS <= border <= _STEPS - 2:
+            return found
+        tuned = self._tuned(goal, centre + border, excess(border - 1), excess(border))
+        return min((found, *tuned), key=lambda each: self._cost(goal, each))
+
+    def _tuned(
+        self, goal: Goal, border: int, finer: float, coarser: float
+    ) -> list[Quantiser]:
+        """Tune the dead zone at the steps before and at a border, and at more steps.
+
+        The cost has one least value along the steps, so these are left on the side on
+        which it falls. The next dead zone is expected on the line through the last two.
+
+        Parameters
+        ----------
+        goal : Goal
+            What for.
+        border : int
+            Number of a step.
+        finer, coarser : float
+            `Goal.excess` of the step before it and of it, at the default dead zone.
+        """
+        slope = (finer - coarser) / _A_QUARTER
+        first = [
+            self._tune(
+                goal, Step.of(quarter), DEFAULT_DEAD_ZONE + excess / slope, slope
+            )
+            for quarter, excess in ((border - 1, finer), (border, coarser))
+        ]
+        found = sorted(first, key=lambda each: self._cost(goal, each), reverse=True)
+        for _ in range(_FURTHER):
+            before, last = found[-2:]
+            quarter = 2 * last.step.quarter - before.step.quarter
+            zone = 2 * last.dead_zone - before.dead_zone
+            found.append(self._tune(goal, Step.of(quarter), zone, slope))
+            if not self._cost(goal, found[-1]) < self._cost(goal, last):
+                break
+        return found
 
     def _tune(
-        self,
-        step: Step,
-        is_coarse: Callable[[tuple[float, float]], bool],
-        coarser: bool,
+        self, goal: Goal, step: Step, dead_zone: float, slope: float
     ) -> Quantiser:
+        """Return the cheapest quantiser of a step that was tried.
+
+        Parameters
+        ----------
+        goal : Goal
+            To be met, but by no more than it takes.
+        step : Step
+            Of the quantiser.
+        dead_zone : float
+            Where to begin.
+        slope : float
+            See `Crossing`.
+        """
         low, high = _DEAD_ZONES
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            if is_coarse(self.measure(Quantiser(step, middle))):
-                high = middle
-            else:
-                low = middle
-        return Quantiser(step, high if coarser else low)
+        aim = _NEAR / 2 if goal.is_rate else -_NEAR / 2
+        known = Quantiser(step, DEFAULT_DEAD_ZONE)
+        crossing = Crossing(low, high, slope)
+        if known in self._measured:
+            crossing.add(known.dead_zone, goal.excess(self.measure(known)) + aim)
+        tried: list[Quantiser] = []
+        at = min(max(dead_zone, low), high)
+        for _ in range(_TRIALS):
+            quantiser = Quantiser(step, at)
+            tried.append(quantiser)
+            excess = goal.excess(self.measure(quantiser))
+            if goal.is_met(excess) and abs(excess) < _NEAR:
+                break
+            crossing.add(at, excess + aim)
+            at = crossing.guess()
+            if Quantiser(step, at) in self._measured:
+                break
+        return min(tried, key=lambda each: self._cost(goal, each))
+
+    def _cost(self, goal: Goal, quantiser: Quantiser) -> float:
+        measured = self.measure(quantiser)
+        return goal.cost(measured) if goal.is_met(goal.excess(measured)) else math.inf

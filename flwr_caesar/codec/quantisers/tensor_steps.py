@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..contract.layout import Array
+from .quantise import energy
 
 FINE_BITS = 6
 _FREE = (8.0, 1 << 14), (4.0, 3 << 13)
@@ -24,7 +25,7 @@ def root_mean_square(x: Array) -> float:
     if not x.size:
         return 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        return math.sqrt(float(np.square(x, dtype=np.float64).mean()))
+        return math.sqrt(energy(x) / x.size)
 
 
 def offsets(scales: Sequence[float], sizes: Sequence[int]) -> tuple[float, list[int]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flwr_caesar.codec import CodecError
+from flwr_caesar.codec import CodecError, kernel
 from flwr_caesar.codec.coding import lanes, rans
 from flwr_caesar.codec.coding.counts import count_symbols, entropy_bits
 from flwr_caesar.codec.coding.integers import (
@@ -55,6 +55,7 @@ def test_short_rows_are_coded_as_long_ones_are(n, scale, contexts, seed):
     found = []
     for narrow in (0, 1 << 16):
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernel, "native", None)
             patch.setattr(lanes, "_NARROW_LANES", narrow)
             found.append(encode_symbols(symbols, context, contexts))
             decoded = decode_symbols(found[0], context, contexts)
@@ -69,6 +70,7 @@ def test_two_stage_streams_round_trip(n):
     assert (decode_symbols(data, context, 5) == symbols).all()
 
 
+@pytest.mark.usefixtures("numpy_only")
 @pytest.mark.parametrize("n", [300, 3000, 600_000])
 def test_many_contexts_round_trip(n):
     """Looked up by bisection where symbols are few, else in tables."""
@@ -97,6 +99,7 @@ def test_one_certain_symbol_costs_next_to_nothing():
     assert (decode_symbols(data, context, 1) == symbols).all()
 
 
+@pytest.mark.usefixtures("numpy_only")
 @pytest.mark.parametrize("bisected", [False, True])
 @pytest.mark.parametrize("lane_count", [1, 8, 9, 12, 13, 200])
 def test_any_number_of_lanes_is_read_with_tables_or_by_bisection(lane_count, bisected):

@@ -32,3 +32,9 @@ def test_pieces_are_one_vector(sizes, seed, data):
 def test_without_octaves_they_are_as_they_are():
     parts = [np.array([1, 2], np.float32), np.array([3], np.float32)]
     assert np.array_equal(np.concatenate(list(Pieces(parts))), [1, 2, 3])
+
+
+def test_positions_of_what_is_not_zero_are_those_of_the_whole():
+    vectors = [np.array(v, np.float32) for v in ([0, 1, 0], [], [2, 0], [0])]
+    assert Pieces(vectors).nonzero().tolist() == [1, 3]
+    assert Pieces([]).nonzero().tolist() == []

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flwr_caesar.codec import get_codec
+from flwr_caesar.codec.coding.contexts import fit_scales, scale_classes
+from flwr_caesar.codec.quantisers.goal import Goal
 from flwr_caesar.codec.quantisers.pieces import Pieces
 from flwr_caesar.codec.quantisers.quantise import quantise_dead_zone
 from flwr_caesar.codec.quantisers.step_search import Quantiser, Step, StepSearch
@@ -69,3 +72,68 @@ def test_what_is_measured_is_so():
     _, nmse = search.measure(Quantiser(Step.near(1.0), 0.65))
     xhat = np.array([0, 0, 1, -1])
     assert nmse == pytest.approx(((x - xhat) ** 2).sum() / (x**2).sum(), rel=1e-5)
+
+
+def spread(kind):
+    rng = np.random.default_rng(6)
+    x = {
+        "normal": rng.normal(size=30_000),
+        "sparse": rng.normal(size=30_000) * (rng.random(30_000) < 0.05),
+        "rows": np.exp(rng.normal(size=(60, 1))) * rng.laplace(size=(60, 500)),
+    }[kind]
+    x = x.astype(np.float32).reshape(60, 1, 500)
+    reference = Step.near(float(np.sqrt(np.square(x).mean())))
+    scales = fit_scales(x, np.float32(reference.value))
+    classes = scale_classes(scales, x.shape).reshape(-1)
+    return StepSearch(Pieces([x.reshape(-1)]), classes, reference)
+
+
+def least_of_all(search, goal, near):
+    """The least cost of 15 steps, and of 19 dead zones at each."""
+    quantisers = (
+        Quantiser(Step.of(near.quarter + i), float(dead_zone))
+        for i in range(-7, 8)
+        for dead_zone in np.linspace(0.5, 0.95, 19)
+    )
+    found = map(search.measure, quantisers)
+    return min(goal.cost(each) for each in found if goal.is_met(goal.excess(each)))
+
+
+@pytest.mark.parametrize("kind", ["normal", "sparse", "rows"])
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Goal(0.3, is_rate=True),
+        Goal(1.0, is_rate=True),
+        Goal(0.4, is_rate=False),
+        Goal(0.05, is_rate=False),
+    ],
+)
+def test_few_measurements_find_what_all_would(kind, goal, monkeypatch):
+    measured = []
+    search = spread(kind)
+    plain = search._measure
+    monkeypatch.setattr(search, "_measure", lambda q: measured.append(q) or plain(q))
+    wanted = search.for_rate if goal.is_rate else search.for_error
+    quantiser = wanted(goal.target)
+    assert len(measured) <= 18
+    found = search.measure(quantiser)
+    assert goal.is_met(goal.excess(found))
+    assert goal.cost(found) < 1.01 * least_of_all(search, goal, quantiser.step)
+
+
+@pytest.mark.parametrize("rate", [5.0, 8.0, 12.0, 16.0])
+def test_rates_are_met_whose_integers_have_raw_bits(rate):
+    x = {"w": np.random.default_rng(7).laplace(size=(300, 300)).astype(np.float32)}
+    frame, _ = get_codec({"id": "lattice", "rate": rate}).encode(x)
+    assert 0.95 * rate < 8 * len(frame) / x["w"].size < 1.01 * rate
+
+
+@pytest.mark.parametrize("count", [1, 5, 40, 300])
+def test_an_error_is_met_where_nearly_all_is_zero(count):
+    rng = np.random.default_rng(8)
+    x = np.zeros(400_000, np.float32)
+    x[rng.choice(len(x), count, replace=False)] = rng.laplace(size=count) + 1
+    codec = get_codec({"id": "lattice", "nmse": 0.1})
+    xhat = codec.decode(codec.encode({"w": x})[0])[0]["w"]
+    assert np.square(x - xhat).sum() <= 0.105 * np.square(x).sum()

@@ -21,6 +21,7 @@ import io.flwrcaesar.frame.refuse
 object LatticeModel {
     /** The codec's id. */
     const val ID = "lattice_model"
+    private const val HALVES = "halves"
     private const val SAME = -32768
     private val UNITS = -149..90
 
@@ -41,6 +42,7 @@ object LatticeModel {
     ): Tensors {
         val frame = Frame.parse(bytes)
         val exactBelow = exactBelow(frame.config)
+        val halvesToo = HALVES in frame.config
         Codec.requireNoState(frame)
         if (frame.flags != 0) refuse("a published model has no flags, and this one ${frame.flags}")
         val head = frame.section("HEAD", 16)
@@ -50,7 +52,7 @@ object LatticeModel {
         if (!layout.digest.contentEquals(frame.layoutDigest)) {
             refuse("the frame is of another layout than the model it changes")
         }
-        val (lossy, exact) = layout.tensors.partition { isOnLattice(it, exactBelow) }
+        val (lossy, exact) = layout.tensors.partition { isOnLattice(it, exactBelow, halvesToo) }
         val (halves, others) = exact.partition { "HALF" in frame && it.dtype.isHalf }
         var found = Exact.unpack(frame, others)
         if (old != null) found = found.mapValues { (name, change) -> exclusiveOr(change, old[name]) }
@@ -66,7 +68,8 @@ object LatticeModel {
 
     private fun exactBelow(config: Map<String, Any?>): Long {
         val value = (config["exact_below"] as? Number)?.toDouble()
-        val known = mapOf("id" to ID, "exact_below" to config["exact_below"])
+        val later = if (HALVES in config) mapOf(HALVES to 1L) else emptyMap()
+        val known = mapOf("id" to ID, "exact_below" to config["exact_below"]) + later
         if (value == null || value < 0 || value != Math.rint(value) || !Json.same(config, known)) {
             refuse("a frame of codec ${Json.write(config).take(200)}, expected $ID")
         }
@@ -80,8 +83,9 @@ object LatticeModel {
         return base
     }
 
-    private fun isOnLattice(spec: TensorSpec, exactBelow: Long): Boolean =
-        (spec.dtype == DType.FLOAT32 || spec.dtype == DType.FLOAT64) && spec.size >= maxOf(exactBelow, 1)
+    /** Whether a tensor is on the lattice, by a frame's parameters or a plan's `start`. */
+    internal fun isOnLattice(spec: TensorSpec, exactBelow: Long, halvesToo: Boolean): Boolean =
+        spec.dtype.isFloat && (halvesToo || !spec.dtype.isHalf) && spec.size >= maxOf(exactBelow, 1)
 
     private fun unpackChanges(frame: Frame, old: Tensors?, lossy: List<TensorSpec>): Map<String, ByteArray> {
         val view = frame.section("UNIT", 2L * lossy.size).little()
@@ -115,6 +119,11 @@ object LatticeModel {
         start: Int,
         unit: Double,
     ): ByteArray {
+        if (spec.dtype.isHalf) {
+            val values = if (before == null) DoubleArray(spec.count) else Elements.toDoubles(spec, before)
+            for (i in values.indices) values[i] += changes[start + i] * unit
+            return Elements.fromDoubles(spec, values)
+        }
         val bytes = ByteArray(spec.count * spec.dtype.itemSize)
         val old = before?.little()
         val new = bytes.little()

@@ -55,7 +55,7 @@ internal object Block {
             tensors.map { spec ->
                 val values = FloatArray(spec.count) { integers[start + it].toFloat() }
                 start += spec.count
-                Scales(spec).fit(values, 0, 1f)
+                Scales(spec).fitCoarse(values)
             }
         return concatenated(parts)
     }

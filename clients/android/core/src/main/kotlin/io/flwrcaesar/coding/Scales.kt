@@ -55,35 +55,71 @@ internal class Scales(spec: TensorSpec) {
      * over [step].
      */
     fun fit(values: FloatArray, start: Int, step: Float): IntArray {
-        val sums = Array(3) { DoubleArray(lengths[it]) }
-        var at = start
-        for (output in 0 until lengths[0]) {
-            for (input in 0 until lengths[1]) {
-                var row = 0.0
-                for (position in 0 until lengths[2]) {
-                    val magnitude = Math.abs(values[at++]).toDouble()
-                    row += magnitude
-                    sums[2][position] += magnitude
-                }
-                sums[0][output] += row
-                sums[1][input] += row
-            }
-        }
-        val mean = sums[0].sum() / maxOf(size, 1)
+        val sums = SliceSums(values, start)
         val found = IntArray(count)
-        found[0] = quarters(mean / step)
+        found[0] = quarters(sums.mean / step)
         var next = 1
         for (axis in axes) {
-            for (sum in sums[axis]) {
+            for (sum in sums.of[axis]) {
                 val slice = sum * (lengths[axis] / size.toDouble())
-                found[next++] = if (mean == 0.0) 0 else quarters(slice / mean)
+                found[next++] = if (sums.mean == 0.0) 0 else quarters(slice / sums.mean)
             }
         }
         return found
     }
 
-    private fun quarters(ratio: Double): Int =
-        Math.rint(4 * log2(maxOf(ratio, SMALLEST_RATIO))).toInt().coerceIn(-64, 127)
+    /**
+     * Fits scales to integers, in few bits.
+     *
+     * A slice with few integers that are not 0 tells its scale only roughly: scales are whole or
+     * half octaves there, and shrunk towards the tensor's.
+     */
+    fun fitCoarse(values: FloatArray): IntArray {
+        val sums = SliceSums(values, 0)
+        val active = values.count { it != 0f }
+        val found = IntArray(count)
+        found[0] = quarters(sums.mean)
+        var next = 1
+        for (axis in axes) {
+            val expected = sums.total / lengths[axis]
+            val unit = unitOf(active / lengths[axis].toDouble())
+            for (sum in sums.of[axis]) {
+                found[next++] = unit * quarters((sum + SHRINK) / (expected + SHRINK), unit)
+            }
+        }
+        return found
+    }
+
+    /** The magnitudes of the elements from [start] on, summed over the slices of each axis. */
+    private inner class SliceSums(values: FloatArray, start: Int) {
+        val of = Array(3) { DoubleArray(lengths[it]) }
+        val total: Double
+        val mean: Double
+
+        init {
+            var at = start
+            for (output in 0 until lengths[0]) {
+                for (input in 0 until lengths[1]) {
+                    var row = 0.0
+                    for (position in 0 until lengths[2]) {
+                        val magnitude = Math.abs(values[at++]).toDouble()
+                        row += magnitude
+                        of[2][position] += magnitude
+                    }
+                    of[0][output] += row
+                    of[1][input] += row
+                }
+            }
+            total = of[0].sum()
+            mean = total / maxOf(size, 1)
+        }
+    }
+
+    private fun quarters(ratio: Double, unit: Int = 1): Int =
+        Math.rint(4 * log2(maxOf(ratio, SMALLEST_RATIO)) / unit).toInt().coerceIn(-64, 127)
+
+    /** Returns the quarters of an octave that scales of [active] integers a slice are multiples of. */
+    private fun unitOf(active: Double): Int = if (active < 50) 4 else if (active < 200) 2 else 1
 
     companion object {
         /** How many scale classes there are. */
@@ -94,6 +130,7 @@ internal class Scales(spec: TensorSpec) {
         private const val OFFSET = 32
         private const val MIN_SLICE = 48L
         private const val SMALLEST_RATIO = 1.0 / 65536
+        private const val SHRINK = 0.5
 
         private fun axesOf(spec: TensorSpec): IntArray =
             when {

@@ -1,0 +1,279 @@
+"""What the compiled kernel has: loops that numpy has, too, with the same outcome."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Kernel(Protocol):
+    """The functions of `_native`, all of which release the interpreter's lock.
+
+    Arrays are contiguous, of exactly the dtype that is named, and as long as the others
+    require; of lengths that do not match, and of content that would lead outside an
+    array, each makes a `ValueError`, which is a mistake in this library: what came from
+    outside has been checked before, and what only the loop can see is in its result.
+    """
+
+    def push(
+        self,
+        states: Array,
+        symbols: Array,
+        contexts: Array,
+        table: Array,
+        words: Array,
+        /,
+    ) -> int:
+        """Encode symbols, the last first, and return how many words they gave away.
+
+        Parameters
+        ----------
+        states : ndarray of uint32, shape (lanes,)
+            Changed in place.
+        symbols : ndarray of uint16, shape (n,)
+            Each of a frequency that is not 0.
+        contexts : ndarray of uint8, shape (n,)
+            Of the symbols.
+        table : ndarray of uint32, shape (contexts * MAX_ALPHABET,)
+            From `lanes.encoder_table`.
+        words : ndarray of uint16, shape (n + 1,)
+            The words come to stand at its end.
+        """
+
+    def pull(
+        self,
+        states: Array,
+        words: Array,
+        symbols: Array,
+        contexts: Array,
+        frequencies: Array,
+        alphabet: int,
+        /,
+    ) -> int:
+        """Decode symbols, the first first, and return how many words were read.
+
+        Parameters
+        ----------
+        states : ndarray of uint32, shape (lanes,)
+            Changed in place.
+        words : ndarray of uint16
+            What there is to read.
+        symbols : ndarray of uint16, shape (n,)
+            Filled.
+        contexts : ndarray of uint8, shape (n,)
+            Of the symbols, each with a table.
+        frequencies : ndarray of uint16, shape (contexts * alphabet,)
+            From `tables.normalise`; all 0 in a context without a table.
+        alphabet : int
+            At most `MAX_ALPHABET`.
+
+        Returns
+        -------
+        int
+            -1 if there are too few words.
+        """
+
+    def symbols(self, values: Array, symbols: Array, /) -> int:
+        """Do what `integers.to_symbols` does, and return the largest symbol.
+
+        Parameters
+        ----------
+        values : ndarray of int16 or int32, shape (n,)
+            The integers.
+        symbols : ndarray of uint16, shape (n,)
+            Filled.
+        """
+
+    def octaves(self, symbols: Array, counts: Array, /) -> int:
+        """Count the symbols of each octave that has raw bits.
+
+        Parameters
+        ----------
+        symbols : ndarray of uint16
+            Below 512.
+        counts : ndarray of int64, shape (28,)
+            Filled.
+        """
+
+    def raw_bits(
+        self, values: Array, symbols: Array, starts: Array, bits: Array, /
+    ) -> int:
+        """Write the raw bits of integers that are far from 0.
+
+        Parameters
+        ----------
+        values : ndarray of int16 or int32, shape (n,)
+            The integers.
+        symbols : ndarray of uint16, shape (n,)
+            Theirs.
+        starts : ndarray of int64, shape (29,)
+            Of each octave the first byte, and where the last one ends.
+        bits : ndarray of uint8
+            Filled.
+        """
+
+    def integers(
+        self, symbols: Array, starts: Array, bits: Array | memoryview, values: Array, /
+    ) -> int:
+        """Make integers of symbols and raw bits.
+
+        Parameters
+        ----------
+        symbols : ndarray of uint16, shape (n,)
+            Below 512.
+        starts, bits
+            See `raw_bits`.
+        values : ndarray of int32, shape (n,)
+            Filled.
+        """
+
+    def count(
+        self, symbols: Array, contexts: Array, counts: Array, alphabet: int, /
+    ) -> int:
+        """Add to `counts` how often each symbol occurs in each context.
+
+        Parameters
+        ----------
+        symbols : ndarray of uint16, shape (n,)
+            Below `alphabet`.
+        contexts : ndarray of uint8 or uint16, shape (n,)
+            Of the symbols.
+        counts : ndarray of int64, shape (contexts * alphabet,)
+            Changed in place.
+        alphabet : int
+            Columns of `counts`.
+        """
+
+    def mark(self, contexts: Array, used: Array, /) -> int:
+        """Set the entry of each context that occurs to 1.
+
+        Parameters
+        ----------
+        contexts : ndarray of uint8
+            The contexts.
+        used : ndarray of uint8, shape (256,)
+            Changed in place.
+        """
+
+    def sums(self, x: Array, outputs: Array, inputs: Array, positions: Array, /) -> int:
+        """Sum magnitudes over the slices of each axis, in numpy's order.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (o, i, k)
+            Not empty.
+        outputs, inputs, positions : ndarray of float64, shape (o,), (i,), (k,)
+            Filled.
+        """
+
+    def energy(self, x: Array, /) -> float:
+        """Return the sum of squares of float32 or float64, in numpy's order."""
+
+    def classes(
+        self,
+        base: int,
+        outputs: Array,
+        inputs: Array,
+        positions: Array,
+        o: int,
+        i: int,
+        k: int,
+        classes: Array,
+        /,
+    ) -> int:
+        """Do what `contexts.scale_classes` does.
+
+        Parameters
+        ----------
+        base : int
+            The tensor's scale less that of class 0.
+        outputs, inputs, positions : ndarray of int16, shape (o,), (i,), (k,)
+            Scales of the slices of each axis, or none.
+        o, i, k : int
+            Shape of the tensor.
+        classes : ndarray of uint8, shape (o, i, k)
+            Filled; not empty.
+        """
+
+    def merge(
+        self, classes: Array, shift: int, first: int, last: int, merged: Array, /
+    ) -> int:
+        """Do what `contexts.ContextMap` does with scale classes.
+
+        Parameters
+        ----------
+        classes : ndarray of uint8, shape (n,)
+            The classes.
+        shift, first, last : int
+            How many go together, and the first and the last context.
+        merged : ndarray of uint8, shape (n,)
+            Filled.
+        """
+
+    def sample(
+        self,
+        x: Array,
+        classes: Array,
+        shift: int,
+        step: float,
+        up: float,
+        symbols: Array,
+        contexts: Array,
+        /,
+    ) -> float:
+        """Measure a quantiser, and return the squared error, summed in numpy's order.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (n,)
+            Values.
+        classes : ndarray of int16, shape (n,)
+            Theirs.
+        shift : int
+            What is taken from the classes, which are then clipped and halved.
+        step, up : float
+            See `quantise`.
+        symbols : ndarray of uint16, shape (n,)
+            Filled.
+        contexts : ndarray of uint8, shape (n,)
+            Filled with the halved classes.
+
+        Returns
+        -------
+        float
+            Negative if an index exceeds 2^30.
+        """
+
+    def quantise(self, x: Array, step: float, up: float, indices: Array, /) -> bool:
+        """Do what `quantise.quantise_dead_zone` does, unless an index exceeds 2^30.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (n,)
+            Values.
+        step, up : float
+            The step, and one less the dead zone, both rounded to float32.
+        indices : ndarray of int32, shape (n,)
+            Filled.
+
+        Returns
+        -------
+        bool
+            Whether all indices are in range, and no value was not a number.
+        """
+
+    def values(self, indices: Array, unit: float, values: Array, /) -> int:
+        """Multiply indices by a power of two.
+
+        Parameters
+        ----------
+        indices : ndarray of int32, shape (n,)
+            The indices.
+        unit : float
+            From 2^-126 to 2^127.
+        values : ndarray of float32, shape (n,)
+            Filled.
+        """

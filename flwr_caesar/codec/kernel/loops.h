@@ -1,0 +1,85 @@
+/* Loops of the codec on flat arrays: no Python, no state, no global that changes.
+
+   Each does what the numpy of the same name does, to the bit (docs/kernel.md). Callers
+   have checked that arrays are as long as said; what an array holds is checked here
+   before it is used as an index. A negative return value says what was wrong. */
+#ifndef FLWR_CAESAR_LOOPS_H
+#define FLWR_CAESAR_LOOPS_H
+
+#include <stdint.h>
+
+/* The largest of the classes that a scale gives. */
+enum { TOP_CLASS = 95 };
+enum { SCALE_BITS = 14, SCALE = 1 << SCALE_BITS, MAX_ALPHABET = 512 };
+enum { TRUNCATED = -1, NO_MEMORY = -2, OUT_OF_RANGE = -3 };
+
+/* lanes.push: states of `lanes` lanes take `n` symbols, the last first. The words, at
+   most one a symbol, end at `words + n + 1`; the one before the first is overwritten.
+   `table` has MAX_ALPHABET entries a context: frequency << 16 | first slot.
+   Returns the number of words, or OUT_OF_RANGE, NO_MEMORY. */
+int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
+                  const uint8_t *contexts, int64_t n, const uint32_t *table,
+                  int64_t num_contexts, uint16_t *words);
+
+/* lanes.pull: decodes `n` symbols, the first row first. `frequencies` has `alphabet`
+   entries for each of `num_contexts` contexts, of which a row is all 0 or sums to SCALE.
+   Returns the number of words read, or TRUNCATED, OUT_OF_RANGE, NO_MEMORY. */
+int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
+                  int64_t num_words, uint16_t *symbols, const uint8_t *contexts,
+                  int64_t n, const uint16_t *frequencies, int64_t num_contexts,
+                  int64_t alphabet);
+
+/* integers.to_symbols: returns the largest symbol. `wide` says whether values are int32
+   or int16. */
+int64_t to_symbols(const void *values, int wide, int64_t n, uint16_t *symbols);
+
+/* How many symbols there are from 64 + 16 i up to 79 + 16 i, for each i below OCTAVES. */
+enum { DIRECT = 64, OCTAVES = 28 };
+int64_t count_octaves(const uint16_t *symbols, int64_t n, int64_t *counts);
+
+/* The raw bits of octave i begin at byte `starts[i]` of `bits` and end before
+   `starts[i + 1]`. Returns 0, or OUT_OF_RANGE. */
+int64_t pack_raw_bits(const void *values, int wide, const uint16_t *symbols, int64_t n,
+                      const int64_t *starts, uint8_t *bits, int64_t size);
+
+/* The way back; of symbols from 480 on, one bit more than int32 has is lost. */
+int64_t to_integers(const uint16_t *symbols, int64_t n, const int64_t *starts,
+                    const uint8_t *bits, int64_t size, int32_t *values);
+
+/* counts.count_symbols: adds to `counts`, of `alphabet` columns. */
+int64_t count_symbols(const uint16_t *symbols, const void *contexts, int wide, int64_t n,
+                      int64_t *counts, int64_t num_contexts, int64_t alphabet);
+
+/* Sets the entry of each context that occurs to 1. */
+void mark_contexts(const uint8_t *contexts, int64_t n, uint8_t *used);
+
+/* contexts.SliceSums.add: sums of |x| over each slice of an (o, i, k) array, in the order
+   in which numpy adds. */
+int64_t slice_sums(const float *x, int64_t o, int64_t i, int64_t k, double *outputs,
+                   double *inputs, double *positions);
+
+/* quantise.energy: ||x||^2 of double or float, in the order in which numpy adds. */
+double sum_of_squares(const void *x, int wide, int64_t n);
+
+/* contexts.scale_classes: min(max(base + scale of each axis, 0), 95). */
+int64_t scale_classes(int64_t base, const int16_t *outputs, const int16_t *inputs,
+                      const int16_t *positions, int64_t o, int64_t i, int64_t k,
+                      uint8_t *classes);
+
+/* contexts.ContextMap: (class >> shift), clipped to [first, last], less first. */
+void merge_classes(const uint8_t *classes, int64_t n, int shift, uint8_t first,
+                   uint8_t last, uint8_t *merged);
+
+/* quantise.quantise_dead_zone: returns 0, or OUT_OF_RANGE if an index exceeds 2^30. */
+int64_t dead_zone(const float *x, int64_t n, float step, float up, int32_t *indices);
+
+/* step_search.StepSearch: symbols of the indices of a dead zone, half-octave classes after
+   a shift, and the squared error. Returns 0, or OUT_OF_RANGE, NO_MEMORY. */
+int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift,
+                float step, float up, uint16_t *symbols, uint8_t *contexts,
+                double *lost);
+
+/* quantise.lattice_values: `unit` is a normal power of two. */
+void lattice_values(const int32_t *indices, int64_t n, float unit, float *values);
+
+#endif

@@ -1,0 +1,395 @@
+/* Python's side of the loops: arguments are checked, and the GIL is released. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include "loops.h"
+
+#include <ctype.h>
+#include <string.h>
+
+enum { MAX_ARGUMENTS = 12 };
+
+typedef struct {
+    Py_buffer view;
+    int held;
+    void *data;
+    int64_t length; /* of an array, in elements */
+    int64_t number;
+    double real;
+} Argument;
+
+/* The letter of each kind of array in a signature, and how numpy names it. */
+static const struct {
+    char kind;
+    const char *formats;
+    Py_ssize_t size;
+} KINDS[] = {
+    {'B', "B", 1},
+    {'H', "H", 2},
+    {'I', "IL", 4},
+    {'S', "h", 2},
+    {'L', "il", 4},
+    {'Q', "lq", 8},
+    {'F', "f", 4},
+    {'D', "d", 8},
+    /* integers, contexts and floats, of either width */
+    {'V', "h", 2},
+    {'V', "il", 4},
+    {'C', "B", 1},
+    {'C', "H", 2},
+    {'E', "f", 4},
+    {'E', "d", 8},
+};
+
+static void release(Argument *arguments)
+{
+    for (int i = 0; i < MAX_ARGUMENTS; i++)
+        if (arguments[i].held)
+            PyBuffer_Release(&arguments[i].view);
+}
+
+static int take_array(PyObject *object, char kind, Argument *out)
+{
+    int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT;
+    if (islower((unsigned char)kind))
+        flags |= PyBUF_WRITABLE;
+    if (PyObject_GetBuffer(object, &out->view, flags) < 0)
+        return -1;
+    out->held = 1;
+    const char *format = out->view.format;
+    for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++) {
+        if (KINDS[i].kind != toupper((unsigned char)kind))
+            continue;
+        if (out->view.itemsize != KINDS[i].size || strlen(format) != 1 ||
+            strchr(KINDS[i].formats, *format) == NULL)
+            continue;
+        out->data = out->view.buf;
+        out->length = out->view.len / out->view.itemsize;
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "an array of kind %c has the format %s", kind, format);
+    return -1;
+}
+
+/* Takes arguments by a signature, a letter each: an array of one of KINDS, in lower
+   case one that is written; n: an integer; x: a number. On failure nothing is held. */
+static int take(PyObject *const *objects, Py_ssize_t given, const char *signature,
+                Argument *out)
+{
+    memset(out, 0, MAX_ARGUMENTS * sizeof(Argument));
+    if ((size_t)given != strlen(signature)) {
+        PyErr_Format(PyExc_TypeError, "%zd arguments, not %zu", given,
+                     strlen(signature));
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < given; i++) {
+        if (signature[i] == 'n')
+            out[i].number = PyLong_AsLongLong(objects[i]);
+        else if (signature[i] == 'x')
+            out[i].real = PyFloat_AsDouble(objects[i]);
+        else
+            take_array(objects[i], signature[i], &out[i]);
+        if (PyErr_Occurred() != NULL) {
+            release(out);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Lets go of arguments; what a loop found, or TRUNCATED, is returned. */
+static PyObject *give(Argument *arguments, int64_t found)
+{
+    release(arguments);
+    if (found == NO_MEMORY)
+        return PyErr_NoMemory();
+    if (found == OUT_OF_RANGE) {
+        PyErr_SetString(PyExc_ValueError, "an array holds what is out of range");
+        return NULL;
+    }
+    return PyLong_FromLongLong(found);
+}
+
+static PyObject *refuse(Argument *arguments)
+{
+    release(arguments);
+    PyErr_SetString(PyExc_ValueError, "arrays are of lengths that do not match");
+    return NULL;
+}
+
+/* Each checks its arguments and calls the loop of interface.py's description. */
+#define FUNCTION(name)                                                                \
+    static PyObject *name(PyObject *Py_UNUSED(self), PyObject *const *objects,        \
+                          Py_ssize_t given)
+
+FUNCTION(push)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "iHBIh", a) < 0)
+        return NULL;
+    const int64_t n = a[1].length, contexts = a[3].length / MAX_ALPHABET;
+    if (a[0].length < 1 || a[2].length != n || a[3].length % MAX_ALPHABET ||
+        a[4].length != n + 1)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = rans_push(a[0].data, a[0].length, a[1].data, a[2].data, n, a[3].data,
+                      contexts, a[4].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(pull)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "iHhBHn", a) < 0)
+        return NULL;
+    const int64_t n = a[2].length, alphabet = a[5].number;
+    if (a[0].length < 1 || a[3].length != n || alphabet < 1 ||
+        alphabet > MAX_ALPHABET || a[4].length % alphabet ||
+        a[4].length / alphabet > 256)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = rans_pull(a[0].data, a[0].length, a[1].data, a[1].length, a[2].data,
+                      a[3].data, n, a[4].data, a[4].length / alphabet, alphabet);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(symbols)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Vh", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length;
+    if (a[1].length != n)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = to_symbols(a[0].data, a[0].view.itemsize == 4, n, a[1].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(octaves)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Hq", a) < 0)
+        return NULL;
+    if (a[1].length != OCTAVES)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = count_octaves(a[0].data, a[0].length, a[1].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(raw_bits)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "VHQb", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length;
+    if (a[1].length != n || a[2].length != OCTAVES + 1)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = pack_raw_bits(a[0].data, a[0].view.itemsize == 4, a[1].data, n, a[2].data,
+                          a[3].data, a[3].length);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(integers)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "HQBl", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length;
+    if (a[1].length != OCTAVES + 1 || a[3].length != n)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = to_integers(a[0].data, n, a[1].data, a[2].data, a[2].length, a[3].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(count)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "HCqn", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length, alphabet = a[3].number;
+    if (a[1].length != n || alphabet < 1 || alphabet > MAX_ALPHABET ||
+        a[2].length % alphabet || a[2].length > (int64_t)1 << 28)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = count_symbols(a[0].data, a[1].data, a[1].view.itemsize == 2, n, a[2].data,
+                          a[2].length / alphabet, alphabet);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(mark)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Bb", a) < 0)
+        return NULL;
+    if (a[1].length != 256)
+        return refuse(a);
+    Py_BEGIN_ALLOW_THREADS
+    mark_contexts(a[0].data, a[0].length, a[1].data);
+    Py_END_ALLOW_THREADS
+    return give(a, 0);
+}
+
+/* Whether three lengths make up `n` elements, none of them 0. */
+static int fits(int64_t n, int64_t o, int64_t i, int64_t k)
+{
+    return o >= 1 && i >= 1 && k >= 1 && n % o == 0 && n / o % i == 0 && n / o / i == k;
+}
+
+FUNCTION(sums)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Fddd", a) < 0)
+        return NULL;
+    if (!fits(a[0].length, a[1].length, a[2].length, a[3].length))
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = slice_sums(a[0].data, a[1].length, a[2].length, a[3].length, a[1].data,
+                       a[2].data, a[3].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(energy)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "E", a) < 0)
+        return NULL;
+    double found;
+    Py_BEGIN_ALLOW_THREADS
+    found = sum_of_squares(a[0].data, a[0].view.itemsize == 8, a[0].length);
+    Py_END_ALLOW_THREADS
+    release(a);
+    return PyFloat_FromDouble(found);
+}
+
+/* An axis without scales has an array of none. */
+FUNCTION(classes)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "nSSSnnnb", a) < 0)
+        return NULL;
+    const int64_t sizes[] = {a[4].number, a[5].number, a[6].number};
+    const int16_t *scales[3];
+    int good = fits(a[7].length, sizes[0], sizes[1], sizes[2]);
+    for (int axis = 0; axis < 3; axis++) {
+        const Argument *own = &a[axis + 1];
+        good = good && (own->length == 0 || own->length == sizes[axis]);
+        scales[axis] = own->length == 0 ? NULL : own->data;
+    }
+    if (!good || a[0].number < INT16_MIN || a[0].number > INT16_MAX)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = scale_classes(a[0].number, scales[0], scales[1], scales[2], sizes[0],
+                          sizes[1], sizes[2], a[7].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(merge)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Bnnnb", a) < 0)
+        return NULL;
+    const int64_t shift = a[1].number, first = a[2].number, last = a[3].number;
+    if (a[4].length != a[0].length || shift < 0 || shift > 7 || first < 0 ||
+        last < first || last > UINT8_MAX)
+        return refuse(a);
+    Py_BEGIN_ALLOW_THREADS
+    merge_classes(a[0].data, a[0].length, (int)shift, (uint8_t)first, (uint8_t)last,
+                  a[4].data);
+    Py_END_ALLOW_THREADS
+    return give(a, 0);
+}
+
+FUNCTION(sample)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "FSnxxhb", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length, shift = a[2].number;
+    if (a[1].length != n || a[5].length != n || a[6].length != n ||
+        shift < -UINT16_MAX || shift > UINT16_MAX)
+        return refuse(a);
+    int64_t found;
+    double lost = -1;
+    Py_BEGIN_ALLOW_THREADS
+    found = measure(a[0].data, a[1].data, n, shift, (float)a[3].real, (float)a[4].real,
+                    a[5].data, a[6].data, &lost);
+    Py_END_ALLOW_THREADS
+    release(a);
+    return found == NO_MEMORY ? PyErr_NoMemory() : PyFloat_FromDouble(lost);
+}
+
+FUNCTION(quantise)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Fxxl", a) < 0)
+        return NULL;
+    if (a[3].length != a[0].length)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = dead_zone(a[0].data, a[0].length, (float)a[1].real, (float)a[2].real,
+                      a[3].data);
+    Py_END_ALLOW_THREADS
+    release(a);
+    return PyBool_FromLong(found == 0);
+}
+
+FUNCTION(values)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Lxf", a) < 0)
+        return NULL;
+    if (a[2].length != a[0].length)
+        return refuse(a);
+    Py_BEGIN_ALLOW_THREADS
+    lattice_values(a[0].data, a[0].length, (float)a[1].real, a[2].data);
+    Py_END_ALLOW_THREADS
+    return give(a, 0);
+}
+
+#define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+
+static PyMethodDef METHODS[] = {
+    METHOD(push),   METHOD(pull),    METHOD(symbols), METHOD(octaves), METHOD(raw_bits),
+    METHOD(count),  METHOD(mark),    METHOD(sums),    METHOD(energy),  METHOD(integers),
+    METHOD(merge),  METHOD(sample),  METHOD(values),  METHOD(classes), METHOD(quantise),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot SLOTS[] = {{0, NULL}};
+
+static struct PyModuleDef MODULE = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_native",
+    .m_size = 0,
+    .m_methods = METHODS,
+    .m_slots = SLOTS,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&MODULE);
+}

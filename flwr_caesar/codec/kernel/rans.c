@@ -1,0 +1,203 @@
+/* Interleaved rANS, as coding/lanes.py describes it. */
+#include "loops.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOWEST = 1 << 16, QUOTIENT_BITS = 46 };
+
+/* A state x of a symbol that has f of SCALE slots becomes
+   x + first + x / f * (SCALE - f), and x / f = (x * reciprocal) >> 46 for
+   x < f * 2^18, with the reciprocal rounded up: the product stays below 2^64, and what
+   it has too much, less than x * f, below 2^46. */
+typedef struct {
+    uint64_t reciprocal;
+    uint32_t most; /* the largest state that takes the symbol without giving a word */
+    uint16_t rest; /* SCALE - f */
+    uint16_t first;
+} Code;
+
+static Code *make_codes(const uint32_t *table, int64_t entries)
+{
+    Code *codes = malloc((size_t)entries * sizeof(Code));
+    if (codes == NULL)
+        return NULL;
+    for (int64_t i = 0; i < entries; i++) {
+        uint32_t f = table[i] >> 16;
+        if (f == 0 || f > SCALE) {
+            codes[i] = (Code){0, 0, 0, 0};
+            continue;
+        }
+        codes[i].reciprocal = (((uint64_t)1 << QUOTIENT_BITS) + f - 1) / f;
+        codes[i].most = (uint32_t)(((uint64_t)f << (32 - SCALE_BITS)) - 1);
+        codes[i].rest = (uint16_t)(SCALE - f);
+        codes[i].first = (uint16_t)table[i];
+    }
+    return codes;
+}
+
+int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
+                  const uint8_t *contexts, int64_t n, const uint32_t *table,
+                  int64_t num_contexts, uint16_t *words)
+{
+    const int64_t entries = num_contexts * MAX_ALPHABET;
+    Code *codes = make_codes(table, entries);
+    if (codes == NULL)
+        return NO_MEMORY;
+    uint16_t *end = words + n + 1, *w = end;
+    int64_t stop = n;
+    while (stop > 0) {
+        int64_t start = (stop - 1) / lanes * lanes;
+        for (int64_t i = stop - 1; i >= start; i--) {
+            int64_t at = (int64_t)contexts[i] * MAX_ALPHABET + symbols[i];
+            if (symbols[i] >= MAX_ALPHABET || at >= entries ||
+                codes[at].reciprocal == 0) {
+                free(codes);
+                return OUT_OF_RANGE;
+            }
+            const Code code = codes[at];
+            uint32_t x = states[i - start];
+            uint32_t over = x > code.most;
+            w[-1] = (uint16_t)x;
+            w -= over;
+            x >>= over << 4;
+            uint32_t quotient = (uint32_t)((x * code.reciprocal) >> QUOTIENT_BITS);
+            states[i - start] = x + quotient * code.rest + code.first;
+        }
+        stop = start;
+    }
+    free(codes);
+    return end - w;
+}
+
+/* The symbol of each slot of each context that has a table, and of each symbol its
+   frequency and first slot. A slot is a byte where symbols fit into it. */
+typedef struct {
+    void *slots;
+    uint32_t *steps;
+    uint32_t rows[256]; /* of contexts; one without a table has that of another */
+    int wide;
+} Tables;
+
+/* Returns how many slots have a symbol, or OUT_OF_RANGE. */
+static int64_t fill_row(Tables *tables, uint32_t row, const uint16_t *frequencies,
+                        int64_t alphabet)
+{
+    uint32_t *steps = tables->steps + (size_t)row * MAX_ALPHABET;
+    const size_t slots = (size_t)row * SCALE;
+    uint32_t first = 0;
+    for (int64_t s = 0; s < alphabet; s++) {
+        uint32_t f = frequencies[s];
+        if (f > SCALE - first)
+            return OUT_OF_RANGE;
+        steps[s] = f << 16 | first;
+        if (!tables->wide)
+            memset((uint8_t *)tables->slots + slots + first, (int)s, f);
+        else
+            for (uint32_t k = first; k < first + f; k++)
+                ((uint16_t *)tables->slots)[slots + k] = (uint16_t)s;
+        first += f;
+    }
+    return first == 0 || first == SCALE ? (int64_t)first : OUT_OF_RANGE;
+}
+
+static int make_tables(Tables *tables, const uint16_t *frequencies,
+                       int64_t num_contexts, int64_t alphabet)
+{
+    uint32_t count = 0;
+    tables->wide = alphabet > 256;
+    tables->slots = malloc((size_t)num_contexts * SCALE * (tables->wide ? 2 : 1));
+    tables->steps = malloc((size_t)num_contexts * MAX_ALPHABET * sizeof(uint32_t));
+    if (tables->slots == NULL || tables->steps == NULL)
+        return NO_MEMORY;
+    for (int64_t c = 0; c < num_contexts; c++) {
+        int64_t found = fill_row(tables, count, frequencies + c * alphabet, alphabet);
+        if (found < 0)
+            return OUT_OF_RANGE;
+        tables->rows[c] = found == 0 ? 0 : count++;
+    }
+    return count == 0 ? OUT_OF_RANGE : 0;
+}
+
+static void free_tables(Tables *tables)
+{
+    free(tables->slots);
+    free(tables->steps);
+}
+
+/* One symbol: returns the state before words are read. */
+static inline uint32_t pop(uint32_t x, uint32_t row, const void *restrict slots,
+                           const uint32_t *restrict steps, int wide,
+                           uint16_t *restrict symbol)
+{
+    uint32_t slot = x & (SCALE - 1), at = row << SCALE_BITS | slot;
+    uint32_t s = wide ? ((const uint16_t *)slots)[at] : ((const uint8_t *)slots)[at];
+    uint32_t step = steps[row * MAX_ALPHABET + s];
+    *symbol = (uint16_t)s;
+    return (step >> 16) * (x >> SCALE_BITS) + slot - (step & 0xFFFF);
+}
+
+static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
+                                const uint16_t *restrict words, int64_t num_words,
+                                uint16_t *restrict symbols,
+                                const uint8_t *restrict contexts, int64_t n,
+                                const Tables *tables, const int wide)
+{
+    const void *restrict slots = tables->slots;
+    const uint32_t *restrict steps = tables->steps, *restrict rows = tables->rows;
+    const uint16_t *w = words, *end = words + num_words;
+    for (int64_t start = 0; start < n; start += lanes) {
+        int64_t row = n - start < lanes ? n - start : lanes;
+        const uint8_t *context = contexts + start;
+        uint16_t *symbol = symbols + start;
+        if (end - w >= row) { /* enough for every lane */
+            for (int64_t i = 0; i < row; i++) {
+                uint32_t x = pop(states[i], rows[context[i]], slots, steps, wide,
+                                 symbol + i);
+                uint32_t under = x < LOWEST, more = x << 16 | *w;
+                w += under;
+                states[i] = x ^ ((x ^ more) & (0 - under)); /* without a branch */
+            }
+            continue;
+        }
+        for (int64_t i = 0; i < row; i++) {
+            uint32_t x = pop(states[i], rows[context[i]], slots, steps, wide,
+                                 symbol + i);
+            if (x < LOWEST) {
+                if (w == end)
+                    return TRUNCATED;
+                x = x << 16 | *w++;
+            }
+            states[i] = x;
+        }
+    }
+    return w - words;
+}
+
+static int64_t largest_context(const uint8_t *contexts, int64_t n)
+{
+    uint8_t largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = contexts[i] > largest ? contexts[i] : largest;
+    return largest;
+}
+
+int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
+                  int64_t num_words, uint16_t *symbols, const uint8_t *contexts,
+                  int64_t n, const uint16_t *frequencies, int64_t num_contexts,
+                  int64_t alphabet)
+{
+    if (n == 0)
+        return 0;
+    if (largest_context(contexts, n) >= num_contexts)
+        return OUT_OF_RANGE;
+    Tables tables;
+    int64_t found = make_tables(&tables, frequencies, num_contexts, alphabet);
+    if (found == 0)
+        found = tables.wide ? pull_rows(states, lanes, words, num_words, symbols,
+                                        contexts, n, &tables, 1)
+                            : pull_rows(states, lanes, words, num_words, symbols,
+                                        contexts, n, &tables, 0);
+    free_tables(&tables);
+    return found;
+}
