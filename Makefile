@@ -22,7 +22,7 @@ help: ## show this list
 demo: $(DEMO)/installed ## train on real images with and without compression; table and picture
 	$(DEMO)/bin/flwr-caesar run -m strategy=fedavg,caesar experiment=mnist5k
 
-examples: $(DEMO)/installed ## run each example for two rounds, by Flower's simulation
+examples: $(DEMO)/installed ## run each example for two rounds, as its users do
 	$(DEMO)/bin/pip install --quiet tensorboard '.[apps]'
 	for app in examples/*/; do $(DEMO)/bin/flwr-caesar run app=$$app rounds=2 || exit 1; done
 

@@ -18,11 +18,18 @@ STYLES: dict[str, tuple[str, str]] = {
     "fedcomloc": ("#009E73", _SOLID),
     "scaffnew": ("#009E73", _DASHED),
     "sparse_fedavg": ("#009E73", _DOTTED),
+    "fedcomloc_local": ("#009E73", _MIXED),
+    "fedcomloc_global": ("#004F3A", _SOLID),
+    "fedcomloc_global_paper": ("#004F3A", _DASHED),
     "pruning": ("#CC79A7", _SOLID),
     "error_bounded": ("#E69F00", _SOLID),
+    "error_bounded_paper": ("#E69F00", _DASHED),
+    "blog_recipe": ("#E69F00", _DOTTED),
     "correlation_aware": ("#882255", _MIXED),
+    "cafe": ("#56B4E9", _DASHED),
+    "sign_ef": ("#332288", _DOTTED),
 }
-_OTHERS = ("#56B4E9", "#332288", "#44AA99", "#999933")
+_OTHERS = ("#44AA99", "#999933", "#AA4499", "#88CCEE")
 _LINES = (_SOLID, _DASHED, _DOTTED, _MIXED)
 _NAMES = {
     "Caesar": "caesar",
@@ -32,6 +39,9 @@ _NAMES = {
     "MagnitudePruning": "pruning",
     "ErrorBounded": "error_bounded",
     "CorrelationAware": "correlation_aware",
+    "CAFe": "cafe",
+    "SignEF": "sign_ef",
+    "QSGD": "qsgd",
 }
 
 

@@ -21,6 +21,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from flwr_caesar.flower import NodeInfo, Run, act_in_run, readdress
+from flwr_caesar.runner.own_app import components, whole_run_config
 
 _RUN_ID = 1
 _APP_FAILED = 2
@@ -170,20 +171,24 @@ def _copied(part: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the reference app as the two arguments say."""
-    from flwr_caesar.runner.apps import app_folder
-
+    """Run the reference app, or one of the user's own, as the two arguments say."""
     parser = argparse.ArgumentParser(prog="python -m flwr_caesar.runner.inline")
     parser.add_argument("spec", type=Path, help="whole configuration, JSON")
     parser.add_argument("output", type=Path, help="folder for results")
     given = parser.parse_args(arguments)
     text = given.spec.read_text("utf-8")
-    run_config = {"spec": text, "overrides": "", "output-dir": str(given.output)}
-    sys.path.insert(0, str(app_folder()))
-    client = import_module("caesar_app.client_app").app
-    server = import_module("caesar_app.server_app").app
-    num_nodes = json.loads(text)["federation"]["num_supernodes"]
-    grid = InlineGrid(client, num_nodes, run_config)
+    spec = json.loads(text)
+    if "app" in spec:
+        folder = Path(spec["app"]).resolve()
+        run_config = whole_run_config(spec)
+        names = components(spec)
+    else:
+        folder = _reference_app()
+        run_config = {"spec": text, "overrides": "", "output-dir": str(given.output)}
+        names = ("caesar_app.client_app:app", "caesar_app.server_app:app")
+    sys.path.insert(0, str(folder))
+    client, server = map(_component, names)
+    grid = InlineGrid(client, spec["federation"]["num_supernodes"], run_config)
     server(
         grid,
         Context(
@@ -194,6 +199,17 @@ def main(arguments: list[str] | None = None) -> None:
             run_config=run_config,
         ),
     )
+
+
+def _reference_app() -> Path:
+    from flwr_caesar.runner.apps import app_folder
+
+    return app_folder()
+
+
+def _component(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 if __name__ == "__main__":

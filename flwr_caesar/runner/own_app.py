@@ -53,8 +53,8 @@ def validate_app(spec: Mapping[str, Any]) -> None:
                 "set its own key by run_config.KEY, or add that one",
             )
     federation = spec["federation"]
-    if federation["kind"] not in ("simulation", "supernodes"):
-        raise ConfigError("federation.kind", "must be simulation or supernodes")
+    if federation["kind"] not in ("simulation", "inline", "supernodes"):
+        raise ConfigError("federation.kind", "must be simulation, inline or supernodes")
     for name in _RULES:
         rule = RULES[f"federation.{name}"]
         if not rule.accepts(federation[name]):
@@ -65,7 +65,8 @@ def validate_app(spec: Mapping[str, Any]) -> None:
     if federation["kind"] == "simulation" and find_spec("ray") is None:
         raise ConfigError(
             "federation.kind",
-            "simulation needs ray: pip install 'flwr-caesar[simulation]'",
+            "simulation needs ray: pip install 'flwr-caesar[simulation]', or set "
+            "federation.kind=inline",
         )
 
 
@@ -77,6 +78,26 @@ def app_config(spec: Mapping[str, Any]) -> dict[str, Any]:
     ConfigError
         If there is no Flower app in that folder.
     """
+    return _flat(_app_table(spec).get("config", {}))
+
+
+def components(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what an app's ClientApp and ServerApp are, each ``"module:name"``.
+
+    Raises
+    ------
+    ConfigError
+        If the app does not say so.
+    """
+    named = _app_table(spec)["components"]
+    for part in ("clientapp", "serverapp"):
+        if not isinstance(named.get(part), str):
+            raise ConfigError("app", f"its pyproject.toml names no {part}")
+    return named["clientapp"], named["serverapp"]
+
+
+def _app_table(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an app's pyproject.toml has under ``tool.flwr.app``."""
     folder = Path(str(spec["app"]))
     file = folder / "pyproject.toml"
     try:
@@ -92,9 +113,9 @@ def app_config(spec: Mapping[str, Any]) -> dict[str, Any]:
     app: Any = project
     for part in ("tool", "flwr", "app"):
         app = app.get(part) if isinstance(app, dict) else None
-    if not isinstance(app, dict) or "components" not in app:
+    if not isinstance(app, dict) or not isinstance(app.get("components"), dict):
         raise ConfigError("app", f"{file} has no [tool.flwr.app.components]")
-    return _flat(app.get("config", {}))
+    return app
 
 
 def rounds_of(spec: Mapping[str, Any]) -> int | None:
@@ -105,13 +126,23 @@ def rounds_of(spec: Mapping[str, Any]) -> int | None:
 
 def run_config(spec: Mapping[str, Any]) -> str:
     """Return what the app's configuration is replaced by, as TOML."""
-    values = dict(_flat(spec["run_config"]))
-    if spec["rounds"] is not None:
-        values[_ROUNDS] = spec["rounds"]
     # JSON's texts, numbers and truth values are also TOML's.
     return "".join(
-        f"{json.dumps(key)} = {json.dumps(value)}\n" for key, value in values.items()
+        f"{json.dumps(key)} = {json.dumps(value)}\n"
+        for key, value in _set_anew(spec).items()
     )
+
+
+def whole_run_config(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the app's whole configuration, with what was set anew."""
+    return {**app_config(spec), **_set_anew(spec)}
+
+
+def _set_anew(spec: Mapping[str, Any]) -> dict[str, Any]:
+    values = _flat(spec["run_config"])
+    if spec["rounds"] is not None:
+        values[_ROUNDS] = spec["rounds"]
+    return values
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

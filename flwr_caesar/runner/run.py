@@ -116,7 +116,8 @@ def _run(
             )
     if federation["kind"] == "inline":
         with _scratch() as (scratch, environment):
-            return _run_inline(spec, folder, say, scratch, environment)
+            app = App.reference(spec, folder)
+            return _run_inline(app, spec, folder, say, scratch, environment)
     return _run_here(App.reference(spec, folder), federation, folder, say, {})
 
 
@@ -129,7 +130,12 @@ def _run_own(
     write_whole(folder / CONFIG, OmegaConf.to_yaml(dict(spec)))
     app = App.own(spec)
     variables = {VARIABLE: str(folder)}
-    summary = _run_here(app, spec["federation"], folder, say, variables)
+    if spec["federation"]["kind"] == "inline":
+        with _scratch() as (scratch, environment):
+            place = {**environment, **variables}
+            summary = _run_inline(app, spec, folder, say, scratch, place)
+    else:
+        summary = _run_here(app, spec["federation"], folder, say, variables)
     if summary is None:
         raise RunFailedError(
             "the app came to its end and nothing was measured: its strategy is none of "
@@ -190,6 +196,7 @@ def _scratch() -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def _run_inline(
+    app: App,
     spec: Mapping[str, Any],
     folder: Path,
     say: Callable[[str], None],
@@ -209,13 +216,15 @@ def _run_inline(
             stderr=subprocess.STDOUT,
         )
         try:
-            app = App.reference(spec, folder)
             progress = _watch(child, app, folder, say)
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
-    return _summary(progress, folder) or _fail(progress, folder)
+    summary = _summary(progress, folder)
+    if summary is None and child.returncode == 0 and "app" in spec:
+        return None  # its strategy is none of ours
+    return summary or _fail(progress, folder)
 
 
 def _run_on(

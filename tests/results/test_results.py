@@ -11,6 +11,7 @@ from flwr.app import MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
+from flwr_caesar.methods.registry import _OURS as OURS
 from flwr_caesar.results.amounts import amount, column_unit
 from flwr_caesar.results.style import STYLES, styles
 from flwr_caesar.runner.outcome import Outcome
@@ -145,6 +146,7 @@ def test_without_accuracy_a_saved_run_has_not_failed(tmp_path: Path) -> None:
 
 def test_each_strategy_looks_like_no_other() -> None:
     assert len(set(STYLES.values())) == len(STYLES)
+    assert set(OURS) <= STYLES.keys()  # one look in all pictures
     names = [*STYLES, "topk density=0.1", "topk density=0.2", "mine", "yours"]
     looks = styles(names)
     assert len(set(looks)) == len(looks)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from importlib import import_module
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, RecordDict
 
 from flwr_caesar import cli
 from flwr_caesar.results.live import VARIABLE
-from flwr_caesar.runner import job
+from flwr_caesar.runner import inline, job
 from flwr_caesar.runner.config import compose
-from flwr_caesar.runner.inline import InlineGrid
 from flwr_caesar.runner.own_app import (
     APP_CONFIG,
     as_overrides,
@@ -70,9 +67,10 @@ def test_the_apps_keys_are_known_and_passed_on(own: str) -> None:
         (["app=my-app", "rounds=0"], "rounds: must be"),
         (["app=my-app", "strategy=caesar"], "an app of your own sets its strategy"),
         (["app=my-app", "strategy.rate=1"], "an app of your own sets its strategy"),
-        (["app=my-app", "federation.kind=inline"], "simulation or supernodes"),
+        (["app=my-app", "federation.kind=fast"], "simulation, inline or supernodes"),
         (["app=my-app", "federation.num_supernodes=0"], "num_supernodes: must be"),
         (["app=fixed", "rounds=3"], "has no num-server-rounds"),
+        (["app=text"], "has no [tool.flwr.app.components]"),
         (["app=my-app", "nonsense=1"], "nonsense: no such key"),
     ],
 )
@@ -83,6 +81,7 @@ def test_a_mistake_is_one_line(
     for name, text in (
         ("broken", "["),
         ("other", "[tool]\n"),
+        ("text", '[tool.flwr.app]\ncomponents = "a:b"\n'),
         ("fixed", '[tool.flwr.app.components]\nserverapp = "a:b"\n'),
     ):
         Path(name).mkdir()
@@ -125,18 +124,16 @@ def test_the_new_app_runs_as_it_is_and_is_measured(
 ) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    text = Path(own, "pyproject.toml").read_text(encoding="utf-8")
-    given = {**tomllib.loads(text)["tool"]["flwr"]["app"]["config"]}
-    given |= {"num-server-rounds": 2, "local-epochs": 1}
-    monkeypatch.syspath_prepend(own)
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "run"))
-    client = import_module("my_app.client_app").app
-    server = import_module("my_app.server_app").app
-    grid = InlineGrid(client, 4, given)
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=given
+    spec = spec_of(
+        f"app={own}",
+        *("rounds=2", "run_config.local-epochs=1", "federation.kind=inline"),
+        "federation.num_supernodes=4",
     )
-    server(grid, context)
+    validate_app(spec)
+    Path("spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "run"))
+    inline.main(["spec.json", "run"])
     for name in [name for name in sys.modules if name.startswith("my_app")]:
         monkeypatch.delitem(sys.modules, name)
     run = tmp_path / "run"
