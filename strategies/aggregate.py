@@ -15,7 +15,7 @@ from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.flower import log
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.strategy_state import StrategyState
-from flwr_caesar.transport import record_views, widened_record
+from flwr_caesar.transport import record_to_arrays, widened_record
 
 from .culprit import Refuse, drop_culprits, nobody
 from .guard import Guard, remember
@@ -327,7 +327,7 @@ class Aggregator:
         newest = next(reversed(phase.replies.values()))
         message = newest.message
         if self._keeps_mean:
-            phase.mean = record_views(combined.record)
+            phase.mean = record_to_arrays(combined.record)
         metrics = MetricRecord({self._key: combined.weight})
         message.content = RecordDict({newest.key: combined.record, "metrics": metrics})
         one_reply = standing_in(

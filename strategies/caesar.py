@@ -77,6 +77,9 @@ class Caesar(CompressedStrategy):
         would have got: the control.
     importance_aware : bool
         False lets all devices upload at the mean of what they would have: the control.
+    resend_lost : bool
+        ``paper``: whether a device adds an upload that was lost, or did not count, to
+        its next one. False: it is gone, as published.
     exact_below : int
         Tensors of fewer elements are sent exactly; `None`: 1,024 for ``paper`` and 0
         for ``lattice``, which codes small ones on a finer lattice instead.
@@ -133,6 +136,7 @@ class Caesar(CompressedStrategy):
         clusters: int = 4,
         staleness_aware: bool = True,
         importance_aware: bool = True,
+        resend_lost: bool = True,
         exact_below: int | None = None,
         local_steps: int | None = None,
         max_batch: int = 32,
@@ -153,10 +157,11 @@ class Caesar(CompressedStrategy):
         rate = AUTO if rate is None else rate
         _check_target(rate, nmse)
         rates = {"rate": rate, "nmse": nmse, "rate_spread": rate_spread}
-        paper = {
+        paper: dict[str, Any] = {
             "theta_max": theta_max,
             "clusters": clusters,
             "staleness_aware": staleness_aware,
+            "resend_lost": resend_lost,
         }
         is_paper = codec == "paper"
         _refuse_changed({**lattice, **rates} if is_paper else paper, codec)
@@ -177,9 +182,7 @@ class Caesar(CompressedStrategy):
             method = CaesarPaper(
                 importance,
                 workload,
-                theta_max=theta_max,
-                clusters=clusters,
-                staleness_aware=staleness_aware,
+                **paper,
                 exact_below=1024 if exact_below is None else exact_below,
             )
         else:

@@ -27,7 +27,7 @@ from flwr_caesar.sync.strategy_state import Learned
 from flwr_caesar.transport import (
     EVALUATE,
     TRAIN,
-    record_views,
+    record_to_arrays,
     widened_record,
 )
 
@@ -219,7 +219,10 @@ class CompressedStrategy(Measured, Strategy):
         self._require_outermost()
         number = server_round + self._rounds_before
         messages = self.strategy.configure_train(number, arrays, config, grid)
-        return self._open(Phase(TRAIN, number), messages, grid)
+        nodes = 0
+        if self.method is not None and self.method.counts_nodes:
+            nodes = len(list(grid.get_node_ids()))
+        return self._open(Phase(TRAIN, number, federation=nodes), messages, grid)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -299,7 +302,7 @@ class CompressedStrategy(Measured, Strategy):
         """Open the checkpoint if there is one; return the model to start from."""
         exchange, self._rounds_before = self._exchange, 0
         self._learned = self._learned or Learned(self.strategy)
-        given = record_views(initial)
+        given = record_to_arrays(initial)
         require_memory(Layout.of(given))
         begun = exchange.begin(given)
         folder = self._options.checkpoint
@@ -364,7 +367,7 @@ class CompressedStrategy(Measured, Strategy):
         end = self._recorder.timed(phase)
         outcome = None
         if model is not None:
-            phase.model = record_views(model)
+            phase.model = record_to_arrays(model)
         if self.method is not None and phase.requests:
             outcome = self.method.after(phase, self._exchange.present(phase))
             self._exchange.note(outcome)

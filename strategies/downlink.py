@@ -82,6 +82,13 @@ class Downlink(ABC):
     def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
         """Return what a node is sent, whose header's base is not its target."""
 
+    def again(self, node_id: int) -> bool:
+        """Whether a node that holds the published version is sent it all the same.
+
+        Such as one that recovered it less precisely than it is to have it.
+        """
+        return False
+
     def state(self) -> StrategyState:
         """Return what a restarted server needs to go on with the same versions."""
         return StrategyState()

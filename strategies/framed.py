@@ -35,8 +35,8 @@ from flwr_caesar.transport import (
     DeviceReport,
     message_nbytes,
     note_of,
+    record_to_arrays,
     record_to_frame,
-    record_views,
     widened_record,
     without_note,
 )
@@ -329,14 +329,14 @@ class FrameExchange(Exchange):
                 initial=version,
             )
             replaced = version != session.head.version
-            self._take(model, record_views(model))
+            self._take(model, record_to_arrays(model))
         else:
             replaced = not is_same_model(self._model, model)
         if replaced:  # by the caller: a version of its own
             version = downlink.publish(self._wire(model), session.head.version[0] + 1)
             session.open_phase([])
             session.close_phase(version)
-            self._take(model, record_views(model))
+            self._take(model, record_to_arrays(model))
         return session
 
     def _take(self, model: ArrayRecord, arrays: Arrays) -> None:
@@ -344,7 +344,7 @@ class FrameExchange(Exchange):
         self._published = self.method.downlink.held(self._cast(self._arrays))
 
     def _wire(self, model: ArrayRecord) -> dict[str, Array]:
-        return self._cast(record_views(model))
+        return self._cast(record_to_arrays(model))
 
     def _cast(self, arrays: Arrays) -> dict[str, Array]:
         self.layout = self.layout or Layout.of(arrays)

@@ -44,7 +44,15 @@ class ServerMethod:
         Most bytes that the server spends on what an upload codec remembers of devices.
         A device that it has forgotten sends its next update without prediction. `None`:
         an eighth of what this process may use.
+
+    Attributes
+    ----------
+    counts_nodes : bool
+        Of the class: whether a training phase is to say how many nodes there are,
+        `Phase.federation`, for which the SuperLink is asked.
     """
+
+    counts_nodes = False
 
     def __init__(
         self,

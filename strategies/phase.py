@@ -196,6 +196,8 @@ class Phase:
         Counted from the first round of the history.
     attempt : int
         Of an extra phase, counted from 1.
+    federation : int
+        Nodes that there are, whether they are asked or not; 0 if that is not known.
 
     Attributes
     ----------
@@ -226,6 +228,7 @@ class Phase:
     kind: str
     server_round: int
     attempt: int = 1
+    federation: int = 0
     layout: Layout | None = None
     requests: dict[int, Request] = field(default_factory=dict)
     replies: dict[int, Reply] = field(default_factory=dict)

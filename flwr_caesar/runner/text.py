@@ -108,3 +108,11 @@ def shortened(text: str) -> str:
     if len(line) <= _LONGEST:
         return line
     return line[:_LONGEST].rpartition(" ")[0] + " …"
+
+
+def span(seconds: float) -> str:
+    """Return how long something takes, as people say it."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -18,6 +18,7 @@ from flwr_caesar.codec import (
     inspect_frame,
     update_layout,
 )
+from flwr_caesar.codec.contract.digest import digest_of
 from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.raised import mark_raised
@@ -38,7 +39,6 @@ from .protocol import (
     DownloadHeader,
     UploadHeader,
     device_id,
-    model_digest,
 )
 from .residual import add_residual, left_over
 from .settle import settle
@@ -361,7 +361,7 @@ def _open_model(
             raise CodecError("the download has no model")
         return state.model
     model = decode_model(frame, None if header.base is None else state.model)
-    if exact and model_digest(model) != header.target[1]:
+    if exact and digest_of(model) != header.target[1]:
         raise CodecError(
             "the model received is not the one that was meant"
             if fits

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
-from numpy.lib import format as npy
 
 from flwr_caesar.codec import CodecError, get_codec, inspect_frame
 from flwr_caesar.codec.contract.base import DEFAULT_MAX_BYTES
 from flwr_caesar.codec.contract.layout import Arrays, Layout, to_dtype
 
 from .envelope import frame_to_record, is_frame, note_nbytes, record_to_frame
+from .npy import from_flower, to_flower
 
 _HELD_BYTES = 64
-_PLAIN = Array(np.zeros(1)).stype
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def record_to_arrays(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the arrays of a plain record by name.
+    """Return the arrays of a plain record by name; they may be views of its bytes.
 
     Raises
     ------
@@ -32,43 +28,11 @@ def record_to_arrays(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
     return {name: _to_numpy(name, array) for name, array in record.items()}
 
 
-def record_views(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the arrays of a plain record by name, in the record's own memory.
-
-    They cannot be written to, and hold that memory as long as they live.
-
-    Raises
-    ------
-    CodecError
-        If an array is malformed, with its name.
-    """
-    return {name: _view(name, array) for name, array in record.items()}
-
-
-def _view(name: str, array: Array) -> np.ndarray[Any, Any]:
-    """Return an array without a copy, or, where it is in no plain file, with one."""
-    stream = BytesIO(array.data)  # shares the bytes
-    try:
-        read = _HEADERS[npy.read_magic(stream)]
-        shape, is_fortran, dtype = read(stream)
-        if dtype.hasobject or not math.prod(shape) or array.stype != _PLAIN:
-            return _to_numpy(name, array)
-        flat = np.frombuffer(array.data, dtype, math.prod(shape), stream.tell())
-    except Exception:
-        return _to_numpy(name, array)
-    found = flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
-    return _named(found, array)
-
-
 def _to_numpy(name: str, array: Array) -> np.ndarray[Any, Any]:
     try:
-        found = array.numpy()
+        found = from_flower(array)
     except Exception as err:  # of a header, NumPy raises all that Python's parser does
         raise CodecError(f"array {name!r} cannot be read: {err}") from err
-    return _named(found, array)
-
-
-def _named(found: np.ndarray[Any, Any], array: Array) -> np.ndarray[Any, Any]:
     if found.dtype.kind == "V" and array.dtype == "bfloat16":
         # Flower keeps such an array, but its file format forgets what it is.
         return found.view(to_dtype("bfloat16"))
@@ -77,7 +41,7 @@ def _named(found: np.ndarray[Any, Any], array: Array) -> np.ndarray[Any, Any]:
 
 def arrays_to_record(arrays: Arrays) -> ArrayRecord:
     """Return a plain record of named arrays."""
-    return ArrayRecord({name: Array(np.asarray(a)) for name, a in arrays.items()})
+    return ArrayRecord({name: to_flower(np.asarray(a)) for name, a in arrays.items()})
 
 
 def widened_record(arrays: Arrays) -> ArrayRecord:

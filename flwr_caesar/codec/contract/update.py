@@ -12,6 +12,7 @@ from .layout import FLOAT_DTYPES, Array, Arrays, Layout, TensorSpec, to_dtype
 from .non_finite import is_finite, require_none_new
 
 _BLOCK = 1 << 16
+_LEAST_ENERGY = 1e-250
 
 
 def update_layout(layout: Layout) -> Layout:
@@ -104,21 +105,27 @@ def length(update: Arrays) -> float:
     Finite elements have a finite norm however large they are, up to the range of
     float64; beyond, it is infinite.
     """
-    largest, total = 0.0, 0.0
     parts = [a for a in update.values() if a.dtype.name in FLOAT_DTYPES and a.size]
-    for array in parts:
-        top = float(np.abs(array).max())
-        if not math.isfinite(top):
-            return math.inf
-        largest = max(largest, top)
-    if not largest:
-        return 0.0
-    for array in parts:
-        flat = array.reshape(-1)
+    total = sum(map(_energy, parts))
+    if _LEAST_ENERGY < total < math.inf:
+        return math.sqrt(total)
+    # All is 0, or squares leave the range of float64, or there is no number.
+    largest = max((float(np.abs(array).max()) for array in parts), default=0.0)
+    if not largest or not math.isfinite(largest):
+        return math.inf if largest else 0.0
+    return largest * math.sqrt(sum(_energy(array, largest) for array in parts))
+
+
+def _energy(array: Array, unit: float = 1.0) -> float:
+    """Return the sum of squares in float64, in squares of a unit."""
+    flat, total = array.reshape(-1), 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, flat.size, _BLOCK):
-            scaled = np.asarray(flat[start : start + _BLOCK], np.float64) / largest
-            total += float(np.dot(scaled, scaled))
-    return largest * math.sqrt(total)
+            block = flat[start : start + _BLOCK].astype(np.float64)
+            if unit != 1:
+                block /= unit
+            total += float(np.dot(block, block))
+    return total
 
 
 def change_of_others(new: Arrays, old: Arrays) -> float:

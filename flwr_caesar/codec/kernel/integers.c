@@ -195,10 +195,10 @@ static inline int64_t count_into(const uint16_t *symbols, const void *contexts, 
                                  int64_t alphabet)
 {
     for (int64_t i = 0; i < n; i++) {
-        int64_t c = wide ? ((const uint16_t *)contexts)[i]
-                         : ((const uint8_t *)contexts)[i];
-        int64_t at = c * alphabet + symbols[i];
-        if (symbols[i] >= alphabet || at >= entries)
+        uint32_t c = wide ? ((const uint16_t *)contexts)[i]
+                          : ((const uint8_t *)contexts)[i];
+        uint32_t s = symbols[i], at = c * (uint32_t)alphabet + s;
+        if (s >= alphabet || at >= entries)
             return OUT_OF_RANGE;
         apart[(i & (APART - 1)) * entries + at]++;
     }

@@ -224,7 +224,7 @@ FUNCTION(count)
     if (take(objects, given, "HCqn", a) < 0)
         return NULL;
     const int64_t n = a[0].length, alphabet = a[3].number;
-    if (a[1].length != n || alphabet < 1 || alphabet > 1 << 16 ||
+    if (a[1].length != n || alphabet < 1 || alphabet > MAX_ALPHABET ||
         a[2].length % alphabet || a[2].length > (int64_t)1 << 28)
         return refuse(a);
     int64_t found;

@@ -11,6 +11,37 @@
 PAIRWISE(sum_doubles, double, PLAIN)
 PAIRWISE(sum_magnitudes, float, MAGNITUDE)
 
+/* sum_magnitudes, which also adds each magnitude to a sum of its own. */
+static double add_magnitudes(const float *restrict x, int64_t n, double *restrict each)
+{
+    double sum = 0;
+    int64_t i = 0;
+    if (n > 128) {
+        int64_t half = n / 2;
+        half -= half % 8;
+        return add_magnitudes(x, half, each) +
+               add_magnitudes(x + half, n - half, each + half);
+    }
+    if (n >= 8) {
+        double r[8];
+        for (int j = 0; j < 8; j++)
+            each[j] += r[j] = MAGNITUDE(j);
+        for (i = 8; i < n - n % 8; i += 8)
+            for (int j = 0; j < 8; j++) {
+                double magnitude = MAGNITUDE(i + j);
+                r[j] += magnitude;
+                each[i + j] += magnitude;
+            }
+        sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+    }
+    for (; i < n; i++) {
+        double magnitude = MAGNITUDE(i);
+        sum += magnitude;
+        each[i] += magnitude;
+    }
+    return sum;
+}
+
 /* Sums over the first axis of a (rows, columns) array: row by row, as numpy does where
    there are several columns, and else as of a contiguous array. */
 static void sum_rows(const double *x, int64_t rows, int64_t columns, double *sums)
@@ -32,12 +63,8 @@ int64_t slice_sums(const float *x, int64_t o, int64_t i, int64_t k, double *outp
     double *inner = calloc((size_t)columns, sizeof(double));
     if (inner == NULL)
         return NO_MEMORY;
-    for (int64_t row = 0; row < o; row++) {
-        const float *values = x + row * columns;
-        outputs[row] = sum_magnitudes(values, columns);
-        for (int64_t j = 0; j < columns; j++)
-            inner[j] += fabsf(values[j]);
-    }
+    for (int64_t row = 0; row < o; row++)
+        outputs[row] = add_magnitudes(x + row * columns, columns, inner);
     if (columns == 1)
         inner[0] = sum_magnitudes(x, o);
     for (int64_t j = 0; j < i; j++)

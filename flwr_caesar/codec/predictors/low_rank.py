@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..coding.blocks import BLOCK, blocks
 from ..contract.layout import Array
 from ..contract.vector import Vector
 from ..quantisers.uniform import Levels, quantize_uniform
@@ -97,8 +98,12 @@ def add_product(target: Array, factors: Factors) -> None:
     decoder agree to the bit on any machine, which a matrix product would not.
     """
     left, right = factors.left_values(), factors.right_values()
-    for column, row in zip(left, right, strict=True):
-        target += np.multiply.outer(column, row)
+    rows = max(BLOCK // max(right.shape[1], 1), 1)
+    product = np.empty((min(rows, len(target)), right.shape[1]), np.float32)
+    for part in blocks(len(target), rows):
+        piece = target[part]
+        for column, row in zip(left, right, strict=True):
+            piece += np.multiply.outer(column[part], row, out=product[: len(piece)])
 
 
 def factorise(matrix: Vector, rank: int, warm: Vector | None = None) -> Factors | None:

@@ -24,7 +24,7 @@ from ..coding.small_block import (
 )
 from ..contract.as_they_are import pack_as_they_are, unpack_as_they_are
 from ..contract.base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
-from ..contract.digest import model_digest
+from ..contract.digest import NamedModel, model_digest
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.exact import pack_exact, unpack_exact
 from ..contract.frame import FrameInfo, FrameReader, Section, same_config, write_frame
@@ -112,7 +112,7 @@ def decode_model(
     base_digest: bytes | None = None,
     expected: Layout | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
-) -> dict[str, Array]:
+) -> NamedModel:
     """Decode what `encode_model` wrote, to the bit.
 
     Parameters
@@ -131,8 +131,8 @@ def decode_model(
 
     Returns
     -------
-    dict of str to ndarray
-        New arrays, in layout order.
+    NamedModel
+        New arrays, in layout order, and their digest.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def decode_model(
     arrays = in_layout_order(layout, arrays)
     if model_digest(arrays) != digest:
         raise CodecError("lattice model differs from its digest")
-    return arrays
+    return NamedModel(arrays, digest)
 
 
 def _pack_changes(

@@ -210,7 +210,8 @@ def _point_of(array: Array, exponent: int, spec: TensorSpec) -> LatticePoint:
 
 def is_special(array: Array) -> bool:
     """Whether a tensor has an element that has no place on a lattice."""
-    largest = _largest(array)
+    with np.errstate(invalid="ignore"):  # numpy warns of NaN in 16 bits
+        largest = _largest(array)
     return largest != 0 and not _SMALLEST <= largest <= _LARGEST
 
 

@@ -151,6 +151,7 @@ def lattice_values(indices: Integers, exponent: int) -> Vector:
 def energy(x: Array) -> float:
     """Return ``||x||^2``."""
     native = compiled()
-    if native is not None and x.dtype in _FLOATS and x.flags.c_contiguous:
+    plain = x.dtype in _FLOATS and x.flags.c_contiguous and x.flags.aligned
+    if native is not None and plain:
         return native.energy(x)
     return float(np.square(x, dtype=np.float64).sum())

@@ -287,6 +287,12 @@ def test_measurements_are_the_same(n, quarter, dead_zone, largest):
     same(lambda: StepSearch(Pieces([x]), classes, Step(4, 0)).measure(quantiser))
 
 
+def test_what_a_file_has_at_an_odd_place_is_summed():
+    x = np.frombuffer(b"." + draw_floats(99, 1).tobytes(), np.float32, offset=1)
+    assert not x.flags.aligned
+    assert same(lambda: np.array(energy(x))) > 0
+
+
 @pytest.mark.parametrize("exponent", [-160, -149, -127, -126, -5, 0, 90, 127, 128])
 def test_lattice_values_are_the_same(exponent):
     with np.errstate(over="ignore"):

@@ -149,3 +149,16 @@ def test_components_are_added_in_order_one_rounding_each() -> None:
 
 def test_what_factors_cost() -> None:
     assert factor_bits(2, 10, 30) == 4 * (2 * 40 + 7) + 2 * 2 * 32
+
+
+@pytest.mark.parametrize("shape", [(300, 700), (9, 70_000), (2000, 8)])
+def test_components_are_added_one_after_the_other_to_the_bit(shape):
+    """In pieces of the matrix, each element in the order of the components."""
+    rng = np.random.default_rng(5)
+    factors = factorise(rng.normal(size=shape).astype(np.float32), 3)
+    target = rng.normal(size=shape).astype(np.float32)
+    expected = target.copy()
+    for column, row in zip(factors.left_values(), factors.right_values(), strict=True):
+        expected += np.multiply.outer(column, row)
+    add_product(target, factors)
+    assert target.tobytes() == expected.tobytes()
