@@ -70,9 +70,9 @@ CASES = {
         Case("lora", 3.146, what="LoRA, 192 tensors"),
         Case("many", 2.016, what="1,200 tensors"),
         Case("resnet18", 11.18, what="ResNet-18, 122 tensors"),
-        Case("gpt2", 124.44, what="GPT-2, 148 tensors"),
-        Case("gpt2", 124.44, "float16", what="GPT-2, 148 tensors"),
-        Case("gpt2", 124.44, "bfloat16", what="GPT-2, 148 tensors"),
+        Case("gpt2", 124.44, nodes=1, what="GPT-2, 148 tensors"),
+        Case("gpt2", 124.44, "float16", 1, what="GPT-2, 148 tensors"),
+        Case("gpt2", 124.44, "bfloat16", 1, what="GPT-2, 148 tensors"),
         Case("gpt2-medium", 354.8, nodes=1, what="GPT-2 medium, 292 tensors"),
     )
 }
@@ -184,7 +184,8 @@ def goals(case: Case, strategy: str, found: dict[str, Any]) -> str:
         for key in ("first_down", "bytes_down", "bytes_up"):
             if found[key] > 1.01 * wide[key]:
                 missed.append(f"{key} {found[key] / wide[key]:.2f} × float32's")
-    return "; ".join(missed) or "met"
+    met = "met" if plain else "met; seconds not compared"
+    return "; ".join(missed) or met
 
 
 def read_rows() -> dict[str, Any]:
@@ -225,8 +226,8 @@ def page() -> str:
     told = "\n".join(f"- {text}" for text in sorted({r["told"] for r in rows.values()}))
     return f"""# Large models, and many tensors
 
-Through a real SuperLink and two SuperNodes on loopback (one of the model of 355
-million); devices add noise instead of training. Seconds of the first round and the
+Through a real SuperLink and two SuperNodes on loopback (one of GPT-2);
+devices add noise instead of training. Seconds of the first round and the
 median of later ones, of {ROUNDS}; MB of a device, first round / last; the largest
 resident set of each process, interpreter included, in MB, and in parentheses in models
 of float32; MB that a device keeps on its disk. It is looked a few times a second, so

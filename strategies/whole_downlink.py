@@ -19,6 +19,7 @@ from flwr_caesar.transport import frame_to_record
 from .downlink import Downlink
 from .unchanged import Unchanged, restored
 
+_EXACT = "dense"
 _STATE = "unchanged"
 # A part of a model that is not much shorter than the model is not worth a second frame.
 _WORTH = 0.95
@@ -60,11 +61,17 @@ class WholeDownlink(Downlink):
 
     def begin(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the model as devices will decode it."""
+        if self.codec.id == _EXACT:
+            return model
         return self.codec.encode_decoded(model, finite=False)[1]
 
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
-        self._whole, decoded, _ = self.codec.encode_decoded(model, finite=False)
+        decoded = model
+        if self.codec.id == _EXACT:  # the model itself, not a copy of it
+            self._whole, _ = self.codec.encode(model, finite=False)
+        else:
+            self._whole, decoded, _ = self.codec.encode_decoded(model, finite=False)
         digest = model_digest(decoded)
         self._unchanged = self._unchanged.publish(digest, decoded, self._model)
         self._version, self._model = (number, digest), decoded

@@ -61,12 +61,14 @@ def pack_exact(arrays: Arrays, specs: Sequence[TensorSpec]) -> list[Section]:
     """Concatenate tensors into one section per element size (``X1`` … ``X8``)."""
     sections = []
     for itemsize in _ITEMSIZES:
-        parts = [
-            np.ascontiguousarray(arrays[s.name], dtype=to_dtype(s.dtype)).tobytes()
+        data = b"".join(
+            np.ascontiguousarray(arrays[s.name], to_dtype(s.dtype))
+            .reshape(-1)
+            .view(np.uint8)
+            .data
             for s in specs
             if s.itemsize == itemsize
-        ]
-        data = b"".join(parts)
+        )
         if data:
             sections.append(Section(f"X{itemsize}", data, itemsize))
     return sections
