@@ -23,7 +23,7 @@ demo: $(DEMO)/installed ## train on real images with and without compression; ta
 	$(DEMO)/bin/flwr-caesar run -m strategy=fedavg,caesar experiment=mnist5k
 
 examples: $(DEMO)/installed ## run each example for two rounds, as its users do
-	$(DEMO)/bin/pip install --quiet tensorboard '.[apps]'
+	$(DEMO)/bin/pip install --quiet --editable '.[apps,tensorboard]'
 	for app in examples/*/; do $(DEMO)/bin/flwr-caesar run app=$$app rounds=2 || exit 1; done
 
 test: wheel ## build the wheel, install it, lint, type-check and test that
