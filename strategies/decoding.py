@@ -91,7 +91,7 @@ class DecodingQueue:
     @contextmanager
     def opened(cls, raw_bytes: int) -> Iterator[DecodingQueue]:
         """Open a queue whose threads end with the block."""
-        threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+        threads = min(_cores(), _MOST_THREADS)
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
             yield cls(pool, threads, raw_bytes)
 
@@ -123,6 +123,13 @@ class DecodingQueue:
             return False
         first = self._items[0].future
         return len(self._items) >= self._room or first is None or first.done()
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # where there is no Linux
 
 
 def _timed(decode: Callable[[], Any]) -> Timed:

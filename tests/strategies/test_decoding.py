@@ -46,7 +46,7 @@ def run(monkeypatch, make, threads, *, fails=(), tamper=None):
     with monkeypatch.context() as patch:
         patch.setattr(FrameExchange, "_decode", decode)
         patch.setattr(decoding, "_LEAST_BYTES", 0)
-        patch.setattr(decoding.os, "sched_getaffinity", lambda _: range(threads))
+        patch.setattr(decoding, "_cores", lambda: threads)
         grid = LocalGrid(
             numpy_app(mods=[CompressionMod(sources=seeded(1))]),
             NODES,

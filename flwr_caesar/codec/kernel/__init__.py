@@ -11,7 +11,7 @@ from importlib import import_module
 
 import numpy as np
 
-from .interface import Array, Kernel
+from .interface import INTERFACE, Array, Kernel
 
 SWITCH = "FLWR_CAESAR_KERNEL"
 """The variable that, set to ``off``, has numpy do everything."""
@@ -28,9 +28,16 @@ if os.environ.get(SWITCH, "").lower() in _OFF:
     in_use = f"numpy, as {SWITCH} is off"
 else:
     try:
-        native = import_module("._native", __name__)
+        _found = import_module("._native", __name__)
     except ImportError as err:
         in_use = f"numpy, as the compiled kernel cannot be loaded: {err}"
+    else:
+        if getattr(_found, "INTERFACE", None) == INTERFACE:
+            native = _found
+        else:  # an editable installation whose sources went on
+            in_use = (
+                "numpy, as the kernel is of another version: install again"
+            )
 
 
 def compiled() -> Kernel | None:

@@ -8,6 +8,9 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+INTERFACE = 1
+"""Of loops.h: a kernel that was built of other sources is not used."""
+
 
 class Kernel(Protocol):
     """The functions of `_native`, all of which release the interpreter's lock.

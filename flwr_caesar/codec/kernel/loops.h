@@ -8,6 +8,10 @@
 
 #include <stdint.h>
 
+/* Of interface.py: raised with each change of what Python calls or expects, so that a
+   kernel that was built of older sources is not used. */
+enum { INTERFACE = 1 };
+
 /* The largest of the classes that a scale gives. */
 enum { TOP_CLASS = 95 };
 enum { SCALE_BITS = 14, SCALE = 1 << SCALE_BITS, MAX_ALPHABET = 512 };

@@ -386,7 +386,15 @@ static PyMethodDef METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot SLOTS[] = {{0, NULL}};
+static int tell_interface(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
+}
+
+static PyModuleDef_Slot SLOTS[] = {
+    {Py_mod_exec, (void *)tell_interface},
+    {0, NULL},
+};
 
 static struct PyModuleDef MODULE = {
     .m_base = PyModuleDef_HEAD_INIT, .m_name = "_native",

@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,3 +45,13 @@ def test_where_it_was_not_built_numpy_is_used(monkeypatch):
     importlib.reload(kernel)
     assert kernel.native is None
     assert kernel.in_use.startswith("numpy, as the compiled kernel cannot be loaded")
+
+
+@pytest.mark.parametrize("says", [{}, {"INTERFACE": 0}])
+def test_a_kernel_of_other_sources_is_not_used(says, monkeypatch):
+    monkeypatch.delenv("FLWR_CAESAR_KERNEL", raising=False)
+    found = SimpleNamespace(**says)
+    monkeypatch.setitem(sys.modules, "flwr_caesar.codec.kernel._native", found)
+    importlib.reload(kernel)
+    assert kernel.native is None
+    assert kernel.in_use.endswith("of another version: install again")
