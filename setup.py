@@ -4,6 +4,7 @@ Everything else about the package is in pyproject.toml.
 """
 
 import os
+import sysconfig
 
 from setuptools import Extension, setup
 
@@ -16,13 +17,17 @@ kernel = Extension(
         f"{KERNEL}/{name}.c"
         for name in ("module", "rans", "integers", "scales", "quantise")
     ],
-    depends=[f"{KERNEL}/loops.h"],
+    depends=[f"{KERNEL}/loops.h", f"{KERNEL}/pairwise.h"],
     extra_compile_args=FLAGS,
     py_limited_api=True,
     optional=True,
 )
-# `FLWR_CAESAR_KERNEL=off` also switches it off here, for a wheel that fits everywhere.
-wanted = os.environ.get("FLWR_CAESAR_KERNEL", "").lower() != "off"
+# What switches it off in a process also does here, for a wheel that fits everywhere.
+switch = os.environ.get("FLWR_CAESAR_KERNEL", "").lower()
+wanted = switch not in ("0", "off", "no", "false")
+# Free-threaded Python has no stable ABI, and setuptools refuses to name a wheel by it.
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    wanted = False
 
 setup(
     ext_modules=[kernel] if wanted else [],

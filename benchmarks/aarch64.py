@@ -1,10 +1,11 @@
 """Codecs, states and golden frames on aarch64, by qemu's emulation of the processor.
 
 Makes a Debian for aarch64 in a folder, without its packages' scripts, puts the wheels
-of constraints.txt and this clone into it, runs there the tests of the codecs and of the
-state, compares by `frames.py` what both processors write and read, and writes
-docs/benchmarks/aarch64.md. Needs root, and Debian's qemu-user-static and debootstrap;
-takes some ten minutes. A folder that was made before is used again.
+of constraints.txt and this clone into it with its compiled kernel, runs there the tests
+of the kernel, of the codecs and of the state, compares by `frames.py` what both
+processors write and read, and writes docs/benchmarks/aarch64.md. Needs root, and
+Debian's qemu-user-static, debootstrap and gcc-aarch64-linux-gnu; takes ten minutes.
+A folder that was made before is used again.
 
     sudo python benchmarks/aarch64.py --folder /var/tmp/aarch64
 """
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ HERE = Path(__file__).parent
 CLONE = HERE.parent
 TABLE = CLONE / "docs" / "benchmarks" / "aarch64.md"
 EMULATOR = "qemu-aarch64-static"
+COMPILER = "aarch64-linux-gnu-gcc"
+KERNEL = "flwr_caesar/codec/kernel"
 # The nearest that qemu has to the A78AE of Orin; its default has SVE, with which
 # numpy's BLAS returned infinities.
 PROCESSOR = "cortex-a76"
@@ -63,6 +67,9 @@ NEEDS_PROCESSES = (
     "test_lock.py::test_who_has_it_is_named",
 )
 SUITES = {
+    "kernel beside numpy": [
+        f"tests/codec/kernel/test_{part}.py" for part in ("native", "arguments")
+    ],
     "golden frames": ["tests/codec/test_vectors.py"],
     # Of all codecs, by the suite for third parties; the others test parts of them.
     "codecs": [
@@ -88,6 +95,7 @@ def main() -> None:
     if not (root / "site" / "numpy").exists():
         install_wheels(root)
     copy_sources(root)
+    compile_kernel(root)
     results = {name: run_suite(root, name) for name in options.suite or SUITES}
     told = _output([sys.executable, HERE / "frames.py"])
     (root / "src" / "here.json").write_text(told, encoding="utf-8")
@@ -118,11 +126,21 @@ def copy_sources(root: Path) -> None:
     target = root / "src"
     shutil.rmtree(target, ignore_errors=True)
     for source, place in SOURCES.items():
-        ignore = shutil.ignore_patterns("__pycache__", "*.png")
+        ignore = shutil.ignore_patterns("__pycache__", "*.png", "*.so")
         shutil.copytree(
             CLONE / source, target / place, ignore=ignore, dirs_exist_ok=True
         )
     shutil.copy(CLONE / "pyproject.toml", target)
+
+
+def compile_kernel(root: Path) -> None:
+    """Compile the kernel for aarch64, with the headers of this machine's Python."""
+    flags = "-std=c11 -O3 -ffp-contract=off -shared -fPIC"
+    sources = sorted((CLONE / KERNEL).glob("*.c"))
+    include = f"-I{sysconfig.get_paths()['include']}"
+    target = root / "src" / KERNEL / "_native.abi3.so"
+    command = [COMPILER, *flags.split(), include, *sources, "-o", target]
+    subprocess.run(command, check=True)
 
 
 def emulated(root: Path, *arguments: str) -> list[str]:

@@ -47,13 +47,16 @@ def resnet18_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
-def gpt2_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+def gpt2_arrays(
+    seed: int = 0, *, width: int = 768, layers: int = 12
+) -> dict[str, np.ndarray[Any, Any]]:
     """Return arrays with the names and shapes of GPT-2, 124 million parameters.
 
-    148 tensors of float32, 498 MB; weights are Gaussian with a deviation of 0.02.
+    148 tensors of float32, 498 MB; weights are Gaussian with a deviation of 0.02. A
+    width of 1,024 and 24 layers are its medium size, 355 million in 292 tensors.
     """
     rng = np.random.default_rng(seed)
-    width, context, words, layers = 768, 1024, 50_257, 12
+    context, words = 1024, 50_257
     arrays: dict[str, np.ndarray[Any, Any]] = {}
 
     def weight(name: str, *shape: int) -> None:
@@ -83,4 +86,33 @@ def gpt2_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
-MODELS = {"resnet18": resnet18_arrays, "gpt2": gpt2_arrays}
+def lora_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Return LoRA adapters, 3.1 million parameters in 192 tensors of float32.
+
+    Of rank 8 beside four matrices of width 2,048 in each of 24 layers; B begins at 0.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for layer in range(24):
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            prefix = f"layers.{layer}.{name}"
+            drawn = rng.uniform(-0.02, 0.02, (8, 2048)).astype(np.float32)
+            arrays[f"{prefix}.lora_A.weight"] = drawn
+            arrays[f"{prefix}.lora_B.weight"] = np.zeros((2048, 8), np.float32)
+    return arrays
+
+
+def many_arrays(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Return 2 million parameters in 1,200 tensors of float32."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.standard_normal((1200, 40, 42), np.float32) * np.float32(0.02)
+    return {f"part.{i}.weight": array.copy() for i, array in enumerate(drawn)}
+
+
+MODELS = {
+    "lora": lora_arrays,
+    "many": many_arrays,
+    "resnet18": resnet18_arrays,
+    "gpt2": gpt2_arrays,
+    "gpt2-medium": lambda: gpt2_arrays(width=1024, layers=24),
+}

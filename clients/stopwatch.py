@@ -17,11 +17,12 @@ class _Startup:
     Flower starts a process for each message and fetches the message meanwhile, before
     it loads the app, and this module with it. So what came before counts in seconds of
     the processor and, where Linux tells, of waiting for it: these do not pass while it
-    waits for the network. What came since counts by the clock.
+    waits for the network. They are those of this thread: Flower fetches in others, of
+    which a large message takes seconds. What came since counts by the clock.
     """
 
     def __init__(self) -> None:
-        self._before: float | None = time.process_time() + _seconds_queued()
+        self._before: float | None = time.thread_time() + _seconds_queued()
         self._loaded = time.monotonic()
 
     def take(self) -> float:
@@ -31,7 +32,9 @@ class _Startup:
 
 def _seconds_queued() -> float:
     try:
-        return int(Path("/proc/self/schedstat").read_text("ascii").split()[1]) / 1e9
+        return (
+            int(Path("/proc/thread-self/schedstat").read_text("ascii").split()[1]) / 1e9
+        )
     except (OSError, ValueError, IndexError):
         return 0.0
 

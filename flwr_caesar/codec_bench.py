@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,28 +44,6 @@ class Measurement:
     max_error_over_bound: float | None
     encode_mb_s: float
     decode_mb_s: float
-
-
-def load_arrays(path: str | Path) -> dict[str, Array]:
-    """Read the arrays of an ``.npz`` file without unpickling anything.
-
-    Raises
-    ------
-    CodecError
-        If the file is missing, not an ``.npz`` file, or holds pickled objects.
-    """
-    try:
-        if not zipfile.is_zipfile(path):
-            Path(path).stat()
-            raise CodecError(f"{path}: not an .npz file")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except OSError as err:
-        raise CodecError(f"{path}: {err.strerror or err}") from err
-    except CodecError:
-        raise
-    except (ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise CodecError(f"{path}: {err}") from err
 
 
 def measure(

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from .codec import (
@@ -18,7 +19,8 @@ from .codec import (
     kernel,
     list_codecs,
 )
-from .codec_bench import Measurement, load_arrays, measure
+from .codec_bench import Measurement, measure
+from .codec_inputs import SUFFIXES, load_arrays
 from .codec_peers import PEERS, Peer, get_peer
 
 _COLUMNS = (
@@ -39,6 +41,21 @@ _OF_SUM = (
     "counts as sent."
 )
 _MODEL = "model"
+# What --all draws a line through; other codecs are taken at their defaults.
+_SETTINGS = {
+    "caesar_model": tuple(f"drop_fraction={x}" for x in (0.3, 0.6, 0.9)),
+    "correlation": tuple(f"density={x}" for x in (0.01, 0.05, 0.2)),
+    "error_bounded": tuple(f"rel={x}" for x in (0.001, 0.01, 0.1)),
+    "lattice": tuple(f"nmse={x}" for x in (0.01, 0.05, 0.2, 0.5)),
+    "prune": tuple(f"prune_rate={x}" for x in (0.3, 0.5, 0.9)),
+    "qsgd": tuple(f"levels={x} bucket=512" for x in (1, 7, 127)),
+    "quantized": tuple(f"bits={x}" for x in (2, 4, 8)),
+    "rotated": tuple(f"bits={x} scale=least_squares" for x in (1, 2, 4)),
+    "nncodec": tuple(f"nmse={x}" for x in (0.01, 0.05, 0.2)),
+    "sz3": tuple(f"rel={x}" for x in (0.001, 0.01, 0.1)),
+    "ternary": tuple(f"density={x}" for x in (0.01, 0.05, 0.2)),
+    "topk": tuple(f"density={x} values=float16" for x in (0.01, 0.05, 0.2, 0.5)),
+}
 _BENCH = """\
 Send the arrays of each file through a codec as one round of one device, with an
 encoder and a decoder that share nothing but the frames, and print for every round and
@@ -46,9 +63,13 @@ in total: bytes, ratio, bits a parameter, error, and speed on this machine. Seve
 codecs, or strategies, come side by side in one table of totals.
 """
 _EXAMPLE = """\
-A file is what numpy.savez(path, **{name: array, ...}) writes: an update (model after
-training minus model before), or a whole model. An app writes the updates of its devices
-with ClientApp(mods=[CompressionMod(record="updates")]).
+A file has an update (model after training minus model before), or a whole model: what
+numpy.savez(path, **{name: array, ...}) writes, safetensors, or a checkpoint of torch.
+An app writes the updates of its devices with
+ClientApp(mods=[CompressionMod(record="updates")]).
+
+--all takes every codec at several settings, and the peers that are installed; with
+--picture FILE.png it draws their bits against their errors.
 
 --peer NAME takes a codec of others, if it is installed: sz3 or nncodec. Large float32
 tensors are theirs, all others are counted as our dense packs them.
@@ -62,7 +83,8 @@ examples:
   flwr-caesar codec bench round-*.npz --codec topk --set density=0.01 --error-feedback
   flwr-caesar codec bench round-*.npz --codec error_bounded --set rel=1e-3
   flwr-caesar codec bench round-*.npz --codec error_bounded --peer sz3 --peer nncodec
-  flwr-caesar codec bench model.npz --codec rotated --set bits=4 --json
+  flwr-caesar codec bench model.safetensors --codec rotated --set bits=4 --json
+  flwr-caesar codec bench round-*.npz --all --picture codecs.png
 """
 
 
@@ -103,8 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "files",
         nargs="+",
-        metavar="FILE.npz",
-        help="successive rounds of one device's update: arrays by tensor name",
+        metavar="FILE",
+        help="successive rounds of one device's update, or a model: arrays by tensor "
+        f"name, in {', '.join(SUFFIXES)}",
     )
     bench.add_argument(
         "--codec",
@@ -123,6 +146,16 @@ def _parser() -> argparse.ArgumentParser:
         action=_Candidate,
         metavar="NAME",
         help=f'a codec of others: {", ".join(PEERS)}, "nncodec nmse=0.2"; repeatable',
+    )
+    bench.add_argument(
+        "--all",
+        action="store_true",
+        help="every codec at several settings, and the peers that are installed",
+    )
+    bench.add_argument(
+        "--picture",
+        metavar="FILE.png",
+        help="draw bits against error; needs matplotlib",
     )
     bench.add_argument(
         "--set",
@@ -215,8 +248,12 @@ class _Candidate(argparse.Action):
 
 def _candidates(args: argparse.Namespace, layout: Layout) -> list[_Named]:
     asked: list[tuple[str, str]] = getattr(args, "candidates", None) or []
+    if args.all:
+        asked = [*asked, *_everything(layout)]
     if not asked:
-        raise CodecError("name a codec with --codec, or a strategy with --as")
+        raise CodecError(
+            "name a codec with --codec, a strategy with --as, or take --all"
+        )
     found = []
     for kind, text in asked:
         name, *settings = text.split()
@@ -233,6 +270,22 @@ def _candidates(args: argparse.Namespace, layout: Layout) -> list[_Named]:
         if args.error_feedback:
             codec = ErrorFeedback(codec)  # type: ignore[arg-type]
         found.append(_Named(text, codec))
+    return found
+
+
+def _everything(layout: Layout) -> list[tuple[str, str]]:
+    """Return every codec at several settings, and the peers that are installed."""
+    found = [
+        ("codec", f"{codec_id} {setting}".rstrip())
+        for codec_id in list_codecs()
+        for setting in _SETTINGS.get(codec_id, ("",))
+    ]
+    for peer in PEERS:
+        try:
+            get_peer(peer, {}, layout)
+        except CodecError:
+            continue
+        found += [("peer", f"{peer} {setting}") for setting in _SETTINGS[peer]]
     return found
 
 
@@ -269,6 +322,8 @@ def _bench(args: argparse.Namespace) -> str:
         results.append((named, measure(named.codec, rounds)))
     if len(candidates) > 1 and sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
+    if args.picture:
+        _draw([(n.name, total) for n, (_, total, _) in results], Path(args.picture))
     if args.json:
         told = [
             {
@@ -294,6 +349,19 @@ def _bench(args: argparse.Namespace) -> str:
         feedback = isinstance(named.codec, ErrorFeedback) and not args.error_feedback
         return _table(named.codec.config, measured, total, sum_nmse, feedback) + note
     return _side_by_side([(n.name, t, s) for n, (_, t, s) in results]) + note
+
+
+def _draw(results: Sequence[tuple[str, Measurement]], path: Path) -> None:
+    try:
+        from .codec_picture import draw
+    except ImportError as err:
+        raise CodecError(
+            "--picture needs matplotlib: pip install 'flwr-caesar[plot]'"
+        ) from err
+    try:
+        draw(results, path)
+    except (OSError, ValueError) as err:
+        raise CodecError(f"--picture {path}: {err}") from err
 
 
 def _side_by_side(

@@ -15,7 +15,7 @@ from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.flower import log
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.strategy_state import StrategyState
-from flwr_caesar.transport import widened_record
+from flwr_caesar.transport import record_to_arrays, widened_record
 
 from .culprit import Refuse, drop_culprits, nobody
 from .guard import Guard, remember
@@ -26,7 +26,7 @@ from .inner import (
     snapshot,
     standing_in,
 )
-from .mean import RunningMean
+from .mean import Combined, RunningMean
 from .metrics import agreeing, array_names, disagreeing, with_weight
 from .nested import weight_key
 from .phase import Phase, Reply
@@ -56,6 +56,8 @@ class Aggregator:
         Limits on one device; `None` for none.
     uniform : bool
         Whether all replies weigh the same.
+    keeps_mean : bool
+        Whether the mean of a phase's replies is there when the phase is over.
 
     Attributes
     ----------
@@ -65,12 +67,20 @@ class Aggregator:
         By how much those changed what is not floating point.
     """
 
-    def __init__(self, inner: Strategy, guard: Guard | None, *, uniform: bool) -> None:
+    def __init__(
+        self,
+        inner: Strategy,
+        guard: Guard | None,
+        *,
+        uniform: bool,
+        keeps_mean: bool = False,
+    ) -> None:
         self.recent: tuple[float, ...] = ()
         self.recent_counts: tuple[float, ...] = ()
         self._inner = inner
         self._guard = guard
         self._uniform = uniform
+        self._keeps_mean = keeps_mean
         self._takes_mean = aggregates_a_mean(inner)
         self._own_metrics = looks_at_contents(inner)
         self._keeps_arrays = not self._takes_mean or self._own_metrics
@@ -118,7 +128,7 @@ class Aggregator:
         Parameters
         ----------
         phase : Phase
-            Whose `replies` are those that count; `mean` is set on it.
+            Whose `replies` are those that count; `mean` is set on it if it is kept.
         replies : iterable of Reply
             As they arrive; each is in ``phase.replies`` by then.
         decode_again : callable
@@ -136,6 +146,7 @@ class Aggregator:
             The model and the metrics; None of each if the model stays.
         """
         mean = RunningMean()
+        combined: Combined | None = None
         for reply in replies:
             if self._keeps_arrays:
                 trained = apply(reply.base, reply.update)
@@ -154,19 +165,24 @@ class Aggregator:
                     continue
                 if rebuilt is None:
                     break
-                mean = rebuilt
+                if not rebuilt.weight > 0:
+                    log(WARNING, "All replies have the weight 0: the model is kept")
+                    return _NOTHING
+                combined = Combined.of(rebuilt)
+                mean = rebuilt = RunningMean()  # its memory went into the model
             put_back = snapshot(self._inner)
             try:
-                made, metrics = self._aggregate(phase, mean=mean, refuse=refuse)
+                made, metrics = self._aggregate(phase, combined, refuse=refuse)
             except Exception as err:
                 put_back()
-                trial = partial(self._aggregate, mean=mean, refuse=nobody)
+                trial = partial(self._aggregate, combined=combined, refuse=nobody)
                 drop_culprits(self._inner, phase, err, trial, refuse, self._has_worked)
                 mean = RunningMean()
                 continue
             self._has_worked.add(phase.kind)
             if made is None:
                 return made, metrics
+            combined = None
             try:
                 model = publish(made)
             except CodecError as err:
@@ -299,30 +315,29 @@ class Aggregator:
             mean.add(update, reply.base, limited[node_id])
         return mean
 
-    def _aggregate(self, phase: Phase, *, mean: RunningMean, refuse: Refuse) -> Made:
+    def _aggregate(
+        self, phase: Phase, combined: Combined | None, *, refuse: Refuse
+    ) -> Made:
         self.limit_weights(phase)
-        if not self._takes_mean:
+        if combined is None:
             messages = self._agreeing(phase, refuse)
             if not messages:
                 return _NOTHING
             return self._inner.aggregate_train(phase.server_round, messages)
-        if not mean.weight > 0:
-            log(WARNING, "All replies have the weight 0: the model is kept")
-            return _NOTHING
-        phase.mean = mean.result()
         newest = next(reversed(phase.replies.values()))
         message = newest.message
-        message.content = RecordDict(
-            {
-                newest.key: widened_record(phase.mean),
-                "metrics": MetricRecord({self._key: mean.weight}),
-            }
-        )
+        if self._keeps_mean:
+            phase.mean = record_to_arrays(combined.record)
+        metrics = MetricRecord({self._key: combined.weight})
+        message.content = RecordDict({newest.key: combined.record, "metrics": metrics})
         one_reply = standing_in(
             self._inner,
             {"train_metrics_aggr_fn": lambda _, key: self._metrics(phase, key)},
         )
-        return one_reply.aggregate_train(phase.server_round, [message])
+        try:
+            return one_reply.aggregate_train(phase.server_round, [message])
+        finally:
+            message.content = RecordDict()
 
     def _metrics(self, phase: Phase, key: str) -> MetricRecord:
         """Return the metrics of a phase, of those replies that go together.

@@ -61,6 +61,9 @@ class Caesar(CompressedStrategy):
     max_versions : int
         ``lattice``: published models that are remembered. A device that holds an older
         one gets a whole model.
+    versions_memory : int, optional
+        ``lattice``: most bytes of memory that they take; by default an eighth of what
+        this process may use. The log and the report say where fewer fit.
     theta_max : float
         ``paper``: largest fraction of a downloaded model that is reduced to signs.
     theta_upload_min : float
@@ -74,6 +77,9 @@ class Caesar(CompressedStrategy):
         would have got: the control.
     importance_aware : bool
         False lets all devices upload at the mean of what they would have: the control.
+    resend_lost : bool
+        ``paper``: whether a device adds an upload that was lost, or did not count, to
+        its next one. False: it is gone, as published.
     exact_below : int
         Tensors of fewer elements are sent exactly; `None`: 1,024 for ``paper`` and 0
         for ``lattice``, which codes small ones on a finer lattice instead.
@@ -123,12 +129,14 @@ class Caesar(CompressedStrategy):
         first_bits: int = 6,
         shared_start: bool = False,
         max_versions: int = 100,
+        versions_memory: int | None = None,
         theta_max: float = 0.6,
         theta_upload_min: float = 0.1,
         theta_upload_max: float = 0.6,
         clusters: int = 4,
         staleness_aware: bool = True,
         importance_aware: bool = True,
+        resend_lost: bool = True,
         exact_below: int | None = None,
         local_steps: int | None = None,
         max_batch: int = 32,
@@ -144,14 +152,16 @@ class Caesar(CompressedStrategy):
             "first_bits": first_bits,
             "shared_start": shared_start,
             "max_versions": max_versions,
+            "versions_memory": versions_memory,
         }
         rate = AUTO if rate is None else rate
         _check_target(rate, nmse)
         rates = {"rate": rate, "nmse": nmse, "rate_spread": rate_spread}
-        paper = {
+        paper: dict[str, Any] = {
             "theta_max": theta_max,
             "clusters": clusters,
             "staleness_aware": staleness_aware,
+            "resend_lost": resend_lost,
         }
         is_paper = codec == "paper"
         _refuse_changed({**lattice, **rates} if is_paper else paper, codec)
@@ -172,15 +182,20 @@ class Caesar(CompressedStrategy):
             method = CaesarPaper(
                 importance,
                 workload,
-                theta_max=theta_max,
-                clusters=clusters,
-                staleness_aware=staleness_aware,
+                **paper,
                 exact_below=1024 if exact_below is None else exact_below,
             )
         else:
             small = exact_below or 0
             method = CaesarLattice(
-                LatticeDownlink(exact_below=small, **lattice),
+                LatticeDownlink(
+                    step_sigmas=step_sigmas,
+                    shared_start=shared_start,
+                    first_bits=first_bits,
+                    exact_below=small,
+                    max_versions=max_versions,
+                    max_bytes=versions_memory,
+                ),
                 importance,
                 workload,
                 rate=None if isinstance(rate, str) or nmse else rate,

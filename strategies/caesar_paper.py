@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from flwr_caesar.codec import Codec, get_codec
+from flwr_caesar.methods.recovery import RecoverySettings
 from flwr_caesar.plan.clusters import cluster
 from flwr_caesar.plan.columns import Floats
 from flwr_caesar.plan.staleness import download_ratio, staleness
+from flwr_caesar.sync.ledger_api import Version
 
 from .caesar_plan import CaesarPlan, Importance, Workload
-from .phase import Device, DevicePlan, Phase
+from .phase import Device, DevicePlan, Outcome, Phase
 from .recovery_downlink import RecoveryDownlink
 
 
@@ -33,6 +36,8 @@ class CaesarPaper(CaesarPlan):
         False gives all devices of a round the mean of what they would have got.
     exact_below : int
         Tensors of fewer elements are sent exactly.
+    resend_lost : bool
+        Whether a device adds an upload that did not count to its next one.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class CaesarPaper(CaesarPlan):
         clusters: int,
         staleness_aware: bool,
         exact_below: int,
+        resend_lost: bool = True,
     ) -> None:
         # Refuse what the plan's rules refuse now, not in the first round.
         download_ratio([0], 1, theta_max=theta_max)
@@ -52,7 +58,10 @@ class CaesarPaper(CaesarPlan):
         self._clusters = clusters
         self._staleness_aware = staleness_aware
         self._exact_below = exact_below
+        self._resend_lost = resend_lost
         self._recovery = RecoveryDownlink(exact_below=exact_below)
+        self._asked: dict[int, tuple[Version | None, float]] = {}
+        self._recovered: dict[str, tuple[Version | None, float]] = {}
         super().__init__(
             self._recovery,
             importance,
@@ -62,11 +71,47 @@ class CaesarPaper(CaesarPlan):
         )
 
     def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:
-        """Choose the download's ratios, then see `CaesarPlan.plan`."""
+        """Choose the download's ratios, then see `CaesarPlan.plan`.
+
+        A device that holds the version already is trained on what its own ratio makes
+        of it, not on what it recovered for a test, at the ratio of that time.
+        """
         ratios = self._download_ratios(phase.server_round, devices)
         nodes = [device.node_id for device in devices]
-        self._recovery.assign(dict(zip(nodes, ratios.tolist(), strict=True)))
-        return super().plan(phase, devices)
+        asked = dict(zip(nodes, ratios.tolist(), strict=True))
+        version = self._recovery.version
+        now = {
+            name: held for name, held in self._recovered.items() if held[0] == version
+        }
+        self._recovered = now
+        holding = [d for d in devices if d.header.base == d.header.target]
+        again = {
+            device.node_id
+            for device in holding
+            if phase.is_train
+            and _recovers(device)
+            and now.get(_name(device)) != (version, asked[device.node_id])
+        }
+        self._asked = {n: (version, ratio) for n, ratio in asked.items()}
+        for device in holding:  # which goes on with what it has
+            if device.node_id not in again:
+                del self._asked[device.node_id]
+        self._recovery.assign(asked, again=again)
+        plans = super().plan(phase, devices)
+        if self._resend_lost or not phase.is_train:
+            return plans
+        settings, part = RecoverySettings(resend_lost=False), self._recovery.part
+        return {
+            node_id: replace(plan, settings=settings, part=part)
+            for node_id, plan in plans.items()
+        }
+
+    def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
+        """Note at which ratio devices recovered what they hold; see `CaesarPlan`."""
+        for device in present:
+            if device.node_id in phase.replies and device.node_id in self._asked:
+                self._recovered[_name(device)] = self._asked[device.node_id]
+        return super().after(phase, present)
 
     def rates(self, theta: Floats, elements: int) -> Floats:
         """See `CaesarPlan.rates`; a deadline is met by batch sizes alone."""
@@ -104,3 +149,12 @@ class CaesarPaper(CaesarPlan):
             ratios = np.where(holds, ratios[np.array(holds)].mean(), 0.0)
         found = cluster(ratios, max_clusters=self._clusters).device_ratios
         return np.round(found, 6)
+
+
+def _recovers(device: Device) -> bool:
+    """Whether a device reads the paper's frames; others have the exact model."""
+    return device.can is None or "caesar_model" in device.can.codecs
+
+
+def _name(device: Device) -> str:
+    return device.row.device if device.row else ""

@@ -107,6 +107,8 @@ class CaesarPlan(ServerMethod):
         See `ServerMethod`.
     """
 
+    counts_nodes = True
+
     def __init__(
         self,
         downlink: Downlink,
@@ -167,7 +169,7 @@ class CaesarPlan(ServerMethod):
             return super().plan(phase, devices)
         ids = [device.row.device if device.row else "" for device in devices]
         slots = self._fleet.slots(ids)
-        theta = self._theta(slots)
+        theta = self._theta(slots, phase.federation)
         rates = self.rates(theta, _elements(phase))
         steps = self._workload.local_steps
         configs: list[dict[str, int]] = [{} for _ in devices]
@@ -224,11 +226,13 @@ class CaesarPlan(ServerMethod):
         ids = [device.row.device if device.row else "" for device in devices]
         return self._fleet.last_rounds(ids)
 
-    def _theta(self, slots: Ints) -> Floats:
+    def _theta(self, slots: Ints, federation: int) -> Floats:
         low, high = self._importance.theta_min, self._importance.theta_max
         if not self._importance.is_used:
             return np.full(len(slots), (low + high) / 2)
-        return self._fleet.population.upload_ratio(slots, theta_min=low, theta_max=high)
+        return self._fleet.population.upload_ratio(
+            slots, theta_min=low, theta_max=high, federation=federation
+        )
 
     def _observe(self, slots: Ints, records: list[DeviceRecord]) -> None:
         estimates = self._fleet.estimates
@@ -312,7 +316,7 @@ class CaesarPlan(ServerMethod):
 
     def _download_bytes(self, device: Device) -> int:
         header = device.header
-        if header.base == header.target:
+        if header.base == header.target and not self.downlink.again(device.node_id):
             return _HEADER_BYTES
         frame = self.downlink.frame(device.node_id, header)
         return record_nbytes(frame) + _HEADER_BYTES

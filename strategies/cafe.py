@@ -73,6 +73,11 @@ class CafeMethod(ServerMethod):
                 plan = replace(plan, part=PART, records={PREDICTION_KEY: record})
         return {d.node_id: plan if _reads(d) else alone for d in devices}
 
+    @property
+    def keeps_mean(self) -> bool:
+        """See `ServerMethod.keeps_mean`."""
+        return True
+
     def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
         """Remember the mean update of a round that was used."""
         if phase.is_train and phase.model and phase.layout is not None:

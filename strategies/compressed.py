@@ -20,6 +20,7 @@ from flwr.app import (
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from flwr_caesar.codec import Layout
 from flwr_caesar.flower import log
 from flwr_caesar.sync.ledger import SqliteLedger
 from flwr_caesar.sync.strategy_state import Learned
@@ -34,11 +35,12 @@ from .aggregate import Aggregator
 from .charge import Charger, DeviceIndex
 from .exchange import most_frame_bytes, require_one_message_each
 from .exchanges import exchange_for
+from .expected import expectation, require_memory
 from .extra import extra_messages
 from .failed_rounds import FailedRounds
 from .grid import StreamingGrid
 from .guard import Bench
-from .inner import require_strategy, standing_in
+from .inner import aggregates_a_mean, require_strategy, standing_in
 from .intake import Intake, Waited
 from .measured import Measured
 from .method import ServerMethod
@@ -46,7 +48,7 @@ from .options import Options, WrapperOptions
 from .phase import ExtraPhase, Phase
 from .privacy import require_no_accountant
 from .recorder import Recorder
-from .resumed import shifted
+from .resumed import first_record, shifted
 
 
 class CompressedStrategy(Measured, Strategy):
@@ -115,6 +117,7 @@ class CompressedStrategy(Measured, Strategy):
             strategy,
             chosen.guard,
             uniform=method is not None and method.uniform_weights,
+            keeps_mean=method is not None and method.keeps_mean,
         )
         self._intake = Intake(self._exchange, self._recorder)
         self._bench = Bench(chosen.guard)
@@ -216,7 +219,10 @@ class CompressedStrategy(Measured, Strategy):
         self._require_outermost()
         number = server_round + self._rounds_before
         messages = self.strategy.configure_train(number, arrays, config, grid)
-        return self._open(Phase(TRAIN, number), messages, grid)
+        nodes = 0
+        if self.method is not None and self.method.counts_nodes:
+            nodes = len(list(grid.get_node_ids()))
+        return self._open(Phase(TRAIN, number, federation=nodes), messages, grid)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -266,6 +272,16 @@ class CompressedStrategy(Measured, Strategy):
         if self.method is not None:
             for line in self.method.summary(self._exchange.layout):
                 log(INFO, "\t├──> %s", line)
+        layout = self._exchange.layout
+        if self.method is not None and layout is not None:
+            told = expectation(
+                layout,
+                self.method.downlink.first_bytes(layout),
+                keeps_updates=not aggregates_a_mean(self.strategy),
+            )
+            log(INFO, "\t├──> %s", told)
+        for note in self._exchange.notes():
+            log(WARNING, "\t├──> %s", note)
         log(INFO, "\t├──> Inside: %s", type(self.strategy).__name__)
         self.strategy.summary()
 
@@ -286,15 +302,17 @@ class CompressedStrategy(Measured, Strategy):
         """Open the checkpoint if there is one; return the model to start from."""
         exchange, self._rounds_before = self._exchange, 0
         self._learned = self._learned or Learned(self.strategy)
-        begun = exchange.begin(record_to_arrays(initial))
+        given = record_to_arrays(initial)
+        require_memory(Layout.of(given))
+        begun = exchange.begin(given)
         folder = self._options.checkpoint
         if folder is None:
-            return widened_record(begun)
+            return first_record(initial, given, begun)
         ledger = stack.enter_context(SqliteLedger(folder))
         exchange.attach(ledger)
         checkpoint = ledger.checkpoint()
         if checkpoint is None:
-            return widened_record(begun)
+            return first_record(initial, given, begun)
         require_no_accountant(self.strategy)
         self._rounds_before = checkpoint.round
         if checkpoint.strategy is not None:

@@ -42,7 +42,7 @@ class CorrelationMethod(ServerMethod):
         downlink: Downlink,
         *,
         error_feedback: bool,
-        upload_memory: int,
+        upload_memory: int | None,
         max_gap: int,
     ) -> None:
         super().__init__(
@@ -100,9 +100,10 @@ class CorrelationAware(CompressedStrategy):
         Whether both sides remember what each device sent last. What a device remembers
         is on its disk; the server remembers in memory, and is asked for nothing after
         a restart.
-    upload_memory : int
+    upload_memory : int, optional
         Most bytes that the server remembers of all devices together; those that took
-        part longest ago are forgotten first, and send their next update without it.
+        part longest ago are forgotten first, and send their next update without it. By
+        default an eighth of the memory that this process may use.
     error_feedback : bool
         Whether devices keep what they leave out.
     max_gap : int
@@ -143,7 +144,7 @@ class CorrelationAware(CompressedStrategy):
         budget: int = 0,
         allocation: str = "peak",
         history: bool = False,
-        upload_memory: int = 1 << 30,
+        upload_memory: int | None = None,
         error_feedback: bool = True,
         max_gap: int = 0,
         downlink: str = "whole",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord
 
-from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.codec.contract.layout import Array, Layout
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -36,6 +36,14 @@ class Downlink(ABC):
     @abstractmethod
     def version(self) -> Version | None:
         """What is published; `None` before the first."""
+
+    def first_bytes(self, layout: Layout) -> float:
+        """Return about how many bytes a device is sent that holds no model."""
+        return float(layout.nbytes)
+
+    def notes(self) -> Sequence[str]:
+        """Return what limits cost, in whole sentences; nothing if none is met."""
+        return ()
 
     @property
     def bases(self) -> Container[Version]:
@@ -73,6 +81,13 @@ class Downlink(ABC):
     @abstractmethod
     def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
         """Return what a node is sent, whose header's base is not its target."""
+
+    def again(self, node_id: int) -> bool:
+        """Whether a node that holds the published version is sent it all the same.
+
+        Such as one that recovered it less precisely than it is to have it.
+        """
+        return False
 
     def state(self) -> StrategyState:
         """Return what a restarted server needs to go on with the same versions."""

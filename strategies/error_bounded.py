@@ -48,7 +48,7 @@ class ErrorBoundedMethod(ServerMethod):
         *,
         error_feedback: bool,
         check_bound: bool,
-        upload_memory: int,
+        upload_memory: int | None,
     ) -> None:
         super().__init__(
             downlink=downlink,
@@ -103,13 +103,18 @@ class ErrorBounded(CompressedStrategy):
         of `rel` if not 0.
     exact_below : int
         Tensors of fewer elements are sent exactly.
+    predictor : {"auto", "none", "signed", "paper", "paper_kernels", "all"}
+        What updates are predicted by: what is shortest of ours, nothing, or a multiple
+        of the device's last one and of their average; the paper's for every
+        convolution, with and without its oscillation of signs; what is shortest of all.
     history : bool
         Whether the server remembers devices. False: every update stands alone, and
         neither side keeps anything of it.
-    upload_memory : int
+    upload_memory : int, optional
         Most bytes that the server remembers of all devices together; those that took
         part longest ago are forgotten first. A device takes
-        `flwr_caesar.codec.codecs.error_bounded.ErrorBoundedCodec.memory_nbytes`.
+        `flwr_caesar.codec.codecs.error_bounded.ErrorBoundedCodec.memory_nbytes`. By
+        default an eighth of the memory that this process may use.
     error_feedback : bool
         Whether devices keep what the bound let go and add it to their next update; the
         bound is then on their sum.
@@ -132,7 +137,7 @@ class ErrorBounded(CompressedStrategy):
     Raises
     ------
     CodecError
-        If a parameter of the bound is out of range.
+        If a parameter of the codec is out of range.
     ValueError
         If another parameter is.
 
@@ -154,15 +159,21 @@ class ErrorBounded(CompressedStrategy):
         rel: float = 1e-2,
         abs_bound: float = 0.0,
         exact_below: int = 1024,
+        predictor: str = "auto",
         history: bool = True,
-        upload_memory: int = 1 << 30,
+        upload_memory: int | None = None,
         error_feedback: bool = False,
         check_bound: bool = False,
         downlink: str = "whole",
         **options: Unpack[WrapperOptions],
     ) -> None:
         method = ErrorBoundedMethod(
-            ErrorBoundedCodec(rel=rel, abs_bound=abs_bound, exact_below=exact_below),
+            ErrorBoundedCodec(
+                rel=rel,
+                abs_bound=abs_bound,
+                exact_below=exact_below,
+                predictor=predictor,
+            ),
             get_downlink(downlink),
             error_feedback=error_feedback,
             check_bound=check_bound,

@@ -167,6 +167,10 @@ class Exchange(ABC):
     def note(self, outcome: Outcome) -> None:  # noqa: B027
         """Take what the ledger is to remember with the next commit."""
 
+    def notes(self) -> Sequence[str]:
+        """Return what limits cost so far, in whole sentences."""
+        return ()
+
     def state(self) -> StrategyState:
         """Return what a restarted server needs."""
         return StrategyState()

@@ -214,6 +214,11 @@ class FedComLocMethod(ServerMethod):
             self._made = made
         return self.compressed.compress(made)
 
+    @property
+    def keeps_mean(self) -> bool:
+        """See `ServerMethod.keeps_mean`."""
+        return True
+
     def after(self, phase: Phase, present: Collection[Device]) -> Outcome:
         """Find who broke the sum, note who owes a move or made it."""
         if not self._control:

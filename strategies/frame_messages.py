@@ -63,7 +63,7 @@ def packed(
     made = RecordDict(dict(content.items()))
     for name, record in others(content, key).items():
         made[name] = exact_record(record)
-    if header.base == header.target:
+    if header.base == header.target and not downlink.again(device.node_id):
         del made[key]
     else:
         made[key] = whole or downlink.frame(device.node_id, header)

@@ -299,6 +299,10 @@ class FrameExchange(Exchange):
             ),
         )
 
+    def notes(self) -> Sequence[str]:
+        """See `Exchange.notes`."""
+        return (*self.method.notes(), *self.memory.notes())
+
     def state(self) -> StrategyState:
         """See `Exchange.state`."""
         return self.method.state()

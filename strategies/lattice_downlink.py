@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
 from flwr_caesar.plan import precision
+from flwr_caesar.results.amounts import amount
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -24,6 +25,7 @@ from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import frame_to_record
 
 from .downlink import Downlink
+from .machine_memory import remembered_bytes
 
 _MOST_SIGMAS = math.sqrt(12)
 
@@ -52,8 +54,8 @@ class LatticeDownlink(Downlink):
         Tensors of fewer elements are sent exactly.
     max_versions : int
         Older models remembered; a device that holds one older still gets a whole model.
-    max_bytes : int
-        Most memory of them.
+    max_bytes : int, optional
+        Most memory of them; by default an eighth of what this process may use.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class LatticeDownlink(Downlink):
         first_bits: int = FIRST_BITS,
         exact_below: int = 0,
         max_versions: int = 100,
-        max_bytes: int = 1 << 30,
+        max_bytes: int | None = None,
     ) -> None:
         if step_sigmas is not None and not 0 < step_sigmas < _MOST_SIGMAS:
             raise ValueError(
@@ -73,13 +75,15 @@ class LatticeDownlink(Downlink):
             )
         if not 0 <= first_bits <= 16:
             raise ValueError(f"first_bits must be 0 to 16, not {first_bits}")
+        if max_bytes is not None and max_bytes < 0:
+            raise ValueError(f"versions_memory must be at least 0, not {max_bytes}")
         self._shared_start = shared_start
         self._first_bits = first_bits
         self._rules = LatticeRules(exact_below=exact_below, halves=True)
         self._step_sigmas = step_sigmas
         self._limits: dict[str, Any] = {
             "max_points": max_versions,
-            "max_bytes": max_bytes,
+            "max_bytes": remembered_bytes() if max_bytes is None else max_bytes,
         }
         self._absences: dict[int, int] = {}
         self._absence = 1
@@ -98,6 +102,27 @@ class LatticeDownlink(Downlink):
         """See `Downlink.version`."""
         history = self._history
         return None if history is None else (self._number, history.current.digest)
+
+    def first_bytes(self, layout: Layout) -> float:
+        """See `Downlink.first_bytes`."""
+        history = self._history or self._begun
+        return float(layout.nbytes) if history is None else history.expected_bytes
+
+    def notes(self) -> Sequence[str]:
+        """See `Downlink.notes`."""
+        history = self._history or self._begun
+        if history is None:
+            return ()
+        wanted, room = self._limits["max_points"], self._limits["max_bytes"]
+        size = max(history.current.nbytes, 1)
+        if size * wanted <= room:
+            return ()
+        return (
+            f"Of {wanted} published models (max_versions) {room // size} are kept: one "
+            f"takes {amount(size)}, and there are {amount(room)} for them "
+            "(versions_memory). A device that holds an older one downloads the whole "
+            "model instead of a change.",
+        )
 
     @property
     def bases(self) -> Container[Version]:

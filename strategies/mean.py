@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from flwr.app import ArrayRecord
 
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.transport import widened_in_place
 
 
 class RunningMean:
@@ -71,17 +75,23 @@ class RunningMean:
     def result(self) -> dict[str, Array]:
         """Return the mean model, in the dtypes of the base; empty if it has no weight.
 
-        The mean of finite updates is finite, but the model they lead to may overflow.
+        Its memory is that of what was added, so it can be had once. The mean of finite
+        updates is finite, but the model they lead to may overflow.
         """
         model: dict[str, Array] = {}
-        for name, mean in self._mean.items():
-            is_float = all(_is_float(base[name]) for base, _ in self._bases.values())
-            value = mean.copy() if is_float else np.asarray(mean / self._weight)
+        while self._mean:
+            name = next(iter(self._mean))
+            value = mean = self._mean.pop(name)
+            bases = [base[name] for base, _ in self._bases.values()]
+            if not all(map(_is_float, bases)):
+                value = np.asarray(mean / self._weight)
+            elif not all(bool(np.isfinite(each).all()) for each in bases):
+                value = mean.copy()
             for base, weight in self._bases.values():
                 if _is_float(base[name]):
                     share = value.dtype.type(weight / self._weight)
                     with np.errstate(over="ignore", invalid="ignore"):
-                        value += base[name].astype(value.dtype) * share
+                        value += base[name].astype(value.dtype, copy=False) * share
                         odd = ~np.isfinite(base[name])
                         if odd.any():  # a mask stays, unless a device set a number
                             set_now = odd & (mean != 0)
@@ -90,6 +100,19 @@ class RunningMean:
                 else:
                     model[name] = value
         return model
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The mean of replies, as of one reply: its model and its weight."""
+
+    record: ArrayRecord
+    weight: float
+
+    @classmethod
+    def of(cls, mean: RunningMean) -> Combined:
+        """Return the result of a mean."""
+        return cls(widened_in_place(mean.result()), mean.weight)
 
 
 def _is_float(array: Array) -> bool:

@@ -68,7 +68,11 @@ class Measured:
         layout = self._exchange.layout
         parameters = layout.num_params if layout else 0
         return Results(
-            type(self).__name__, self.history, self._metrics, parameters=parameters
+            type(self).__name__,
+            self.history,
+            self._metrics,
+            parameters=parameters,
+            notes=tuple(self._exchange.notes()),
         )
 
     def _as_sent(self, arrays: ArrayRecord) -> ArrayRecord:

@@ -14,6 +14,7 @@ from flwr_caesar.sync.strategy_state import StrategyState
 
 from .downlink import Downlink
 from .downlinks import get_downlink
+from .machine_memory import remembered_bytes
 from .phase import Device, DevicePlan, Outcome, Phase, Reply
 from .uplink_memory import UplinkMemory
 
@@ -39,10 +40,19 @@ class ServerMethod:
         Whether devices encode their update or their model.
     uniform_weights : bool
         Whether all replies weigh the same.
-    upload_memory : int
+    upload_memory : int, optional
         Most bytes that the server spends on what an upload codec remembers of devices.
-        A device that it has forgotten sends its next update without prediction.
+        A device that it has forgotten sends its next update without prediction. `None`:
+        an eighth of what this process may use.
+
+    Attributes
+    ----------
+    counts_nodes : bool
+        Of the class: whether a training phase is to say how many nodes there are,
+        `Phase.federation`, for which the SuperLink is asked.
     """
+
+    counts_nodes = False
 
     def __init__(
         self,
@@ -52,7 +62,7 @@ class ServerMethod:
         error_feedback: bool = False,
         payload: str = UPDATE_PAYLOAD,
         uniform_weights: bool = False,
-        upload_memory: int = 0,
+        upload_memory: int | None = 0,
     ) -> None:
         self.downlink = downlink or get_downlink("whole")
         self._by_size = upload if callable(upload) else None
@@ -63,7 +73,18 @@ class ServerMethod:
         self.error_feedback = error_feedback
         self.payload = payload
         self.uniform_weights = uniform_weights
-        self.upload_memory = upload_memory
+        self.upload_memory = (
+            remembered_bytes() if upload_memory is None else upload_memory
+        )
+
+    def notes(self) -> Sequence[str]:
+        """Return what limits cost, in whole sentences; nothing if none is met."""
+        return self.downlink.notes()
+
+    @property
+    def keeps_mean(self) -> bool:
+        """Whether `after` needs the mean of the replies, a model in memory."""
+        return False
 
     def upload_for(self, layout: Layout | None) -> Codec:
         """Return the codec of the uploads of a model.

@@ -196,6 +196,8 @@ class Phase:
         Counted from the first round of the history.
     attempt : int
         Of an extra phase, counted from 1.
+    federation : int
+        Nodes that there are, whether they are asked or not; 0 if that is not known.
 
     Attributes
     ----------
@@ -217,7 +219,8 @@ class Phase:
         Nodes whose replies do not count for a quorum: they were refused, or their
         updates are longer than `longest`, which may be in order beside the others.
     mean : mapping of str to ndarray
-        Mean of the replies, where the inner strategy takes one; empty before.
+        Mean of the replies, where the inner strategy takes one and the method keeps it;
+        empty before.
     model : mapping of str to ndarray
         What the phase ends with; empty if the model stays.
     """
@@ -225,6 +228,7 @@ class Phase:
     kind: str
     server_round: int
     attempt: int = 1
+    federation: int = 0
     layout: Layout | None = None
     requests: dict[int, Request] = field(default_factory=dict)
     replies: dict[int, Reply] = field(default_factory=dict)

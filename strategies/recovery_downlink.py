@@ -46,6 +46,7 @@ class RecoveryDownlink(Downlink):
         self._version: Version | None = None
         self._model: Mapping[str, Array] = {}
         self._ratios: Mapping[int, float] = {}
+        self._again: Collection[int] = ()
         self._records: dict[tuple[float, bool], ArrayRecord] = {}
         self._unchanged = Unchanged()
         self._from_start = False
@@ -80,9 +81,24 @@ class RecoveryDownlink(Downlink):
         self._model = model
         return model
 
-    def assign(self, ratios: Mapping[int, float]) -> None:
-        """Set the drop fraction of each node for the next frames; 0 for all others."""
-        self._ratios = ratios
+    def assign(
+        self, ratios: Mapping[int, float], *, again: Collection[int] = ()
+    ) -> None:
+        """Set the drop fraction of each node for the next frames; 0 for all others.
+
+        Parameters
+        ----------
+        ratios : mapping of int to float
+            By node id.
+        again : collection of int
+            Nodes that are sent the model though they hold its version, as they
+            recovered it at another ratio.
+        """
+        self._ratios, self._again = ratios, again
+
+    def again(self, node_id: int) -> bool:
+        """See `Downlink.again`."""
+        return node_id in self._again
 
     def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
         """See `Downlink.frame`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from logging import WARNING
 
@@ -12,6 +12,7 @@ import numpy as np
 from flwr_caesar.codec import CodecError, CodecState, Layout
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.flower import log
+from flwr_caesar.results.amounts import amount
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.strategy_state import StrategyState
 
@@ -44,6 +45,19 @@ class UplinkMemory:
         self._staged: dict[int, CodecState] = {}
         self._awaited: set[str] = set()
         self._nbytes = 0
+        self._lost = 0
+        self._largest = 0
+
+    def notes(self) -> Sequence[str]:
+        """Return what the limit cost, in whole sentences; nothing if it was not met."""
+        if not self._lost:
+            return ()
+        return (
+            f"{self._lost} times the server forgot what a device's next upload builds "
+            "on, and that was longer: it takes "
+            f"{amount(self._largest)} a device, and there are "
+            f"{amount(self._max_bytes)} for all (upload_memory).",
+        )
 
     @property
     def nbytes(self) -> int:
@@ -177,14 +191,22 @@ class UplinkMemory:
                 self._nbytes += _nbytes(state)
 
     def _make_room(self, size: int) -> bool:
-        if size > self._max_bytes:
-            return False
-        for device in list(self._states):
+        self._largest = max(self._largest, size)
+        for device in list(self._states) if size <= self._max_bytes else ():
             if self._nbytes + size <= self._max_bytes:
                 break
             if device not in self._awaited:
                 self.forget(device)
-        return self._nbytes + size <= self._max_bytes
+                self._lose()
+        if self._nbytes + size <= self._max_bytes:
+            return True
+        self._lose()
+        return False
+
+    def _lose(self) -> None:
+        self._lost += 1
+        if self._lost == 1:
+            log(WARNING, "%s", *self.notes())
 
 
 def _nbytes(state: CodecState) -> int:

@@ -38,6 +38,7 @@ _TRAIN = "one setting of the run for all strategies"
 _INITIAL = "the reference app gives its devices `initial`"
 _RANDOM = "the reference app starts from a random model"
 _PAPER = "Caesar as published"
+_BLOG = "the blog's recipe"
 _VARIANT = "what is compressed"
 _CONTROL = "the control without the plan"
 CONF: dict[str, tuple[str, dict[str, str]]] = {
@@ -75,7 +76,12 @@ CONF: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "pruning": ("MagnitudePruning", {"bits": _TRAIN, "levels": _TRAIN}),
     "error_bounded": ("ErrorBounded", {}),
+    "error_bounded_paper": ("ErrorBounded", {"predictor": "the paper's predictors"}),
     "correlation_aware": ("CorrelationAware", {}),
+    "blog_recipe": (
+        "CorrelationAware",
+        {"density": _BLOG, "bits": _BLOG, "allocation": _BLOG},
+    ),
     "fedcomloc": ("FedComLoc", {"lr": _TRAIN, "seed": _TRAIN}),
     "fedcomloc_local": (
         "FedComLoc",
@@ -163,7 +169,7 @@ def conf_values(file: str) -> Mapping[str, Any]:
     values: dict[str, Any] = {}
     for base in raw.get("defaults", []):
         if base != "_self_":
-            values |= conf_values(str(base))
+            values |= conf_values(str(base).partition("@")[0])
     own = raw.get("strategy", raw)
     plain = ("name", "defaults", "train")
     return values | {str(k): v for k, v in own.items() if k not in plain}

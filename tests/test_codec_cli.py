@@ -12,6 +12,7 @@ import pytest
 
 from flwr_caesar.cli import main
 from flwr_caesar.codec import get_codec, kernel, list_codecs
+from flwr_caesar.codec_inputs import load_arrays
 from flwr_caesar.plan.precision import upload_error
 
 Rounds = list[dict[str, np.ndarray[Any, Any]]]
@@ -230,7 +231,7 @@ def test_a_strategy_that_sends_models_says_so(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "name a codec with --codec, or a strategy with --as"),
+        ([], "name a codec with --codec, a strategy with --as, or"),
         (["--as", "nope"], "no strategy 'nope'"),
         (["--as", "caesar rte=1"], "did you mean 'rate'"),
         (["--as", "caesar rate"], "expected KEY=VALUE"),
@@ -251,3 +252,63 @@ def test_bench_says_what_ran_the_loops(
 ) -> None:
     assert call("bench", *files, "--codec", "topk") == 0
     assert f"on this machine, by {kernel.in_use}." in capsys.readouterr().out
+
+
+def test_all_codecs_are_drawn(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    picture = tmp_path / "codecs.png"
+    assert call("bench", files[0], "--all", "--picture", str(picture)) == 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    printed = capsys.readouterr().out
+    named = {line.split()[0] for line in printed.splitlines() if line}
+    assert set(list_codecs()) <= named
+    assert call("bench", files[0], "--all", "--picture", "nowhere/x.png") == 1
+    assert "--picture nowhere/x.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_checkpoint_of_torch_and_safetensors_are_read(
+    tmp_path: Path, wrapped: bool
+) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from safetensors.torch import save_file
+
+    state = {
+        "w": torch.arange(12, dtype=torch.float32).reshape(3, 4),
+        "half": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+    }
+    saved = {"epoch": 3, "state_dict": state} if wrapped else state
+    torch.save(saved, tmp_path / "model.pt")
+    save_file(state, tmp_path / "model.safetensors")
+    for name in ("model.pt", "model.safetensors"):
+        arrays = load_arrays(tmp_path / name)
+        assert arrays.keys() == state.keys()
+        np.testing.assert_array_equal(arrays["w"], state["w"].numpy())
+        assert arrays["half"].dtype.name == "bfloat16"
+        assert arrays["half"].astype(np.float32).tolist() == [1.5, -2.0]
+    assert call("bench", str(tmp_path / "model.pt"), "--codec", "topk") == 0
+
+
+def test_code_in_a_checkpoint_is_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    torch.save({"w": Path("x")}, tmp_path / "evil.pt")  # a class, to be called
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"epoch": 1}, tmp_path / "none.pt")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08")
+    for name, says in {
+        "evil.pt": "does not read it as tensors",
+        "list.pt": "holds a list, no state dict",
+        "none.pt": "holds no tensors; its keys: epoch",
+        "cut.pt": "does not read it as tensors",
+        "cut.safetensors": "cut.safetensors: ",
+        "gone.pt": "No such file",
+    }.items():
+        assert call("bench", str(tmp_path / name), "--codec", "topk") == 1
+        printed = capsys.readouterr().err
+        assert says in printed
+        assert len(printed.splitlines()) == 1

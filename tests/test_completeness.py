@@ -29,6 +29,8 @@ VARIANTS = {
     "sparse_fedavg": "fedcomloc",
     "caesar_whole": "caesar",
     "uniform": "caesar",
+    "error_bounded_paper": "error_bounded",
+    "blog_recipe": "correlation_aware",
 }
 
 

@@ -59,7 +59,7 @@ SEEDED = {"methods", "plan", "sync", "transport", "strategies", "clients"}
 UNSEEDED_FILES = {"sync/sources.py", "sync/aside.py"}
 # Whether the kernel is switched off, which no outcome depends on.
 SWITCHES = {"codec/kernel/__init__.py"}
-TORCH = {"tasks", "reference_app", "runner", "android"}
+TORCH = {"tasks", "reference_app", "runner", "android", "codec_inputs"}
 TORCH_FILES = {
     "training",
     "quantisation",

@@ -88,7 +88,7 @@ examples:
   flwr-caesar faults --strategy topk --rounds 50  one strategy, some seconds
   flwr-caesar faults --strategy all --seed 7      every strategy, some minutes
 
-docs/sync.md says what the laws are.""",
+docs/sync-design.md says what the laws are.""",
     )
     cases = all_cases()
     parser.add_argument(

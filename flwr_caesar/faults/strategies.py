@@ -2,7 +2,7 @@
 
 The real `Strategy.start`, the real mod, a ledger on disk, and a small model; only the
 network, the disks of the devices and the life of the server are played. What the laws
-are is said in docs/sync.md.
+are is said in docs/sync-design.md.
 """
 
 from __future__ import annotations

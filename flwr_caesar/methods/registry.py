@@ -115,9 +115,16 @@ _OURS = {
             "feedback": {"rel": 0.05, "exact_below": 64, "error_feedback": True},
         },
     ),
+    "error_bounded_paper": MethodSpec(
+        _STRATEGIES + "ErrorBounded", settings={"predictor": "paper"}
+    ),
     "correlation_aware": MethodSpec(
         _STRATEGIES + "CorrelationAware",
         cases={"correlation_aware": {"density": 0.05, "history": True}},
+    ),
+    "blog_recipe": MethodSpec(
+        _STRATEGIES + "CorrelationAware",
+        settings={"density": 0.01, "bits": 8, "allocation": "variance"},
     ),
 }
 # Names in plans, which are part of the wire format.

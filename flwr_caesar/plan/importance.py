@@ -124,6 +124,16 @@ def rank_among(scores: Floats, ascending: Floats) -> Floats:
     return len(ascending) - (below + not_above - 1) / 2
 
 
+def rank_among_more(ranks: Floats, known: int, count: int) -> Floats:
+    """Return the ranks to expect among `count` devices, of which `known` are ranked.
+
+    ``rank (count + 1) / (known + 1)``: each of the others is as likely to stand
+    between any two of the known ones, or at either end. One device alone has the
+    middle rank.
+    """
+    return np.asarray(ranks * ((count + 1) / (known + 1)), np.float64)
+
+
 def upload_ratio(
     ranks: ArrayLike, count: int, *, theta_min: float = 0.1, theta_max: float = 0.6
 ) -> Floats:
@@ -134,7 +144,7 @@ def upload_ratio(
     ranks : array of float, shape (n,)
         From `rank`, 1 to `count`.
     count : int
-        All known devices ``N``.
+        All devices ``N``.
     theta_min, theta_max : float
         Smallest and largest ratio, 0 to 1.
 
@@ -152,5 +162,5 @@ def upload_ratio(
         raise PlanError(f"ratios {theta_min} to {theta_max} are no range of fractions")
     places = np.asarray(ranks, np.float64)
     if places.size and not 1 <= places.min() <= places.max() <= count:
-        raise PlanError(f"ranks must be 1 to {count}, the number of known devices")
+        raise PlanError(f"ranks must be 1 to {count}, the number of devices")
     return theta_min + (theta_max - theta_min) / max(count, 1) * places

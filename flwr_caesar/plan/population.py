@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from .columns import Floats, Ints, grown, slot_numbers
 from .errors import PlanError
-from .importance import importance, rank_among, upload_ratio
+from .importance import importance, rank_among, rank_among_more, upload_ratio
 
 MAX_COUNT = (1 << 32) - 1
 
@@ -126,7 +126,12 @@ class Population:
         return ranks
 
     def upload_ratio(
-        self, slots: ArrayLike, *, theta_min: float = 0.1, theta_max: float = 0.6
+        self,
+        slots: ArrayLike,
+        *,
+        theta_min: float = 0.1,
+        theta_max: float = 0.6,
+        federation: int = 0,
     ) -> Floats:
         """Return the upload ratios of devices by their ranks.
 
@@ -136,6 +141,9 @@ class Population:
             Devices; a device that is not known gets the ratio of the middle rank.
         theta_min, theta_max : float
             Smallest and largest ratio, 0 to 1.
+        federation : int
+            Devices that there are, known or not; those known, if they are more. The
+            unknown ones are taken for likely to rank anywhere among the known.
 
         Returns
         -------
@@ -149,9 +157,12 @@ class Population:
             If the ratios are no range of fractions.
         """
         ranks = self.ranks(slots)
-        count = len(self._ranked()[1])
-        if not count:
+        known = len(self._ranked()[1])
+        count = max(known, federation)
+        if not known:
             ranks, count = np.ones(len(ranks)), 2
+        elif count > known:
+            ranks = rank_among_more(ranks, known, count)
         return upload_ratio(ranks, count, theta_min=theta_min, theta_max=theta_max)
 
     def _reserve(self, needed: int) -> None:

@@ -36,12 +36,15 @@ class Results:
         is the initial model.
     parameters : int
         Elements of the model.
+    notes : sequence of str
+        What limits cost, in whole sentences.
     """
 
     strategy: str
     history: Sequence[RoundRecord]
     metrics: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     parameters: int = 0
+    notes: Sequence[str] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of ``rounds.csv``."""
@@ -99,6 +102,7 @@ class Results:
             "target": None,
             "seed": None,
             "parameters": self.parameters,
+            "notes": list(self.notes),
             "machine": machine(),
             "versions": versions(),
         }
@@ -118,9 +122,8 @@ class Results:
             f"{amount(rows[-1]['total_bytes_up'])} up, "
             f"{amount(rows[-1]['total_bytes_down'])} down, all devices{saved}.",
         ]
-        return "\n\n".join(
-            [" ".join(told), _table(rows), *([said] if (said := self.unused()) else [])]
-        )
+        said = [*filter(None, [self.unused()]), *self.notes]
+        return "\n\n".join([" ".join(told), _table(rows), *said])
 
     def unused(self) -> str:
         """Return how many replies were not used and what is most often why."""

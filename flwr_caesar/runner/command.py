@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +20,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -26,17 +30,21 @@ from flwr_caesar.runner.config import (
     CONFIG_NAME,
     compose,
     resolve,
+    sweep_folders,
     sweep_of,
     validate,
 )
 from flwr_caesar.runner.errors import RunFailedError
+from flwr_caesar.runner.job import Job, run_job
 from flwr_caesar.runner.method_configs import use_method_configs
 from flwr_caesar.runner.outcome import Outcome
 from flwr_caesar.runner.own_app import APP_CONFIG, as_overrides, is_asked, validate_app
+from flwr_caesar.runner.parallel import Pool
 from flwr_caesar.runner.report import table, unused
 from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
-from flwr_caesar.runner.run import run
+from flwr_caesar.runner.sweep import ASKED, end_sweep, read_asked, write_asked
 from flwr_caesar.runner.terminal import Terminal
+from flwr_caesar.runner.text import span
 from flwr_caesar.tasks.errors import ConfigError
 
 _RESUME = "resume="
@@ -58,20 +66,29 @@ def main(arguments: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, _stop)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here, in one line or whole
-    name = CONFIG_NAME
-    if is_asked(arguments):
-        name, arguments = APP_CONFIG, as_overrides(arguments)
-    sys.argv = ["flwr-caesar run", *arguments]
     try:
+        at_once, arguments = _at_once(arguments)
         _refuse_unknown_flags(arguments)
         _require_temporary_folder()
-        if any(text.startswith(_RESUME) for text in arguments):
-            return _resume(arguments)
+        going_on = any(text.startswith(_RESUME) for text in arguments)
+        if going_on:
+            folder, settings = _to_resume(arguments)
+            if not (folder / ASKED).is_file():
+                return _resume(folder, settings)
+            if settings:
+                raise ConfigError(settings[0], "a sweep goes on as it was; set -j only")
+            arguments = read_asked(folder, own_launcher=at_once > 1)
+        name = CONFIG_NAME
+        if is_asked(arguments):
+            name, arguments = APP_CONFIG, as_overrides(arguments)
+        sys.argv = ["flwr-caesar run", *arguments]
         jobs = _check(arguments, name)
-        failed: list[str] = []
+        if at_once > 1:
+            return _run_at_once(arguments, name, jobs, at_once, going_on=going_on)
+        sweep = _Sweep(len(jobs), going_on)
 
         def job(config: DictConfig) -> float:
-            return _job(config, jobs, failed)
+            return _job(config, sweep)
 
         use_method_configs()
         hydra.main(
@@ -92,7 +109,59 @@ def main(arguments: Sequence[str]) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     # A job that was refused because its folder has another run is in no table.
-    return 1 if failed else 0
+    return 1 if sweep.failed else 0
+
+
+def _at_once(arguments: Sequence[str]) -> tuple[int, list[str]]:
+    """Return how many runs ``-j`` asks for at once, and the other arguments."""
+    rest = list(arguments)
+    for place, text in enumerate(rest):
+        if not re.fullmatch(r"-j\d*|--jobs(=.*)?", text):
+            continue
+        value = re.sub(r"-j|--jobs=?", "", text)
+        del rest[place]
+        if not value:
+            value = rest.pop(place) if place < len(rest) else ""
+        if not re.fullmatch(r"[1-9]\d{0,3}", value):
+            raise ConfigError(
+                "-j", f"takes how many runs go on at once, not {value!r}: -j 2"
+            )
+        return int(value), rest
+    return 1, rest
+
+
+def _run_at_once(
+    arguments: Sequence[str],
+    name: str,
+    jobs: Sequence[Sequence[str]],
+    at_once: int,
+    *,
+    going_on: bool,
+) -> int:
+    """Run the jobs of a sweep, several at once, and compare them."""
+    flags = get_args_parser().parse_args(list(arguments))
+    if flags.help or flags.hydra_help or flags.info or flags.cfg:
+        raise ConfigError("-j", "is for sweeps that run: leave it out here")
+    hydras = [o for o in flags.overrides if o.startswith(("hydra.", "hydra/"))]
+    for text in hydras:
+        if text.startswith(("hydra/launcher", "hydra/sweeper")):
+            raise ConfigError("-j", f"is there beside {text}: choose one of them")
+    if len(jobs) < 2:
+        raise ConfigError("-j", "is for sweeps: this is one run; add -m and values")
+    searchpath = _absolute(flags.config_dir)
+    prepared: list[Job] = []
+    folder = Path()
+    for number, job in enumerate(jobs):
+        place, own = sweep_folders(
+            [*hydras, *job], number, searchpath=searchpath, name=name
+        )
+        folder = folder if prepared else place
+        spec = compose(job, searchpath=searchpath, name=name)
+        prepared.append(Job(spec, str(folder / own), job, going_on))
+    write_asked(folder, arguments)
+    print(f"{len(prepared)} jobs, {at_once} at once: {folder}", flush=True)
+    Pool(at_once, lambda line: print(line, flush=True)).run(prepared)
+    return 0 if end_sweep(folder) else 1
 
 
 def _refuse_unknown_flags(arguments: Sequence[str]) -> None:
@@ -121,13 +190,18 @@ def _require_temporary_folder() -> None:
         ) from None
 
 
-def _resume(arguments: Sequence[str]) -> int:
-    """Go on with the run of a folder, with its settings and what is set anew."""
+def _to_resume(arguments: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the folder to go on in, and what is set anew."""
     named = [text for text in arguments if text.startswith(_RESUME)]
     if len(named) > 1:
         raise ConfigError("resume", "names several runs; go on with one at a time")
     folder = Path(named[0].removeprefix(_RESUME))
-    spec = resumed(folder, [text for text in arguments if text not in named])
+    return folder, [text for text in arguments if text not in named]
+
+
+def _resume(folder: Path, settings: Sequence[str]) -> int:
+    """Go on with the run of a folder, with its settings and what is set anew."""
+    spec = resumed(folder, settings)
     if "app" in spec:
         raise ConfigError(
             "resume",
@@ -144,7 +218,7 @@ def _resume(arguments: Sequence[str]) -> int:
         )
         return 0
     try:
-        summary = run(spec, folder, Terminal())
+        summary = run_job(Job(spec, str(folder), ()), Terminal())
     except RunFailedError as error:
         print(f"flwr-caesar: the run failed: {error}", file=sys.stderr)
         return 1
@@ -169,14 +243,14 @@ def _mistake(error: ConfigError) -> int:
     return 2
 
 
-def _check(arguments: Sequence[str], name: str) -> int:
+def _check(arguments: Sequence[str], name: str) -> list[list[str]]:
     """Validate every run that the command asks for, before the first one starts.
 
-    Returns how many there are; 0 if only a sweeper plugin knows.
+    Returns what is set for each; nothing if only a sweeper plugin knows.
     """
     flags = get_args_parser().parse_args(list(arguments))
     if flags.help or flags.hydra_help or flags.shell_completion or flags.info:
-        return 0
+        return []
     searchpath = _absolute(flags.config_dir)
     jobs = _jobs(
         flags.overrides,
@@ -189,7 +263,7 @@ def _check(arguments: Sequence[str], name: str) -> int:
         spec = compose(overrides, searchpath=searchpath, name=name)
         if not flags.cfg:
             _validate(spec)
-    return len(jobs)
+    return jobs
 
 
 def _validate(spec: Mapping[str, Any]) -> None:
@@ -223,7 +297,7 @@ def _jobs(
             raise ConfigError(text, f"cannot be read: {reason}") from None
     fixed = []
     for text, override in zip(overrides, parsed, strict=True):
-        group = override.key_or_group.partition(".")[0]
+        group = _group(override)
         if group not in ("experiment", "hydra"):
             continue
         if not override.is_sweep_override():
@@ -245,32 +319,49 @@ def _jobs(
         return []
     if any(o.key_or_group.startswith("hydra/sweeper") for o in parsed):
         return []
+    # Launchers and sweepers have keys of their own, which Hydra itself checks.
+    parsed = [o for o in parsed if _group(o) != "hydra"]
     try:
         return [list(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
     except HydraException:
         return []
 
 
-def _job(config: DictConfig, jobs: int, failed: list[str]) -> float:
-    """Run one composed configuration; the value is what a sweeper would maximise.
+def _group(override: Override) -> str:
+    """Return the first part of the key that an override sets."""
+    return re.split(r"[./]", override.key_or_group, maxsplit=1)[0]
 
-    The folder of a run of a sweep that fails is added to `failed`.
-    """
+
+@dataclass
+class _Sweep:
+    """How far the runs are that come one after another."""
+
+    jobs: int
+    going_on: bool
+    begun: float = field(default_factory=time.monotonic)
+    failed: list[str] = field(default_factory=list)
+
+    def place(self, number: int) -> str:
+        """Return which run of the sweep this is, and what is left."""
+        if not number or number >= self.jobs:
+            return f"job {number + 1} of {self.jobs or '?'}, "
+        seconds = (time.monotonic() - self.begun) / number * (self.jobs - number)
+        return f"job {number + 1} of {self.jobs}, {span(seconds)} to go, "
+
+
+def _job(config: DictConfig, sweep: _Sweep) -> float:
+    """Run one composed configuration; the value is what a sweeper would maximise."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     alone = settings.mode == RunMode.RUN
     try:
         spec = resolve(config)
         _validate(spec)
-        place = "" if alone else f"job {settings.job.num + 1} of {jobs or '?'}, "
+        place = "" if alone else sweep.place(settings.job.num)
         what = spec["app"] if "app" in spec else spec["strategy"]["name"]
         print(f"{place}{what}: {folder}", flush=True)
-        summary = run(
-            spec,
-            folder,
-            Terminal(),
-            overrides=() if alone else list(settings.overrides.task),
-        )
+        overrides = [] if alone else list(settings.overrides.task)
+        summary = run_job(Job(spec, str(folder), overrides, sweep.going_on), Terminal())
     except ConfigError as error:
         status = _mistake(error)
     except RunFailedError as error:
@@ -285,5 +376,5 @@ def _job(config: DictConfig, jobs: int, failed: list[str]) -> float:
         return math.nan if accuracy is None else float(accuracy)
     if alone:
         raise SystemExit(status)
-    failed.append(folder.name)
+    sweep.failed.append(folder.name)
     return math.nan

@@ -158,6 +158,27 @@ def sweep_of(
     return {str(key): str(value) for key, value in (hydra.sweeper.params or {}).items()}
 
 
+def sweep_folders(
+    overrides: Sequence[str],
+    number: int = 0,
+    *,
+    searchpath: str | None = None,
+    name: str = CONFIG_NAME,
+) -> tuple[Path, str]:
+    """Return a sweep's folder, and in it that of its run `number`.
+
+    Parameters
+    ----------
+    overrides, searchpath, name
+        As in `compose`, Hydra's own among them.
+    number : int
+        Counted from 0.
+    """
+    numbered = [*overrides, f"hydra.job.num={number}"]
+    sweep = _compose(numbered, searchpath, name).hydra.sweep
+    return Path(str(sweep.dir)).resolve(), str(sweep.subdir)
+
+
 def _compose(
     overrides: Sequence[str], searchpath: str | None, name: str = CONFIG_NAME
 ) -> DictConfig:

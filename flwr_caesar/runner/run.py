@@ -29,11 +29,21 @@ from flwr_caesar.runner.superlink import (
     temporary_folder,
 )
 from flwr_caesar.runner.terminal import Screen, Terminal
-from flwr_caesar.runner.text import last_entry, reason, shortened, whole_lines
+from flwr_caesar.runner.text import (
+    exception_in,
+    last_entry,
+    reason,
+    shortened,
+    whole_lines,
+)
 from flwr_caesar.runner.watch import Watch
 
 _POLL_SECONDS = 0.2
 _MARKER = "FLWR_CAESAR_RUN"
+_WITHOUT_A_WORD = (
+    "the ServerApp ended without a word, as a process does that the system kills where "
+    "memory runs out (its log then says so: dmesg)"
+)
 _STARTED = re.compile(r"Successfully started run (\d+)")
 
 
@@ -294,7 +304,11 @@ def _summary(progress: Progress, folder: Path) -> dict[str, Any] | None:
 
 def _fail(progress: Progress, folder: Path) -> NoReturn:
     log = folder / LOG
-    why = shortened(progress.failure) or reason(log)
+    why = shortened(progress.failure) or exception_in(log)
+    if not why:
+        why = reason(log)
+        if (folder / EVENTS).is_file():  # it began
+            why = f"{_WITHOUT_A_WORD}; last in its log: {why}"
     raise RunFailedError(f"{why}; the log is {log}")
 
 

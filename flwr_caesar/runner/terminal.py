@@ -19,6 +19,7 @@ from rich.text import Text
 from flwr_caesar.results.amounts import amount
 from flwr_caesar.results.files import NOW
 from flwr_caesar.runner.progress import Progress, fewer_so_far
+from flwr_caesar.runner.text import span
 
 _REFRESH_SECONDS = 0.5
 _REASON = 60
@@ -114,15 +115,8 @@ def _line(progress: Progress, now: Mapping[str, Any], clock: datetime) -> str:
     left = progress.seconds_left()
     if left and not progress.finished:
         end = clock + timedelta(seconds=left)
-        parts.append(f"ends about {end:%H:%M} ({_span(left)})")
+        parts.append(f"ends about {end:%H:%M} ({span(left)})")
     return "; ".join(parts)
-
-
-def _span(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return "less than a minute"
-    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def read_now(folder: Path) -> dict[str, Any]:

@@ -90,12 +90,16 @@ def last_entry(log: Path) -> str:
 
 def reason(log: Path) -> str:
     """Find why a run failed: the last exception in its log, else the last entry."""
+    said = next(reversed(entries(log)), "it said nothing")
+    return exception_in(log) or shortened(_LEVEL.sub("", said))
+
+
+def exception_in(log: Path) -> str:
+    """Return the last exception in a Flower log; empty if there is none."""
     said = [_LEVEL.sub("", entry) for entry in entries(log)]
     found = (match for match in map(_EXCEPTION.search, reversed(said)) if match)
     exception = next(found, None)
-    if exception is not None:
-        return shortened(exception.group(1))
-    return shortened(next(reversed(said), "it said nothing"))
+    return "" if exception is None else shortened(exception.group(1))
 
 
 def shortened(text: str) -> str:
@@ -104,3 +108,11 @@ def shortened(text: str) -> str:
     if len(line) <= _LONGEST:
         return line
     return line[:_LONGEST].rpartition(" ")[0] + " …"
+
+
+def span(seconds: float) -> str:
+    """Return how long something takes, as people say it."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

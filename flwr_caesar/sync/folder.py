@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from logging import INFO, WARNING
 from pathlib import Path
@@ -34,6 +34,7 @@ from .packing import (
 )
 from .private import require_private
 from .short import ShortResidual
+from .sources import Sources
 from .state import DeviceState
 from .state_files import (
     MANIFEST,
@@ -48,6 +49,10 @@ from .tensors import Chunk, checksum, to_chunks
 _LINEAGE = re.compile(r"[0-9a-f]{16}")
 _LOCK = re.compile(r"[0-9a-f]{16}\.lock")
 _PROBE_BYTES = 4096
+_UNKNOWN_SHARE = 4 << 30
+# Of a board without a clock of its own, files written before it asked for the time look
+# old: no age is told by what is dated before 2020.
+_CLOCK_IS_SET = 1_577_836_800.0
 _ADVICE = {
     errno.ENOSPC: "free some space or point state-dir to another disk",
     errno.EDQUOT: "free some space or point state-dir to another disk",
@@ -83,23 +88,32 @@ class FolderStore:
     ----------
     root : path, optional
         The state folder of one device; `default_state_dir` if not given.
-    max_bytes : int
+    max_bytes : int, optional
         What all lineages may take; beyond it, what is damaged and the other lineages
-        are evicted, the longest unused first. The lineage in use is always kept.
+        are evicted, the longest unused first. The lineage in use is always kept. By
+        default a tenth of the disk.
+    max_days : float
+        Other lineages that were not used for so many days are evicted.
     lock_seconds : float
         How long to wait for another process to let go of a lineage.
+    now : callable
+        Returns the date in nanoseconds since 1970.
     """
 
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
         *,
-        max_bytes: int = 4 << 30,
+        max_bytes: int | None = None,
+        max_days: float = 90.0,
         lock_seconds: float = 10.0,
+        now: Callable[[], int] = Sources.now,
     ) -> None:
         self.root = default_state_dir() if root is None else Path(root).expanduser()
         self._max_bytes = max_bytes
+        self._max_seconds = max_days * 24 * 3600
         self._lock_seconds = lock_seconds
+        self._now = now
         self._locks: dict[str, FileLock] = {}
         self._files: dict[str, StateFiles] = {}
         self._known: dict[str, Array] = {}
@@ -296,12 +310,15 @@ class FolderStore:
                     others.append((*_age_and_size(Path(entry.path)), entry.name))
         total = needed + sum(size for *_, size in aside)
         total += sum(size for _, size, _ in others)
+        most = _share_of_disk(self.root) if self._max_bytes is None else self._max_bytes
+        oldest = self._now() / 1e9 - self._max_seconds
         for path, size in aside:
-            if total > self._max_bytes and remove_aside(path):
+            if total > most and remove_aside(path):
                 total -= size
-        for _, size, other in sorted(others):
-            if total <= self._max_bytes:
-                return
+        for used, size, other in sorted(others):
+            is_old = _CLOCK_IS_SET < used < oldest
+            if total <= most and not is_old:
+                continue
             if other not in self._locks and self._evict(other):
                 total -= size
 
@@ -343,6 +360,12 @@ def _nbytes(arrays: Arrays) -> int:
     if isinstance(arrays, ShortResidual):
         return arrays.nbytes
     return sum(array.nbytes for array in arrays.values())
+
+
+def _share_of_disk(folder: Path) -> int:
+    system = os.statvfs(folder)
+    # Some network file systems say nothing of their size.
+    return system.f_blocks * system.f_frsize // 10 or _UNKNOWN_SHARE
 
 
 def _require_room(folder: Path, size: int) -> None:

@@ -2,8 +2,8 @@
 
 A float32 tensor is kept as float16 times a power of two of its own. Of each element
 ``x`` this drops, each time that an update is made, at most ``ROUNDING |x|``, or
-`LEAST_ROUNDING` of the tensor's largest element where that is more; docs/sync.md says
-what that comes to.
+`LEAST_ROUNDING` of the tensor's largest element where that is more;
+docs/sync-design.md says what that comes to.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from .arrays import (
     record_to_arrays,
     rounded_record,
     told_nbytes,
+    widened_in_place,
     widened_record,
 )
 from .envelope import (
@@ -63,6 +64,7 @@ __all__ = [
     "require_note",
     "rounded_record",
     "told_nbytes",
+    "widened_in_place",
     "widened_record",
     "with_note",
     "without_note",

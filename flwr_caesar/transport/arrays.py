@@ -31,7 +31,7 @@ def record_to_arrays(record: ArrayRecord) -> dict[str, np.ndarray[Any, Any]]:
 def _to_numpy(name: str, array: Array) -> np.ndarray[Any, Any]:
     try:
         found = from_flower(array)
-    except (TypeError, ValueError, EOFError, OSError, MemoryError) as err:
+    except Exception as err:  # of a header, NumPy raises all that Python's parser does
         raise CodecError(f"array {name!r} cannot be read: {err}") from err
     if found.dtype.kind == "V" and array.dtype == "bfloat16":
         # Flower keeps such an array, but its file format forgets what it is.
@@ -56,6 +56,17 @@ def widened_record(arrays: Arrays) -> ArrayRecord:
             for name, a in arrays.items()
         }
     )
+
+
+def widened_in_place(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:
+    """Return what `widened_record` does, and empty `arrays` as it goes.
+
+    So memory holds a model and one tensor, not two models.
+    """
+    record = ArrayRecord()
+    for name in list(arrays):
+        record.update(widened_record({name: arrays.pop(name)}))
+    return record
 
 
 def rounded_record(record: ArrayRecord, layout: Layout) -> ArrayRecord:

@@ -17,7 +17,7 @@ from flwr.app import Array
 _STYPE = "numpy.ndarray"
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEAD = re.compile(
-    rb"\{'descr': '([<|][fiub][1248])', 'fortran_order': False, "
+    rb"\{'descr': '([<|](?:[fiub][1248]|V2))', 'fortran_order': (False|True), "
     rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n"
 )
 _HEAD_STARTS = len(_MAGIC) + 2
@@ -60,7 +60,9 @@ def _view(data: bytes) -> np.ndarray[Any, Any] | None:
         dtype = np.dtype(head[1].decode())
     except TypeError:
         return None
-    shape = tuple(int(length) for length in head[2].split(b",") if length.strip())
+    shape = tuple(int(length) for length in head[3].split(b",") if length.strip())
     if not 0 < math.prod(shape) * dtype.itemsize == len(data) - starts:
         return None
-    return np.frombuffer(data, dtype, offset=starts).reshape(shape)
+    flat = np.frombuffer(data, dtype, offset=starts)
+    by_columns = head[2] == b"True"
+    return flat.reshape(shape[::-1]).T if by_columns else flat.reshape(shape)

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.cli import main
 from flwr_caesar.clients import CompressionMod
-from flwr_caesar.codec_bench import load_arrays
+from flwr_caesar.codec_inputs import load_arrays
 from flwr_caesar.strategies import MagnitudePruning, TopK
 
 from ..strategies.apps import drift, initial_model, numpy_app

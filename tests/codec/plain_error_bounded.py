@@ -44,8 +44,22 @@ def advance(memory: Memory, name: str, now: list[float]) -> None:
     memory[name] = "H", narrow(now)
 
 
+def advance_scores(
+    memory: Memory, name: str, x: list[float], mean: float, deviation: float
+) -> None:
+    """Move the scores of the paper's predictors by a round."""
+    scores = [f32(abs(v) - mean) for v in x]
+    scores = [f32(z / deviation) if deviation > 0 else 0.0 for z in scores]
+    now = [f32(z * f32(0.07)) for z in scores]
+    if name in memory:
+        before = memory[name][1]
+        now = [f32(a + f32(b * f32(0.93))) for a, b in zip(now, before, strict=True)]
+    memory[name] = "f", now
+
+
 def predict(
     mode: int,
+    step: float,
     rho: float,
     sigma: float,
     tensor: Tensor,
@@ -69,6 +83,15 @@ def predict(
         pairs = zip(magnitude, previous, strict=True)
         return [f32(math.copysign(m, p) * rho) for m, p in pairs]
     kernel = channels(tensor)[2]
+    if mode in (5, 6):
+        scores = memory[f"scores/{tensor.name}"][1]
+        sizes = [f32(f32(s * sigma) + abs(rho)) for s in scores]
+        sizes = [f32(abs(size) * step) for size in sizes]
+        if mode == 5:
+            return [f32(size * signs[i // kernel]) for i, size in enumerate(sizes)]
+        flip = math.copysign(1, rho)
+        pairs = zip(sizes, previous, strict=True)
+        return [flip * math.copysign(size, p) for size, p in pairs]
     return [f32(m * signs[i // kernel] * rho) for i, m in enumerate(magnitude)]
 
 
@@ -101,7 +124,9 @@ def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[floa
     indices = read_integers(sections["IDX"][4:], contexts, merge.count)
 
     kernels = [channels(t)[0] * channels(t)[1] for t in lossy]
-    kernels = [n * (mode == 3) for n, (*_, mode) in zip(kernels, rows, strict=True)]
+    kernels = [
+        n * (mode in (3, 5)) for n, (*_, mode) in zip(kernels, rows, strict=True)
+    ]
     signs: list[int] = []
     if sum(kernels):
         signs = read_integers(sections["SIGN"], [0] * sum(kernels), 1)
@@ -111,6 +136,7 @@ def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[floa
         sent = dict(zip(positions, floats(sections["RVAL"]), strict=True))
     whole = floats(sections.get("RAW", b""))
 
+    stats = iter(floats(sections.get("STAT", b"")))
     vector: list[float] = []
     for tensor, own, row in zip(lossy, kernels, rows, strict=True):
         step, rho, sigma, mode = row
@@ -118,7 +144,7 @@ def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[floa
         if mode == 4:
             x, whole = whole[: tensor.size], whole[tensor.size :]
         else:
-            p = predict(mode, rho, sigma, tensor, memory, signs[:own])
+            p = predict(mode, step, rho, sigma, tensor, memory, signs[:own])
             x = [
                 sent.get(i, f32(f32(f32(indices[i]) * step) + p[i - start]))
                 for i in range(start, start + tensor.size)
@@ -128,4 +154,7 @@ def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[floa
         memory[f"previous/{tensor.name}"] = "f", x
         advance(memory, f"average/{tensor.name}", x)
         advance(memory, f"magnitude/{tensor.name}", [f32(abs(v) / step) for v in x])
+        if "STAT" in sections:
+            name = f"scores/{tensor.name}"
+            advance_scores(memory, name, x, next(stats), next(stats))
     return vector

@@ -33,6 +33,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "topk", "density": 0.05, "exact_below": 64},
     {"id": "topk", "density": 0.7, "exact_below": 0, "values": "float16"},
     {"id": "error_bounded", "rel": 0.01, "exact_below": 64},
+    {"id": "error_bounded", "predictor": "all", "exact_below": 0},
     {"id": "lattice", "rate": 2.0, "exact_below": 64},
     {"id": "lattice", "rate": 1.0, "exact_below": 4, "fine_below": 1024},
 ]

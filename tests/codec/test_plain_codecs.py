@@ -22,6 +22,7 @@ STATEFUL = [
     {"id": "correlation", "density": 0.3},
     {"id": "correlation", "density": 0.1, "memory": False},
     {"id": "error_bounded", "rel": 0.02},
+    {"id": "error_bounded", "rel": 0.02, "predictor": "all"},
     {"id": "lattice", "rate": 2.0},
     {"id": "lattice", "exact_below": 0, "fine_below": 64},
     {"id": "topk", "density": 0.1},

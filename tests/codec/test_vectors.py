@@ -275,6 +275,16 @@ def test_the_vectors_use_every_way_to_predict_and_to_code() -> None:
     ]
     modes = {mode for sections in bounded for mode in sections["TENS"][8::9]}
     assert modes == {0, 1, 2, 3, 4}
+    published = [
+        plain_reader.read_frame(frame).sections["TENS"]
+        for frame, _ in rounds(VECTORS / "error_bounded" / "paper")
+    ]
+    flips = {
+        (row[8], row[5] & 0x80)
+        for table in published
+        for row in (table[at : at + 9] for at in range(0, len(table), 9))
+    }
+    assert {(5, 0), (6, 0), (6, 0x80)} <= flips
     assert any("RPOS" in sections for sections in bounded)
     assert {sections["IDX"][3] for sections in bounded} == {0, 1}
     heads = {

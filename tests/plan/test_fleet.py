@@ -88,3 +88,20 @@ def test_many_devices_are_learnt_at_once(count: int) -> None:
     ratios = fleet.population.upload_ratio(fleet.slots(names))
     assert ratios.min() >= 0.1
     assert ratios.max() <= 0.6
+
+
+def test_ranks_among_devices_that_were_not_heard_of_yet() -> None:
+    """Known ones are spread as if the others stood evenly between them."""
+    fleet = Fleet()
+    names = ["a", "b", "c"]
+    fleet.learn(names, 1, volumes=[100, 10, 1], labels=[(), (), ()])
+    upload_ratio = fleet.population.upload_ratio
+    limits = {"theta_min": 0.0, "theta_max": 1.0}
+    known = upload_ratio([0, 1, 2], **limits, federation=3)
+    assert known == pytest.approx([1 / 3, 2 / 3, 1])  # the paper's rank / N
+    np.testing.assert_array_equal(known, upload_ratio([0, 1, 2], **limits))
+    np.testing.assert_array_equal(
+        known, upload_ratio([0, 1, 2], **limits, federation=2)
+    )
+    many = upload_ratio([0, 1, 2, 3], **limits, federation=10**6)
+    assert many == pytest.approx([0.25, 0.5, 0.75, 0.5], abs=1e-5)

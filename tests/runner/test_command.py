@@ -14,7 +14,7 @@ import pytest
 from flwr_caesar import cli
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.results.files import write_whole
-from flwr_caesar.runner import command, config
+from flwr_caesar.runner import command, config, job
 from flwr_caesar.runner.folder import RunFolder, require_new
 from flwr_caesar.runner.run import RunFailedError
 from flwr_caesar.sync.ledger import SqliteLedger
@@ -31,7 +31,7 @@ def never_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr(command, "run", refuse)
+    monkeypatch.setattr(job, "run", refuse)
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,7 +214,7 @@ def test_what_a_resume_may_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     specs: list[config.Spec] = []
-    monkeypatch.setattr(command, "run", lambda spec, *_: specs.append(spec))
+    monkeypatch.setattr(job, "run", lambda spec, *_, **__: specs.append(spec))
     more = [] if key == "rounds" else ["rounds=15"]
     assert cli.main(["run", f"resume={trained}", setting, *more]) == 0
     assert config.get(specs[0], key) == value
@@ -229,7 +229,7 @@ def test_a_resume_goes_on_with_the_settings_of_the_latest_segment(
     folder.on_evaluation(14, accuracy=0.84, loss=1.0)
     folder.on_record(RoundRecord(15, "train", 1.0, ()))
     specs: list[config.Spec] = []
-    monkeypatch.setattr(command, "run", lambda spec, *_: specs.append(spec))
+    monkeypatch.setattr(job, "run", lambda spec, *_, **__: specs.append(spec))
     assert cli.main(["run", f"resume={trained}"]) == 0
     assert specs[0]["rounds"] == 20
     assert "quorum" not in specs[0]["strategy"]
@@ -272,7 +272,7 @@ def test_a_sweep_ends_non_zero_and_names_the_jobs_that_failed(
     def refuse(spec: config.Spec, path: Path, *_: object, **__: object) -> None:
         require_new(path, spec)
 
-    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr(job, "run", run)
     sweep = ["run", "-m", "strategy=fedavg", "seed=1,2,3", "hydra.sweep.dir=sweep"]
     assert cli.main(sweep) == 1
     printed = capsys.readouterr()
@@ -282,7 +282,7 @@ def test_a_sweep_ends_non_zero_and_names_the_jobs_that_failed(
 
     before = contents(tmp_path / "sweep" / "0-fedavg")
     shutil.rmtree(tmp_path / "sweep" / "1-fedavg")
-    monkeypatch.setattr(command, "run", refuse)
+    monkeypatch.setattr(job, "run", refuse)
     again = ["run", "-m", "strategy=fedavg", "seed=4", "hydra.sweep.dir=sweep"]
     assert cli.main(again) == 1  # into a folder of the first sweep
     assert "has a run already" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from flwr.app import Context, RecordDict
 
 from flwr_caesar import cli
 from flwr_caesar.results.live import VARIABLE
-from flwr_caesar.runner import command
+from flwr_caesar.runner import job
 from flwr_caesar.runner.config import compose
 from flwr_caesar.runner.inline import InlineGrid
 from flwr_caesar.runner.own_app import (
@@ -32,7 +32,7 @@ from flwr_caesar.tasks.errors import ConfigError
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    monkeypatch.setattr(command, "run", None)  # nothing here is to be started
+    monkeypatch.setattr(job, "run", None)  # nothing here is to be started
 
 
 @pytest.fixture

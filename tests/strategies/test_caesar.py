@@ -114,7 +114,7 @@ def test_a_device_that_lost_its_model_is_not_assumed_to_have_it() -> None:
     grid = LocalGrid(numpy_app(mods=[compression_mod]), 3)
 
     def forget(reply: Message, node: int) -> Message:
-        if len(grid.sent) == 9 and node == 3:
+        if len(grid.sent) == 9:  # the last of the third round
             for key in list(grid.contexts[2].state):
                 del grid.contexts[2].state[key]
         return reply
@@ -284,9 +284,9 @@ def test_one_ratio_for_all_unless_staleness_counts(aware: bool, monkeypatch) -> 
     rounds: list[set[float]] = []
     assign = RecoveryDownlink.assign
 
-    def noted(self: RecoveryDownlink, ratios: dict[int, float]) -> None:
+    def noted(self: RecoveryDownlink, ratios: dict[int, float], **again) -> None:
         rounds.append({ratio for ratio in ratios.values() if ratio > 0})
-        assign(self, ratios)
+        assign(self, ratios, **again)
 
     monkeypatch.setattr(RecoveryDownlink, "assign", noted)
     random.seed(0)
@@ -298,3 +298,91 @@ def test_one_ratio_for_all_unless_staleness_counts(aware: bool, monkeypatch) -> 
     grid = LocalGrid(numpy_app(mods=[compression_mod]), 8)
     strategy.start(grid, initial_model(), num_rounds=6)
     assert (max(map(len, rounds)) > 1) == aware
+
+
+@pytest.mark.parametrize("aware", [True, False])
+def test_a_test_does_not_change_what_a_device_trains_on(aware: bool) -> None:
+    """The model recovered for a test has a ratio of its own."""
+
+    def run(evaluate: float):
+        random.seed(0)
+        strategy = Caesar(
+            FedAvg(fraction_evaluate=evaluate, min_train_nodes=4),
+            codec="paper",
+            staleness_aware=aware,
+        )
+        grid = LocalGrid(numpy_app(mods=[compression_mod]), 4)
+        return strategy, strategy.start(grid, initial_model(), num_rounds=5)
+
+    _, plain = run(0.0)
+    strategy, tested = run(1.0)
+    for name, array in plain.arrays.items():
+        np.testing.assert_array_equal(
+            array.numpy(), tested.arrays[name].numpy(), err_msg=name
+        )
+    train = [r for r in strategy.history if r.phase == "train"]
+    whole = train[0].bytes_down
+    assert all(r.bytes_down > 0.3 * whole for r in train)  # recovered anew
+
+
+def test_who_holds_the_model_of_its_ratio_is_not_sent_it_twice() -> None:
+    """A newcomer that was tested holds the whole model, which is what it trains."""
+
+    class LateForTwo(FedAvg):
+        def configure_train(self, server_round, arrays, config, grid):
+            messages = super().configure_train(server_round, arrays, config, grid)
+            nodes = [1] if server_round == 1 else [1, 2]
+            return [m for m in messages if m.metadata.dst_node_id in nodes]
+
+    random.seed(0)
+    strategy = Caesar(LateForTwo(), codec="paper")
+    grid = LocalGrid(numpy_app(mods=[compression_mod]), 2)
+    strategy.start(grid, initial_model(), num_rounds=2)
+    train = [r for r in strategy.history if r.phase == "train"]
+    down = {d.node_id: d.bytes_down for d in train[1].devices}
+    assert down[2] < 1000 < down[1]
+
+
+@pytest.mark.parametrize("resend", [True, False])
+def test_an_upload_that_is_lost_returns_or_is_gone(resend: bool) -> None:
+    """Downloads and uploads are exact here, so that the model tells what arrived."""
+
+    def pull(arrays, node, server_round):
+        return {n: np.asarray(a + node, a.dtype) for n, a in arrays.items()}
+
+    app = numpy_app(mods=[compression_mod], step=pull)
+    grid = LocalGrid(app, 2)
+    seen: list[int] = []
+
+    def lose(reply: Message, node: int) -> Message | None:
+        seen.append(node)
+        return None if node == 2 and seen.count(2) == 2 else reply
+
+    grid.tamper = lose
+    strategy = Caesar(
+        FedAvg(fraction_evaluate=0.0, min_train_nodes=1),
+        codec="paper",
+        theta_max=0.0,
+        theta_upload_min=0.0,
+        theta_upload_max=0.0,
+        resend_lost=resend,
+    )
+    result = strategy.start(grid, initial_model(), num_rounds=4, timeout=0.01)
+    moved = result.arrays["bias"].numpy() - initial_model()["bias"].numpy()
+    # Both; device 1 alone, also while device 2 asks for a whole model; both, with what
+    # device 2 had lost, or without.
+    meant = 1.5 + 1 + 1 + (2.5 if resend else 1.5)
+    np.testing.assert_allclose(moved, meant, rtol=1e-5)
+
+
+def test_resend_lost_is_of_the_papers_codec() -> None:
+    with pytest.raises(ValueError, match="resend_lost has no effect"):
+        Caesar(FedAvg(), resend_lost=False)
+
+
+def test_one_known_device_of_many_is_not_the_least_important() -> None:
+    method = Caesar(FedAvg(), codec="paper").method
+    method._fleet.learn(["a"], 1, volumes=[10], labels=[()])
+    slots = method._fleet.slots(["a", "b"])
+    assert method._theta(slots, 100) == pytest.approx([0.3525, 0.3525])
+    assert method._theta(slots, 1)[0] == pytest.approx(0.6)

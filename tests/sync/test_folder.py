@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -605,6 +606,46 @@ def test_the_oldest_lineages_give_way(root: Path) -> None:
     assert not (root / f"{1:016x}.lock").stat().st_size
     for number in (2, 3, 4):
         assert image(load(root, number)) == image(sample(number, lineage=number))
+
+
+def test_lineages_that_nobody_uses_expire(root: Path) -> None:
+    day = 24 * 3600
+    ages = {1: 91 * day, 2: 89 * day, 3: time.time() - 1000}
+    for number, age in ages.items():
+        manifest = save(root, sample(number, lineage=number)) / MANIFEST
+        os.utime(manifest, (time.time() - age,) * 2)
+    save(root, sample(4, lineage=4))
+    assert load(root, 1) is None
+    # The third was written by a board whose clock was not set.
+    for number in (2, 3, 4):
+        assert image(load(root, number)) == image(sample(number, lineage=number))
+    with FolderStore(root, max_days=30) as store:
+        store.save(sample(4, lineage=4))
+    assert load(root, 2) is None
+    assert load(root, 3)
+
+
+def test_lineages_take_a_share_of_the_disk(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        manifest = save(root, sample(number, lineage=number)) / MANIFEST
+        os.utime(manifest, (time.time() - 100 + number,) * 2)
+    size = sum(p.stat().st_size for p in (root / f"{1:016x}").iterdir())
+    system = os.statvfs(root)
+    blocks = 22 * size // system.f_frsize
+
+    def small(_: object) -> os.statvfs_result:
+        fields = list(system)
+        fields[2:5] = [blocks, blocks, blocks]
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "statvfs", small)
+    save(root, sample(3, lineage=3))
+    monkeypatch.undo()
+    assert load(root, 1) is None
+    assert load(root, 2)
+    assert load(root, 3)
 
 
 def test_a_lineage_in_use_is_not_evicted(root: Path) -> None:

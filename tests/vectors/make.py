@@ -197,6 +197,28 @@ def training(step: int) -> Sample:
     return sample
 
 
+def swinging(step: int) -> Sample:
+    """Return convolutions whose magnitudes last, with signs of all three kinds."""
+
+    def sample(rng: np.random.Generator) -> Arrays:
+        shared = np.random.default_rng(96)
+        size = np.exp(shared.normal(0, 1, (12, 8, 3, 3)))
+        sign = shared.choice([-1, 1], size.shape)
+        noise = 1 + rng.normal(0, 0.1, size.shape)
+        kernel = rng.choice([-1, 1], (12, 8, 1, 1))
+        arrays = {
+            "swing": size * sign * noise * (-1) ** step,
+            "stays": size * sign * noise,
+            "kernels": size * kernel * noise,
+            "noise": rng.laplace(0, 1, (6, 5, 3, 3)),
+            "zero": np.zeros((4, 3, 3, 3)),
+            "linear": size.reshape(96, 9) * rng.choice([-1, 1], (96, 9)),
+        }
+        return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+    return sample
+
+
 _LOSSY_ALL = {"exact_below": 0}
 _KERNELS = {"exact_below": 100}
 _TINY = {"exact_below": 60}
@@ -268,6 +290,14 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "error_bounded/history": (
         {"id": "error_bounded", "rel": 0.003, **_TINY},
         [persistent, persistent],
+    ),
+    "error_bounded/paper": (
+        {"id": "error_bounded", "rel": 0.02, "predictor": "paper", **_TINY},
+        [swinging(0), swinging(1), swinging(2)],
+    ),
+    "error_bounded/all-predictors": (
+        {"id": "error_bounded", "rel": 0.02, "predictor": "all", **_TINY},
+        [swinging(0), swinging(1), swinging(2)],
     ),
     "lattice/rate": _twice("lattice", rate=1.5, **_TINY),
     "lattice/step": _twice("lattice", step=0.003, **_LOSSY_ALL),

@@ -5,11 +5,14 @@ import json
 import time
 from pathlib import Path
 
-from flwr.app import Array, ArrayRecord, Context
+import numpy as np
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_caesar.strategies import Caesar, TopK
+from flwr_caesar.codec.contract.layout import to_dtype
+from flwr_caesar.strategies import Caesar, ErrorBounded, TopK
+from flwr_caesar.transport import arrays_to_record
 
 from .models import MODELS
 
@@ -18,6 +21,7 @@ WRAPPERS = {
     "topk": lambda inner: TopK(inner, density=0.01),
     "topk-lattice": lambda inner: TopK(inner, density=0.01, downlink="lattice"),
     "caesar": Caesar,
+    "error-bounded": ErrorBounded,
 }
 
 
@@ -27,8 +31,13 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     nodes = int(config["nodes"])
     arrays = MODELS[str(config["model"])]()
+    dtype = to_dtype(str(config["dtype"]))
+    arrays = {
+        name: array.astype(dtype) if array.dtype == np.float32 else array
+        for name, array in arrays.items()
+    }
     raw = sum(array.nbytes for array in arrays.values())
-    initial = ArrayRecord({k: Array(v) for k, v in arrays.items()})
+    initial = arrays_to_record(arrays)
     del arrays
     strategy = FedAvg(
         fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes

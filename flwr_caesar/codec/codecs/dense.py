@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from ..contract.base import Codec
 from ..contract.exact import pack_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Arrays, Layout
+from ..contract.layout import Array, Arrays, Layout, to_dtype
 from ..contract.state import CodecState
 from ..contract.vector import in_layout_order
 
@@ -29,6 +31,15 @@ class DenseCodec(Codec):
         self, arrays: Arrays, layout: Layout, state: CodecState | None
     ) -> tuple[Sequence[Section], Mapping[str, Array]]:
         return pack_exact(arrays, layout.tensors), {}
+
+    def _encode_decoded(
+        self, arrays: Arrays, layout: Layout, state: CodecState | None
+    ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array]]:
+        decoded = {
+            spec.name: np.array(arrays[spec.name], to_dtype(spec.dtype))
+            for spec in layout.tensors
+        }
+        return *self._encode(arrays, layout, state), decoded
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None

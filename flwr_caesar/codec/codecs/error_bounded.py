@@ -31,6 +31,14 @@ from ..contract.vector import Vector, in_layout_order
 from ..predictors import bounded_tensor as tensor
 from ..predictors.bounded_tensor import Coded, History
 from ..predictors.predict import Mode
+from ..predictors.published import (
+    AUTO,
+    MODES,
+    Statistics,
+    check_predictor,
+    needs_scores,
+    statistics,
+)
 
 _TENSOR = np.dtype([("step", "<f4"), ("gains", "<f2", 2), ("mode", "u1")])
 _SCALE_KINDS = 4
@@ -59,6 +67,12 @@ class ErrorBoundedCodec(Codec):
         Bound in units of the update; used instead of `rel` if not 0.
     exact_below : int
         Smaller tensors, and those that are not float32, are sent exactly.
+    predictor : {"auto", "none", "signed", "paper", "paper_kernels", "all"}
+        Which predictors a tensor may have. ``"auto"``: ours. ``"none"``: none.
+        ``"signed"``: a multiple of the last reconstruction and of its average, alone.
+        ``"paper"``: the paper's, for every tensor with kernels, whatever it costs;
+        ``"paper_kernels"``: without its oscillation of signs, as its code has it.
+        ``"all"``: ours and the paper's. The last three remember 12 bytes an element.
 
     References
     ----------
@@ -69,10 +83,13 @@ class ErrorBoundedCodec(Codec):
     rel: float = 1e-2
     abs_bound: float = 0.0
     exact_below: int = 1024
+    predictor: str = AUTO
 
     id: ClassVar[str] = "error_bounded"
+    later: ClassVar[frozenset[str]] = frozenset({"predictor"})
 
     def __post_init__(self) -> None:
+        check_predictor(self.predictor)
         if not 0 < self.rel < 1:
             raise CodecError(f"error_bounded: rel must be in (0, 1), not {self.rel}")
         if not 0 <= self.abs_bound < float("inf"):
@@ -90,12 +107,14 @@ class ErrorBoundedCodec(Codec):
     def memory_nbytes(self, layout: Layout) -> int:
         """Return the bytes that either side remembers of a device.
 
-        Eight an element of the tensors that are coded lossily, and two a scale: one a
-        tensor, output channel, input channel and position.
+        Eight an element of the tensors that are coded lossily, or twelve with the
+        paper's predictors, and two a scale: one a tensor, output channel, input channel
+        and position.
         """
         _, lossy = _split(update_layout(layout), self.exact_below)
         scales = sum(count_scales(as_channels(spec.shape)) for spec in lossy)
-        return 8 * sum(spec.size for spec in lossy) + 2 * scales
+        each = 12 if needs_scores(self.predictor) else 8
+        return each * sum(spec.size for spec in lossy) + 2 * scales
 
     def _bound(self, x: Array) -> float:
         return self.abs_bound or self.rel * (float(x.max()) - float(x.min()))
@@ -124,12 +143,13 @@ class ErrorBoundedCodec(Codec):
         classes = np.empty(total, np.uint8)
         histories = np.empty(total, np.uint8) if state else None
         coded: list[Coded] = []
+        about: list[Statistics] = []
         start = 0
         for i, spec in enumerate(lossy):
             x = np.ascontiguousarray(arrays[spec.name], np.float32)
             x = x.reshape(as_channels(spec.shape))
             history = _history(state, spec)
-            own = tensor.encode(x, history, self._bound(x))
+            own = tensor.encode(x, history, self._bound(x), self.predictor)
             part = slice(start, start + spec.size)
             start += spec.size
             if own.indices.dtype != indices.dtype:
@@ -143,7 +163,11 @@ class ErrorBoundedCodec(Codec):
                 if histories is not None and seen is not None:
                     histories[part][flat] = seen
             table[i] = own.step, own.gains, own.mode
-            after = tensor.remember(own.reconstruction, own.step, history)
+            if needs_scores(self.predictor):
+                about.append(statistics(own.reconstruction))
+            after = tensor.remember(
+                own.reconstruction, own.step, history, about[-1] if about else None
+            )
             _keep(memory, spec, after)
             decoded[spec.name] = memory[f"previous/{spec.name}"].view()
             decoded[spec.name].flags.writeable = False
@@ -164,6 +188,9 @@ class ErrorBoundedCodec(Codec):
             Section("IDX", contexts.to_bytes() + packed, itemsize=1),
         ]
         sections += _side_sections(coded, total)
+        if about:
+            stats = np.array(about, "<f4").tobytes()
+            sections.append(Section("STAT", stats, itemsize=4))
         return sections, memory, in_layout_order(layout, decoded)
 
     def _decode(
@@ -174,15 +201,16 @@ class ErrorBoundedCodec(Codec):
         if not lossy:
             return in_layout_order(layout, arrays), {}
         total = sum(spec.size for spec in lossy)
-        table = _read_table(reader, len(lossy), state)
+        table = _read_table(reader, len(lossy), state, MODES[self.predictor])
         scales = _read_scales(reader, lossy, state)
         indices = _read_indices(reader, lossy, table, scales, state)
         positions, values = _read_raw_elements(reader, total)
         signs = _read_signs(reader, lossy, table)
         whole = _read_raw_tensors(reader, lossy, table)
+        about = self._read_statistics(reader, len(lossy))
         memory: dict[str, Array] = {"scales": scales}
         start = 0
-        for spec, row in zip(lossy, table, strict=True):
+        for i, (spec, row) in enumerate(zip(lossy, table, strict=True)):
             shape = as_channels(spec.shape)
             history = _history(state, spec)
             step, mode = np.float32(row["step"]), Mode(int(row["mode"]))
@@ -198,9 +226,18 @@ class ErrorBoundedCodec(Codec):
                 inside = slice(*np.searchsorted(positions, (start, start + spec.size)))
                 x.reshape(-1)[positions[inside] - start] = values[inside]
             start += spec.size
-            _keep(memory, spec, tensor.remember(x, step, history))
+            seen = about[i] if about else None
+            _keep(memory, spec, tensor.remember(x, step, history, seen))
             arrays[spec.name] = x.reshape(spec.shape).copy()
         return in_layout_order(layout, arrays), memory
+
+    def _read_statistics(self, reader: FrameReader, count: int) -> list[Statistics]:
+        if not needs_scores(self.predictor):
+            return []
+        found = np.frombuffer(reader.section("STAT", size=8 * count), "<f4")
+        if not (np.isfinite(found).all() and (found >= 0).all()):
+            raise CodecError("a tensor has malformed statistics")
+        return [(mean, deviation) for mean, deviation in found.reshape(-1, 2)]
 
 
 def _split(
@@ -219,10 +256,12 @@ def _history(state: CodecState | None, spec: TensorSpec) -> History | None:
         return None
     shape = as_channels(spec.shape)
     memory = state.arrays
+    scores = memory.get(f"scores/{spec.name}")
     return History(
         memory[f"previous/{spec.name}"].reshape(shape),
         memory[f"average/{spec.name}"].reshape(shape),
         memory[f"magnitude/{spec.name}"].reshape(shape),
+        None if scores is None else scores.reshape(shape),
     )
 
 
@@ -230,6 +269,8 @@ def _keep(memory: dict[str, Array], spec: TensorSpec, history: History) -> None:
     memory[f"previous/{spec.name}"] = history.previous.reshape(spec.shape)
     memory[f"average/{spec.name}"] = history.average.reshape(spec.shape)
     memory[f"magnitude/{spec.name}"] = history.magnitude.reshape(spec.shape)
+    if history.scores is not None:
+        memory[f"scores/{spec.name}"] = history.scores.reshape(spec.shape)
 
 
 def _side_sections(coded: list[Coded], total: int) -> list[Section]:
@@ -253,16 +294,25 @@ def _side_sections(coded: list[Coded], total: int) -> list[Section]:
     return sections
 
 
-def _read_table(reader: FrameReader, count: int, state: CodecState | None) -> Array:
+def _read_table(
+    reader: FrameReader,
+    count: int,
+    state: CodecState | None,
+    modes: tuple[Mode, ...],
+) -> Array:
     data = reader.section("TENS", size=count * _TENSOR.itemsize)
     table = np.frombuffer(data, _TENSOR)
-    if not np.isin(table["mode"], [int(mode) for mode in Mode]).all():
+    if not np.isin(table["mode"], [int(m) for m in (*modes, Mode.RAW)]).all():
         raise CodecError("a tensor has an unknown mode")
     if not (np.isfinite(table["step"]).all() and (table["step"] > 0).all()):
         raise CodecError("a tensor has a malformed step")
     predicted = ~np.isin(table["mode"], [Mode.NONE, Mode.RAW])
     if predicted.any() and state is None:
         raise CodecError("a tensor is predicted from a state that the frame lacks")
+    published = np.isin(table["mode"], [Mode.PAPER_KERNELS, Mode.PAPER_OSCILLATION])
+    remembered = state.arrays if state else {}
+    if published.any() and not any(name.startswith("scores/") for name in remembered):
+        raise CodecError("a tensor is predicted from scores that are not remembered")
     return table
 
 
@@ -321,7 +371,7 @@ def _read_signs(
     kernels = {
         spec.name: as_channels(spec.shape)[0] * as_channels(spec.shape)[1]
         for spec, mode in zip(lossy, table["mode"], strict=True)
-        if mode == Mode.KERNEL_SIGNS
+        if mode in (Mode.KERNEL_SIGNS, Mode.PAPER_KERNELS)
     }
     if not kernels:
         return {}

@@ -39,7 +39,6 @@ _UNITS = (50, 4), (200, 2)
 _ALL = slice(None), slice(None), slice(None)
 _HEAD = struct.Struct("<BBBB")
 _NO_SCALES = np.empty(0, np.int16)
-_EVERY_BYTE = np.arange(256, dtype=np.uint8)
 
 Classes = np.ndarray[Any, np.dtype[np.uint8]]
 Scales = np.ndarray[Any, np.dtype[np.int16]]
@@ -307,15 +306,14 @@ class ContextMap:
 
     def _merged(self, classes: Classes) -> Classes:
         last = self.first + self.width - 1
-        native = compiled()
-        each = classes if native is None else _EVERY_BYTE
-        index: Classes = np.clip(each >> self.shift, self.first, last)
+        if (native := compiled()) is not None:
+            merged = np.empty(classes.shape, np.uint8)
+            kept = np.ascontiguousarray(classes)
+            native.merge(kept, self.shift, self.first, last, merged)
+            return merged
+        index: Classes = np.clip(classes >> self.shift, self.first, last)
         index -= np.uint8(self.first)
-        if native is None:
-            return index
-        found = np.empty(classes.shape, np.uint8)
-        native.look_up(np.ascontiguousarray(classes), index, found)
-        return found
+        return index
 
     def to_bytes(self) -> bytes:
         """Serialise: shift, first, width, use_history, a byte each."""
@@ -380,5 +378,10 @@ def context_bits(indices: Array, classes: Classes) -> float:
     counts = count_symbols(
         to_symbols(indices.reshape(-1)), classes.reshape(-1) >> 1, CLASSES // 2
     )
+    return counted_bits(counts)
+
+
+def counted_bits(counts: Array) -> float:
+    """Return about how many bits symbols take that occur so often in each class."""
     codes = _BITS_PER_CODE * float(np.count_nonzero(counts))
     return entropy_bits(counts) + codes + count_raw_bits(counts.sum(axis=0))

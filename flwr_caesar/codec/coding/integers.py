@@ -201,11 +201,11 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
     if offset > len(data):
         raise CodecError("integers are truncated")
     symbols = decode_parts(data[_HEAD.size : offset], contexts, num_contexts)
+    if (native := compiled()) is not None:
+        return _join(symbols, memoryview(data)[offset:], native)
     top = int(symbols.max(initial=0))
     if top >= _DIRECT and _raw_bits(top) + _MANTISSA_BITS >= _MAX_BITS:
         raise CodecError("integers exceed 32 bits")
-    if (native := compiled()) is not None:
-        return _join(symbols, memoryview(data)[offset:], native)
     values = np.empty(len(symbols), np.int32)
     for part in blocks(len(symbols)):
         zigzag = symbols[part].view(np.int16)
@@ -231,6 +231,8 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
 def _join(symbols: Symbols, bits: memoryview, native: Kernel) -> Integers:
     """Return the integers of symbols and of all raw bits."""
     starts = _raw_starts(symbols, native)
+    if starts[-1] > starts[_MAX_BITS - _DIRECT_BITS]:
+        raise CodecError("integers exceed 32 bits")
     if starts[-1] > len(bits):
         raise CodecError("packed bits have the wrong length")
     if starts[-1] < len(bits):

@@ -24,6 +24,7 @@ from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..kernel import compiled
 from ..kernel.interface import Kernel
+from .blocks import blocks
 from .counts import Symbols
 from .tables import MAX_ALPHABET, SCALE, SCALE_BITS, Codes, normalise
 
@@ -31,6 +32,7 @@ LOWEST = 1 << 16
 """The least state between two symbols, and where an encoder starts."""
 
 _BLOCK = 1 << 16
+_ROOM = 1 << 19
 _NARROW_LANES = 12
 _NARROW_BISECTED_LANES = 8
 _SLOTS_PER_SYMBOL = 8
@@ -72,15 +74,7 @@ def push(
 ) -> None:
     """Encode symbols, last row first, appending each row's words to `words`."""
     if (native := compiled()) is not None:
-        room = np.empty(len(symbols) + 1, np.uint16)
-        used = native.push(
-            states,
-            np.ascontiguousarray(symbols, np.uint16),
-            np.ascontiguousarray(contexts, np.uint8),
-            table,
-            room,
-        )
-        words.append(room[len(room) - used :])
+        _push_compiled(native, states, words, symbols, contexts, table)
         return
     if len(states) <= _NARROW_LANES:
         _push_narrow(states, words, symbols, contexts, table)
@@ -120,6 +114,25 @@ def push(
             np.multiply(q, rest[a:b], q)
             np.add(x, cumulative[a:b], x)
             np.add(x, q, x)
+
+
+def _push_compiled(
+    native: Kernel,
+    states: States,
+    words: list[Words],
+    symbols: Symbols,
+    contexts: Array,
+    table: States,
+) -> None:
+    """Do what `push` does, many rows at a time: their words need little room."""
+    size = max(_ROOM // len(states), 1) * len(states)
+    room = np.empty(min(size, len(symbols)) + 1, np.uint16)
+    for part in reversed(list(blocks(len(symbols), size))):
+        own = np.ascontiguousarray(symbols[part], np.uint16)
+        found = room[: len(own) + 1]
+        kept = np.ascontiguousarray(contexts[part], np.uint8)
+        used = native.push(states, own, kept, table, found)
+        words.append(found[len(found) - used :].copy())
 
 
 def _push_narrow(

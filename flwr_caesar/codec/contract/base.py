@@ -19,7 +19,7 @@ from .frame import (
     same_config,
     write_frame,
 )
-from .layout import Array, Arrays, Layout
+from .layout import Array, Arrays, Layout, to_dtype
 from .non_finite import is_finite, require_finite
 from .raised import mark_raised, raise_to, unpack_raised
 from .state import NO_DIGEST, CodecState
@@ -229,7 +229,11 @@ class Codec(ABC):
             flags=AS_THEY_ARE if whole else 0,
         )
         if rest and rest[0] is not None:
-            rest[0] |= {name: np.array(arrays[name]) for name in whole}
+            rest[0] |= {
+                spec.name: np.array(arrays[spec.name], to_dtype(spec.dtype))
+                for spec in layout.tensors
+                if spec.name in whole
+            }
         return frame, _advance(layout, previous, memory), tuple(rest)
 
     def decode(

@@ -68,14 +68,20 @@ int64_t to_symbols(const void *values, int wide, int64_t n, uint16_t *symbols)
     return largest;
 }
 
+static uint32_t any_symbol(const uint16_t *symbols, int64_t start, int64_t stop)
+{
+    uint16_t any = 0;
+    for (int64_t i = start; i < stop; i++)
+        any |= symbols[i];
+    return any;
+}
+
 int64_t count_octaves(const uint16_t *symbols, int64_t n, int64_t *counts)
 {
     memset(counts, 0, OCTAVES * sizeof(int64_t));
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t stop = n - start < BLOCK ? n : start + BLOCK;
-        uint32_t any = 0;
-        for (int64_t i = start; i < stop; i++)
-            any |= symbols[i];
+        uint32_t any = any_symbol(symbols, start, stop);
         for (int64_t i = start; any >= DIRECT && i < stop; i++) {
             if (symbols[i] < DIRECT)
                 continue;
@@ -120,18 +126,22 @@ int64_t pack_raw_bits(const void *values, int wide, const uint16_t *symbols, int
     Cursor cursors[OCTAVES];
     if (open_cursors(cursors, starts, size) < 0)
         return OUT_OF_RANGE;
-    for (int64_t i = 0; i < n; i++) {
-        if (symbols[i] < DIRECT)
-            continue;
-        int octave = take_octave(cursors, symbols[i]);
-        if (octave < 0)
-            return OUT_OF_RANGE;
-        int width = octave + FIRST_RAW_BITS;
-        Cursor *at = &cursors[octave];
-        uint32_t low = zigzag(value_at(values, wide, i)) & (((uint32_t)1 << width) - 1);
-        at->bits = at->bits << width | low;
-        for (at->held += width; at->held >= 8; at->held -= 8)
-            bits[at->byte++] = (uint8_t)(at->bits >> (at->held - 8));
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t stop = n - start < BLOCK ? n : start + BLOCK;
+        uint32_t any = any_symbol(symbols, start, stop);
+        for (int64_t i = start; any >= DIRECT && i < stop; i++) {
+            if (symbols[i] < DIRECT)
+                continue;
+            int octave = take_octave(cursors, symbols[i]);
+            if (octave < 0)
+                return OUT_OF_RANGE;
+            int width = octave + FIRST_RAW_BITS;
+            Cursor *at = &cursors[octave];
+            uint32_t u = zigzag(value_at(values, wide, i));
+            at->bits = at->bits << width | (u & (((uint32_t)1 << width) - 1));
+            for (at->held += width; at->held >= 8; at->held -= 8)
+                bits[at->byte++] = (uint8_t)(at->bits >> (at->held - 8));
+        }
     }
     for (Cursor *at = cursors; at < cursors + OCTAVES; at++)
         if (at->held > 0)
@@ -185,10 +195,10 @@ static inline int64_t count_into(const uint16_t *symbols, const void *contexts, 
                                  int64_t alphabet)
 {
     for (int64_t i = 0; i < n; i++) {
-        int64_t c = wide ? ((const uint16_t *)contexts)[i]
-                         : ((const uint8_t *)contexts)[i];
-        int64_t at = c * alphabet + symbols[i];
-        if (symbols[i] >= alphabet || at >= entries)
+        uint32_t c = wide ? ((const uint16_t *)contexts)[i]
+                          : ((const uint8_t *)contexts)[i];
+        uint32_t s = symbols[i], at = c * (uint32_t)alphabet + s;
+        if (s >= alphabet || at >= entries)
             return OUT_OF_RANGE;
         apart[(i & (APART - 1)) * entries + at]++;
     }

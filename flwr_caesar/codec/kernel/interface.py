@@ -170,7 +170,7 @@ class Kernel(Protocol):
         """
 
     def energy(self, x: Array, /) -> float:
-        """Return the sum of squares of a float32 array, in numpy's order."""
+        """Return the sum of squares of float32 or float64, in numpy's order."""
 
     def classes(
         self,
@@ -198,17 +198,53 @@ class Kernel(Protocol):
             Filled; not empty.
         """
 
-    def look_up(self, classes: Array, table: Array, found: Array, /) -> int:
-        """Take the entry of each class from a table.
+    def merge(
+        self, classes: Array, shift: int, first: int, last: int, merged: Array, /
+    ) -> int:
+        """Do what `contexts.ContextMap` does with scale classes.
 
         Parameters
         ----------
         classes : ndarray of uint8, shape (n,)
             The classes.
-        table : ndarray of uint8, shape (256,)
-            What each becomes.
-        found : ndarray of uint8, shape (n,)
+        shift, first, last : int
+            How many go together, and the first and the last context.
+        merged : ndarray of uint8, shape (n,)
             Filled.
+        """
+
+    def sample(
+        self,
+        x: Array,
+        classes: Array,
+        shift: int,
+        step: float,
+        up: float,
+        symbols: Array,
+        contexts: Array,
+        /,
+    ) -> float:
+        """Measure a quantiser, and return the squared error, summed in numpy's order.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (n,)
+            Values.
+        classes : ndarray of int16, shape (n,)
+            Theirs.
+        shift : int
+            What is taken from the classes, which are then clipped and halved.
+        step, up : float
+            See `quantise`.
+        symbols : ndarray of uint16, shape (n,)
+            Filled.
+        contexts : ndarray of uint8, shape (n,)
+            Filled with the halved classes.
+
+        Returns
+        -------
+        float
+            Negative if an index exceeds 2^30.
         """
 
     def quantise(self, x: Array, step: float, up: float, indices: Array, /) -> bool:

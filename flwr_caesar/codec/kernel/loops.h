@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+/* The largest of the classes that a scale gives. */
+enum { TOP_CLASS = 95 };
 enum { SCALE_BITS = 14, SCALE = 1 << SCALE_BITS, MAX_ALPHABET = 512 };
 enum { TRUNCATED = -1, NO_MEMORY = -2, OUT_OF_RANGE = -3 };
 
@@ -56,19 +58,26 @@ void mark_contexts(const uint8_t *contexts, int64_t n, uint8_t *used);
 int64_t slice_sums(const float *x, int64_t o, int64_t i, int64_t k, double *outputs,
                    double *inputs, double *positions);
 
-/* ||x||^2, in the order in which numpy adds. */
-double sum_of_squares(const float *x, int64_t n);
+/* quantise.energy: ||x||^2 of double or float, in the order in which numpy adds. */
+double sum_of_squares(const void *x, int wide, int64_t n);
 
 /* contexts.scale_classes: min(max(base + scale of each axis, 0), 95). */
 int64_t scale_classes(int64_t base, const int16_t *outputs, const int16_t *inputs,
                       const int16_t *positions, int64_t o, int64_t i, int64_t k,
                       uint8_t *classes);
 
-/* Replaces each class by its entry in a table of 256. */
-void look_up_each(const uint8_t *classes, int64_t n, const uint8_t *table, uint8_t *found);
+/* contexts.ContextMap: (class >> shift), clipped to [first, last], less first. */
+void merge_classes(const uint8_t *classes, int64_t n, int shift, uint8_t first,
+                   uint8_t last, uint8_t *merged);
 
 /* quantise.quantise_dead_zone: returns 0, or OUT_OF_RANGE if an index exceeds 2^30. */
 int64_t dead_zone(const float *x, int64_t n, float step, float up, int32_t *indices);
+
+/* step_search.StepSearch: symbols of the indices of a dead zone, half-octave classes after
+   a shift, and the squared error. Returns 0, or OUT_OF_RANGE, NO_MEMORY. */
+int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift,
+                float step, float up, uint16_t *symbols, uint8_t *contexts,
+                double *lost);
 
 /* quantise.lattice_values: `unit` is a normal power of two. */
 void lattice_values(const int32_t *indices, int64_t n, float unit, float *values);

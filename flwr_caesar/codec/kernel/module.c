@@ -33,11 +33,13 @@ static const struct {
     {'Q', "lq", 8},
     {'F', "f", 4},
     {'D', "d", 8},
-    /* integers, and contexts, of either width */
+    /* integers, contexts and floats, of either width */
     {'V', "h", 2},
     {'V', "il", 4},
     {'C', "B", 1},
     {'C', "H", 2},
+    {'E', "f", 4},
+    {'E', "d", 8},
 };
 
 static void release(Argument *arguments)
@@ -116,9 +118,13 @@ static PyObject *refuse(Argument *arguments)
     return NULL;
 }
 
-static PyObject *push(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+/* Each checks its arguments and calls the loop of interface.py's description. */
+#define FUNCTION(name)                                                                \
+    static PyObject *name(PyObject *Py_UNUSED(self), PyObject *const *objects,        \
+                          Py_ssize_t given)
+
+FUNCTION(push)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "iHBIh", a) < 0)
         return NULL;
@@ -134,9 +140,8 @@ static PyObject *push(PyObject *self, PyObject *const *objects, Py_ssize_t given
     return give(a, found);
 }
 
-static PyObject *pull(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(pull)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "iHhBHn", a) < 0)
         return NULL;
@@ -153,9 +158,8 @@ static PyObject *pull(PyObject *self, PyObject *const *objects, Py_ssize_t given
     return give(a, found);
 }
 
-static PyObject *symbols(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(symbols)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "Vh", a) < 0)
         return NULL;
@@ -169,9 +173,8 @@ static PyObject *symbols(PyObject *self, PyObject *const *objects, Py_ssize_t gi
     return give(a, found);
 }
 
-static PyObject *octaves(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(octaves)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "Hq", a) < 0)
         return NULL;
@@ -184,9 +187,8 @@ static PyObject *octaves(PyObject *self, PyObject *const *objects, Py_ssize_t gi
     return give(a, found);
 }
 
-static PyObject *raw_bits(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(raw_bits)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "VHQb", a) < 0)
         return NULL;
@@ -201,9 +203,8 @@ static PyObject *raw_bits(PyObject *self, PyObject *const *objects, Py_ssize_t g
     return give(a, found);
 }
 
-static PyObject *integers(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(integers)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "HQBl", a) < 0)
         return NULL;
@@ -217,14 +218,13 @@ static PyObject *integers(PyObject *self, PyObject *const *objects, Py_ssize_t g
     return give(a, found);
 }
 
-static PyObject *count(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(count)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "HCqn", a) < 0)
         return NULL;
     const int64_t n = a[0].length, alphabet = a[3].number;
-    if (a[1].length != n || alphabet < 1 || alphabet > 1 << 16 ||
+    if (a[1].length != n || alphabet < 1 || alphabet > MAX_ALPHABET ||
         a[2].length % alphabet || a[2].length > (int64_t)1 << 28)
         return refuse(a);
     int64_t found;
@@ -235,9 +235,8 @@ static PyObject *count(PyObject *self, PyObject *const *objects, Py_ssize_t give
     return give(a, found);
 }
 
-static PyObject *mark(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(mark)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "Bb", a) < 0)
         return NULL;
@@ -255,9 +254,8 @@ static int fits(int64_t n, int64_t o, int64_t i, int64_t k)
     return o >= 1 && i >= 1 && k >= 1 && n % o == 0 && n / o % i == 0 && n / o / i == k;
 }
 
-static PyObject *sums(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(sums)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "Fddd", a) < 0)
         return NULL;
@@ -271,24 +269,22 @@ static PyObject *sums(PyObject *self, PyObject *const *objects, Py_ssize_t given
     return give(a, found);
 }
 
-static PyObject *energy(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(energy)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "F", a) < 0)
+    if (take(objects, given, "E", a) < 0)
         return NULL;
     double found;
     Py_BEGIN_ALLOW_THREADS
-    found = sum_of_squares(a[0].data, a[0].length);
+    found = sum_of_squares(a[0].data, a[0].view.itemsize == 8, a[0].length);
     Py_END_ALLOW_THREADS
     release(a);
     return PyFloat_FromDouble(found);
 }
 
 /* An axis without scales has an array of none. */
-static PyObject *classes(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(classes)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "nSSSnnnb", a) < 0)
         return NULL;
@@ -310,23 +306,43 @@ static PyObject *classes(PyObject *self, PyObject *const *objects, Py_ssize_t gi
     return give(a, found);
 }
 
-static PyObject *look_up(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(merge)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "BBb", a) < 0)
+    if (take(objects, given, "Bnnnb", a) < 0)
         return NULL;
-    if (a[1].length != 256 || a[2].length != a[0].length)
+    const int64_t shift = a[1].number, first = a[2].number, last = a[3].number;
+    if (a[4].length != a[0].length || shift < 0 || shift > 7 || first < 0 ||
+        last < first || last > UINT8_MAX)
         return refuse(a);
     Py_BEGIN_ALLOW_THREADS
-    look_up_each(a[0].data, a[0].length, a[1].data, a[2].data);
+    merge_classes(a[0].data, a[0].length, (int)shift, (uint8_t)first, (uint8_t)last,
+                  a[4].data);
     Py_END_ALLOW_THREADS
     return give(a, 0);
 }
 
-static PyObject *quantise(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(sample)
 {
-    (void)self;
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "FSnxxhb", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length, shift = a[2].number;
+    if (a[1].length != n || a[5].length != n || a[6].length != n ||
+        shift < -UINT16_MAX || shift > UINT16_MAX)
+        return refuse(a);
+    int64_t found;
+    double lost = -1;
+    Py_BEGIN_ALLOW_THREADS
+    found = measure(a[0].data, a[1].data, n, shift, (float)a[3].real, (float)a[4].real,
+                    a[5].data, a[6].data, &lost);
+    Py_END_ALLOW_THREADS
+    release(a);
+    return found == NO_MEMORY ? PyErr_NoMemory() : PyFloat_FromDouble(lost);
+}
+
+FUNCTION(quantise)
+{
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "Fxxl", a) < 0)
         return NULL;
@@ -341,9 +357,8 @@ static PyObject *quantise(PyObject *self, PyObject *const *objects, Py_ssize_t g
     return PyBool_FromLong(found == 0);
 }
 
-static PyObject *values(PyObject *self, PyObject *const *objects, Py_ssize_t given)
+FUNCTION(values)
 {
-    (void)self;
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "Lxf", a) < 0)
         return NULL;
@@ -358,10 +373,9 @@ static PyObject *values(PyObject *self, PyObject *const *objects, Py_ssize_t giv
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 
 static PyMethodDef METHODS[] = {
-    METHOD(push),    METHOD(pull),     METHOD(symbols), METHOD(octaves),
-    METHOD(raw_bits), METHOD(integers), METHOD(count),   METHOD(mark),
-    METHOD(sums),    METHOD(energy),   METHOD(classes), METHOD(look_up),
-    METHOD(quantise), METHOD(values),
+    METHOD(push),   METHOD(pull),    METHOD(symbols), METHOD(octaves), METHOD(raw_bits),
+    METHOD(count),  METHOD(mark),    METHOD(sums),    METHOD(energy),  METHOD(integers),
+    METHOD(merge),  METHOD(sample),  METHOD(values),  METHOD(classes), METHOD(quantise),
     {NULL, NULL, 0, NULL},
 };
 

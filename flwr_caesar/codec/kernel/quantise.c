@@ -1,9 +1,19 @@
 /* The quantiser with a dead zone and its way back, as quantisers/quantise.py has them. */
 #include "loops.h"
+#include "pairwise.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #define MAX_INDEX 1073741824.0f
+
+PAIRWISE(sum_squares, float, SQUARE)
+PAIRWISE(sum_wide_squares, double, SQUARE)
+
+double sum_of_squares(const void *x, int wide, int64_t n)
+{
+    return wide ? sum_wide_squares(x, n) : sum_squares(x, n);
+}
 
 int64_t dead_zone(const float *x, int64_t n, float step, float up, int32_t *indices)
 {
@@ -23,4 +33,28 @@ void lattice_values(const int32_t *indices, int64_t n, float unit, float *values
 {
     for (int64_t i = 0; i < n; i++)
         values[i] = (float)indices[i] * unit;
+}
+
+int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift,
+                float step, float up, uint16_t *symbols, uint8_t *contexts, double *lost)
+{
+    double *errors = malloc((size_t)(n > 0 ? n : 1) * sizeof(double));
+    int32_t *indices = malloc((size_t)(n > 0 ? n : 1) * sizeof(int32_t));
+    int64_t found = errors == NULL || indices == NULL ? NO_MEMORY : 0;
+    if (found == 0)
+        found = dead_zone(x, n, step, up, indices);
+    if (found == 0) {
+        to_symbols(indices, 1, n, symbols);
+        for (int64_t i = 0; i < n; i++) {
+            int32_t class = classes[i] - (int32_t)shift;
+            class = class < 0 ? 0 : class;
+            contexts[i] = (uint8_t)((class > TOP_CLASS ? TOP_CLASS : class) >> 1);
+        }
+        for (int64_t i = 0; i < n; i++)
+            errors[i] = (double)x[i] - (double)indices[i] * (double)step;
+        *lost = sum_wide_squares(errors, n);
+    }
+    free(errors);
+    free(indices);
+    return found;
 }

@@ -1,49 +1,45 @@
 /* Scales of slices and the classes that they give, as coding/contexts.py has them. */
 #include "loops.h"
+#include "pairwise.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOP_CLASS = 95 };
-
-/* The order in which numpy adds a contiguous array: halves, down to at most 128 elements,
-   of which every eighth go together. ELEMENT(i) is the i-th summand, a double. */
-#define PAIRWISE(name, type, ELEMENT)                                                    \
-    static double name(const type *x, int64_t n)                                         \
-    {                                                                                    \
-        double sum = 0;                                                                  \
-        int64_t i = 0;                                                                   \
-        if (n > 128) {                                                                   \
-            int64_t half = n / 2;                                                        \
-            half -= half % 8;                                                            \
-            return name(x, half) + name(x + half, n - half);                             \
-        }                                                                                \
-        if (n >= 8) {                                                                    \
-            double r[8];                                                                 \
-            for (int j = 0; j < 8; j++)                                                  \
-                r[j] = ELEMENT(j);                                                       \
-            for (i = 8; i < n - n % 8; i += 8)                                           \
-                for (int j = 0; j < 8; j++)                                              \
-                    r[j] += ELEMENT(i + j);                                              \
-            sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));     \
-        }                                                                                \
-        for (; i < n; i++)                                                               \
-            sum += ELEMENT(i);                                                           \
-        return sum;                                                                      \
-    }
-
-#define PLAIN(i) x[i]
 #define MAGNITUDE(i) (double)fabsf(x[i])
-#define SQUARE(i) (double)x[i] * (double)x[i]
 
 PAIRWISE(sum_doubles, double, PLAIN)
 PAIRWISE(sum_magnitudes, float, MAGNITUDE)
-PAIRWISE(sum_squares, float, SQUARE)
 
-double sum_of_squares(const float *x, int64_t n)
+/* sum_magnitudes, which also adds each magnitude to a sum of its own. */
+static double add_magnitudes(const float *restrict x, int64_t n, double *restrict each)
 {
-    return sum_squares(x, n);
+    double sum = 0;
+    int64_t i = 0;
+    if (n > 128) {
+        int64_t half = n / 2;
+        half -= half % 8;
+        return add_magnitudes(x, half, each) +
+               add_magnitudes(x + half, n - half, each + half);
+    }
+    if (n >= 8) {
+        double r[8];
+        for (int j = 0; j < 8; j++)
+            each[j] += r[j] = MAGNITUDE(j);
+        for (i = 8; i < n - n % 8; i += 8)
+            for (int j = 0; j < 8; j++) {
+                double magnitude = MAGNITUDE(i + j);
+                r[j] += magnitude;
+                each[i + j] += magnitude;
+            }
+        sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+    }
+    for (; i < n; i++) {
+        double magnitude = MAGNITUDE(i);
+        sum += magnitude;
+        each[i] += magnitude;
+    }
+    return sum;
 }
 
 /* Sums over the first axis of a (rows, columns) array: row by row, as numpy does where
@@ -67,12 +63,8 @@ int64_t slice_sums(const float *x, int64_t o, int64_t i, int64_t k, double *outp
     double *inner = calloc((size_t)columns, sizeof(double));
     if (inner == NULL)
         return NO_MEMORY;
-    for (int64_t row = 0; row < o; row++) {
-        const float *values = x + row * columns;
-        outputs[row] = sum_magnitudes(values, columns);
-        for (int64_t j = 0; j < columns; j++)
-            inner[j] += fabsf(values[j]);
-    }
+    for (int64_t row = 0; row < o; row++)
+        outputs[row] = add_magnitudes(x + row * columns, columns, inner);
     if (columns == 1)
         inner[0] = sum_magnitudes(x, o);
     for (int64_t j = 0; j < i; j++)
@@ -108,8 +100,13 @@ int64_t scale_classes(int64_t base, const int16_t *outputs, const int16_t *input
     return 0;
 }
 
-void look_up_each(const uint8_t *classes, int64_t n, const uint8_t *table, uint8_t *found)
+void merge_classes(const uint8_t *restrict classes, int64_t n, int shift, uint8_t first,
+                   uint8_t last, uint8_t *restrict merged)
 {
-    for (int64_t i = 0; i < n; i++)
-        found[i] = table[classes[i]];
+    for (int64_t i = 0; i < n; i++) {
+        uint8_t own = (uint8_t)(classes[i] >> shift);
+        own = own < first ? first : own;
+        own = own > last ? last : own;
+        merged[i] = (uint8_t)(own - first);
+    }
 }

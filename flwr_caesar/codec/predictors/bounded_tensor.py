@@ -36,10 +36,24 @@ from .predict import (
     scaled_previous,
     widen,
 )
+from .published import (
+    AUTO,
+    FORCED,
+    MODES,
+    Statistics,
+    advance_scores,
+    agreement,
+    majority_signs,
+    published_gains,
+    published_mode,
+    published_prediction,
+)
 
 _MAX_LEVELS = 1 << 21
 _SAMPLE = 1 << 15
 _BITS_PER_KERNEL = 1.5
+_OF_KERNELS = Mode.KERNEL_SIGNS, Mode.PAPER_KERNELS
+_PUBLISHED = Mode.PAPER_KERNELS, Mode.PAPER_OSCILLATION
 _NO_GAINS = np.float32(0), np.float32(0)
 
 
@@ -48,15 +62,18 @@ class History:
     """What both sides remember of a tensor, shape (outputs, inputs, positions).
 
     The averages are `narrow`: they are widened for as many elements as are in hand.
+    Scores are the paper's, where its predictors are used.
     """
 
     previous: Vector
     average: Narrow
     magnitude: Narrow
+    scores: Vector | None = None
 
     def part(self, at: Index3) -> History:
         """Return the history of some elements."""
-        return History(self.previous[at], self.average[at], self.magnitude[at])
+        scores = None if self.scores is None else self.scores[at]
+        return History(self.previous[at], self.average[at], self.magnitude[at], scores)
 
 
 @dataclass(frozen=True)
@@ -87,15 +104,20 @@ class Coded:
 def predict(
     mode: Mode,
     gains: Gains,
+    step: np.float32,
     history: History | None,
     signs: Integers | None,
     shape: tuple[int, ...],
 ) -> Vector:
-    """Return the prediction of a mode; see `predict` for the formulas."""
+    """Return the prediction of a mode; see `predict` and `published` for formulas."""
     if history is None or mode in (Mode.NONE, Mode.RAW):
         return np.broadcast_to(np.float32(0), shape)
     if mode is Mode.SCALED_PREVIOUS:
         return scaled_previous(history.previous, widen(history.average), gains)
+    if mode in _PUBLISHED:
+        assert history.scores is not None
+        scores, previous = history.scores, history.previous
+        return published_prediction(mode, gains, step, scores, previous, signs)
     prediction = _shape(mode, history, signs)
     prediction *= gains[0]
     return prediction
@@ -110,7 +132,10 @@ def _shape(mode: Mode, history: History, signs: Integers | None) -> Vector:
 
 
 def remember(
-    reconstruction: Vector, step: np.float32, history: History | None
+    reconstruction: Vector,
+    step: np.float32,
+    history: History | None,
+    about: Statistics | None = None,
 ) -> History:
     """Return the history after a round, from decoded values alone.
 
@@ -122,6 +147,8 @@ def remember(
         Quantiser step of the round; 1 for a tensor that was sent raw.
     history : History or None
         Before the round.
+    about : tuple of float32, optional
+        Mean and deviation of the decoded magnitudes, where scores are remembered.
     """
     averages = np.empty((2, *reconstruction.shape), np.uint16)
     for at, _ in tensor_blocks(_shape3(reconstruction)):
@@ -132,10 +159,16 @@ def remember(
             average = advance(widen(seen.average), average)
             magnitude = advance(widen(seen.magnitude), magnitude)
         averages[0][at], averages[1][at] = narrow(average), narrow(magnitude)
-    return History(reconstruction, averages[0], averages[1])
+    scores = None
+    if about is not None:
+        before = None if history is None else history.scores
+        scores = advance_scores(before, reconstruction, about)
+    return History(reconstruction, averages[0], averages[1], scores)
 
 
-def encode(x: Vector, history: History | None, bound: float) -> Coded:
+def encode(
+    x: Vector, history: History | None, bound: float, predictor: str = AUTO
+) -> Coded:
     """Quantise a tensor in the mode that takes the fewest bits.
 
     The modes are compared by the ideal length of their indices given half-octave scale
@@ -150,6 +183,8 @@ def encode(x: Vector, history: History | None, bound: float) -> Coded:
         Of the same shape; `None` in the first round.
     bound : float
         Largest error allowed.
+    predictor : str
+        Which modes there are to choose from, see `published.MODES`.
     """
     step = bounded_step(bound)
     largest = float(np.abs(x).max())
@@ -165,7 +200,7 @@ def encode(x: Vector, history: History | None, bound: float) -> Coded:
             whole=x.reshape(-1),
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        mode, gains = _choose(x, history, step, bound)
+        mode, gains = _mode(x, history, step, bound, predictor)
         return _quantise(x, history, step, bound, mode, gains)
 
 
@@ -187,7 +222,7 @@ def _quantise(
         piece = x[at]
         own = _signs(mode, piece)
         seen = history.part(at) if history is not None else None
-        prediction = predict(mode, gains, seen, own, piece.shape)
+        prediction = predict(mode, gains, step, seen, own, piece.shape)
         found, xhat[at], raw = quantise_bounded(piece, prediction, step, bound)
         found = compact(found)
         if found.dtype != indices.dtype:
@@ -227,7 +262,8 @@ def decode(
         seen = history.part(at) if history is not None else None
         own = kernels[at[:2]].reshape(-1) if kernels is not None else None
         part = indices[at]
-        x[at] = reconstruct(part, step, predict(mode, gains, seen, own, part.shape))
+        prediction = predict(mode, gains, step, seen, own, part.shape)
+        x[at] = reconstruct(part, step, prediction)
     return x
 
 
@@ -235,22 +271,44 @@ def _shape3(x: Array) -> tuple[int, int, int]:
     return x.shape[0], x.shape[1], x.shape[2]
 
 
-def _choose(
-    x: Vector, history: History | None, step: np.float32, bound: float
+def _mode(
+    x: Vector, history: History | None, step: np.float32, bound: float, predictor: str
 ) -> tuple[Mode, Gains]:
-    if history is None:
+    if history is None or (predictor in FORCED and history.scores is None):
         return Mode.NONE, _NO_GAINS
+    if predictor not in FORCED:
+        return _choose(x, history, step, bound, MODES[predictor])
+    share = agreement(x, history.previous, bound)
+    mode = published_mode(predictor, x, share)
+    if mode is Mode.NONE:
+        return mode, _NO_GAINS
+    return mode, published_gains(mode, x, step, flips=share < 0.5)
+
+
+def _choose(
+    x: Vector,
+    history: History,
+    step: np.float32,
+    bound: float,
+    modes: tuple[Mode, ...],
+) -> tuple[Mode, Gains]:
     axis = long_axis(_shape3(x))
     sample = along(axis, slice(None, None, max(x.size // _SAMPLE, 1)))
     part, seen = x[sample], history.part(sample)
-    modes = [Mode.NONE, Mode.SCALED_PREVIOUS, Mode.OSCILLATION]
-    if x.shape[2] >= MIN_KERNEL and x.shape[0] * x.shape[1] > 1:
-        modes.append(Mode.KERNEL_SIGNS)
+    has_kernels = x.shape[2] >= MIN_KERNEL and x.shape[0] * x.shape[1] > 1
     best: tuple[float, Mode, Gains] | None = None
     for mode in modes:
+        if mode in _OF_KERNELS and not has_kernels:
+            continue
+        if mode in _PUBLISHED and history.scores is None:
+            continue
         signs = _signs(mode, part)
-        gains = _gains(mode, part, seen, signs)
-        prediction = predict(mode, gains, seen, signs, part.shape)
+        if mode in _PUBLISHED:
+            flips = agreement(part, seen.previous, bound) < 0.5
+            gains = published_gains(mode, x, step, flips=flips)
+        else:
+            gains = _gains(mode, part, seen, signs)
+        prediction = predict(mode, gains, step, seen, signs, part.shape)
         indices, _, _ = quantise_bounded(part, prediction, step, bound)
         scales = fit_scales(part - prediction, step)
         bits = context_bits(indices, scale_classes(scales, _shape3(part)))
@@ -262,9 +320,12 @@ def _choose(
 
 
 def _signs(mode: Mode, x: Vector) -> Integers | None:
-    if mode is not Mode.KERNEL_SIGNS:
+    if mode not in _OF_KERNELS:
         return None
-    return kernel_signs(x.reshape(x.shape[0] * x.shape[1], -1))
+    kernels = x.reshape(x.shape[0] * x.shape[1], -1)
+    if mode is Mode.PAPER_KERNELS:
+        return majority_signs(kernels)
+    return kernel_signs(kernels)
 
 
 def _gains(mode: Mode, x: Vector, history: History, signs: Integers | None) -> Gains:

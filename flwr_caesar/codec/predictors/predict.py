@@ -34,6 +34,8 @@ class Mode(IntEnum):
     OSCILLATION = 2
     KERNEL_SIGNS = 3
     RAW = 4
+    PAPER_KERNELS = 5
+    PAPER_OSCILLATION = 6
 
 
 def narrow(values: Vector) -> Narrow:
@@ -89,14 +91,15 @@ def fit_pair(x: Vector, first: Vector, second: Vector) -> Gains:
         return fit_gain(x, first), np.float32(0)
     g = (xa * bb - xb * ab) / determinant
     h = (xb * aa - xa * ab) / determinant
-    return _half(g), _half(h)
+    return as_gain(g), as_gain(h)
 
 
 def _dot(a: Vector, b: Vector) -> float:
     return float(np.multiply(a, b, dtype=np.float64).sum())
 
 
-def _half(gain: float) -> np.float32:
+def as_gain(gain: float) -> np.float32:
+    """Return a gain as float16 carries it; 0 for one that it cannot."""
     if not abs(gain) < _MAX_GAIN:
         return np.float32(0)
     return np.float32(np.float16(gain))
@@ -105,7 +108,7 @@ def _half(gain: float) -> np.float32:
 def fit_gain(x: Vector, shape: Vector) -> np.float32:
     """Return the float16 `g` that minimises ``||x - g shape||``."""
     energy = _dot(shape, shape)
-    return _half(_dot(x, shape) / energy) if energy > 0 else np.float32(0)
+    return as_gain(_dot(x, shape) / energy) if energy > 0 else np.float32(0)
 
 
 def scaled_previous(previous: Vector, average: Vector, gains: Gains) -> Vector:

@@ -200,10 +200,13 @@ def _pack_changes(
         for i in still:
             changes[i], units[i] = None, _SAME
     kept = [spec for spec, c in zip(lossy, changes, strict=True) if c is not None]
-    pieces = [c for c in changes if c is not None]
-    is_small, block = encode_shorter(
-        np.concatenate([np.empty(0, np.int32), *pieces]), kept
-    )
+    together = np.empty(sum(spec.size for spec in kept), np.int32)
+    parts = iter(slices(kept))
+    for i, change in enumerate(changes):
+        if change is not None:
+            together[next(parts)] = change
+        changes[i] = change = None  # or all would be in memory twice
+    is_small, block = encode_shorter(together, kept)
     return [
         *pack_as_they_are(as_they_are, lossy, list(as_they_are)),
         Section("UNIT", np.array(units, "<i2").tobytes(), itemsize=2),
@@ -295,7 +298,7 @@ def _require_base(base: Arrays | None, known: bytes | None, digest: bytes) -> Ar
 
 def _zeros(point: ModelPoint) -> tuple[LatticePoint, ...]:
     return tuple(
-        LatticePoint(np.broadcast_to(np.int32(0), len(own.indices)), own.exponent)
+        LatticePoint(np.broadcast_to(np.int16(0), len(own.indices)), own.exponent)
         for own in point.points
     )
 

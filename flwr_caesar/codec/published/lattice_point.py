@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from ..coding.blocks import blocks
+from ..coding.integers import Integers, compact
 from ..coding.lattice_block import decode_block, encode_block, max_block_bytes
 from ..contract.errors import CodecError, StateMismatchError
-from ..contract.layout import TensorSpec
+from ..contract.layout import Array, TensorSpec
 from ..contract.vector import Vector
 
 MIN_EXPONENT, MAX_EXPONENT = -100, 60
@@ -28,7 +30,7 @@ _MAX_INDEX = (1 << 31) - 1
 _HEAD = struct.Struct("<hh8s8s")
 _NO_BASE = bytes(8)
 
-Indices = np.ndarray[Any, np.dtype[np.int32]]
+Indices = np.ndarray[Any, np.dtype[np.int16] | np.dtype[np.int32]]
 _Wide = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -38,7 +40,7 @@ class LatticePoint:
 
     Parameters
     ----------
-    indices : ndarray of int32, shape (n,)
+    indices : ndarray of int16 or int32, shape (n,)
         All lossy tensors, flattened in layout order (`vector.gather`).
     exponent : int
         Of the lattice.
@@ -57,15 +59,21 @@ class LatticePoint:
 
     def values(self) -> Vector:
         """Return the model as float32; exact below 2^24 steps of the lattice."""
-        return np.ldexp(self.indices.astype(np.float32), self.exponent)
+        values = self.indices.astype(np.float32)
+        return np.ldexp(values, self.exponent, out=values)
 
-    def at_exponent(self, exponent: int) -> _Wide:
-        """Return the indices on a lattice as fine or finer."""
+    @property
+    def largest(self) -> int:
+        """Largest magnitude of an index."""
+        return _largest(self.indices)
+
+    def at_exponent(self, exponent: int, part: slice = slice(None)) -> _Wide:
+        """Return the indices, or a part of them, on a lattice as fine or finer."""
         if exponent > self.exponent:
             raise CodecError(
                 f"2^{self.exponent} is finer than the lattice 2^{exponent}"
             )
-        return _shift(self.indices, self.exponent - exponent)
+        return _shift(self.indices[part], self.exponent - exponent)
 
 
 def _shift(indices: Indices, bits: int) -> _Wide:
@@ -74,10 +82,15 @@ def _shift(indices: Indices, bits: int) -> _Wide:
     return indices.astype(np.int64) << min(bits, 31)
 
 
-def _checked(indices: _Wide, exponent: int) -> LatticePoint:
-    if len(indices) and int(np.abs(indices).max()) > _MAX_INDEX:
+def _largest(integers: Array) -> int:
+    # Not the maximum of `abs`, which has no number for the least integer of a type.
+    return max(int(integers.max(initial=0)), -int(integers.min(initial=0)))
+
+
+def _checked(indices: _Wide, exponent: int) -> _Wide:
+    if _largest(indices) > _MAX_INDEX:
         raise CodecError(f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step")
-    return LatticePoint(indices.astype(np.int32), exponent)
+    return indices
 
 
 def publish(w: Vector, before: LatticePoint | None, exponent: int) -> LatticePoint:
@@ -101,32 +114,41 @@ def publish(w: Vector, before: LatticePoint | None, exponent: int) -> LatticePoi
     if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:
         raise CodecError(f"step 2^{exponent} is outside 2^-100 to 2^60")
     if before is None:
-        before = LatticePoint(np.zeros(len(w), np.int32), exponent)
+        before = _zero(exponent, len(w))
     finest = min(exponent, before.exponent)
-    gap = np.ldexp(before.indices.astype(np.float64), before.exponent)
-    np.subtract(w, gap, out=gap)
-    moved = np.rint(np.ldexp(gap, -exponent))
-    if (
-        len(moved)
-        and not np.ldexp(np.abs(moved).max(), exponent - finest) <= _MAX_INDEX
-    ):
-        raise CodecError(f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step")
-    total = before.at_exponent(finest) + (moved.astype(np.int64) << (exponent - finest))
-    return _checked(total, finest)
+    indices = np.empty(len(w), np.int32)
+    for part in blocks(len(w)):
+        gap = np.ldexp(before.indices[part].astype(np.float64), before.exponent)
+        np.subtract(w[part], gap, out=gap)
+        moved = np.rint(np.ldexp(gap, -exponent))
+        if not np.ldexp(np.abs(moved).max(), exponent - finest) <= _MAX_INDEX:
+            raise CodecError(
+                f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step"
+            )
+        total = moved.astype(np.int64) << (exponent - finest)
+        total += before.at_exponent(finest, part)
+        indices[part] = _checked(total, finest)
+    return LatticePoint(compact(indices), finest)
 
 
-def difference(new: LatticePoint, old: LatticePoint) -> tuple[Indices, int]:
+def difference(new: LatticePoint, old: LatticePoint) -> tuple[Integers, int]:
     """Return integers `d` and an exponent with ``new - old = d * 2^exponent``, exactly.
 
+    They are of int32.
     The exponent is the largest that keeps all of `d` integer, so a coarse step after
     fine ones costs no more bits than it would alone.
     """
     finest = min(new.exponent, old.exponent)
-    gap = new.at_exponent(finest) - old.at_exponent(finest)
-    together = int(np.bitwise_or.reduce(gap)) if len(gap) else 0
+    together = 0
+    for part in blocks(len(new.indices)):
+        gap = new.at_exponent(finest, part) - old.at_exponent(finest, part)
+        together |= int(np.bitwise_or.reduce(gap))
     common = (together & -together).bit_length() - 1 if together else 0
-    point = _checked(gap >> common, finest + common)
-    return point.indices, point.exponent
+    found = np.empty(len(new.indices), np.int32)
+    for part in blocks(len(found)):
+        gap = new.at_exponent(finest, part) - old.at_exponent(finest, part)
+        found[part] = _checked(gap >> common, finest + common)
+    return found, finest + common
 
 
 def encode_point(
@@ -156,7 +178,7 @@ def encode_point(
 
 
 def _zero(exponent: int, n: int) -> LatticePoint:
-    return LatticePoint(np.zeros(n, np.int32), exponent)
+    return LatticePoint(np.broadcast_to(np.int16(0), n), exponent)
 
 
 def max_point_bytes(specs: Sequence[TensorSpec]) -> int:
@@ -198,7 +220,8 @@ def decode_point(
     lost = target - finest
     if lost and bool((total & ((1 << lost) - 1)).any()):
         raise CodecError("lattice point is between the points of its lattice")
-    point = _checked(total >> lost, target)
+    indices = _checked(total >> lost, target).astype(np.int32)
+    point = LatticePoint(compact(indices), target)
     if point.digest != digest:
         raise CodecError("lattice point differs from its digest")
     return point

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..coding.blocks import blocks
 from ..coding.halves import is_half
+from ..coding.integers import compact
 from ..contract.digest import model_digest
 from ..contract.errors import CodecError
 from ..contract.exact import require_exact_below
@@ -189,24 +190,38 @@ class ModelPoint:
                 special[spec.name] = np.array(arrays[spec.name])
                 points.append(_nothing(spec, exponent))
                 continue
-            flat = arrays[spec.name].reshape(-1).astype(np.float64)
-            scaled = np.ldexp(flat, -exponent)
-            limit = float(np.abs(scaled).max())
-            if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
-                raise CodecError(f"tensor {spec.name!r} is not on its lattice")
-            points.append(LatticePoint(scaled.astype(np.int32), exponent))
+            points.append(_point_of(arrays[spec.name], exponent, spec))
         copies = {spec.name: np.array(arrays[spec.name]) for spec in exact}
         return cls(layout, tuple(points), copies, rules, special)
 
 
+def _point_of(array: Array, exponent: int, spec: TensorSpec) -> LatticePoint:
+    """Return the point that a tensor is."""
+    flat = array.reshape(-1)
+    indices = np.empty(len(flat), np.int32)
+    for part in blocks(len(flat)):
+        scaled = np.ldexp(flat[part].astype(np.float64), -exponent)
+        limit = float(np.abs(scaled).max())
+        if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
+            raise CodecError(f"tensor {spec.name!r} is not on its lattice")
+        indices[part] = scaled
+    return LatticePoint(compact(indices), exponent)
+
+
 def is_special(array: Array) -> bool:
     """Whether a tensor has an element that has no place on a lattice."""
-    largest = float(np.abs(array).max(initial=0))
+    with np.errstate(invalid="ignore"):  # numpy warns of NaN in 16 bits
+        largest = _largest(array)
     return largest != 0 and not _SMALLEST <= largest <= _LARGEST
 
 
+def _largest(array: Array) -> float:
+    """Return the largest magnitude, without a copy; NaN if there is one."""
+    return max(float(array.max(initial=0)), -float(array.min(initial=0)))
+
+
 def _nothing(spec: TensorSpec, exponent: int) -> LatticePoint:
-    return LatticePoint(np.broadcast_to(np.int32(0), spec.size), exponent)
+    return LatticePoint(np.broadcast_to(np.int16(0), spec.size), exponent)
 
 
 def publish_model(
@@ -254,7 +269,7 @@ def publish_model(
             special[spec.name] = np.array(model[spec.name], to_dtype(spec.dtype))
             points.append(_nothing(spec, MIN_EXPONENT))
             continue
-        largest = float(np.abs(w).max())
+        largest = _largest(w)
         if isinstance(exponent, int):
             own = rules.exponent(spec, largest, exponent)
         else:
@@ -291,19 +306,19 @@ def _held_by_type(point: LatticePoint, spec: TensorSpec) -> LatticePoint:
     dtype = to_dtype(spec.dtype)
     limit = LARGEST_16_BIT[spec.dtype]
     most = int(min(np.ldexp(limit, -point.exponent), 1 << _EXACT_BITS))
-    indices = np.empty_like(point.indices)
+    indices = np.empty(len(point.indices), np.int32)
     for part in blocks(len(indices)):
         near = np.clip(point.indices[part], -most, most).astype(np.float32)
         values = np.ldexp(near, point.exponent).astype(dtype).astype(np.float32)
         indices[part] = np.ldexp(values, -point.exponent).astype(np.int32)
-    return LatticePoint(indices, point.exponent)
+    return LatticePoint(compact(indices), point.exponent)
 
 
 def _continues(w: Array, before: LatticePoint, exponent: int) -> bool:
     """Whether float32 and 32-bit integers hold the next point on the lattice so far."""
     finest = min(exponent, before.exponent)
-    top = math.frexp(float(np.abs(w).max()))[1]
-    last = before.exponent + int(np.abs(before.indices).max()).bit_length()
+    top = math.frexp(_largest(w))[1]
+    last = before.exponent + before.largest.bit_length()
     return (
         exponent - finest <= LARGEST_BITS
         and top - finest <= _EXACT_BITS - 1

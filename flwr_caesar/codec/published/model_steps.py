@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..coding.blocks import blocks
 from ..contract.layout import Array, Arrays, Layout, TensorSpec
 from ..quantisers.tensor_steps import (
     FINE_BITS,
@@ -123,8 +124,13 @@ def _gap(model: Arrays, point: ModelPoint, i: int, spec: TensorSpec) -> float:
     array = model[spec.name]
     if spec.name in point.special or is_special(array):
         return 0.0
-    old = point.tensor(spec, point.points[i])
-    return root_mean_square(np.subtract(array, old, dtype=np.float64))
+    flat, own = array.reshape(-1), point.points[i]
+    total = 0.0
+    for part in blocks(spec.size):
+        gap = flat[part].astype(np.float64)
+        gap -= np.ldexp(own.indices[part].astype(np.float64), own.exponent)
+        total += float(np.dot(gap, gap))
+    return math.sqrt(total / spec.size)
 
 
 def _finer(step_sigmas: float, n: int) -> int:

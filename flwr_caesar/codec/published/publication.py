@@ -218,6 +218,11 @@ class PointHistory:
             points.append(self.first)
         return {point.digest: point for point in points}
 
+    @property
+    def expected_bytes(self) -> float:
+        """About how long the frame of the whole model is, without making it."""
+        return _expected_bytes(self.current)
+
     def frame(self, base: bytes | None) -> bytes:
         """Return the frame that brings a device to the current model.
 
@@ -247,7 +252,7 @@ class PointHistory:
         if base is None:
             return encode_model(self.current)
         change = encode_model(self.current, self.bases[base])
-        if len(change) < _expected_bytes(self.current) / 2:
+        if len(change) < self.expected_bytes / 2:
             return change
         return min(change, self.frame(None), key=len)
 

@@ -17,6 +17,7 @@ _SLACK = 2.0**-12
 _MIN_STEP = 2.0**-100
 _MAX_STEP = 2.0**100
 _NORMAL = -126, 127
+_FLOATS = np.float32, np.float64
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -121,19 +122,20 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
     if (native := compiled()) is not None:
         indices = np.empty(x.shape, np.int32)
         if not native.quantise(np.ascontiguousarray(x), step, 1 - dead_zone, indices):
-            raise CodecError(_too_small(step))
+            raise CodecError(too_small(step))
         return indices
     scaled = np.abs(x)
     with np.errstate(over="ignore"):
         scaled /= np.float32(step)
     scaled += np.float32(1 - dead_zone)
     if len(x) and not float(scaled.max()) < MAX_INDEX:
-        raise CodecError(_too_small(step))
+        raise CodecError(too_small(step))
     np.copysign(scaled, x, out=scaled)
     return scaled.astype(np.int32)
 
 
-def _too_small(step: float) -> str:
+def too_small(step: float) -> str:
+    """Return that a step gives indices above 2^30."""
     return f"step {step} is too small for the largest element"
 
 
@@ -149,6 +151,7 @@ def lattice_values(indices: Integers, exponent: int) -> Vector:
 def energy(x: Array) -> float:
     """Return ``||x||^2``."""
     native = compiled()
-    if native is not None and x.dtype == np.float32 and x.flags.c_contiguous:
+    plain = x.dtype in _FLOATS and x.flags.c_contiguous and x.flags.aligned
+    if native is not None and plain:
         return native.energy(x)
     return float(np.square(x, dtype=np.float64).sum())

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..coding.blocks import blocks
-from ..coding.contexts import Classes, context_bits
+from ..coding.contexts import CLASSES, Classes, context_bits, counted_bits
+from ..coding.counts import count_symbols
 from ..contract.errors import CodecError
+from ..kernel import compiled
+from ..kernel.interface import Kernel
 from .crossing import Crossing, integer_crossing
 from .goal import Goal, Measured
 from .pieces import Pieces
-from .quantise import energy, quantise_dead_zone
+from .quantise import energy, quantise_dead_zone, too_small
 
 DEFAULT_DEAD_ZONE = 0.66
 _QUARTERS = 4
@@ -120,12 +123,31 @@ class StepSearch:
 
     def _measure(self, quantiser: Quantiser) -> Measured:
         octaves = math.log2(quantiser.step.value / self._reference.value)
-        shifted = np.clip(self._classes - round(4 * octaves), 0, 95).astype(np.uint8)
+        shift = round(4 * octaves)
+        if (native := compiled()) is not None:
+            return self._measure_with(native, quantiser, shift)
+        shifted = np.clip(self._classes - shift, 0, CLASSES - 1).astype(np.uint8)
         q = quantise_dead_zone(self._x, quantiser.step.value, quantiser.dead_zone)
-        bits = _CODER_OVERHEAD * self._share * context_bits(q, shifted) / len(q)
         xhat = q * np.float32(quantiser.step.value)
         lost = energy(np.subtract(self._x, xhat, dtype=np.float64))
-        return bits, lost / self._energy if self._energy else 0.0
+        return self._relative(context_bits(q, shifted), lost)
+
+    def _measure_with(
+        self, native: Kernel, quantiser: Quantiser, shift: int
+    ) -> Measured:
+        step, up = quantiser.step.value, 1 - quantiser.dead_zone
+        symbols = np.empty(len(self._x), np.uint16)
+        contexts = np.empty(len(self._x), np.uint8)
+        lost = native.sample(self._x, self._classes, shift, step, up, symbols, contexts)
+        if lost < 0:
+            raise CodecError(too_small(step))
+        counts = count_symbols(symbols, contexts, CLASSES // 2)
+        return self._relative(counted_bits(counts), lost)
+
+    def _relative(self, bits: float, lost: float) -> Measured:
+        """Return bits an element, and the error over the energy."""
+        bits *= _CODER_OVERHEAD * self._share
+        return bits / len(self._x), lost / self._energy if self._energy else 0.0
 
     def for_rate(self, rate: float, dead_zone: float = 0.0) -> Quantiser:
         """Return the one of least error with at most about `rate` bits an element.

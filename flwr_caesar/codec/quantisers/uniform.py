@@ -120,7 +120,8 @@ def allocate_bits(
     `n` bits, so bits go one at a time to the tensor of the largest
     ``var * 4^-bits`` that can still pay. The result follows
     ``mean + log2(var / geometric mean) / 2``, rounded and clipped, and never exceeds
-    the budget.
+    the budget. No tensor has fewer bits than one of smaller variance: where a large
+    one cannot pay, those below it stay at its bits, and some of the budget is left.
 
     Parameters
     ----------
@@ -148,8 +149,18 @@ def allocate_bits(
         for b in range(MIN_BITS, MAX_BITS)
         if variance > 0
     ]
+    blocked: dict[int, float] = {}
+    smallest = min(sizes, default=0)
     for _, minus_i in sorted(steps, reverse=True):
-        if sizes[-minus_i] <= left:
-            bits[-minus_i] += 1
-            left -= sizes[-minus_i]
+        if left < smallest:
+            break
+        i = -minus_i
+        above = (bits[j] for j, v in blocked.items() if v > variances[i])
+        if i in blocked or bits[i] >= min(above, default=MAX_BITS):
+            continue
+        if sizes[i] > left:
+            blocked[i] = variances[i]
+            continue
+        bits[i] += 1
+        left -= sizes[i]
     return bits

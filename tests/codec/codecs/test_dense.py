@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 
 from flwr_caesar.codec import CodecState, Layout
@@ -35,3 +36,17 @@ def test_weights_compress_to_about_27_bits() -> None:
     weights = rng.normal(0, 0.05, 200_000).astype(np.float32)
     frame, _ = DenseCodec().encode({"w": weights})
     assert 8 * len(frame) / weights.size < 28
+
+
+@given(models())
+def test_what_is_decoded_is_known_without_decoding(model: dict[str, Array]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DenseCodec, "_decode", None)
+        frame, told, _ = DenseCodec().encode_decoded(model, finite=False)
+    decoded, _ = DenseCodec().decode(frame, finite=False)
+    assert list(told) == list(decoded)
+    for name, array in told.items():
+        assert array.dtype == decoded[name].dtype
+        assert bits(array) == bits(decoded[name])
+        assert array.flags.writeable
+        assert not np.shares_memory(array, model[name])

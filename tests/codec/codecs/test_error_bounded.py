@@ -11,8 +11,9 @@ from flwr_caesar.codec import (
     StateMismatchError,
     get_codec,
 )
-from flwr_caesar.codec.contract.frame import FrameReader
+from flwr_caesar.codec.contract.frame import FrameReader, Section, write_frame
 from flwr_caesar.codec.predictors.predict import Mode
+from flwr_caesar.codec.predictors.published import AUTO, MODES
 
 
 def codec(**parameters):
@@ -67,6 +68,66 @@ def test_bound_and_lock_step_for_a_thousand_rounds():
         check_bound(sender, x, xhat)
         assert mine.digest == theirs.digest
     assert mine.version == 1000
+
+
+@pytest.mark.parametrize("predictor", [name for name in MODES if name != AUTO])
+def test_bound_and_lock_step_with_each_predictor(predictor):
+    sender, receiver = codec(predictor=predictor), codec(predictor=predictor)
+    mine = theirs = None
+    found = set()
+    for x in drifting(12):
+        frame, mine = sender.encode(x, mine)
+        xhat, theirs = receiver.decode(frame, theirs)
+        check_bound(sender, x, xhat)
+        assert mine.digest == theirs.digest
+        table = FrameReader(frame).section("TENS", size=9 * 2)
+        found |= set(table[8::9])
+    assert found <= set(MODES[predictor])
+    assert predictor == "none" or len(found) > 1
+    nbytes = sum(array.nbytes for array in mine.arrays.values())
+    assert nbytes == sender.memory_nbytes(mine.layout)
+
+
+def test_a_memory_without_scores_is_gone_on_from_without_the_papers_predictors():
+    """Such as of before the setting was changed."""
+    first, second, third = drifting(3)
+    _, known = codec().encode(first)
+    paper = codec(predictor="paper")
+    frame, mine = paper.encode(second, known)
+    xhat, theirs = paper.decode(frame, known)
+    check_bound(paper, second, xhat)
+    frame, mine = paper.encode(third, mine)
+    xhat, theirs = paper.decode(frame, theirs)
+    check_bound(paper, third, xhat)
+    assert mine.digest == theirs.digest
+
+
+def test_a_frame_that_claims_scores_which_nobody_remembers_is_refused():
+    first, second = list(drifting(2))
+    _, known = codec().encode(first)
+    paper = codec(predictor="paper")
+    frame, _ = paper.encode(second, known)
+    reader = FrameReader(frame)
+    sections = []
+    for tag, size in reader.info.sections.items():
+        data = bytearray(reader.section(tag, size=size))
+        if tag == "TENS":
+            data[8] = Mode.PAPER_OSCILLATION
+        sections.append(Section(tag, bytes(data)))
+    forged = write_frame(
+        config=paper.config,
+        layout_digest=known.layout.digest,
+        sections=sections,
+        state_version=known.version,
+        state_digest=known.digest,
+    )
+    with pytest.raises(CodecError, match="scores that are not remembered"):
+        paper.decode(forged, known)
+
+
+def test_an_unknown_predictor_is_refused_with_the_names_there_are():
+    with pytest.raises(CodecError, match="auto, none, signed, paper"):
+        codec(predictor="lorenzo")
 
 
 @pytest.mark.parametrize("rel", [1e-6, 1e-4, 1e-3, 0.3])

@@ -69,7 +69,11 @@ ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
         *SHAPE,
         np.zeros(SHAPE, "u1"),
     ],
-    "look_up": lambda: [zeros(9, "u1"), zeros(256, "u1"), zeros(9, "u1")],
+    "merge": lambda: [zeros(9, "u1"), 1, 0, 40, zeros(9, "u1")],
+    "sample": lambda: [
+        *(zeros(9, "f4"), zeros(9, "i2")),
+        *(3, 1.0, 0.5, zeros(9, "u2"), zeros(9, "u1")),
+    ],
     "quantise": lambda: [zeros(9, "f4"), 1.0, 0.5, zeros(9, "i4")],
     "values": lambda: [zeros(9, "i4"), 1.0, zeros(9, "f4")],
 }
@@ -143,8 +147,17 @@ WRONG = [
     *(("classes", place, zeros(1, "i2")) for place in (1, 2, 3)),
     *(("classes", place, n) for place in (4, 5, 6) for n in (-2, 0, 1, 2**62)),
     ("classes", 7, zeros(23, "u1")),
-    ("look_up", 1, zeros(255, "u1")),
-    ("look_up", 2, zeros(8, "u1")),
+    ("merge", 1, 8),
+    ("merge", 1, -1),
+    ("merge", 2, -1),
+    ("merge", 2, 41),
+    ("merge", 3, 256),
+    ("merge", 4, zeros(8, "u1")),
+    ("sample", 1, zeros(8, "i2")),
+    ("sample", 2, 2**16),
+    ("sample", 2, -(2**16)),
+    ("sample", 5, zeros(8, "u2")),
+    ("sample", 6, zeros(8, "u1")),
     ("quantise", 3, zeros(8, "i4")),
     ("values", 2, zeros(8, "f4")),
 ]
@@ -189,8 +202,8 @@ def test_other_kinds_of_arguments_are_errors(name):
     [
         *(("push", 0), ("push", 4), ("pull", 0), ("pull", 2), ("symbols", 1)),
         *(("octaves", 1), ("raw_bits", 3), ("integers", 3), ("count", 2), ("mark", 1)),
-        *(("sums", 1), ("sums", 2), ("sums", 3), ("classes", 7), ("look_up", 2)),
-        *(("quantise", 3), ("values", 2)),
+        *(("sums", 1), ("sums", 2), ("sums", 3), ("classes", 7), ("merge", 4)),
+        *(("quantise", 3), ("values", 2), ("sample", 5), ("sample", 6)),
     ],
 )
 def test_what_is_written_has_to_be_writable(name, place):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PARTS = ("flwr_caesar", "strategies", "clients", "conf", "deploy")
-FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
-WHEEL = "from setuptools.build_meta import build_wheel; print(build_wheel('.'))"
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+BUILD = "from setuptools import build_meta; print(build_meta.build_{}('.'))"
+FREE_THREADED = "import sysconfig; sysconfig.get_config_vars()['Py_GIL_DISABLED'] = 1; "
 ASK = "from flwr_caesar.codec import kernel as k; print(k.native is None, k.in_use)"
 HAS_COMPILER = (
     shutil.which("cc") is not None
@@ -41,12 +43,13 @@ def sources(tmp_path: Path) -> Path:
     return place
 
 
-def build(sources: Path, **variables: str) -> Path:
-    """Build a wheel in an environment with these variables."""
+def build(
+    sources: Path, kind: str = "wheel", before: str = "", **variables: str
+) -> Path:
+    """Build a wheel, or an sdist, in an environment with these variables."""
     environment = {k: v for k, v in os.environ.items() if k != "FLWR_CAESAR_KERNEL"}
-    command = [sys.executable, "-c", WHEEL]
     done = subprocess.run(
-        command,
+        [sys.executable, "-c", before + BUILD.format(kind)],
         cwd=sources,
         env={**environment, **variables},
         capture_output=True,
@@ -82,8 +85,23 @@ def test_where_nothing_compiles_the_wheel_works_without_the_kernel(sources, tmp_
 
 
 def test_switched_off_the_wheel_is_for_every_machine(sources):
-    wheel = build(sources, FLWR_CAESAR_KERNEL="off")
+    wheel = build(sources, FLWR_CAESAR_KERNEL="no")
     assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_where_python_has_no_stable_abi_the_wheel_is_without_the_kernel(sources):
+    wheel = build(sources, before=FREE_THREADED)
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_the_sources_to_build_of_have_the_kernel_even_if_it_is_off(sources):
+    kept = build(sources, "sdist", FLWR_CAESAR_KERNEL="off")
+    with tarfile.open(kept) as archive:
+        found = {Path(name).name for name in archive.getnames()}
+    folder = ROOT / "flwr_caesar" / "codec" / "kernel"
+    code = {path.name for path in folder.iterdir() if path.suffix in (".c", ".h")}
+    assert code
+    assert {"setup.py", *code} <= found
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler, or no Python.h for it")

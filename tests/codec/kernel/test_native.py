@@ -29,11 +29,13 @@ from flwr_caesar.codec.coding.integers import (
 )
 from flwr_caesar.codec.coding.rans import decode_symbols, encode_symbols
 from flwr_caesar.codec.conformance.suite import sample_arrays
+from flwr_caesar.codec.quantisers.pieces import Pieces
 from flwr_caesar.codec.quantisers.quantise import (
     energy,
     lattice_values,
     quantise_dead_zone,
 )
+from flwr_caesar.codec.quantisers.step_search import Quantiser, Step, StepSearch
 
 from ..samples import CONFIGS
 
@@ -266,8 +268,29 @@ def test_indices_are_the_same(n, step, dead_zone, odd):
     x = draw_floats(n, n)
     x[n // 2 : n // 2 + 1] = odd
     same(lambda: quantise_dead_zone(x, step, dead_zone))
-    assert same(lambda: np.array(energy(x))) is not None
-    assert same(lambda: np.array(energy(x[::2]))) is not None
+    for own in x, x.astype(np.float64) * 3, x[::2]:
+        same(lambda own=own: np.array(energy(own)))
+
+
+@settings(max_examples=40)
+@given(
+    n=st.integers(1, 2000),
+    quarter=st.integers(-40, 40),
+    dead_zone=st.sampled_from([0.5, 0.7, 0.95]),
+    largest=st.sampled_from([1.0, 1e9]),
+)
+def test_measurements_are_the_same(n, quarter, dead_zone, largest):
+    x = draw_floats(n, n)
+    x[0] = largest
+    classes = (np.arange(n) % 96).astype(np.uint8)
+    quantiser = Quantiser(Step.of(quarter), dead_zone)
+    same(lambda: StepSearch(Pieces([x]), classes, Step(4, 0)).measure(quantiser))
+
+
+def test_what_a_file_has_at_an_odd_place_is_summed():
+    x = np.frombuffer(b"." + draw_floats(99, 1).tobytes(), np.float32, offset=1)
+    assert not x.flags.aligned
+    assert same(lambda: np.array(energy(x))) > 0
 
 
 @pytest.mark.parametrize("exponent", [-160, -149, -127, -126, -5, 0, 90, 127, 128])

@@ -144,8 +144,11 @@ def test_a_history_goes_on_after_a_restart_with_its_own_rules():
         PointHistory.from_arrays(state)
 
 
-def test_what_is_no_number_travels_as_it_is():
-    w = {"mask": np.array([-np.inf, 0, 1], np.float16), **walk(np.float16, 0, 1)[0]}
+@pytest.mark.parametrize("dtype", sorted(HALVES))
+@pytest.mark.parametrize("odd", [-np.inf, np.nan])
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_number_travels_as_it_is(dtype, odd):
+    w = {"mask": np.array([odd, 0, 1], HALVES[dtype]), **walk(HALVES[dtype], 0, 1)[0]}
     point = publish_model(w, None, first_exponents(w, RULES), RULES)
     assert same(
         {"mask": decode_model(encode_model(point))["mask"]}, {"mask": w["mask"]}

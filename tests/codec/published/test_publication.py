@@ -146,7 +146,7 @@ def test_a_change_larger_than_the_model_is_sent_whole():
 def test_memory_is_bounded_and_what_is_forgotten_is_refused():
     rng = np.random.default_rng(4)
     models = drift(rng, 8)
-    history = PointHistory.start(models[0], shared=True, max_bytes=3 * 4 * N)
+    history = PointHistory.start(models[0], shared=True, max_bytes=3 * 2 * N)
     digests = [history.current.digest]
     for model in models[1:]:
         history = history.publish(model)

@@ -82,11 +82,18 @@ def test_the_budget_holds_and_larger_variance_never_gets_less(
         budget, 2 * sum(sizes)
     )
     assert all(2 <= b <= 8 for b in bits)
-    for (n, v, b), (m, w, c) in itertools.permutations(
-        zip(sizes, variances, bits, strict=True), 2
-    ):
-        if v > w and n <= m:
+    for (v, b), (w, c) in itertools.permutations(zip(variances, bits, strict=True), 2):
+        if v > w:
             assert b >= c
+
+
+def test_a_tensor_below_one_that_cannot_pay_stays_at_its_bits() -> None:
+    """The second costs 1,000 bits more and the third 1, of which there are 900."""
+    sizes, variances = (10, 1000, 1), (9.0, 8.0, 7.0)
+    bits = allocate_bits(sizes, variances, 2 * sum(sizes) + 900)
+    assert bits == [8, 2, 2]
+    bits = allocate_bits(sizes, variances, 2 * sum(sizes) + 1900)
+    assert bits == [8, 3, 3]
 
 
 @pytest.mark.filterwarnings("error")

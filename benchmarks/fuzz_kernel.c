@@ -1,0 +1,216 @@
+/* Streams of symbols, mutated, through the kernel's loops; fuzz_kernel.py builds and runs
+   it with sanitisers. Every array has exactly the memory that a caller promises. A stream
+   that was not mutated has to come back, and integers have to make the symbols and raw
+   bits again that they were made of.
+
+       fuzz_kernel TRIALS SEED */
+#include "../flwr_caesar/codec/kernel/loops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOWEST = 1 << 16, MOST_SYMBOLS = 160, OUTCOMES = 5 };
+
+static const char *NAMES[OUTCOMES] = {
+    "came back", "refused: truncated", "refused: out of range", "decoded otherwise",
+    "raw bits out of range",
+};
+static uint64_t state;
+
+static uint64_t draw(uint64_t below)
+{
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return (state * 0x2545F4914F6CDD1DULL >> 32) % below;
+}
+
+static void *take(size_t size)
+{
+    void *memory = malloc(size ? size : 1);
+    if (memory == NULL)
+        exit(2);
+    return memory;
+}
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "%s\n", what);
+    abort();
+}
+
+typedef struct {
+    int64_t n, lanes, contexts, alphabet, num_words;
+    uint16_t *frequencies, *symbols, *words;
+    uint32_t *states;
+    uint8_t *at;
+} Stream;
+
+static void free_stream(Stream *s)
+{
+    free(s->frequencies);
+    free(s->symbols);
+    free(s->words);
+    free(s->states);
+    free(s->at);
+}
+
+/* Frequencies of up to eight symbols a context, and symbols drawn by them. */
+static Stream make_stream(void)
+{
+    static const int64_t ALPHABETS[] = {1, 2, 9, 70, 300, 512};
+    Stream s = {.n = 1 + (int64_t)draw(MOST_SYMBOLS), .alphabet = ALPHABETS[draw(6)]};
+    s.contexts = draw(1000) ? 1 + (int64_t)draw(4) : 256;
+    s.lanes = 1 + (int64_t)draw(draw(3) ? 4 : (uint64_t)s.n);
+    s.frequencies = take((size_t)(s.contexts * s.alphabet) * 2);
+    s.symbols = take((size_t)s.n * 2);
+    s.at = take((size_t)s.n);
+    s.states = take((size_t)s.lanes * 4);
+    memset(s.frequencies, 0, (size_t)(s.contexts * s.alphabet) * 2);
+    uint32_t *table = calloc((size_t)s.contexts * MAX_ALPHABET, 4);
+    for (int64_t c = 0; c < s.contexts; c++) {
+        uint16_t *own = s.frequencies + c * s.alphabet;
+        int64_t left = SCALE;
+        for (int i = 0; i < 7 && left > 1; i++) {
+            int64_t share = (int64_t)draw((uint64_t)left);
+            own[draw((uint64_t)s.alphabet)] += (uint16_t)share;
+            left -= share;
+        }
+        own[draw((uint64_t)s.alphabet)] += (uint16_t)left;
+        uint32_t first = 0;
+        for (int64_t v = 0; v < s.alphabet; v++) {
+            table[c * MAX_ALPHABET + v] = (uint32_t)own[v] << 16 | (first & 0xFFFF);
+            first += own[v];
+        }
+    }
+    for (int64_t i = 0; i < s.n; i++) {
+        s.at[i] = (uint8_t)draw((uint64_t)s.contexts);
+        int64_t slot = (int64_t)draw(SCALE), v = 0;
+        for (slot -= s.frequencies[s.at[i] * s.alphabet]; slot >= 0; v++)
+            slot -= s.frequencies[s.at[i] * s.alphabet + v + 1];
+        s.symbols[i] = (uint16_t)v;
+    }
+    for (int64_t i = 0; i < s.lanes; i++)
+        s.states[i] = LOWEST;
+    uint16_t *room = take((size_t)(s.n + 1) * 2);
+    s.num_words = rans_push(s.states, s.lanes, s.symbols, s.at, s.n, table, s.contexts,
+                            room);
+    if (s.num_words < 0)
+        fail("a good stream was refused");
+    s.words = take((size_t)s.num_words * 2);
+    memcpy(s.words, room + s.n + 1 - s.num_words, (size_t)s.num_words * 2);
+    free(room);
+    free(table);
+    return s;
+}
+
+static void spoil(void *data, int64_t size)
+{
+    uint64_t changes = 1 + draw(3);
+    for (uint64_t i = 0; i < changes && size; i++)
+        ((uint8_t *)data)[draw((uint64_t)size)] ^= (uint8_t)(1 << draw(8));
+    if (!draw(6))
+        for (int64_t i = 0; i < size; i++)
+            ((uint8_t *)data)[i] = (uint8_t)draw(256);
+}
+
+static int mutate(Stream *s)
+{
+    uint64_t which = draw(8);
+    if (which == 0)
+        return 0;
+    if (which & 1)
+        spoil(s->words, s->num_words * 2);
+    if (which & 2)
+        spoil(s->states, s->lanes * 4);
+    if (which & 4) {
+        int64_t left = (int64_t)draw((uint64_t)s->num_words + 1);
+        uint16_t *shorter = take((size_t)left * 2);
+        memcpy(shorter, s->words, (size_t)left * 2);
+        free(s->words);
+        s->words = shorter;
+        s->num_words = left;
+    }
+    if (!draw(20))
+        spoil(s->at, s->n);
+    if (!draw(20))
+        spoil(s->frequencies, s->contexts * s->alphabet * 2);
+    return 1;
+}
+
+/* Raw bits for symbols, integers of both, and all of that back. */
+static int check_integers(const uint16_t *symbols, int64_t n)
+{
+    int64_t counts[OCTAVES], starts[OCTAVES + 1] = {0};
+    if (count_octaves(symbols, n, counts) < 0)
+        fail("symbols beyond the alphabet were decoded");
+    for (int i = 0; i < OCTAVES; i++)
+        starts[i + 1] = starts[i] + (counts[i] * (i + 2) + 7) / 8;
+    int64_t size = starts[OCTAVES], known = counts[26] == 0 && counts[27] == 0;
+    uint8_t *bits = take((size_t)size), *again = take((size_t)size);
+    int32_t *values = take((size_t)n * 4);
+    uint16_t *made = take((size_t)n * 2);
+    for (int64_t i = 0; i < size; i++)
+        bits[i] = (uint8_t)draw(256);
+    int outcome = 0;
+    if (!draw(3)) {
+        starts[draw(OCTAVES + 1)] += (int64_t)draw(7) - 3;
+        known = 0;
+    }
+    if (to_integers(symbols, n, starts, bits, size, values) < 0) {
+        if (known)
+            fail("raw bits that are there were refused");
+        outcome = 4;
+    } else if (known) {
+        to_symbols(values, 1, n, made);
+        if (memcmp(made, symbols, (size_t)n * 2) != 0)
+            fail("integers have other symbols");
+        if (pack_raw_bits(values, 1, made, n, starts, again, size) < 0)
+            fail("raw bits have no room");
+        int32_t *second = take((size_t)n * 4);
+        to_integers(made, n, starts, again, size, second);
+        if (memcmp(values, second, (size_t)n * 4) != 0)
+            fail("integers did not come back");
+        free(second);
+    }
+    free(bits);
+    free(again);
+    free(values);
+    free(made);
+    return outcome;
+}
+
+static int run_trial(void)
+{
+    Stream s = make_stream();
+    int mutated = mutate(&s), outcome;
+    uint16_t *found = take((size_t)s.n * 2);
+    int64_t read = rans_pull(s.states, s.lanes, s.words, s.num_words, found, s.at, s.n,
+                             s.frequencies, s.contexts, s.alphabet);
+    int same = read >= 0 && memcmp(found, s.symbols, (size_t)s.n * 2) == 0;
+    if (!mutated && (!same || read != s.num_words))
+        fail("a good stream did not come back");
+    if (read > s.num_words)
+        fail("more was read than there is");
+    outcome = read == TRUNCATED ? 1 : read < 0 ? 2 : same ? 0 : 3;
+    if (read >= 0 && check_integers(found, s.n) != 0)
+        outcome = 4;
+    free(found);
+    free_stream(&s);
+    return outcome;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3)
+        return 2;
+    const long trials = atol(argv[1]);
+    state = strtoull(argv[2], NULL, 10) * 2 + 1;
+    long counts[OUTCOMES] = {0};
+    for (long i = 0; i < trials; i++)
+        counts[run_trial()]++;
+    for (int i = 0; i < OUTCOMES; i++)
+        printf("%s\t%ld\n", NAMES[i], counts[i]);
+    return 0;
+}
