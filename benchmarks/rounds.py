@@ -1,8 +1,9 @@
 """Seconds a round through a real SuperLink and two SuperNodes, with and without us.
 
 The model has the 122 tensors and 11.2 million parameters of a ResNet-18; devices add
-noise to it instead of training, so that a round is what Flower and we do. FedAvg and
-TopK take turns on the same SuperLink and SuperNodes. Writes docs/benchmarks/rounds.md.
+noise to it instead of training, so that a round is what Flower and we do. FedAvg,
+TopK and Caesar take turns on the same SuperLink and SuperNodes. Writes
+docs/benchmarks/rounds.md.
 
     python benchmarks/rounds.py
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -59,7 +61,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds per run")
     parser.add_argument("--repeats", type=int, default=2, help="runs per strategy")
     args = parser.parse_args()
-    seconds: dict[str, list[float]] = {"fedavg": [], "topk": []}
+    seconds: dict[str, list[float]] = {"fedavg": [], "topk": [], "caesar": []}
     traffic: dict[str, dict[str, Any]] = {}
     with SuperLink(simulation=False) as link:
         app = copy_app(link)
@@ -79,7 +81,7 @@ def main() -> None:
         "ResNet-18's 122 tensors (44.8 MB) through a real SuperLink and two SuperNodes",
         "on loopback; devices add noise instead of training. Medians over all rounds,",
         "the strategies in turn on the same processes. `fedavg` is Flower's FedAvg;",
-        "`topk` is `TopK(FedAvg(), density=0.01)`.",
+        "`topk` is `TopK(FedAvg(), density=0.01)`, `caesar` is `Caesar(FedAvg())`.",
         "",
         "| strategy | s a round | of FedAvg's | MB down | MB up |",
         "| --- | --- | --- | --- | --- |",
@@ -90,7 +92,10 @@ def main() -> None:
             f"| {name} | {median:.1f} | {median / medians['fedavg']:.2f} "
             f"| {down:.1f} | {up:.2f} |"
         )
-    lines += ["", describe("python benchmarks/rounds.py")]
+    load = " ".join(f"{each:.0f}" for each in os.getloadavg())
+    lines += ["", f"Load of the machine at the end, its own share included: {load}."]
+    command = f"python benchmarks/rounds.py --rounds {args.rounds}"
+    lines += ["", describe(f"{command} --repeats {args.repeats}")]
     TABLE.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
