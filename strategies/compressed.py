@@ -40,7 +40,7 @@ from .extra import extra_messages
 from .failed_rounds import FailedRounds
 from .grid import StreamingGrid
 from .guard import Bench
-from .inner import aggregates_a_mean, require_strategy, standing_in
+from .inner import require_strategy, standing_in
 from .intake import Intake, Waited
 from .measured import Measured
 from .method import ServerMethod
@@ -274,11 +274,7 @@ class CompressedStrategy(Measured, Strategy):
                 log(INFO, "\t├──> %s", line)
         layout = self._exchange.layout
         if self.method is not None and layout is not None:
-            told = expectation(
-                layout,
-                self.method.downlink.first_bytes(layout),
-                keeps_updates=not aggregates_a_mean(self.strategy),
-            )
+            told = expectation(layout, self.method, self.strategy)
             log(INFO, "\t├──> %s", told)
         for note in self._exchange.notes():
             log(WARNING, "\t├──> %s", note)

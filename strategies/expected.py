@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from flwr.serverapp.strategy import Strategy
+
 from flwr_caesar.codec import Layout
 from flwr_caesar.results.amounts import amount
 
 from . import machine_memory
+from .inner import aggregates_a_mean
+from .method import ServerMethod
 
-SERVER_MODELS = 8
+SERVER_MODELS = 11
 """Models that the server holds at most; see docs/benchmarks/large-models.md."""
-DEVICE_MODELS = 6
-"""Models that a device holds at most beside its training; likewise."""
+DEVICE_MODELS, REMEMBERING_MODELS = 6, 9
+"""Models that a device holds at most; the latter where its uploads are predicted from
+earlier ones. See docs/benchmarks/device-memory.md."""
 _FEWEST = 5  # that no run does with less
 
 
@@ -32,25 +37,28 @@ def require_memory(layout: Layout) -> None:
         )
 
 
-def expectation(layout: Layout, first_download: float, *, keeps_updates: bool) -> str:
+def expectation(layout: Layout, method: ServerMethod, inner: Strategy) -> str:
     """Return what a run is expected to take, in a sentence.
 
     Parameters
     ----------
     layout : Layout
         Tensors of the model.
-    first_download : float
-        Bytes that a device that holds nothing is sent.
-    keeps_updates : bool
-        Whether the inner strategy is given every update of a round.
+    method : ServerMethod
+        What travels.
+    inner : Strategy
+        The inner strategy.
     """
-    nbytes = server_nbytes(layout)
-    more = ", and one more for each reply of a round" if keeps_updates else ""
+    nbytes, remembers = server_nbytes(layout), method.upload_memory > 0
+    models = REMEMBERING_MODELS if remembers else DEVICE_MODELS
+    one_by_one = aggregates_a_mean(inner)
+    more = "" if one_by_one else ", and one more for each reply of a round"
     return (
         f"Expected: up to {SERVER_MODELS} models of {amount(nbytes)} in memory here, "
         f"{amount(SERVER_MODELS * nbytes)} of {amount(machine_memory.memory_bytes())}"
-        f"{more}; up to {DEVICE_MODELS}, {amount(DEVICE_MODELS * layout.nbytes)}, on a "
-        f"device beside its training; {amount(first_download)} down to a new device"
+        f"{more}; up to {models}, {amount(models * layout.nbytes)}, on a device whose "
+        f"app holds two; {amount(method.downlink.first_bytes(layout))} down to a new "
+        "device"
     )
 
 

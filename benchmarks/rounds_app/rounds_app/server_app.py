@@ -33,7 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     arrays = MODELS[str(config["model"])]()
     dtype = to_dtype(str(config["dtype"]))
     arrays = {
-        name: array.astype(dtype) if array.dtype == np.float32 else array
+        name: array.astype(dtype, copy=False) if array.dtype == np.float32 else array
         for name, array in arrays.items()
     }
     raw = sum(array.nbytes for array in arrays.values())
