@@ -35,9 +35,7 @@ else:
         if getattr(_found, "INTERFACE", None) == INTERFACE:
             native = _found
         else:  # an editable installation whose sources went on
-            in_use = (
-                "numpy, as the kernel is of another version: install again"
-            )
+            in_use = "numpy, as the kernel is of another version: install again"
 
 
 def compiled() -> Kernel | None:
