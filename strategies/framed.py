@@ -26,7 +26,7 @@ from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
-from flwr_caesar.sync.protocol import NOT_NOW, device_id
+from flwr_caesar.sync.protocol import NOT_NOW
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -169,13 +169,6 @@ class FrameExchange(Exchange):
             message.content = content
             asked.append(message)
         return asked
-
-    def sender(self, message: Message) -> str:
-        """See `Exchange.sender`."""
-        try:
-            return device_id(DeviceReport.read(message.content)[1].token)
-        except (CodecError, ValueError):
-            return ""
 
     def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
         """See `Exchange.accept`."""
