@@ -124,10 +124,6 @@ class Exchange(ABC):
             If it cannot be used.
         """
 
-    def sender(self, message: Message) -> str:
-        """Return which device a reply says that it is of; empty if it does not."""
-        return ""
-
     @abstractmethod
     def decode_again(self, phase: Phase, reply: Reply) -> dict[str, Array]:
         """Return the update of a reply whose `source` is kept, once more."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flwr_caesar.codec import CodecError, Layout
-from flwr_caesar.sync.protocol import DECLINED, UploadHeader
+from flwr_caesar.sync.protocol import DECLINED, UploadHeader, device_id
 from flwr_caesar.transport import (
     DeviceReport,
     Plan,
@@ -91,6 +91,14 @@ def packed(
         ask_labels=plan.ask_labels,
     )
     return with_note(made, sent.note(header))
+
+
+def sender_of(message: Message) -> str:
+    """Return which device a reply says that it is of; empty if it does not."""
+    try:
+        return device_id(DeviceReport.read(message.content)[1].token)
+    except (CodecError, ValueError):
+        return ""
 
 
 def upload_key(phase: Phase, request: Request, content: RecordDict) -> str:

@@ -26,7 +26,7 @@ from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.part import completed
-from flwr_caesar.sync.protocol import NOT_NOW, device_id
+from flwr_caesar.sync.protocol import NOT_NOW
 from flwr_caesar.sync.server import ServerSession
 from flwr_caesar.sync.sources import Sources
 from flwr_caesar.sync.state import MODEL_PAYLOAD
@@ -170,6 +170,7 @@ class FrameExchange(Exchange):
             asked.append(message)
         return asked
 
+<<<<<<< HEAD
     def sender(self, message: Message) -> str:
         """See `Exchange.sender`."""
         try:
@@ -177,6 +178,8 @@ class FrameExchange(Exchange):
         except (CodecError, ValueError):
             return ""
 
+=======
+>>>>>>> speed
     def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
         """See `Exchange.accept`."""
         request = phase.requests[node_id]

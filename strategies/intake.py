@@ -16,7 +16,7 @@ from flwr_caesar.transport import FRAME_STYPE, message_nbytes, told_nbytes
 
 from .decoding import DecodingQueue, UnderWay
 from .exchange import Exchange, NotNowError, require_size
-from .frame_messages import NO_MOD
+from .frame_messages import NO_MOD, sender_of
 from .grid import Arrival
 from .phase import Phase, Reply
 from .recorder import Recorder
@@ -96,7 +96,7 @@ class Intake:
         start = time.monotonic()
         nbytes = message_nbytes(message.content) if message.has_content() else 0
         self._recorder.arrived(phase, node_id, seconds=arrival.seconds, bytes_up=nbytes)
-        sender = self._exchange.sender(message)
+        sender = sender_of(message)
         if self._queue.has(sender=sender):  # which counts hangs on the other one
             self.settle()
         try:
