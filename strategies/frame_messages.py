@@ -96,7 +96,7 @@ def packed(
 def sender_of(message: Message) -> str:
     """Return which device a reply says that it is of; empty if it does not."""
     try:
-        return device_id(DeviceReport.read(message.content)[1].token)
+        return device_id(DeviceReport.header(message.content).token)
     except (CodecError, ValueError):
         return ""
 

@@ -170,16 +170,6 @@ class FrameExchange(Exchange):
             asked.append(message)
         return asked
 
-<<<<<<< HEAD
-    def sender(self, message: Message) -> str:
-        """See `Exchange.sender`."""
-        try:
-            return device_id(DeviceReport.header(message.content).token)
-        except (CodecError, ValueError):
-            return ""
-
-=======
->>>>>>> speed
     def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
         """See `Exchange.accept`."""
         request = phase.requests[node_id]
