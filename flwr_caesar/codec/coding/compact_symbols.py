@@ -9,6 +9,8 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..kernel import compiled, contiguous
+from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
 from .integers import Integers, to_symbols
@@ -18,7 +20,9 @@ _DIRECT, _DIRECT_BITS = 16, 4
 _MANTISSA_BITS = 2
 _OCTAVE = 1 << _MANTISSA_BITS
 _FIRST_WIDTH, _LAST_WIDTH = 2, 29
+_WIDTHS = np.arange(_FIRST_WIDTH, _LAST_WIDTH + 1)
 _MOST = (1 << 32) - 2
+_LEAST = -(1 << 31)
 
 Far = np.ndarray[Any, np.dtype[np.uint32]]
 
@@ -56,10 +60,14 @@ def to_compact(values: Array) -> tuple[Symbols, Far]:
     far : ndarray of uint32
         `u` of the symbols from 16 on, in order.
     """
-    symbols = to_symbols(values)
-    if int(symbols.max(initial=0)) < _DIRECT:
+    if (native := compiled()) is not None and values.dtype == np.int32:
+        symbols = np.empty(len(values), np.uint16)
+        largest = native.symbols(contiguous(values), symbols, _MANTISSA_BITS)
+    else:
+        symbols = MERGED[to_symbols(values)]
+        largest = int(symbols.max(initial=0))
+    if largest < _DIRECT:
         return symbols, np.empty(0, np.uint32)
-    symbols = MERGED[symbols]
     wide = values[symbols >= _DIRECT].astype(np.int64)
     return symbols, ((wide << 1) ^ (wide >> 63)).astype(np.uint32)
 
@@ -89,6 +97,8 @@ def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, i
     CodecError
         If the raw bits are truncated, or an integer is -2^31.
     """
+    if (native := compiled()) is not None:
+        return _joined(symbols, raw, offset, native)
     low: dict[int, Array] = {}
     for width, count in enumerate(_count_widths(symbols)):
         if count:
@@ -115,6 +125,25 @@ def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, i
             found[at[chosen]] = ((u >> 1) ^ -(u & 1)).astype(np.int32)
         values[part] = found
     return values, offset
+
+
+def _joined(
+    symbols: Symbols, raw: bytes, offset: int, native: Kernel
+) -> tuple[Integers, int]:
+    counts = np.empty(len(_WIDTHS), np.int64)
+    native.octaves(symbols, counts, _MANTISSA_BITS)
+    starts = np.zeros(len(_WIDTHS) + 1, np.int64)
+    np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
+    end = offset + int(starts[-1])
+    if end > len(raw):
+        raise CodecError("integers are truncated")
+    values = np.empty(len(symbols), np.int32)
+    native.integers(
+        symbols, starts, memoryview(raw)[offset:end], values, _MANTISSA_BITS
+    )
+    if counts[-1] and int(values.min()) == _LEAST:
+        raise CodecError("an integer exceeds 2^31 - 1")
+    return values, end
 
 
 def _count_widths(symbols: Symbols) -> list[int]:

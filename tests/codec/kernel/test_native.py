@@ -14,6 +14,11 @@ from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError, get_codec, kernel
 from flwr_caesar.codec.coding import rans
+from flwr_caesar.codec.coding.compact_symbols import (
+    from_compact,
+    pack_raw,
+    to_compact,
+)
 from flwr_caesar.codec.coding.contexts import (
     ContextMap,
     _slice_sums,
@@ -187,6 +192,34 @@ def test_integers_of_any_size_become_the_same_bytes(n, bits, narrow, seed):
     assert (same(lambda: to_symbols(values)) <= 511).all()
     data = same(lambda: encode_integers(values, context, 3))
     assert (same(lambda: decode_integers(data, context, 3)) == values).all()
+
+
+@given(st.integers(0, 300), st.integers(1, 31), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_compact_symbols_become_the_same_integers(n, bits, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-(1 << bits) + 1, 1 << bits, n).astype(np.int32)
+
+    def made() -> list[Any]:
+        symbols, far = to_compact(values)
+        raw = b"ab" + pack_raw([far]) + b"c"
+        found, end = from_compact(symbols, raw, 2)
+        assert found.tolist() == values.tolist()
+        assert end == len(raw) - 1
+        return [symbols.tobytes(), far.tobytes(), raw]
+
+    same(made)
+
+
+@pytest.mark.parametrize("raw", [b"", bytes(3), bytes(4), b"\xff" * 4])
+def test_hostile_compact_symbols_are_refused_with_the_same_words(raw):
+    symbols = np.array([5, 127], np.uint16)
+
+    def read() -> Any:
+        found, end = from_compact(symbols, raw, 0)
+        return found.tolist(), end
+
+    same(read)
 
 
 @pytest.mark.parametrize("bits", [3, 9, 31])
