@@ -12,6 +12,8 @@ PYTHONS := python3.12 python3.13
 # Also holds inside the environments in which pip builds.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes, each of which would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo examples docs test test-types test-suite test-flowers test-pythons wheel clean
