@@ -1,8 +1,8 @@
 """FedComLoc on a non-convex problem: how far the gradient falls at each density.
 
 Ten devices with a small tanh network and rows of their own, all of them in every round,
-full gradients, through the real strategy and mod. Writes a Markdown table of the length of
-the gradient of the mean loss, at the model that devices get. One thread: set
+full gradients, through the real strategy and mod. Writes a Markdown table of the length
+of the gradient of the mean loss, at the model that devices get. One thread: set
 OMP_NUM_THREADS=1.
 """
 
@@ -36,7 +36,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 class TanhNetwork(Logistic):
-    """``f(W, v) = mean log(1 + exp(-v tanh(W a))) + ridge |x|^2 / 2``, ``x = (W, v)``."""
+    """``f(W, v) = mean log(1 + exp(-v tanh(W a)))``, and a small ridge."""
 
     def __init__(self, seed: int, lr: float) -> None:
         super().__init__(seed)
@@ -51,7 +51,7 @@ class TanhNetwork(Logistic):
     def gradient(self, device: int, x: Vector) -> Vector:
         """Return the gradient of one device's own loss."""
         rows = self.rows[device]
-        weights = x[: -HIDDEN].reshape(HIDDEN, self.features)
+        weights = x[:-HIDDEN].reshape(HIDDEN, self.features)
         top = x[-HIDDEN:]
         inner = np.tanh(rows @ weights.T)
         wrong = -np.exp(-np.logaddexp(0, inner @ top)) / len(rows)
@@ -64,7 +64,9 @@ class TanhNetwork(Logistic):
         return float(np.linalg.norm(mean))
 
 
-def slopes(problem: TanhNetwork, rounds: int, seed: int, **settings: Any) -> list[float]:
+def slopes(
+    problem: TanhNetwork, rounds: int, seed: int, **settings: Any
+) -> list[float]:
     """Return the gradient's length at the model that devices get after each round."""
     found: list[float] = []
 
@@ -100,7 +102,8 @@ def main() -> None:
             runs.append(slopes(problem, max(args.rounds), seed, **settings))
         cells = []
         for number in (0, *args.rounds):
-            last = [float(np.mean(run[max(number - 9, 0) : number + 1])) for run in runs]
+            kept = slice(max(number - 9, 0), number + 1)
+            last = [float(np.mean(run[kept])) for run in runs]
             cells.append(f"{np.mean(last):.2g} ({min(last):.2g}–{max(last):.2g})")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print(f"\n{describe('python benchmarks/fedcomloc_gradient.py')}")
