@@ -103,9 +103,10 @@ class FaultCase:
 
     @property
     def _remembers(self) -> bool:
-        """Whether its upload codec has a memory on both sides that can be limited."""
+        """Whether its upload codec has a memory on both sides, unless told otherwise."""
         factory, _ = self._constructor()
-        return _MEMORY in inspect.signature(factory).parameters
+        found = inspect.signature(factory).parameters.get(_MEMORY)
+        return found is not None and found.default != 0
 
     def _constructor(self) -> tuple[Callable[..., Strategy], Mapping[str, Any]]:
         if self.factory is not None:

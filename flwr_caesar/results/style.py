@@ -22,6 +22,7 @@ STYLES: dict[str, tuple[str, str]] = {
     "fedcomloc_global": ("#004F3A", _SOLID),
     "fedcomloc_global_paper": ("#004F3A", _DASHED),
     "pruning": ("#CC79A7", _SOLID),
+    "pruning_paper": ("#CC79A7", _DASHED),
     "error_bounded": ("#E69F00", _SOLID),
     "error_bounded_paper": ("#E69F00", _DASHED),
     "blog_recipe": ("#E69F00", _DOTTED),

@@ -202,7 +202,10 @@ class RunFolder:
 
     def _begin_after(self, done: int) -> None:
         """Keep what was written up to a round; time goes on from there."""
-        if done == 0 and any(int(row["round"]) > 0 for row in self._rounds):
+        # Rounds of which no reply counted left nothing to go on from, and nothing is lost.
+        rounds = {int(row["round"]) for row in self._rounds} - {0}
+        counted = {int(row["round"]) for row in self._devices if not row["dropped"]}
+        if done == 0 and rounds & counted:
             raise RuntimeError(
                 f"{self.path} has rounds but no checkpoint to go on from; it is left "
                 "as it was"

@@ -42,7 +42,7 @@ CONFIGS: list[dict[str, Any]] = [
         "id": "lattice",
         "step": 0.05,
         "exact_below": 4,
-        "fine_below": 9,
+        "fine_below": 12,
         "compact": True,
         "memory": True,
     },

@@ -88,7 +88,7 @@ def test_another_way_to_write_it_is_answered_with_ours(
 def test_help_of_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "--help"]) == 0
     text = capsys.readouterr().out
-    for part in ("strategy: caesar, ", "experiment: ", "mnist5k", "rounds", "-m"):
+    for part in ("strategy: ", "caesar, ", "experiment: ", "mnist5k", "rounds", "-m"):
         assert part in text
 
 

@@ -89,7 +89,7 @@ def test_what_stops_a_sweep_stops_the_runs_that_go_on(tmp_path: Path) -> None:
         (["-m", "seed=1,2", "-j"], "not ''"),
         (["-m", "-j0", "seed=1,2"], "not '0'"),
         (["-j", "2"], "-j: is for sweeps"),
-        (["-j2", "-m", "seed=1,2", "hydra/launcher=joblib"], "choose one of them"),
+        (["-j2", "-m", "seed=1,2", "hydra/launcher=basic"], "choose one of them"),
         (["-j2", "--cfg", "job"], "leave it out here"),
     ],
 )

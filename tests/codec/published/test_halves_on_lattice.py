@@ -121,7 +121,7 @@ def test_another_value_of_the_parameter_is_refused(value, monkeypatch):
     point = publish_model(walk(np.float16, 0, 1)[0], None, -8, RULES)
     config = {"id": "lattice_model", "exact_below": 0, "halves": value}
     with monkeypatch.context() as patched:
-        patched.setattr(lattice_model, "_config", lambda rules: config)
+        patched.setattr(lattice_model, "_config", lambda rules, **_: config)
         frame = encode_model(point)
     with pytest.raises(CodecError, match="expected lattice_model"):
         decode_model(frame)
