@@ -103,7 +103,7 @@ class FaultCase:
 
     @property
     def _remembers(self) -> bool:
-        """Whether its upload codec has a memory on both sides, unless told otherwise."""
+        """Whether its upload codec has a memory on both sides, if not asked."""
         factory, _ = self._constructor()
         found = inspect.signature(factory).parameters.get(_MEMORY)
         return found is not None and found.default != 0

@@ -202,7 +202,7 @@ class RunFolder:
 
     def _begin_after(self, done: int) -> None:
         """Keep what was written up to a round; time goes on from there."""
-        # Rounds of which no reply counted left nothing to go on from, and nothing is lost.
+        # Where no reply counted yet, there is nothing to go on from, and nothing lost.
         rounds = {int(row["round"]) for row in self._rounds} - {0}
         counted = {int(row["round"]) for row in self._devices if not row["dropped"]}
         if done == 0 and rounds & counted:

@@ -66,11 +66,13 @@ def test_a_state_with_nothing_new_is_what_it_was():
 
 
 @pytest.mark.parametrize("more", [0, 8])
-def test_arrays_beyond_the_limit_are_not_kept_and_that_is_logged(more, caplog):
+def test_arrays_beyond_the_limit_are_not_kept_and_that_is_logged(
+    more, caplog, monkeypatch
+):
     (full,) = reply(np.zeros(MAX_ARRAY_BYTES, np.uint8))["mask"].values()
     header = len(full.data) - MAX_ARRAY_BYTES
     content = reply(np.zeros(MAX_ARRAY_BYTES - header + more, np.uint8))
-    logging.getLogger("flwr").propagate = True
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     with caplog.at_level(logging.WARNING, "flwr"):
         kept = CachedReply.of(content, {}, [], upload="arrays").into(state())
     again = CachedReply.beside(kept, UPLOAD).records()

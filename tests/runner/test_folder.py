@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,25 @@ def test_a_resumed_run_that_would_begin_anew_is_refused(tmp_path: Path) -> None:
         folder.on_evaluation(0, accuracy=0.1, loss=2.3)
     after = contents(tmp_path)
     assert after | {"events.jsonl": b""} == before | {"events.jsonl": b""}
+
+
+def test_a_run_of_which_no_reply_counted_yet_begins_anew(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path, compose(["rounds=3"]))
+    first.on_evaluation(0, accuracy=0.1, loss=2.3)
+    (record,) = (r for r in a_round(1) if r.phase == "train")
+    dropped = [replace(d, dropped="needs a whole model") for d in record.devices]
+    first.on_record(replace(record, devices=dropped))
+    first.on_evaluation(1, accuracy=0.1, loss=2.3)
+    assert rows(tmp_path / "rounds.csv")[-1]["round"] == "1"
+    again = RunFolder(tmp_path, {**compose(["rounds=3"]), "resume": str(tmp_path)})
+    again.on_evaluation(0, accuracy=0.1, loss=2.3)
+    again.on_record(record)
+    again.on_evaluation(1, accuracy=0.5, loss=1.0)
+    found = rows(tmp_path / "rounds.csv")
+    assert [(row["round"], row["accuracy"]) for row in found] == [
+        ("0", "0.1"),
+        ("1", "0.5"),
+    ]
 
 
 def test_a_second_server_is_kept_out_and_told_by_whom(
