@@ -13,14 +13,13 @@ from ..kernel import compiled, contiguous
 from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
-from .integers import Integers, to_symbols
+from .integers import Integers, raw_starts, to_symbols
 from .positions import pack_bits, unpack_bits
 
 _DIRECT, _DIRECT_BITS = 16, 4
 _MANTISSA_BITS = 2
 _OCTAVE = 1 << _MANTISSA_BITS
 _FIRST_WIDTH, _LAST_WIDTH = 2, 29
-_WIDTHS = np.arange(_FIRST_WIDTH, _LAST_WIDTH + 1)
 _MOST = (1 << 32) - 2
 _LEAST = -(1 << 31)
 
@@ -130,10 +129,7 @@ def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, i
 def _joined(
     symbols: Symbols, raw: bytes, offset: int, native: Kernel
 ) -> tuple[Integers, int]:
-    counts = np.empty(len(_WIDTHS), np.int64)
-    native.octaves(symbols, counts, _MANTISSA_BITS)
-    starts = np.zeros(len(_WIDTHS) + 1, np.int64)
-    np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
+    starts = raw_starts(symbols, native, _MANTISSA_BITS)
     end = offset + int(starts[-1])
     if end > len(raw):
         raise CodecError("integers are truncated")
@@ -141,7 +137,7 @@ def _joined(
     native.integers(
         symbols, starts, memoryview(raw)[offset:end], values, _MANTISSA_BITS
     )
-    if counts[-1] and int(values.min()) == _LEAST:
+    if starts[-1] > starts[-2] and int(values.min()) == _LEAST:
         raise CodecError("an integer exceeds 2^31 - 1")
     return values, end
 

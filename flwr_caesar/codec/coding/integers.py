@@ -117,7 +117,7 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
 
 def _raw(values: Array, symbols: Symbols) -> list[bytes]:
     if (native := compiled()) is not None and values.dtype in _KINDS:
-        starts = _raw_starts(symbols, native)
+        starts = raw_starts(symbols, native, _MANTISSA_BITS)
         bits = np.empty(starts[-1], np.uint8)
         native.raw_bits(contiguous(values), symbols, starts, bits, _MANTISSA_BITS)
         return [bits.tobytes()]
@@ -133,10 +133,21 @@ def _raw(values: Array, symbols: Symbols) -> list[bytes]:
     ]
 
 
-def _raw_starts(symbols: Symbols, native: Kernel) -> Array:
-    """Return at which byte the raw bits of each octave start, and where all end."""
+def raw_starts(symbols: Symbols, native: Kernel, mantissa: int) -> Array:
+    """Return at which byte the raw bits of each octave start, and where all end.
+
+    Parameters
+    ----------
+    symbols : ndarray of uint16
+        Of `to_symbols`, or of `compact_symbols.to_compact`.
+    native : Kernel
+        Which counts them.
+    mantissa : int
+        How many bits of a large integer a symbol tells, 4 or 2. Of either there are
+        28 octaves, and the first has two raw bits.
+    """
     counts = np.empty(_MOST_OCTAVES, np.int64)
-    native.octaves(symbols, counts, _MANTISSA_BITS)
+    native.octaves(symbols, counts, mantissa)
     starts = np.zeros(_MOST_OCTAVES + 1, np.int64)
     np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
     return starts
@@ -226,7 +237,7 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
 
 def _join(symbols: Symbols, bits: memoryview, native: Kernel) -> Integers:
     """Return the integers of symbols and of all raw bits."""
-    starts = _raw_starts(symbols, native)
+    starts = raw_starts(symbols, native, _MANTISSA_BITS)
     if starts[-1] > starts[_MAX_BITS - _DIRECT_BITS]:
         raise CodecError("integers exceed 32 bits")
     if starts[-1] > len(bits):
