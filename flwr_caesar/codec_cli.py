@@ -231,6 +231,17 @@ class _Named:
     codec: Codec | ErrorFeedback | Peer
     sends_models: bool = False
 
+    @property
+    def described(self) -> str:
+        """The name, and what is behind it where that is more."""
+        if isinstance(self.codec, ErrorFeedback):
+            told = f"{self.codec.codec} with error feedback"
+        elif isinstance(self.codec, Codec):
+            told = str(self.codec)
+        else:
+            return self.name
+        return told if told.startswith(self.name) else f"{self.name}: {told}"
+
 
 class _Candidate(argparse.Action):
     """Keeps --codec, --as and --peer in the order in which they were given."""
@@ -346,8 +357,7 @@ def _bench(args: argparse.Namespace) -> str:
         )
     if len(results) == 1:
         ((named, (measured, total, sum_nmse)),) = results
-        feedback = isinstance(named.codec, ErrorFeedback) and not args.error_feedback
-        return _table(named.codec.config, measured, total, sum_nmse, feedback) + note
+        return _table(named.described, measured, total, sum_nmse) + note
     return _side_by_side([(n.name, t, s) for n, (_, t, s) in results]) + note
 
 
@@ -395,11 +405,10 @@ def _aligned(rows: Sequence[Sequence[str]], *, names: bool = False) -> list[str]
 
 
 def _table(
-    config: Mapping[str, Any],
+    described: str,
     measured: Sequence[Measurement],
     total: Measurement,
     sum_nmse: float | None,
-    feedback: bool,
 ) -> str:
     labels = [*map(str, range(1, len(measured) + 1)), "total"]
     rows = [["round", *(name for name, _ in _COLUMNS)]]
@@ -408,5 +417,4 @@ def _table(
     tail = (
         "" if sum_nmse is None else f" nmse of the sum of all rounds: {sum_nmse:.4g}."
     )
-    said = json.dumps(dict(config)) + (" with error feedback" if feedback else "")
-    return "\n".join([said, "", *_aligned(rows), "", _NOTE + tail])
+    return "\n".join([described, "", *_aligned(rows), "", _NOTE + tail])
