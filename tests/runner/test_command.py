@@ -362,3 +362,23 @@ def test_a_run_ends_with_its_table_what_it_means_and_what_to_do_next(
     assert "Raw: the same messages" in printed
     assert ("No accuracy: " in printed) == (not tested)
     assert f"flwr-caesar report {tmp_path}" in printed.splitlines()[-1]
+
+
+def test_who_has_read_enough_is_no_error() -> None:
+    code = "from flwr_caesar.cli import main; raise SystemExit(main(['codec', 'list']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as listing:
+        assert listing.stdout is not None
+        listing.stdout.close()
+        _, said = listing.communicate(timeout=60)
+    assert said == b""
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise BrokenPipeError("a server's")
+
+    monkeypatch.setattr("flwr_caesar.codec_cli.main", broken)
+    with pytest.raises(BrokenPipeError, match="a server's"):
+        cli.main(["codec", "list"])
