@@ -65,7 +65,7 @@ void mark_contexts(const uint8_t *contexts, int64_t n, uint8_t *used);
 int64_t slice_sums(const float *x, int64_t o, int64_t i, int64_t k, double *outputs,
                    double *inputs, double *positions);
 
-/* quantise.energy: ||x||^2 of double or float, in the order in which numpy adds. */
+/* energy.energy: ||x||^2 of double or float, in the order in which numpy adds. */
 double sum_of_squares(const void *x, int wide, int64_t n);
 
 /* contexts.scale_classes: min(max(base + scale of each axis, 0), 95). */
