@@ -156,9 +156,14 @@ def _run_here(
     simulation = federation["kind"] == "simulation"
     count = federation["num_supernodes"]
     engine = "Ray" if simulation else f"{count} SuperNodes"
+    address = federation.get("ray_address")  # a run of before has no such key
+    if address is not None:
+        engine = f"its devices on the Ray cluster at {address}"
     say(f"{app.name:<8}  starting Flower and {engine}, about 20 s")
     link = SuperLink(simulation=simulation)
     link.environment.update(variables)
+    if address is not None:
+        link.use_ray_cluster(address, app.folder)
     with link:
         if not simulation:
             for i in range(count):
