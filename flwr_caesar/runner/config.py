@@ -282,18 +282,12 @@ def check_values(spec: Mapping[str, Any]) -> None:
 
 
 def check_ray_address(spec: Mapping[str, Any]) -> None:
-    """Refuse a Ray cluster's address that is malformed, or that the run would not use.
-
-    Parameters
-    ----------
-    spec : mapping
-        A whole configuration, of the reference app or of another; one of an older run
-        has no such key.
+    """Refuse a Ray cluster's address that is malformed, or that would not be used.
 
     Raises
     ------
     ConfigError
-        If so.
+        If so; not if there is no such key, as in an older run.
     """
     key = "federation.ray_address"
     federation = spec["federation"]
