@@ -214,6 +214,17 @@ class _Named:
     codec: Codec | ErrorFeedback | Peer
     sends_models: bool = False
 
+    @property
+    def described(self) -> str:
+        """The name, and what is behind it where that is more."""
+        if isinstance(self.codec, ErrorFeedback):
+            told = f"{self.codec.codec} with error feedback"
+        elif isinstance(self.codec, Codec):
+            told = str(self.codec)
+        else:
+            return self.name
+        return told if told.startswith(self.name) else f"{self.name}: {told}"
+
 
 class _Candidate(argparse.Action):
     """Keeps --codec, --as and --peer in the order in which they were given."""
@@ -329,8 +340,7 @@ def _bench(args: argparse.Namespace) -> str:
         )
     if len(results) == 1:
         ((named, (measured, total, sum_nmse)),) = results
-        feedback = isinstance(named.codec, ErrorFeedback) and not args.error_feedback
-        return one_codec(named.codec.config, measured, total, sum_nmse, feedback) + note
+        return one_codec(named.described, measured, total, sum_nmse) + note
     return side_by_side([(n.name, t, s) for n, (_, t, s) in results]) + note
 
 

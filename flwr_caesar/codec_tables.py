@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from .codec import kernel
 from .codec_bench import Measurement
@@ -47,26 +45,23 @@ def side_by_side(
 
 
 def one_codec(
-    config: Mapping[str, Any],
+    described: str,
     measured: Sequence[Measurement],
     total: Measurement,
     sum_nmse: float | None,
-    feedback: bool,
 ) -> str:
     """Return a table with a row for each round of one codec, and one of their total.
 
     Parameters
     ----------
-    config : mapping of str to object
-        The codec's.
+    described : str
+        What the codec is, above the table.
     measured : sequence of Measurement
         Of each round.
     total : Measurement
         Of all together.
     sum_nmse : float or None
         NMSE of the sum of all rounds.
-    feedback : bool
-        Whether it was measured under error feedback.
     """
     labels = [*map(str, range(1, len(measured) + 1)), "total"]
     rows = [["round", *(name for name, _ in _COLUMNS)]]
@@ -75,8 +70,7 @@ def one_codec(
     tail = (
         "" if sum_nmse is None else f" nmse of the sum of all rounds: {sum_nmse:.4g}."
     )
-    said = json.dumps(dict(config)) + (" with error feedback" if feedback else "")
-    return "\n".join([said, "", *_aligned(rows), "", _NOTE + tail])
+    return "\n".join([described, "", *_aligned(rows), "", _NOTE + tail])
 
 
 def _cells(measurement: Measurement) -> list[str]:
