@@ -38,9 +38,9 @@ from flwr_caesar.codec.coding.rans import decode_symbols, encode_symbols
 from flwr_caesar.codec.coding.signs import SignSums
 from flwr_caesar.codec.coding.tables import normalise, quantise_counts
 from flwr_caesar.codec.conformance.suite import sample_arrays
+from flwr_caesar.codec.contract.energy import energy
 from flwr_caesar.codec.quantisers.pieces import Pieces
 from flwr_caesar.codec.quantisers.quantise import (
-    energy,
     lattice_values,
     quantise_dead_zone,
 )
