@@ -229,13 +229,13 @@ def main() -> None:
         textwrap.fill(
             f"One process and thread; {given.nodes:,} nodes, all of them in Caesar's "
             f"ledger, {given.asked} of them asked in a round. A device trains on "
-            f"{BATCHES} batches of {BATCH} images. The best of {given.rounds - 1} rounds "
-            f"after the first, and of {given.repeats} runs in turn: devices a CPU "
-            "second, and a second. BlazeFL hands tensors over in memory; Flower's and "
-            "our messages pass their wire form, and ours are compressed both ways. "
+            f"{BATCHES} batches of {BATCH} images. The best of {given.rounds - 1} "
+            f"rounds after the first, and of {given.repeats} runs in turn: devices a "
+            "CPU second, and a second. BlazeFL hands tensors over in memory; Flower's "
+            "and our messages pass their wire form, and ours are compressed both ways. "
             "BlazeFL's FedAvg is its own, one client at a time, with PyTorch's data "
-            "loader; it asks for Python 3.14 and ran on the one below, without the type "
-            "parameters of two functions.",
+            "loader; it asks for Python 3.14 and ran on the one below, without the "
+            "type parameters of two functions.",
             width=88,
         ),
         "",
