@@ -212,7 +212,9 @@ def leads_to(frame: bytes) -> bytes:
     CodecError
         If it is no frame of a published model.
     """
-    return _HEAD.unpack(FrameReader(frame).section("HEAD", size=_HEAD.size))[1]
+    head = FrameReader(frame).section("HEAD", size=_HEAD.size)
+    _, digest = _HEAD.unpack(head)
+    return bytes(digest)
 
 
 def _pack_changes(
