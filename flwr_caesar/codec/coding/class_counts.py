@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -15,14 +15,11 @@ from .tables import MAX_ALPHABET
 _BITS_PER_CODE = 4
 _BITS_PER_TABLE = 20
 _COUNTED = 1 << 18
+_SHIFTS = range(1, 6)
 
 
 def choose_contexts(
-    symbols: Symbols,
-    classes: Classes,
-    histories: Classes | None,
-    bits_per_code: float = _BITS_PER_CODE,
-    bits_per_table: float = _BITS_PER_TABLE,
+    symbols: Symbols, classes: Classes, histories: Classes | None
 ) -> tuple[ContextMap, Array]:
     """Choose the map with the fewest bits, tables included.
 
@@ -33,7 +30,7 @@ def choose_contexts(
         `counts.count_symbols` would find.
     """
     counts = ClassCounts(symbols, classes, histories)
-    best = counts.best_map(bits_per_code, bits_per_table)
+    best = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
     return best, counts.merged(best)
 
 
@@ -53,7 +50,6 @@ class ClassCounts:
     def __init__(
         self, symbols: Symbols, classes: Classes, histories: Classes | None
     ) -> None:
-        self._kinds = 1 if histories is None else HISTORIES
         if histories is None:
             counts = count_symbols(symbols, classes, CLASSES)
         else:
@@ -65,37 +61,41 @@ class ClassCounts:
                 counts[:, : found.shape[1]] += found
             alphabet = int(np.flatnonzero(counts.any(axis=0)).max(initial=0)) + 1
             counts = counts[:, :alphabet]
-        self._counts = counts.reshape(self._kinds, CLASSES, counts.shape[1])
+        self.by_class: Array = counts.reshape(-1, CLASSES, counts.shape[1])
 
-    def merged(self, contexts: ContextMap) -> Array:
-        """Return how often symbols occur in the contexts of a map."""
-        by_class = self._counts
+    def maps(self) -> Iterator[ContextMap]:
+        """Yield the maps of all classes that occur."""
+        used = np.flatnonzero(self.by_class.any(axis=(0, 2)))
+        low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        for shift in _SHIFTS:
+            first, width = low >> shift, (high >> shift) - (low >> shift) + 1
+            for use_history in (False, True) if len(self.by_class) > 1 else (False,):
+                yield ContextMap(shift, first, width, use_history)
+
+    def merged(self, contexts: ContextMap, by_class: Array | None = None) -> Array:
+        """Return how often symbols occur in the contexts of one of the maps.
+
+        Parameters
+        ----------
+        contexts : ContextMap
+            The map.
+        by_class : ndarray, shape (histories, CLASSES, ...), optional
+            What to sum instead.
+        """
+        values = self.by_class if by_class is None else by_class
+        starts = np.arange(0, CLASSES, 1 << contexts.shift)
+        found = np.add.reduceat(values, starts, axis=1)
+        found = found[:, contexts.first : contexts.first + contexts.width]
         if not contexts.use_history:
-            by_class = by_class.sum(axis=0, keepdims=True)
-        one = replace(contexts, use_history=False)
-        index = one.contexts(np.arange(CLASSES, dtype=np.uint8), None)
-        chosen = index == np.arange(contexts.width)[:, np.newaxis]
-        found: Array = chosen.astype(np.int64) @ by_class
-        return found.reshape(contexts.size, -1)
+            found = found.sum(axis=0)
+        return found.reshape(contexts.size, *values.shape[2:])
 
     def best_map(self, bits_per_code: float, bits_per_table: float) -> ContextMap:
         """Return the map with the fewest bits, tables included."""
-        by_class = self._counts
-        used = np.flatnonzero(by_class.any(axis=(0, 2)))
-        low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-        best: tuple[float, ContextMap] | None = None
-        for shift in range(1, 6):
-            first, width = low >> shift, (high >> shift) - (low >> shift) + 1
-            starts = np.arange(0, CLASSES, 1 << shift)
-            merged = np.add.reduceat(by_class, starts, axis=1)
-            for use_history in (False, True) if self._kinds > 1 else (False,):
-                tables = merged if use_history else merged.sum(axis=0, keepdims=True)
-                bits = (
-                    entropy_bits(tables)
-                    + bits_per_code * np.count_nonzero(tables)
-                    + bits_per_table * width * len(tables)
-                )
-                if best is None or bits < best[0]:
-                    best = bits, ContextMap(shift, first, width, use_history)
-        assert best is not None
-        return best[1]
+
+        def bits(contexts: ContextMap) -> float:
+            tables = self.merged(contexts)
+            codes = bits_per_code * np.count_nonzero(tables)
+            return entropy_bits(tables) + codes + bits_per_table * contexts.size
+
+        return min(self.maps(), key=bits)
