@@ -58,6 +58,11 @@ class Past:
     previous: Callable[[int], Vector]
     scales: Sequence[Scales]
 
+    def at_hand(self) -> Past:
+        """Return the same with all values in memory, for those who ask twice."""
+        values = [self.previous(i) for i in range(len(self.scales))]
+        return Past(values.__getitem__, self.scales)
+
     def only(self, kept: Sequence[int]) -> Past:
         """Return what is known of some of the tensors."""
         return Past(lambda i: self.previous(kept[i]), [self.scales[i] for i in kept])
@@ -66,6 +71,8 @@ class Past:
 def in_steps(values: Vector, step: np.float32) -> Vector:
     """Return values over a step, in place; a value of 0 is 0 whatever the step."""
     with np.errstate(over="ignore", divide="ignore"):
+        if step:
+            return np.divide(values, step, out=values)
         return np.divide(values, step, out=values, where=values != 0)
 
 
@@ -134,6 +141,7 @@ def encode_compact_block(
     if not len(indices):
         return b"", []
     n = len(indices)
+    past = past.at_hand() if past and n < FEW else past
     parts = slices(specs)
     tensors = []
     for i, (spec, part) in enumerate(zip(specs, parts, strict=True)):
@@ -199,7 +207,7 @@ def encode_compact_shorter(
     if past is None and len(small) <= _WORTH_TABLES:
         return True, small, []
     block, scales = encode_compact_block(indices, specs, past)
-    if stored_size(small) <= stored_size(block):
+    if len(small) <= len(block) or stored_size(small) <= len(block):
         return True, small, []
     return False, block, scales
 

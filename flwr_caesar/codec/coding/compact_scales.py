@@ -15,7 +15,7 @@ from .integers import Integers
 from .small_block import decode_groups, encode_groups
 
 _KINDS = 4
-_LEAST_OF_A_RUN = 13  # its sizes of tables, numbers and a lane
+_BESIDE_A_RUN = 24  # bytes of its tables, numbers and a lane, at the least
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Levels:
         """
         groups = [self.values[kinds == kind] for kind in np.flatnonzero(_sizes(kinds))]
         small = encode_groups(groups)
-        if 8 * (len(small) - _LEAST_OF_A_RUN) <= sum(map(_entropy, groups)):
+        if 8 * (len(small) - _BESIDE_A_RUN) <= sum(map(_entropy, groups)):
             return True, small
         run = encode_run(self.values, kinds, _KINDS)
         return (True, small) if len(small) < len(run) else (False, run)
@@ -97,4 +97,4 @@ def _sizes(kinds: Classes) -> Array:
 
 
 def _entropy(values: Integers) -> float:
-    return entropy_bits(np.unique(values, return_counts=True)[1])
+    return entropy_bits(np.bincount(values - values.min())) if len(values) else 0.0

@@ -18,7 +18,6 @@ from .tables import Codes, checked_codes, differences, quantise_counts
 
 _MOST_ZEROS = 64
 _BITS_PER_CODE, _BITS_PER_TABLE = 4, 10
-_WORTH_PARAMETERS = 400  # bits a frequency, from which on all of these are a percent
 
 
 @dataclass(frozen=True)
@@ -48,22 +47,26 @@ class CompactTables:
     @classmethod
     def choose(cls, counts: ClassCounts) -> CompactTables:
         """Return the tables with the fewest bits, what is sent of them included."""
-        contexts = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
-        merged = counts.merged(contexts)
-        bits = entropy_bits(merged)
-        codes = quantise_counts(merged)
-        frequencies = cls(contexts, codes, bits, pack_compact_tables(codes), False)
-        if bits > _WORTH_PARAMETERS * np.count_nonzero(merged):
-            return frequencies
         contexts = best_parametric_map(counts)
         merged = counts.merged(contexts)
         parameters = Parameters.fit(merged)
         codes = parameters.codes()
-        if codes.size > merged.sum():
-            return frequencies
-        told = parameters.to_bytes(contexts.width)
-        few = cls(contexts, codes, parameters.bits(merged), told, True)
-        return min(frequencies, few, key=lambda own: own.bits + 8 * len(own.told))
+        bits, told = parameters.bits(merged), parameters.to_bytes(contexts.width)
+        few = cls(contexts, codes, bits, told, True)
+        is_allowed = codes.size <= merged.sum()
+        contexts, least = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
+        if is_allowed and few.size <= least:
+            return few
+        merged = counts.merged(contexts)
+        codes = quantise_counts(merged)
+        told = pack_compact_tables(codes)
+        many = cls(contexts, codes, entropy_bits(merged), told, False)
+        return few if is_allowed and few.size <= many.size else many
+
+    @property
+    def size(self) -> float:
+        """Bits of the symbols and of what is sent of the tables."""
+        return self.bits + 8 * len(self.told)
 
 
 def read_tables(

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
-from .class_counts import ClassCounts
+from .class_counts import ClassCounts, n_log_n
 from .compact_symbols import ALPHABET, MAGNITUDES, OCTAVES
 from .contexts import ContextMap
 from .small_block import decode_groups, encode_groups
@@ -174,15 +174,11 @@ def best_parametric_map(counts: ClassCounts) -> ContextMap:
     excess = by_class @ MAGNITUDES[: by_class.shape[2]] - active
     sums = np.stack([every, active, excess], axis=2).astype(np.float64)
 
-    def bits(contexts: ContextMap) -> float:
-        n, own, more = counts.merged(contexts, sums).T
-        logs = _n_log_n(np.concatenate([n, own + more]))
-        logs -= _n_log_n(np.concatenate([n - own, more]))
-        own_bits = float(logs.sum() - 2 * _n_log_n(own).sum())
-        return own_bits + BITS_PER_CONTEXT * contexts.size
+    def bits(contexts: Array) -> Array:
+        n, own, more = contexts.T
+        zeros = n_log_n(n) - n_log_n(own) - n_log_n(n - own)
+        others = n_log_n(own + more) - n_log_n(own) - n_log_n(more)
+        found: Array = zeros + others + BITS_PER_CONTEXT
+        return found
 
-    return min(counts.maps(), key=bits)
-
-
-def _n_log_n(n: Array) -> Array:
-    return n * np.log2(np.maximum(n, 1))
+    return counts.best(sums, bits)[0]

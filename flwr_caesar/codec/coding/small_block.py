@@ -46,7 +46,7 @@ def encode_shorter(
     if len(small) <= _WORTH_TABLES:
         return True, small
     block = encode_block(indices, specs)
-    is_small = stored_size(small) <= stored_size(block)
+    is_small = len(small) <= len(block) or stored_size(small) <= len(block)
     return (True, small) if is_small else (False, block)
 
 
