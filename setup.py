@@ -31,7 +31,6 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
     wanted = False
 
 
-
 class Wheel(bdist_wheel):
     """A wheel for every machine where the kernel was not built."""
 
