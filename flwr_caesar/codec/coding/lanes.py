@@ -295,13 +295,13 @@ class _Row:
     ----------
     states : ndarray of uint32, shape (lanes,)
         Changed in place.
-    words : ndarray of uint32
+    words : ndarray of uint16
         What they read, from `position` on.
     position : int
         Where they are.
     """
 
-    def __init__(self, states: States, words: States, position: int = 0) -> None:
+    def __init__(self, states: States, words: Words, position: int = 0) -> None:
         self._states, self._words, self.position = states, words, position
         self._steps = np.empty(len(states), np.uint32)
         halves = states.view(np.uint16).reshape(-1, 2).T
