@@ -16,6 +16,7 @@ import struct
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.contract.frame import head_size
 
 from .short import lengthen, shorten
 
@@ -49,8 +50,10 @@ def frame_to_record(frame: bytes, note: bytes = b"") -> ArrayRecord:
         Of fewer than 65,536 bytes, to lead it; see `note_of`.
     """
     body, kind = frame, 0
-    if len(frame) <= MAX_SHORT_BYTES and len(short := shorten(frame)) < len(frame):
-        body, kind = short, _SHORT
+    if len(frame) <= MAX_SHORT_BYTES:
+        short = shorten(frame, head=head_size(frame))
+        if len(short) < len(frame):
+            body, kind = short, _SHORT
     lead = _NOTE_SIZE.pack(len(note)) + note if note else b""
     kind |= _LED * bool(note)
     data = b"".join([bytes([kind]), lead, body]) if kind else frame
