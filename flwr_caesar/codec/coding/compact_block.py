@@ -114,6 +114,13 @@ class _Tensor:
     form: _Form
     signs: Signs
     scales: Scales
+    active: int
+
+    def active_per_scale(self) -> Array:
+        """Return how many integers of a scale's slice are not 0, on average."""
+        counts = [self.shape[axis] for axis in scale_axes(self.shape)]
+        parts = [np.full(count, self.active / count) for count in (1, *counts)]
+        return np.concatenate(parts)
 
 
 def encode_compact_block(
@@ -148,9 +155,12 @@ def encode_compact_block(
         shape = as_channels(spec.shape)
         previous = past.previous(i).reshape(shape) if past else None
         tensors.append(_describe(indices[part].reshape(shape), previous))
+    kinds = np.concatenate([scale_kinds(tensor.shape) for tensor in tensors])
     scales = np.concatenate([tensor.scales for tensor in tensors])
     units = np.concatenate([t.form.scale_units(t.shape) for t in tensors])
-    levels, scales = Levels.choose(scales, units, past.scales if past else None)
+    active = np.concatenate([tensor.active_per_scale() for tensor in tensors])
+    before = past.scales if past else None
+    levels, scales = Levels.choose(scales, units, before, kinds, active)
     symbols = np.empty(n, np.uint16)
     classes = np.empty(n, np.uint8)
     histories = np.empty(n, np.uint8) if past else None
@@ -176,7 +186,6 @@ def encode_compact_block(
     tables = CompactTables.choose(ClassCounts(symbols, classes, histories))
     index = tables.contexts.contexts(classes, histories)
     del classes, histories
-    kinds = np.concatenate([scale_kinds(tensor.shape) for tensor in tensors])
     in_groups, told = levels.to_bytes(kinds)
     how = _IN_GROUPS * in_groups | _PARAMETRIC * tables.is_parametric
     flags = _RELATIVE * levels.is_relative | (_BRIEF if how else 0)
@@ -230,7 +239,7 @@ def _describe(indices: Integers, previous: Vector | None) -> _Tensor:
     for axis, unit in zip(scale_axes(shape), found, strict=True):
         units[axis] = unit
     form = _Form(best.mode, (units[0], units[1], units[2]))
-    return _Tensor(shape, form, best, scales)
+    return _Tensor(shape, form, best, scales, signs.active)
 
 
 def _pack_head(contexts: ContextMap, tensors: Sequence[_Tensor], flags: int) -> bytes:

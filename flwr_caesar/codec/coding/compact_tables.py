@@ -17,7 +17,7 @@ from .positions import pack_bits, unpack_bits
 from .tables import Codes, checked_codes, differences, quantise_counts
 
 _MOST_ZEROS = 64
-_BITS_PER_CODE, _BITS_PER_TABLE = 4, 10
+_BITS_PER_CODE, _BITS_PER_TABLE = 4, 40
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ int64_t slice_sums(const void *x, int whole, int64_t o, int64_t i, int64_t k,
 int64_t sign_sums(const int32_t *x, int64_t o, int64_t i, int64_t k, int64_t *outputs,
                   int64_t *inputs);
 
-/* quantise.energy: ||x||^2 of double or float, in the order in which numpy adds. */
+/* energy.energy: ||x||^2 of double or float, in the order in which numpy adds. */
 double sum_of_squares(const void *x, int wide, int64_t n);
 
 /* contexts.scale_classes: min(max(base + scale of each axis, 0), 95). */

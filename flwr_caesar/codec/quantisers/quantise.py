@@ -18,7 +18,6 @@ _SLACK = 2.0**-12
 _MIN_STEP = 2.0**-100
 _MAX_STEP = 2.0**100
 _NORMAL = -126, 127
-_FLOATS = np.float32, np.float64
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -162,12 +161,3 @@ def lattice_values(indices: Integers, exponent: int, multiple: int) -> Vector:
             piece = np.ldexp(indices[at].astype(np.float32), exponent)
             np.multiply(piece, np.float32(multiple), out=values[at])
     return values
-
-
-def energy(x: Array) -> float:
-    """Return ``||x||^2``."""
-    native = compiled()
-    plain = x.dtype in _FLOATS and x.flags.c_contiguous and x.flags.aligned
-    if native is not None and plain:
-        return native.energy(x)
-    return float(np.square(x, dtype=np.float64).sum())
