@@ -18,6 +18,7 @@ from flwr_caesar.codec.contract.strict_json import read_json
 
 _LENGTHS = struct.Struct("<HH")
 _NO_MORE = b"\3\0"
+_DENSE = 512
 
 # The likeliest last: deflate names a nearer word in fewer bits.
 WORDS = b"".join(
@@ -61,16 +62,17 @@ def shorten(data: bytes, *, head: int = 0) -> bytes:
         deflate would only make it longer: it then stands in the stream as it is. 0
         where there is no such place.
     """
-    whole = _deflate(data, zlib.Z_FINISH)
     if not head:
-        return whole
+        return _deflate(data, zlib.Z_FINISH)
     # The flush ends with a stored block of no bytes, of which the lengths come last:
     # with others it is that of the rest. What follows is an empty block, the last.
     flushed = _deflate(data[:head], zlib.Z_SYNC_FLUSH)
     rest = data[head:]
     lengths = _LENGTHS.pack(len(rest), len(rest) ^ 0xFFFF)
     parts = flushed[: -_LENGTHS.size] + lengths + rest + _NO_MORE
-    return min(whole, parts, key=len)
+    if len(rest) > _DENSE:  # and takes its time
+        return parts
+    return min(_deflate(data, zlib.Z_FINISH), parts, key=len)
 
 
 def _deflate(data: bytes, flush: int) -> bytes:
