@@ -48,6 +48,10 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "2,000 × 64": [(64,)] * 2_000,
     "20 × 4,096": [(64, 64)] * 20,
 }
+MODELS: list[dict[str, Any]] = [
+    {"id": "lattice_model"},
+    {"id": "lattice_model", "compact": True},
+]
 TIMES, FLOOR = 3, 10.0
 TRIES = 9
 Decode = Callable[[bytes], object]
@@ -73,7 +77,7 @@ def arrays_of(shapes: list[tuple[int, ...]], seed: int) -> Arrays:
 def readers(config: dict[str, Any], shapes: list[tuple[int, ...]]) -> dict[str, Side]:
     """Return a reader that knows the layout, one that does not, one with a state."""
     if config["id"] == "lattice_model":
-        return model_readers(shapes)
+        return model_readers(shapes, compact="compact" in config)
     codec = get_codec(config)
     first, sender = codec.encode(arrays_of(shapes, 0))
     known = CodecState(sender.layout)
@@ -96,19 +100,21 @@ def readers(config: dict[str, Any], shapes: list[tuple[int, ...]]) -> dict[str, 
     return sides
 
 
-def model_readers(shapes: list[tuple[int, ...]]) -> dict[str, Side]:
+def model_readers(shapes: list[tuple[int, ...]], *, compact: bool) -> dict[str, Side]:
     """Return a reader that holds a published model, and one that holds none."""
     old = publish_model(arrays_of(shapes, 0), None, -9)
     base = old.arrays()
     return {
         "known": Side(
             lambda arrays: encode_model(
-                publish_model(arrays, old, -9), old, compact=False
+                publish_model(arrays, old, -9), old, compact=compact
             ),
             lambda frame: decode_model(frame, base, base_digest=old.digest),
         ),
         "unknown": Side(
-            lambda arrays: encode_model(publish_model(arrays, None, -9), compact=False),
+            lambda arrays: encode_model(
+                publish_model(arrays, None, -9), compact=compact
+            ),
             lambda frame: decode_model(frame, max_bytes=old.layout.nbytes),
         ),
     }
@@ -160,14 +166,17 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", help="ids of codecs")
+    parser.add_argument("--compact", action="store_true", help="only compact blocks")
     parser.add_argument("--layouts", nargs="*", default=list(SHAPES))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     above = 0
     print("| frame | reader |", " | ".join(args.layouts), "|")
     print("| --- | --- |", " ---: |" * len(args.layouts), sep="")
-    for config in [*CONFIGS, {"id": "lattice_model"}]:
+    for config in [*CONFIGS, *MODELS]:
         if args.only and config["id"] not in args.only:
+            continue
+        if args.compact and not config.get("compact"):
             continue
         rows: dict[str, list[str]] = {}
         for layout in args.layouts:

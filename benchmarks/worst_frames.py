@@ -19,6 +19,8 @@ import numpy as np
 
 from flwr_caesar.codec.codecs import correlation, error_bounded
 from flwr_caesar.codec.coding import (
+    compact_block,
+    compact_tables,
     contexts,
     integers,
     lattice_block,
@@ -26,7 +28,12 @@ from flwr_caesar.codec.coding import (
     small_block,
     tables,
 )
+from flwr_caesar.codec.coding.class_counts import ClassCounts
+from flwr_caesar.codec.coding.compact_symbols import ALPHABET
+from flwr_caesar.codec.coding.compact_tables import CompactTables
 from flwr_caesar.codec.coding.contexts import CLASSES, ContextMap
+from flwr_caesar.codec.coding.counts import entropy_bits
+from flwr_caesar.codec.coding.parametric import Parameters
 from flwr_caesar.codec.coding.rans import MAX_ROWS, most_rows
 from flwr_caesar.codec.conformance.mutate import Parts, seal
 from flwr_caesar.codec.contract.as_they_are import pack_as_they_are
@@ -66,20 +73,22 @@ def worst_frames(encode: Encode, arrays: Arrays) -> Iterator[tuple[str, bytes]]:
     yield "low rank", encode({name: low_rank(x) for name, x in arrays.items()})
     seen = {good}
     for values in VALUES:
-        for wide in (False, True):
+        for wide in (None, "all tables", "all parameters"):
             for lanes in LANES:
                 for halves in (False, True):
                     with (
                         in_form(None),
                         coded_in(lanes, halves=halves),
                         replaced(values),
-                        all_tables() if wide else contextlib.nullcontext(),
+                        all_tables(parametric=wide == "all parameters")
+                        if wide
+                        else contextlib.nullcontext(),
                     ):
                         frame = encode(arrays)
                     if frame not in seen:
                         seen.add(frame)
                         name = f"{values}, {lanes} lanes"
-                        name += " twice" * halves + ", all tables" * wide
+                        name += " twice" * halves + (f", {wide}" if wide else "")
                         yield name, frame
     for bits in (0, 31):
         with in_form(bits):
@@ -146,13 +155,16 @@ def coded_in(lanes: int, *, halves: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def all_tables() -> Iterator[None]:
-    """Make every context have a table of all symbols, and the tensors use them all."""
+def all_tables(*, parametric: bool = False) -> Iterator[None]:
+    """Make every context have a table of all symbols, and the tensors use them all.
+
+    Those of a compact block are told by parameters if it is `parametric`.
+    """
     quantise = rans.quantise_counts
 
-    def codes(counts: Array) -> Array:
+    def codes(counts: Array, alphabet: int = tables.MAX_ALPHABET) -> Array:
         known = quantise(counts)
-        found = np.zeros((len(counts), tables.MAX_ALPHABET), np.uint8)
+        found = np.zeros((len(counts), alphabet), np.uint8)
         found[:, : known.shape[1]] = known
         free = np.flatnonzero(found.reshape(-1) == 0)
         spare = int(counts.sum()) - np.count_nonzero(known)  # as many as symbols
@@ -163,6 +175,26 @@ def all_tables() -> Iterator[None]:
         history = args[2] is not None
         width = _HISTORY_WIDTH if history else CLASSES
         return ContextMap(0, 0, width, history), None
+
+    def choose(counts: ClassCounts) -> CompactTables:
+        every = counts.by_class
+        most = CLASSES if len(every) == 1 else _HISTORY_WIDTH
+        n, alphabet = int(every.sum()), every.shape[2]
+        if parametric:
+            most = max(min(most, n // (alphabet * len(every))), 1)
+            alphabet = min(n // (most * len(every)), ALPHABET)
+        merge = ContextMap(0, 0, most, len(every) > 1)
+        last = every[:, most - 1 :].sum(axis=1, keepdims=True)
+        merged = np.concatenate([every[:, : most - 1], last], axis=1)
+        merged = merged.reshape(merge.size, -1)
+        bits = entropy_bits(merged)
+        if not parametric:
+            chosen = codes(merged, ALPHABET)
+            told = compact_tables.pack_compact_tables(chosen)
+            return CompactTables(merge, chosen, bits, told, False)
+        each = np.arange(merge.size, dtype=np.int32)
+        own = Parameters(alphabet, 64, each * 37 % 129 - 64, each * 29 % 48)
+        return CompactTables(merge, own.codes(), bits, own.to_bytes(most), True)
 
     def scales(sums: contexts.SliceSums, step: np.float32) -> Array:
         axes = [np.zeros(len(each), np.int16) for each in sums._axes.values()]
@@ -178,6 +210,7 @@ def all_tables() -> Iterator[None]:
         patch.object(rans, "quantise_counts", codes),
         patch.object(lattice_block, "choose_contexts", plan),
         patch.object(bounded_indices, "choose_contexts", plan),
+        patch.object(CompactTables, "choose", choose),
         patch.object(contexts.SliceSums, "scales", scales),
         patch.object(contexts.SliceSums, "coarse_scales", coarse),
     ):
@@ -192,6 +225,9 @@ def replaced(values: str) -> Iterator[None]:
             stack.enter_context(
                 patch.object(module, "encode_integers", _writer(values == "zeros"))
             )
+        if values != "as they are":
+            found = _symbols(compact_block.to_compact, zeros=values == "zeros")
+            stack.enter_context(patch.object(compact_block, "to_compact", found))
         yield
 
 
@@ -199,12 +235,20 @@ def _writer(zeros: bool) -> Callable[[Array, Array, int], bytes]:
     def write(given: Array, own: Array, count: int, **known: Array) -> bytes:
         if count == lattice_block._KINDS:  # scales, of which the contexts are made
             return integers.encode_integers(given, own, count)
-        found = np.zeros(len(given), np.int32)
-        if not zeros:
-            found += (2.0 ** (np.arange(len(given)) % 31)).astype(np.int32)
-        return integers.encode_integers(found, own, count)
+        return integers.encode_integers(_other(len(given), zeros=zeros), own, count)
 
     return write
+
+
+def _symbols(
+    to_compact: Callable[[Array], tuple[Array, Array]], *, zeros: bool
+) -> Callable[[Array], tuple[Array, Array]]:
+    return lambda given: to_compact(_other(len(given), zeros=zeros))
+
+
+def _other(n: int, *, zeros: bool) -> Array:
+    found = np.zeros(n, np.int32)
+    return found if zeros else found + (2.0 ** (np.arange(n) % 31)).astype(np.int32)
 
 
 @contextlib.contextmanager
@@ -221,8 +265,17 @@ def in_form(bits: int | None) -> Iterator[None]:
         with patch.object(small_block, "best_rice", lambda u: (bits, 0)):
             return True, small_block.encode_small_block(longest, specs)
 
+    def forced_compact(
+        indices: Array, specs: Any, past: Any = None
+    ) -> tuple[bool, bytes, list[Array]]:
+        if bits is None:
+            return False, *compact_block.encode_compact_block(indices, specs, past)
+        return *forced(indices, specs), []
+
     with (
         patch.object(lattice_sections, "encode_shorter", forced),
         patch.object(lattice_model, "encode_shorter", forced),
+        patch.object(lattice_sections, "encode_compact_shorter", forced_compact),
+        patch.object(lattice_model, "encode_compact_shorter", forced_compact),
     ):
         yield

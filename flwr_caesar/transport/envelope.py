@@ -16,6 +16,7 @@ import struct
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.codec.contract.frame import head_size
 
 from .short import lengthen, shorten
 
@@ -49,11 +50,17 @@ def frame_to_record(frame: bytes, note: bytes = b"") -> ArrayRecord:
         Of fewer than 65,536 bytes, to lead it; see `note_of`.
     """
     body, kind = frame, 0
-    if len(frame) <= MAX_SHORT_BYTES and len(short := shorten(frame)) < len(frame):
-        body, kind = short, _SHORT
+    if len(frame) <= MAX_SHORT_BYTES:
+        short = shorten(frame, head=head_size(frame))
+        if len(short) < len(frame):
+            body, kind = short, _SHORT
+    return _record(body, kind, note)
+
+
+def _record(body: bytes, kind: int, note: bytes) -> ArrayRecord:
     lead = _NOTE_SIZE.pack(len(note)) + note if note else b""
     kind |= _LED * bool(note)
-    data = b"".join([bytes([kind]), lead, body]) if kind else frame
+    data = b"".join([bytes([kind]), lead, body]) if kind else body
     return ArrayRecord({_FRAME_KEY: Array("uint8", (len(data),), FRAME_STYPE, data)})
 
 
@@ -65,6 +72,12 @@ def record_to_frame(record: ArrayRecord) -> bytes:
     CodecError
         If the record is not exactly one frame.
     """
+    body, kind = _body(record)
+    return lengthen(body, most=MAX_SHORT_BYTES) if kind else body
+
+
+def _body(record: ArrayRecord) -> tuple[bytes, int]:
+    """Return what the Array holds but for its note, and whether that is `_SHORT`."""
     if not is_frame(record):
         raise CodecError(
             "reply holds plain arrays, not a frame: add compression_mod to the "
@@ -74,9 +87,7 @@ def record_to_frame(record: ArrayRecord) -> bytes:
     kind, start = _kind(data)
     if kind & _LED:
         start += _NOTE_SIZE.size + len(_lead(data))
-    if kind & _SHORT:
-        return lengthen(data[start:], most=MAX_SHORT_BYTES)
-    return data[start:] if start else data
+    return data[start:] if start else data, kind & _SHORT
 
 
 def is_frame(record: ArrayRecord) -> bool:
@@ -100,7 +111,7 @@ def with_note(content: RecordDict, note: bytes, *, leads: str = "") -> RecordDic
     frame = noted.array_records.get(leads) if leads else None
     hosts = [name for name in noted.config_records if name != NOTE_KEY]
     if frame is not None and len(note) <= 0xFFFF and _nbytes(frame) <= MAX_LED_BYTES:
-        noted[leads] = frame_to_record(record_to_frame(frame), note)
+        noted[leads] = _record(*_body(frame), note)
     elif hosts:
         config = noted.config_records[hosts[0]]
         noted[hosts[0]] = ConfigRecord({**config, NOTE_KEY: note})

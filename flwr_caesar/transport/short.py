@@ -8,12 +8,17 @@ them is a change of its version.
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.strict_json import read_json
+
+_LENGTHS = struct.Struct("<HH")
+_NO_MORE = b"\3\0"
+_DENSE = 512
 
 # The likeliest last: deflate names a nearer word in fewer bits.
 WORDS = b"".join(
@@ -45,10 +50,34 @@ WORDS = b"".join(
 )  # fmt: skip
 
 
-def shorten(data: bytes) -> bytes:
-    """Return `data` as a raw deflate stream that begins with `WORDS`."""
+def shorten(data: bytes, *, head: int = 0) -> bytes:
+    """Return `data` as a raw deflate stream that begins with `WORDS`.
+
+    Parameters
+    ----------
+    data : bytes
+        What is to be shorter.
+    head : int
+        After how many bytes what follows, fewer than 65,536 bytes, may be so dense that
+        deflate would only make it longer: it then stands in the stream as it is. 0
+        where there is no such place.
+    """
+    if not head:
+        return _deflate(data, zlib.Z_FINISH)
+    # The flush ends with a stored block of no bytes, of which the lengths come last:
+    # with others it is that of the rest. What follows is an empty block, the last.
+    flushed = _deflate(data[:head], zlib.Z_SYNC_FLUSH)
+    rest = data[head:]
+    lengths = _LENGTHS.pack(len(rest), len(rest) ^ 0xFFFF)
+    parts = flushed[: -_LENGTHS.size] + lengths + rest + _NO_MORE
+    if len(rest) > _DENSE:  # and takes its time
+        return parts
+    return min(_deflate(data, zlib.Z_FINISH), parts, key=len)
+
+
+def _deflate(data: bytes, flush: int) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, WORDS)
-    return packer.compress(data) + packer.flush()
+    return packer.compress(data) + packer.flush(flush)
 
 
 def lengthen(data: bytes, *, most: int) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_caesar.codec import CodecError
+from flwr_caesar.codec import CodecError, get_codec
 from flwr_caesar.runner.inline import through_the_wire
 from flwr_caesar.transport import (
     FRAME_STYPE,
@@ -36,6 +37,17 @@ def test_the_common_words_are_those_of_the_protocol() -> None:
 @given(st.binary(max_size=300))
 def test_what_is_shortened_comes_back(data: bytes) -> None:
     assert lengthen(shorten(data), most=len(data)) == data
+    for head in {1, len(data) // 2, len(data)}:
+        assert lengthen(shorten(data, head=head), most=len(data)) == data
+
+
+def test_dense_contents_of_a_frame_are_not_stretched() -> None:
+    codec = get_codec({"id": "cast", "exact_below": 1})
+    x = np.random.default_rng(0).normal(size=700).astype(np.float32)
+    frame, _ = codec.encode({"w": x})
+    (array,) = frame_to_record(frame).values()
+    assert len(array.data) < 2 * len(x) + 80
+    assert record_to_frame(ArrayRecord({"frame": array})) == frame
 
 
 @given(st.binary(max_size=100))

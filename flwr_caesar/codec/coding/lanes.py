@@ -13,6 +13,7 @@ is a compiled kernel, its loops are the ones that run.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
@@ -270,40 +271,74 @@ def pull(
     if len(states) <= narrow:
         return _pull_narrow(states, words, symbols, contexts, tables)
     lanes = len(states)
-    rows = max(_BLOCK // lanes, 1)
-    position = 0
-    wide = words.astype(np.uint32)  # once, instead of those of each row
-    x, s, p = states, np.empty(lanes, np.uint32), np.empty(lanes, np.uint32)
-    under = np.empty(lanes, bool)
-    for start in range(0, len(symbols), rows * lanes):
-        stop = min(start + rows * lanes, len(symbols))
+    size = max(_BLOCK // lanes, 1) * lanes
+    row = _Row(states, words)
+    for start in range(0, len(symbols), size):
+        stop = min(start + size, len(symbols))
         index = tables.rows[contexts[start:stop]]
+        whole = (stop - start) // lanes * lanes
         # Each row's states depend on the row before, so that only the rows' contexts
         # and, after the loop, their symbols are looked up together: `look_up` leaves
         # the entries for that in `index`.
-        for a in range(0, stop - start, lanes):
-            at = index[a : a + lanes]
-            if len(at) < lanes:
-                x, s, p, under = (v[: len(at)] for v in (x, s, p, under))
-            np.bitwise_and(x, _SLOT_MASK, s)
-            np.add(at, s, at)
-            tables.look_up(at, p)
+        row.pull(index[:whole].reshape(-1, lanes), tables)
+        if whole < stop - start:
+            row = _Row(states[: stop - start - whole], words, row.position)
+            row.pull(index[whole:].reshape(1, -1), tables)
+        np.take(tables.values, index, out=symbols[start:stop], mode="wrap")
+    return row.position
+
+
+class _Row:
+    """States of lanes that take symbols together.
+
+    Parameters
+    ----------
+    states : ndarray of uint32, shape (lanes,)
+        Changed in place.
+    words : ndarray of uint16
+        What they read, from `position` on.
+    position : int
+        Where they are.
+    """
+
+    def __init__(self, states: States, words: Words, position: int = 0) -> None:
+        self._states, self._words, self.position = states, words, position
+        self._steps = np.empty(len(states), np.uint32)
+        halves = states.view(np.uint16).reshape(-1, 2).T
+        self._lower, self._upper = halves if sys.byteorder == "little" else halves[::-1]
+        self._slots = np.empty(len(states), np.uint32)
+        self._under = np.empty(len(states), bool)
+
+    def pull(self, index: Array, tables: DecoderTables) -> None:
+        """Decode rows, of which each entry of `index` becomes that of a symbol."""
+        x, slots, steps, under = self._states, self._slots, self._steps, self._under
+        lower, upper, words = self._lower, self._upper, self._words
+        take = tables.steps.take if tables.ends is None else None
+        position, count = self.position, len(words)
+        for at in index:
+            np.bitwise_and(x, _SLOT_MASK, slots)
+            np.add(at, slots, at)
+            if take is not None:
+                take(at, None, steps, "wrap")
+            else:
+                tables.look_up(at, steps)
             np.right_shift(x, _SLOT_SHIFT, x)
-            np.right_shift(p, _WORD_SHIFT, s)
-            np.multiply(x, s, x)
-            np.bitwise_and(p, _WORD_MASK, p)
-            np.add(x, p, x)
+            np.right_shift(steps, _WORD_SHIFT, slots)
+            np.multiply(x, slots, x)
+            np.bitwise_and(steps, _WORD_MASK, steps)
+            np.add(x, steps, x)
             np.less(x, _LEAST, under)
             # The lanes in need take words in their order, as the encoder left them.
             (lane,) = under.nonzero()
             k = len(lane)
             if k:
-                if position + k > len(wide):
+                last = position + k
+                if last > count:
                     raise CodecError("symbols are truncated")
-                x[lane] = (x[lane] << _WORD_SHIFT) | wide[position : position + k]
-                position += k
-        np.take(tables.values, index, out=symbols[start:stop], mode="wrap")
-    return position
+                upper[lane] = lower[lane]
+                lower[lane] = words[position:last]
+                position = last
+        self.position = position
 
 
 def _pull_narrow(
@@ -341,43 +376,3 @@ def _pull_narrow(
     states[:] = x
     np.take(tables.values, index, out=symbols, mode="wrap")
     return position
-
-
-def write_states(states: States) -> Words:
-    """Return states as words: flags of four bytes, low halves, third, fourth bytes."""
-    high = states >> np.uint32(16)
-    large = high > 0xFF
-    flags = np.zeros((len(states) + 15) // 16 * 2, np.uint8)
-    packed = np.packbits(large)
-    flags[: len(packed)] = packed
-    top = (high[large] >> np.uint32(8)).astype(np.uint8)
-    odd = np.zeros((len(states) + len(top)) % 2, np.uint8)
-    upper = np.concatenate([high.astype(np.uint8), top, odd])
-    words = [flags.view("<u2"), states.astype(np.uint16), upper.view("<u2")]
-    return np.concatenate(words)
-
-
-def read_states(stack: Words, lanes: int) -> tuple[States, Words]:
-    """Return the states that `write_states` wrote, and the words after them.
-
-    Raises
-    ------
-    CodecError
-        If the words end before, or a state is below `LOWEST`.
-    """
-    data = stack.astype("<u2").view(np.uint8)
-    start = (lanes + 15) // 16 * 2
-    large = np.unpackbits(data[:start]).astype(bool)
-    upper = start + 2 * lanes
-    count = int(large.sum())
-    end = upper + lanes + count
-    end += end % 2
-    if end > len(data) or large[lanes:].any():
-        raise CodecError("symbols are truncated")
-    high = data[upper : upper + lanes].astype(np.uint32)
-    top = data[upper + lanes : upper + lanes + count]
-    high[large[:lanes]] |= top.astype(np.uint32) << np.uint32(8)
-    states = stack[start // 2 : upper // 2] | (high << np.uint32(16))
-    if (high == 0).any():
-        raise CodecError("symbols start in a wrong state")
-    return states, stack[end // 2 :]

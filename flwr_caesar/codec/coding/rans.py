@@ -15,6 +15,7 @@ from ..contract.layout import Array
 from ..kernel import compiled, contiguous
 from .blocks import blocks
 from .counts import Symbols, count_symbols, entropy_bits
+from .lane_states import read_states, write_states
 from .lanes import (
     LOWEST,
     Words,
@@ -22,8 +23,6 @@ from .lanes import (
     encoder_table,
     pull,
     push,
-    read_states,
-    write_states,
 )
 from .tables import Codes, pack_tables, quantise_counts, unpack_tables
 
@@ -252,7 +251,7 @@ def pull_parts(parts: Parts, stack: Words, contexts: Array, codes: Codes) -> Sym
     if np.count_nonzero(codes) > n:
         raise CodecError("symbol tables name more symbols than there are")
     known = np.asarray(codes.any(axis=1))
-    used = known if compiled() and known.all() else _used(contexts, num_contexts)
+    used = known if known.all() else _used(contexts, num_contexts)
     if (used & ~known).any():
         raise CodecError("symbols use a context without a table")
     tables = decoder_tables(codes, used, n)

@@ -170,6 +170,13 @@ def write_frame(
     return _seal([preamble, header, *(data for _, data in stored)])
 
 
+def head_size(frame: bytes) -> int:
+    """Return where the contents of a frame's sections begin; its end if it is none."""
+    if len(frame) < _PREAMBLE.size:
+        return len(frame)
+    return min(_PREAMBLE.size + int(_PREAMBLE.unpack_from(frame)[4]), len(frame))
+
+
 def add_section(frame: bytes, section: Section, flag: int) -> bytes:
     """Return `frame` with one more section, and a flag that says so."""
     head = bytearray(frame[: _PREAMBLE.size])
