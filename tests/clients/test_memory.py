@@ -60,7 +60,9 @@ def test_small_models_are_not_worth_a_collection(
 
 @pytest.fixture
 def first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no message handled here before, and nothing frozen by whoever runs this."""
     monkeypatch.setattr(memory, "_messages", itertools.count())
+    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("first_message")
