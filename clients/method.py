@@ -42,7 +42,10 @@ class DeviceMethod:
     def decode(
         self, state: DeviceState | None, frame: bytes, base: Arrays | None
     ) -> Mapping[str, Array]:
-        """Return the model in a download; see `flwr_caesar.sync.device.receive`."""
+        """Return the model in a download; see `flwr_caesar.sync.device.receive`.
+
+        `base`, like all arrays of a state's model, may be read-only.
+        """
         if inspect_frame(frame).config.get("id") == LATTICE_MODEL:
             known = state.digest if state else None
             return decode_model(frame, base, base_digest=known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -13,13 +13,17 @@ from ..coding.compact_block import Past, in_steps
 from ..coding.contexts import Scales, as_channels, count_scales
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
-from ..contract.layout import Array, Layout, TensorSpec
+from ..contract.layout import Array, Layout, TensorSpec, to_dtype
 from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
 from ..contract.update import update_layout
-from ..contract.vector import Vector, slices
+from ..contract.vector import Vector, scatter, slices
 from ..predictors.predict import narrow, widen
-from ..quantisers.lattice_sections import pack_quantised, unpack_quantised
+from ..quantisers.lattice_sections import (
+    pack_quantised,
+    unpack_quantised,
+    with_zeros,
+)
 from ..quantisers.lattice_steps import (
     Quantised,
     Target,
@@ -153,9 +157,30 @@ class LatticeCodec(LossyCodec):
         self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
     ) -> Decoded:
         past = partial(self._past, lossy=lossy, state=state)
-        found, scales = unpack_quantised(reader, lossy, past, compact=self.compact)
+        found, scales, kept = unpack_quantised(
+            reader, lossy, past, compact=self.compact
+        )
+        found = replace(found, indices=with_zeros(found.indices, lossy, kept))
         values = self._values(found, lossy)
         return values, self._remembered(values, lossy, scales)
+
+    def _decode_lossy(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
+        if self.memory:
+            return super()._decode_lossy(reader, lossy, state)
+        found, _, kept = unpack_quantised(reader, lossy, compact=self.compact)
+        present = [lossy[i] for i in kept]
+        offsets = tuple(found.offsets[i] for i in kept)
+        values = self._values(replace(found, offsets=offsets), present)
+        arrays = scatter(values, present)
+        # Memory of zeros that nobody touched takes none.
+        return {
+            spec.name: arrays[spec.name]
+            if spec.name in arrays
+            else np.zeros(spec.shape, to_dtype(spec.dtype))
+            for spec in lossy
+        }, {}
 
     def _quantise(self, vector: Vector, lossy: Sequence[TensorSpec]) -> Quantised:
         target = Target(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..coding.bitplanes import Codes, pack_planes, planes_size, unpack_planes
+from ..contract.energy import energy
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
 from ..contract.layout import TensorSpec
@@ -171,14 +173,14 @@ class RotatedCodec(LossyCodec):
             raise CodecError(f"rotated: an element exceeds 2^96: {peak}")
         y = hadamard(_flip(x / np.float32(peak), seed, start))
         d = len(x)
-        length = float(np.sqrt(np.dot(y, y) / d))
+        length = math.sqrt(energy(y) / d)
         y *= np.float32(1 / length)
         codes = _nearest(y, book)
         q = book.take(codes)
-        aligned = float(np.dot(y, q))
+        aligned = float(np.multiply(y, q, dtype=np.float64).sum())
         if self.scale == "unbiased":
             return codes, peak * length / aligned
-        return codes, peak * length * aligned / (d * float(np.dot(q, q)))
+        return codes, peak * length * aligned / (d * energy(q))
 
     def _decode_vector(
         self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None

@@ -105,6 +105,16 @@ class LossyCodec(Codec):
         arrays = unpack_exact(reader, exact)
         if not lossy:
             return in_layout_order(layout, arrays), {}
+        own, memory = self._decode_lossy(reader, lossy, state)
+        return in_layout_order(layout, arrays | own), memory
+
+    def _decode_lossy(
+        self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
+    ) -> tuple[dict[str, Array], Mapping[str, Array]]:
+        """Return the tensors open to loss and the shared memory after this frame.
+
+        By default those of `_decode_vector`. A codec whose frames leave tensors out
+        overrides this.
+        """
         vector, memory = self._decode_vector(reader, lossy, state)
-        arrays |= scatter(vector, lossy)
-        return in_layout_order(layout, arrays), memory
+        return scatter(vector, lossy), memory

@@ -95,8 +95,14 @@ def unpack_quantised(
     past_of: PastOf = lambda step, offsets: None,
     *,
     compact: bool = False,
-) -> tuple[Quantised, list[Scales]]:
+) -> tuple[Quantised, list[Scales], list[int]]:
     """Read what `pack_quantised` wrote.
+
+    Returns
+    -------
+    tuple of Quantised, list of ndarray, and list of int
+        The integers are those of the tensors that the list names; all others are 0
+        (`with_zeros`). Steps and scales are of all.
 
     Raises
     ------
@@ -134,9 +140,7 @@ def unpack_quantised(
             scales[i] = own_scales
     else:
         indices = decode_block(block, specs)
-    if len(kept) < len(lossy):
-        indices = _with_zeros(indices, lossy, kept)
-    return Quantised(step, offsets, indices), scales
+    return Quantised(step, offsets, indices), scales, kept
 
 
 def _scales_before(lossy: Sequence[TensorSpec], past: Past | None) -> list[Scales]:
@@ -146,9 +150,12 @@ def _scales_before(lossy: Sequence[TensorSpec], past: Past | None) -> list[Scale
     return [np.zeros(count, np.int16) for count in counts]
 
 
-def _with_zeros(
+def with_zeros(
     indices: Integers, lossy: Sequence[TensorSpec], kept: Sequence[int]
 ) -> Integers:
+    """Return the integers of all tensors, of those of some."""
+    if len(kept) == len(lossy):
+        return indices
     present = dict(zip(kept, slices([lossy[i] for i in kept]), strict=True))
     pieces = [
         indices[present[i]] if i in present else np.zeros(spec.size, np.int32)

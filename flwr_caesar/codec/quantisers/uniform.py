@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.energy import energy
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
@@ -42,7 +43,7 @@ def mean_square(x: Vector) -> float:
     if peak == 0:
         return 0.0
     y = x / np.float32(peak)
-    return float(np.dot(y, y)) / len(x) * peak**2
+    return energy(y) / len(x) * peak**2
 
 
 def quantize_uniform(x: Vector, bits: int) -> tuple[Levels, np.float32]:
