@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from flwr_caesar.codec.coding.blocks import blocks
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -70,6 +72,13 @@ def next_control(
             raise ValueError(
                 f"control variate {name!r} has shape {before.shape}, not {own.shape}"
             )
-        moved = np.subtract(mean[name], own, dtype=np.float64)
-        after[name] = (before + (p / lr) * moved).astype(dtype)
+        flat = [array.reshape(-1) for array in (mean[name], own, before)]
+        moved = np.empty(own.size, dtype)
+        for part in blocks(own.size):
+            a, b, h = (array[part] for array in flat)
+            gap = np.subtract(a, b, dtype=np.float64)
+            gap *= p / lr
+            gap += h
+            moved[part] = gap
+        after[name] = moved.reshape(own.shape)
     return after

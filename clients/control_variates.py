@@ -14,6 +14,7 @@ from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.methods.control import ControlReport, ControlSettings
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received
+from flwr_caesar.sync.mapped import ReadInTurn
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import (
     CONTROL_KEY,
@@ -120,7 +121,7 @@ class ControlVariates(DeviceMethod):
         memory = replace(memory, sent={}, upload_id=0)
         if phase == TRAIN:
             content = RecordDict(dict(content.items()))
-            content[CONTROL_KEY] = arrays_to_record(memory.control)
+            content[CONTROL_KEY] = arrays_to_record(ReadInTurn(memory.control))
         return memory.into(received.state), content
 
     def after(self, state: DeviceState, trained: Arrays, sent: Arrays) -> DeviceState:
@@ -139,7 +140,8 @@ class ControlVariates(DeviceMethod):
         self, memory: _Memory, received: Received, content: RecordDict
     ) -> Mapping[str, Array]:
         assert received.model is not None
-        mean, sent = received.model, memory.sent
+        mean: Arrays = received.model
+        sent: Arrays = ReadInTurn(memory.sent)
         record = content.get(MEAN_KEY)
         if isinstance(record, ArrayRecord):
             mean = record_to_arrays(record)
@@ -156,6 +158,7 @@ class ControlVariates(DeviceMethod):
                     name: np.where(received.model[name] != 0, own, mean[name])
                     for name, own in sent.items()
                 }
-            return next_control(memory.control, mean, sent, lr=lr, p=p)
+            control = ReadInTurn(memory.control)
+            return next_control(control, mean, sent, lr=lr, p=p)
         except ValueError as err:
             raise CodecError(f"the control variates cannot be moved: {err}") from err

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context, Message, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec
+from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.codec.contract.non_finite import without_non_finite
 from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.flower import ClientAppCallable, log
@@ -103,13 +104,20 @@ def _handled(
                 if forgotten:
                     log(INFO, "flwr-caesar: %s", _CLIPPED)
         state = _with_first_model(device, state, header, plan, context)
+
+        def decode_model(frame: bytes, base: Arrays | None) -> Arrays:
+            if state is not None and state.pending:
+                # What it took to settle them, and what they build on, is not needed.
+                give_back(sum(array.nbytes for array in state.model.values()))
+            return method.decode(state, frame, base)
+
         received = receive(
             state,
             header,
             frame_of(msg.content, plan),
             train=bool(plan.upload),
             new_token=device.sources.new_token,
-            decode_model=lambda frame, base: method.decode(state, frame, base),
+            decode_model=decode_model,
             exact=plan.exact,
         )
         for note in received.notes:

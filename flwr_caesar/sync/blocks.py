@@ -130,12 +130,9 @@ class BlockFile:
         return read_at(self.fd, begin, end - begin)
 
 
-def blocks_file(blocks: Sequence[bytes]) -> Arrays:
-    """Return the arrays of a file of changes."""
-    return {
-        DATA: np.frombuffer(b"".join(blocks), np.uint8),
-        LENGTHS: np.array([len(block) for block in blocks], np.int64),
-    }
+def blocks_file(data: Array, lengths: Sequence[int]) -> Arrays:
+    """Return the arrays of a file of changes: blocks in a row, and their lengths."""
+    return {DATA: data, LENGTHS: np.array(lengths, np.int64)}
 
 
 def due(

@@ -26,6 +26,7 @@ from flwr_caesar.codec.contract.update import length
 
 from .believed import part_to_send, share_of
 from .ledger_api import Version
+from .mapped import ReadInTurn
 from .part import changed_part, completed
 from .protocol import (
     DECLINED,
@@ -288,7 +289,7 @@ def commit_update(
         residual = {}
     memory: CodecState | None = CodecState(expected)
     if not state.pending and state.codec_arrays:
-        last = CodecState(expected, state.codec_version, state.codec_arrays)
+        last = CodecState(expected, state.codec_version, ReadInTurn(state.codec_arrays))
         memory = last if last.digest == header.memory else memory
     part = changed_part(update, state.model) if is_model else None
     if part is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -16,6 +17,40 @@ def map_file(fd: int, size: int) -> Array:
     They can be changed; the file does not. They stay valid after it is removed.
     """
     return np.frombuffer(mmap.mmap(fd, size, access=mmap.ACCESS_COPY), np.uint8)
+
+
+class ReadInTurn(Mapping[str, Array]):
+    """Arrays of which those that were read before the last few are let go.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Not written to.
+    """
+
+    _AT_A_TIME = 4
+    """What a codec remembers of one tensor."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = arrays
+        self._read = deque[Array]()
+
+    def __getitem__(self, name: str) -> Array:
+        """Return an array by name, and let go of an earlier one."""
+        array = self._arrays[name]
+        if not any(array is each for each in self._read):
+            self._read.append(array)
+        if len(self._read) > self._AT_A_TIME:
+            let_go([self._read.popleft()])
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        """Return how many arrays there are."""
+        return len(self._arrays)
 
 
 def let_go(arrays: Iterable[Array]) -> None:

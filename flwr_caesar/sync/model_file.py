@@ -232,14 +232,22 @@ def _write_changes(
         renewed = due(before.starts, changed, spared)
         kept = [block for block in range(len(places)) if block not in renewed]
         pairs = ((old[b:e], new.part(b, e)) for b, e in map(places.__getitem__, kept))
-        written: dict[int, bytes] = {}
-        total = 0
-        for block, change in zip(kept, pack_changes(pairs), strict=True):
-            written[block] = change
-            total += len(change)
-            if total > _LARGEST * before.size:
-                return None
-        written |= {block: new.part(*places[block]).tobytes() for block in renewed}
+        packed = pack_changes(pairs)
+        whole = sum(end - begin for begin, end in map(places.__getitem__, renewed))
+        room = int(_LARGEST * before.size)
+        # Filled as it goes: blocks of their own and a file of them would be held twice.
+        data, lengths, filled = np.empty(whole + room, np.uint8), [], 0
+        for block, place in enumerate(places):
+            if block in renewed:
+                piece = new.part(*place)
+            else:
+                piece = np.frombuffer(next(packed), np.uint8)
+                room -= piece.size
+                if room < 0:
+                    return None
+            lengths.append(piece.size)
+            data[filled : filled + piece.size] = piece
+            filled += piece.size
         starts = [
             len(files) if block in renewed else at
             for block, at in enumerate(before.starts)
@@ -252,9 +260,7 @@ def _write_changes(
                 for block, at in enumerate(starts)
             )
         ]
-    file = write_arrays(
-        folder, "change", blocks_file([written[block] for block in range(len(places))])
-    )
+    file = write_arrays(folder, "change", blocks_file(data[:filled], lengths))
     index_of = {old: new for new, old in enumerate([*needed, len(files)])}
     return StoredModel(
         (*(before.files[index] for index in needed), file),

@@ -20,7 +20,7 @@ from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.codec.contract.update import length
 
 from .ledger_api import MAX_APPLIED
-from .mapped import let_go
+from .mapped import ReadInTurn, let_go
 from .protocol import DownloadHeader, device_id
 from .reported import after_settling
 from .state import MODEL_PAYLOAD, DeviceState, Pending
@@ -130,7 +130,7 @@ def _decode(
     layout = Layout.of(state.model)
     if pending.payload != MODEL_PAYLOAD:
         layout = update_layout(layout)
-    memory = CodecState(layout, state.codec_version, state.codec_arrays)
+    memory = CodecState(layout, state.codec_version, ReadInTurn(state.codec_arrays))
     codec = get_codec(inspect_frame(pending.frame).config)
     return codec.decode(pending.frame, memory, raised=False)
 

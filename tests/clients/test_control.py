@@ -76,3 +76,16 @@ def test_what_does_not_fit_is_named(change, words):
     given_ = {"control": {}, "mean": {"w": w}, "sent": {"w": w}, "lr": 0.1, "p": 0.5}
     with pytest.raises(ValueError, match=words):
         next_control(**{**given_, **change})
+
+
+def test_pieces_are_what_a_whole_tensor_is() -> None:
+    rng = np.random.default_rng(5)
+    shape = (3, 50_001)
+    control, mean, sent = (
+        {"w": rng.normal(size=shape).astype(np.float32)} for _ in range(3)
+    )
+    moved = np.subtract(mean["w"], sent["w"], dtype=np.float64)
+    expected = (control["w"] + (0.1 / 0.3) * moved).astype(np.float32)
+    found = next_control(control, mean, sent, lr=0.3, p=0.1)["w"]
+    assert found.tobytes() == expected.tobytes()
+    assert found.shape == shape

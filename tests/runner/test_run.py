@@ -45,20 +45,30 @@ def test_an_app_of_ones_own_is_made_and_run_and_measured(tmp_path: Path) -> None
     assert not left_running(tmp_path)
 
 
-def test_a_supernode_that_stops_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (b"flower-supernode", "SuperNode"),
+        # As the system does where memory runs out.
+        (b"flwr-serverapp", "the ServerApp ended without a word"),
+    ],
+)
+def test_a_process_that_is_killed_ends_the_run(
+    program: bytes, told: str, tmp_path: Path
+) -> None:
     settings = ["federation=local", "rounds=1000", "train.steps=1"]
     with start(tmp_path, *settings) as command:
         assert command.stdout is not None
         next(line for line in command.stdout if "round    1/1000" in line)
-        nodes = [
+        found = [
             process.pid
             for process in family(-1, f"{MARK}={tmp_path}")
-            if b"flower-supernode" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            if program in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         ]
-        os.kill(min(nodes), signal.SIGKILL)
+        os.kill(min(found), signal.SIGKILL)
         printed, _ = command.communicate(timeout=PATIENCE)
     assert command.returncode == 1
-    assert "SuperNode" in printed
+    assert told in printed
     wait_for(lambda: not left_running(tmp_path))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from flwr_caesar.codec import Layout
 from flwr_caesar.sync.files import map_arrays, read_arrays, write_arrays
-from flwr_caesar.sync.mapped import let_go
+from flwr_caesar.sync.mapped import ReadInTurn, let_go
 from flwr_caesar.sync.residual import add_residual
 from flwr_caesar.sync.short import Short, ShortResidual
 
@@ -73,3 +73,15 @@ def test_a_residual_takes_no_memory_once_it_is_added(tmp_path: Path) -> None:
     assert (total["t"] == 7).all()
     assert resident(kept) < 1 << 20  # of 4 MB
     assert (residual["t"] == 6).all()
+
+
+def test_arrays_read_in_turn_are_let_go_of(tmp_path: Path) -> None:
+    arrays = {f"{n}": np.full(1 << 18, n, np.float32) for n in range(8)}
+    mapped = map_arrays(tmp_path, write_arrays(tmp_path, "model", arrays))
+    in_turn = ReadInTurn(mapped)
+    assert list(in_turn) == list(mapped)
+    assert len(in_turn) == 8
+    for n, (_, array) in enumerate(in_turn.items()):
+        assert (array == n).all()
+    assert resident(mapped["0"]) < 6 << 20  # of 8, as the last four are still there
+    assert all((in_turn[f"{n}"] == n).all() for n in reversed(range(8)))

@@ -282,7 +282,7 @@ def test_a_file_of_changes_that_is_none_is_refused(
     for state in history(2):
         work(root, state)
     folder = root / f"{LINEAGE:016x}"
-    good = blocks_file([b""] * 9)
+    good = blocks_file(np.empty(0, np.uint8), [0] * 9)
     parts = {key: value for key, value in {**good, **lie}.items() if value is not None}
     forged = write_arrays(folder, "change", parts)
     manifest = unseal((folder / MANIFEST).read_bytes())

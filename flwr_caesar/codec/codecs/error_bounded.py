@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..coding.contexts import (
 from ..coding.integers import Integers, decode_integers, encode_integers
 from ..coding.positions import encode_positions, read_positions
 from ..contract.base import Codec
+from ..contract.deferred import Deferred
 from ..contract.errors import CodecError
 from ..contract.exact import pack_exact, unpack_exact
 from ..contract.frame import FrameReader, Section
@@ -125,9 +127,9 @@ class ErrorBoundedCodec(Codec):
     def _encode_decoded(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
     ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array]]:
-        """Encode; the decoded tensors are views of the memory after it, not to write.
+        """Encode; the decoded tensors are those of the memory after it, not to write.
 
-        So that the device, which drops that memory, never has three of them.
+        The rest of that memory is made when it is read, as a device drops it.
         """
         exact, lossy = _split(layout, self.exact_below)
         sections = pack_exact(arrays, exact)
@@ -135,7 +137,7 @@ class ErrorBoundedCodec(Codec):
         if not lossy:
             return sections, {}, decoded
         total = sum(spec.size for spec in lossy)
-        memory: dict[str, Array] = {}
+        made: list[Callable[[], History]] = []
         table = np.zeros(len(lossy), _TENSOR)
         indices: Array = np.empty(total, np.int16)
         coded: list[Coded] = []
@@ -154,16 +156,14 @@ class ErrorBoundedCodec(Codec):
             table[i] = own.step, own.gains, own.mode
             if needs_scores(self.predictor):
                 about.append(statistics(own.reconstruction))
-            after = tensor.remember(
-                own.reconstruction, own.step, history, about[-1] if about else None
-            )
-            _keep(memory, spec, after)
-            decoded[spec.name] = memory[f"previous/{spec.name}"].view()
+            known = own.reconstruction, own.step, history, about[-1] if about else None
+            made.append(partial(tensor.remember, *known))
+            decoded[spec.name] = own.reconstruction.reshape(spec.shape).view()
             decoded[spec.name].flags.writeable = False
             coded.append(own.without_arrays())
-            del own, after, history
+            del own, history, known
         sections.append(Section("TENS", table.tobytes(), itemsize=1))
-        packed, memory["scales"] = pack_indices(
+        packed, scales = pack_indices(
             indices,
             lossy,
             table["step"],
@@ -176,7 +176,14 @@ class ErrorBoundedCodec(Codec):
         if about:
             stats = np.array(about, "<f4").tobytes()
             sections.append(Section("STAT", stats, itemsize=4))
-        return sections, memory, in_layout_order(layout, decoded)
+
+        def remember() -> dict[str, Array]:
+            memory: dict[str, Array] = {"scales": scales}
+            for spec, after in zip(lossy, made, strict=True):
+                _keep(memory, spec, after())
+            return memory
+
+        return sections, Deferred(remember), in_layout_order(layout, decoded)
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None

@@ -102,12 +102,13 @@ def _past(
     """Return what both sides know of the indices from the last round."""
     if state is None:
         return None
-    held = [state.arrays[f"previous/{spec.name}"] for spec in lossy]
+    arrays = state.arrays
     counts = [count_scales(as_channels(spec.shape)) for spec in lossy]
-    scales = np.split(state.arrays["scales"], np.cumsum(counts)[:-1])
+    scales = np.split(arrays["scales"], np.cumsum(counts)[:-1])
 
     def previous(i: int) -> Vector:
-        return in_steps(held[i].reshape(-1).copy(), steps[i])
+        held = arrays[f"previous/{lossy[i].name}"]
+        return in_steps(held.reshape(-1).copy(), steps[i])
 
     return Past(previous, scales)
 
