@@ -24,9 +24,11 @@ ELSEWHERE = {
     "contributing.md": "CONTRIBUTING.md",
     "security.md": "SECURITY.md",
     "examples/index.md": "examples/README.md",
+    "baselines/index.md": "baselines/README.md",
 } | {
-    f"examples/{path.parent.name}.md": f"examples/{path.parent.name}/README.md"
-    for path in sorted((ROOT / "examples").glob("*/README.md"))
+    f"{kind}/{path.parent.name}.md": f"{kind}/{path.parent.name}/README.md"
+    for kind in ("examples", "baselines")
+    for path in sorted((ROOT / kind).glob("*/README.md"))
 }
 _PLACES = {source: page for page, source in ELSEWHERE.items()} | {
     posixpath.dirname(source): page
@@ -50,8 +52,8 @@ def _expanded(entry: Any, docs: Path) -> Any:
         return entry
     found: list[Any] = []
     for part in entry:
-        if isinstance(part, str) and part == "examples/*":
-            found += [page for page in ELSEWHERE if page.startswith("examples/")]
+        if isinstance(part, str) and part in ("examples/*", "baselines/*"):
+            found += [page for page in ELSEWHERE if page.startswith(part[:-1])]
         elif isinstance(part, str) and "*" in part:
             pages = (path.relative_to(docs).as_posix() for path in docs.glob(part))
             found += sorted(page for page in pages if page not in entry)

@@ -18,7 +18,7 @@ COMMANDS = {
     ),
     "new": (
         "flwr_caesar.runner.new_command",
-        "make a Flower app of your own that runs as it is",
+        "make a Flower app to begin with, which runs as it is",
     ),
     "watch": (
         "flwr_caesar.view.watch_command",
@@ -26,7 +26,7 @@ COMMANDS = {
     ),
     "report": (
         "flwr_caesar.view.report_command",
-        "what a run or a sweep came to, as one HTML file and as Markdown",
+        "what runs or sweeps came to, as one HTML file and as Markdown",
     ),
     "codec": (
         "flwr_caesar.codec_cli",
@@ -34,11 +34,11 @@ COMMANDS = {
     ),
     "export-android": (
         "flwr_caesar.android.command",
-        "make of a torch model what a phone trains with, compared with torch",
+        "export a torch model to what a phone trains with, and compare both",
     ),
     "faults": (
         "flwr_caesar.faults.command",
-        "for who extends or doubts us: is any learning lost, whatever fails",
+        "for developers: inject faults and check that no learning is lost",
     ),
     "deploy": (
         "flwr_caesar.deploy.deploy_command",

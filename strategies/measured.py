@@ -15,6 +15,8 @@ from flwr_caesar.results.live import LiveFolder
 from flwr_caesar.results.results import Results
 from flwr_caesar.transport import record_to_arrays, rounded_record
 
+from .metrics import quality
+
 if TYPE_CHECKING:
     from flwr_caesar.records import RoundRecord
 
@@ -42,7 +44,8 @@ class Measured:
         """Return what the rounds cost, as a table to print.
 
         Accuracy is there if `start` was given an `evaluate_fn`, or devices evaluate,
-        and one of their metrics is named ``"accuracy"``.
+        and one of their metrics is named ``"accuracy"``, ``"acc"``, or either after a
+        word such as ``"eval_"`` or ``"test_"``.
         """
         return self._results().report()
 
@@ -130,9 +133,7 @@ class Measured:
         self, server_round: int, metrics: Mapping[str, object] | None
     ) -> None:
         """Note a round's accuracy and loss, where they are numbers."""
-        for name in ("accuracy", "loss"):
-            value = (metrics or {}).get(name)
-            if isinstance(value, (int, float)):
-                self._metrics.setdefault(server_round, {})[name] = float(value)
+        if found := quality(metrics or {}):
+            self._metrics.setdefault(server_round, {}).update(found)
         if server_round in self._metrics:
             self._recorder.tested(server_round, self._metrics[server_round])

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,14 @@ RULES: dict[str, Rule] = {
     "federation.client_cpus": _whole(1),
     "federation.client_gpus": _NOT_NEGATIVE,
 }
+_ADDRESS = re.compile(r"[^\s:/]+:[0-9]{1,5}")
 _OPTIONAL_RULES: dict[str, Rule] = {
+    "federation.ray_address": _optional(
+        Rule(
+            "HOST:PORT of a Ray cluster, as its head was started with",
+            lambda v: isinstance(v, str) and _ADDRESS.fullmatch(v) is not None,
+        )
+    ),
     "strategy.density": _optional(_PART),
     "train.weight_bits": Rule(
         "null or a whole number from 1 to 8",
@@ -267,9 +275,30 @@ def check_values(spec: Mapping[str, Any]) -> None:
         group, _, name = key.partition(".")
         if name in get(spec, group):
             _check(key, get(spec, key), rule)
+    check_ray_address(spec)
     from flwr_caesar.tasks import DataConfig
 
     DataConfig.of(get(spec, "data"))
+
+
+def check_ray_address(spec: Mapping[str, Any]) -> None:
+    """Refuse a Ray cluster's address that is malformed, or that would not be used.
+
+    Raises
+    ------
+    ConfigError
+        If so; not if there is no such key, as in an older run.
+    """
+    key = "federation.ray_address"
+    federation = spec["federation"]
+    address = federation.get("ray_address")
+    _check(key, address, _OPTIONAL_RULES[key])
+    if address is not None and federation["kind"] != "simulation":
+        raise ConfigError(key, "is for federation.kind=simulation only: leave it out")
+    if address is not None and spec.get("connection") is not None:
+        raise ConfigError(
+            key, "give RAY_ADDRESS to the SuperLink of the connection instead"
+        )
 
 
 def validate(spec: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from flwr_caesar.runner.config import RULES
+from flwr_caesar.runner.config import RULES, check_ray_address
 from flwr_caesar.tasks.errors import ConfigError
 
 APP_CONFIG = "app"
@@ -62,6 +62,7 @@ def validate_app(spec: Mapping[str, Any]) -> None:
                 f"federation.{name}",
                 f"must be {rule.expected}, not {federation[name]!r}",
             )
+    check_ray_address(spec)
     if federation["kind"] == "simulation" and find_spec("ray") is None:
         raise ConfigError(
             "federation.kind",

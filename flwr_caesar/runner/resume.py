@@ -33,6 +33,7 @@ MAY_CHANGE = (
     "federation.fraction_evaluate",
     "federation.client_cpus",
     "federation.client_gpus",
+    "federation.ray_address",
     "inner.*",
     "strategy.deadline",
     "strategy.quorum",

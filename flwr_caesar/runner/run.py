@@ -102,8 +102,7 @@ def run(
 def _run(
     spec: Mapping[str, Any], folder: Path, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    connection = spec["connection"]
-    federation = spec["federation"]
+    connection, federation = spec["connection"], spec["federation"]
     if connection is not None:
         with _scratch() as (scratch, environment):
             return _run_on(
@@ -155,10 +154,14 @@ def _run_here(
     """Run an app on a SuperLink that is started for it."""
     simulation = federation["kind"] == "simulation"
     count = federation["num_supernodes"]
-    engine = "Ray" if simulation else f"{count} SuperNodes"
+    cluster = federation.get("ray_address")  # a run of before has no such key
+    ray = f"the Ray cluster at {cluster}" if cluster else "Ray"
+    engine = ray if simulation else f"{count} SuperNodes"
     say(f"{app.name:<8}  starting Flower and {engine}, about 20 s")
     link = SuperLink(simulation=simulation)
     link.environment.update(variables)
+    if cluster:
+        link.use_ray_cluster(cluster, app.folder)
     with link:
         if not simulation:
             for i in range(count):

@@ -230,6 +230,23 @@ class SuperLink:
             self._watch.close()
             self._watch = None
 
+    def use_ray_cluster(self, address: str, app: Path) -> None:
+        """Simulate devices on a Ray cluster that runs already; call it before entering.
+
+        Parameters
+        ----------
+        address : str
+            ``HOST:PORT`` of the cluster's head, one of whose machines this is.
+        app : Path
+            The app's folder. Flower unpacks the app on this machine only; the others
+            import it from this folder, which they must have too.
+        """
+        self.environment["RAY_ADDRESS"] = address
+        given = self.environment.get("PYTHONPATH")
+        self.environment["PYTHONPATH"] = os.pathsep.join(
+            [str(app), *filter(None, [given])]
+        )
+
     def start_supernode(
         self,
         partition_id: int,

@@ -138,6 +138,26 @@ def test_updates_are_written_as_the_reference_writes_them(
         assert inspect_frame(made.blobs[0]).config == inspect_frame(frame).config
 
 
+@pytest.mark.parametrize("dead_zone", [0.0, 0.5])
+def test_of_equal_magnitudes_some_are_sent_as_the_reference_does(
+    jvm: Jvm, dead_zone: float
+) -> None:
+    """The first step of Adam, beside a tensor of another scale and an exact one."""
+    rng = np.random.default_rng(0)
+    update = {
+        "a": 1e-3 * rng.choice([-1.0, 1.0], (200, 300)),
+        "b": 8e-3 * rng.choice([-1.0, 1.0], (300, 200)),
+        "small": rng.normal(size=7),
+    }
+    update = {name: array.astype(np.float32) for name, array in update.items()}
+    codec = get_codec({"id": "lattice", "rate": 0.3, "dead_zone": dead_zone})
+    frame, decoded, _ = codec.encode_decoded(update, CodecState(Layout.of(update)))
+    assert 0.1 < np.count_nonzero(decoded["a"]) / decoded["a"].size < 0.3
+    made = jvm.ask("encode", [dense(update)], codec=codec.config, known=True)
+    assert described(made, 1) == describe(decoded)
+    assert contents(made.blobs[0]) == contents(frame)
+
+
 def blocks() -> list[tuple[str, bool, list[list[int]], bytes]]:
     """Return the blocks of integers of all golden updates."""
     found = []

@@ -61,7 +61,7 @@ def test_help_begins_with_what_is_used_first(
     assert named.index("run") < named.index("codec") < named.index("faults")
     assert named.index("faults") < named.index("deploy")
     (faults,) = [line for line in lines if line.split()[:1] == ["faults"]]
-    assert "for who extends" in faults
+    assert "for developers" in faults
 
 
 @pytest.mark.usefixtures("never_run")

@@ -151,6 +151,14 @@ def test_an_unknown_connection_lists_the_known(
             "profile.devices.tx2.share",
         ),
         (["profile=mixed", "profile.mode_rounds=0"], "profile.mode_rounds"),
+        (["federation.ray_address=here"], "federation.ray_address"),
+        (["federation.ray_address='a b:1'"], "federation.ray_address"),
+        (["federation.ray_address='ray://a:1'"], "federation.ray_address"),
+        (
+            ["federation=inline", "federation.ray_address=a:6379"],
+            "federation.ray_address",
+        ),
+        (["connection=lab", "federation.ray_address=a:6379"], "federation.ray_address"),
     ],
 )
 def test_a_mistake_in_a_group_names_its_key(overrides: list[str], key: str) -> None:

@@ -69,6 +69,11 @@ def test_the_apps_keys_are_known_and_passed_on(own: str) -> None:
         (["app=my-app", "strategy.rate=1"], "an app of your own sets its strategy"),
         (["app=my-app", "federation.kind=fast"], "simulation, inline or supernodes"),
         (["app=my-app", "federation.num_supernodes=0"], "num_supernodes: must be"),
+        (["app=my-app", "federation.ray_address=a"], "ray_address: must be null or HO"),
+        (
+            ["app=my-app", "federation.kind=inline", "federation.ray_address=a:1"],
+            "ray_address: is for federation.kind=simulation only",
+        ),
         (["app=fixed", "rounds=3"], "has no num-server-rounds"),
         (["app=text"], "has no [tool.flwr.app.components]"),
         (["app=my-app", "nonsense=1"], "nonsense: no such key"),

@@ -177,6 +177,22 @@ def test_without_a_place_for_files_it_says_what_to_do(
         SuperLink()
 
 
+def test_its_simulations_are_on_another_ray_only_if_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:1")
+    monkeypatch.setenv("PYTHONPATH", "before")
+    link = SuperLink()
+    try:
+        assert "RAY_ADDRESS" not in link.environment
+        link.use_ray_cluster("head:6379", Path("/srv/my-app"))
+        assert link.environment["RAY_ADDRESS"] == "head:6379"
+        # The other machines have no copy of the app that Flower unpacks on this one.
+        assert link.environment["PYTHONPATH"] == "/srv/my-app:before"
+    finally:
+        link.stop()
+
+
 def test_a_port_is_free_and_not_one_that_a_connection_may_take() -> None:
     port = free_port()
     assert 20_000 <= port < 32_768

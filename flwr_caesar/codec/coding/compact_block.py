@@ -10,12 +10,11 @@ import numpy as np
 from ..contract.errors import CodecError
 from ..contract.layout import Array, TensorSpec
 from ..contract.vector import Vector, slices
-from .blocks import Shape3, blocks, tensor_blocks
-from .class_counts import ClassCounts
+from .blocks import Shape3, tensor_blocks
+from .class_counts import choose_contexts
 from .compact_run import decode_run, encode_compact, encode_run
 from .compact_symbols import to_compact
 from .contexts import (
-    Classes,
     ContextMap,
     Scales,
     SliceSums,
@@ -26,7 +25,7 @@ from .contexts import (
     scale_axes,
     scale_kinds,
 )
-from .counts import Symbols, entropy_bits
+from .counts import entropy_bits
 from .integers import Integers
 from .signs import SignMode, Signs, SignSums, count_channels
 from .small_block import FEW, encode_small_block
@@ -38,7 +37,6 @@ _KINDS = 4
 _BITS_PER_CODE, _BITS_PER_TABLE = 4, 10
 _SHIFT, _HISTORY, _ALIKE, _RELATIVE = 0x07, 0x08, 0x10, 0x20
 _UNITS = 1, 2, 4, 8
-_COUNTED = 1 << 18
 _HEAD_BYTES = 3
 _WORTH_TABLES = 96
 
@@ -164,14 +162,16 @@ def encode_compact_block(
             if histories is not None and seen is not None:
                 histories[part][flat] = seen
         first += count
-    contexts = _choose_contexts(symbols, classes, histories)
+    contexts, counts = choose_contexts(
+        symbols, classes, histories, _BITS_PER_CODE, _BITS_PER_TABLE
+    )
     index = contexts.contexts(classes, histories)
     del classes, histories
     kinds = np.concatenate([scale_kinds(tensor.shape) for tensor in tensors])
     block = [
         _pack_head(contexts, tensors, is_relative=levels.is_relative),
         encode_run(levels.values, kinds, _KINDS),
-        encode_compact(symbols, far, index, contexts.size),
+        encode_compact(symbols, far, index, contexts.size, counts),
     ]
     return b"".join(block), _split(scales, [tensor.shape for tensor in tensors])
 
@@ -208,7 +208,7 @@ def _describe(indices: Integers, previous: Vector | None) -> _Tensor:
     sums, signs = SliceSums(shape), SignSums(shape)
     for at, _ in tensor_blocks(shape):
         piece = indices[at]
-        sums.add(at, piece.astype(np.float32))
+        sums.add(at, piece)
         signs.add(at, piece, previous)
     best = signs.best(with_history=previous is not None)
     scales, found = sums.coarse_scales(signs.active)
@@ -251,16 +251,6 @@ def _choose_scales(
 
 def _entropy(values: Integers) -> float:
     return entropy_bits(np.unique(values, return_counts=True)[1])
-
-
-def _choose_contexts(
-    symbols: Symbols, classes: Classes, histories: Classes | None
-) -> ContextMap:
-    counts = ClassCounts(with_history=histories is not None)
-    for part in blocks(len(symbols), _COUNTED):
-        seen = None if histories is None else histories[part]
-        counts.add(symbols[part], classes[part], seen)
-    return counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
 
 
 def _pack_head(

@@ -25,7 +25,11 @@ def encode_run(values: Array, contexts: Array, num_contexts: int) -> bytes:
 
 
 def encode_compact(
-    symbols: Symbols, far: Sequence[Far], contexts: Array, num_contexts: int
+    symbols: Symbols,
+    far: Sequence[Far],
+    contexts: Array,
+    num_contexts: int,
+    counts: Array | None = None,
 ) -> bytes:
     """Entropy-code symbols, each by the table of its context.
 
@@ -43,8 +47,11 @@ def encode_compact(
         Known to the decoder; values below `num_contexts`.
     num_contexts : int
         Number of tables, at most 256.
+    counts : ndarray of int64, shape (num_contexts, alphabet), optional
+        What `count_symbols` returns of these, if it is known.
     """
-    counts = count_symbols(symbols, contexts, num_contexts)
+    if counts is None:
+        counts = count_symbols(symbols, contexts, num_contexts)
     codes = quantise_counts(counts)
     parts, stack = push_parts(symbols, contexts, codes, entropy_bits(counts))
     numbers = [len(stack), 2 * parts.few + bool(parts.head)]

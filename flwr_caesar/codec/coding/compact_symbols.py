@@ -13,7 +13,7 @@ from ..kernel import compiled, contiguous
 from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
-from .integers import Integers, raw_starts, to_symbols
+from .integers import Integers, near_values, to_symbols
 from .positions import pack_bits, unpack_bits
 
 _DIRECT, _DIRECT_BITS = 16, 4
@@ -129,14 +129,12 @@ def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, i
 def _joined(
     symbols: Symbols, raw: bytes, offset: int, native: Kernel
 ) -> tuple[Integers, int]:
-    starts = raw_starts(symbols, native, _MANTISSA_BITS)
+    values, starts = near_values(symbols, native, _MANTISSA_BITS)
     end = offset + int(starts[-1])
     if end > len(raw):
         raise CodecError("integers are truncated")
-    values = np.empty(len(symbols), np.int32)
-    native.integers(
-        symbols, starts, memoryview(raw)[offset:end], values, _MANTISSA_BITS
-    )
+    if starts[-1]:
+        native.far(symbols, starts, memoryview(raw)[offset:end], values, _MANTISSA_BITS)
     if starts[-1] > starts[-2] and int(values.min()) == _LEAST:
         raise CodecError("an integer exceeds 2^31 - 1")
     return values, end

@@ -240,6 +240,7 @@ class KernelTables:
             contiguous(contexts, np.uint8),
             self.frequencies,
             self.frequencies.shape[1],
+            1,
         )
         if read < 0:
             raise CodecError("symbols are truncated")

@@ -70,7 +70,12 @@ class Parts:
         )
 
 
-def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> bytes:
+def encode_symbols(
+    symbols: Symbols,
+    contexts: Array,
+    num_contexts: int,
+    counts: Array | None = None,
+) -> bytes:
     """Entropy-code symbols, each by the table of its context.
 
     Parameters
@@ -81,6 +86,8 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
         Values below `num_contexts`; the decoder must know them.
     num_contexts : int
         Number of tables, at most 256.
+    counts : ndarray of int64, shape (num_contexts, alphabet), optional
+        What `count_symbols` returns of these, if it is known.
 
     Returns
     -------
@@ -93,7 +100,8 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
     Duda (2013), arXiv:1311.2540; Giesen (2014), arXiv:1402.3392.
     """
     n = len(symbols)
-    counts = count_symbols(symbols, contexts, num_contexts)
+    if counts is None:
+        counts = count_symbols(symbols, contexts, num_contexts)
     codes = quantise_counts(counts)
     tables = pack_tables(codes)
     parts, stack = push_parts(symbols, contexts, codes, entropy_bits(counts))

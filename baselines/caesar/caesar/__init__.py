@@ -1,0 +1,1 @@
+"""Caesar (arXiv 2412.19989) as a Flower baseline."""

@@ -1,0 +1,1 @@
+"""FedComLoc (arXiv 2403.09904) as a Flower baseline."""

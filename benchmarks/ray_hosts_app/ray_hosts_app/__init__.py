@@ -1,0 +1,1 @@
+"""An app that notes on which host each simulated device trained."""
