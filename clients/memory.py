@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,14 +12,20 @@ LEAST_BYTES = 16 << 20
 """For a smaller model a collection takes longer than it is worth."""
 
 
+_messages = itertools.count()
+
+
 @contextmanager
 def collecting_less() -> Iterator[None]:
-    """Have collections pass over what is there now, such as imported libraries.
+    """Have collections in a process's first message pass over what was there before it.
 
-    With torch imported, one that does not takes most of a tenth of a second. Where
-    somebody else froze objects already, nothing is done.
+    On a SuperNode each message has a process of its own, and there is little else than
+    libraries then: with torch, a collection of them takes most of a tenth of a second.
+    In a process that has handled a message before, as in a simulation, what was there
+    may be another message's garbage, and is collected. Where somebody else froze
+    objects already, nothing is done.
     """
-    if gc.get_freeze_count():
+    if next(_messages) or gc.get_freeze_count():
         yield
         return
     gc.freeze()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -119,5 +121,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    status: int = import_module(COMMANDS[name][0]).main(rest)
+    try:
+        status: int = import_module(COMMANDS[name][0]).main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_read_enough():
+            raise
+        return 1
     return status
+
+
+def _is_read_enough() -> bool:
+    """Whether nobody reads our output any more, as `head` does; drops the rest then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

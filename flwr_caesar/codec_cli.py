@@ -51,14 +51,9 @@ numpy.savez(path, **{name: array, ...}) writes, safetensors, or a checkpoint of 
 An app writes the updates of its devices with
 ClientApp(mods=[CompressionMod(record="updates")]).
 
---all takes every codec at several settings, and the peers that are installed; with
---picture FILE.png it draws their bits against their errors.
-
---peer NAME takes a codec of others, if it is installed: sz3 or nncodec. Large float32
-tensors are theirs, all others are counted as our dense packs them.
-
---as STRATEGY takes the codec and the error feedback that the strategy uses for a model
-of this size; --set is then of the strategy.
+--as takes the codec and the error feedback that the strategy uses for a model of this
+size. Of --peer, large float32 tensors are coded by it, and all others counted as our
+codec dense packs them.
 
 examples:
   flwr-caesar codec bench updates/node-7/round-*.npz --as caesar --as topk
@@ -96,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="codec_command", required=True, metavar="COMMAND"
     )
-    listing = commands.add_parser("list", help="installed codecs and their defaults")
+    listing = commands.add_parser(
+        "list",
+        help="installed codecs and their defaults",
+        description="List the installed codecs with their parameters and defaults.",
+    )
     listing.add_argument("--json", action="store_true", help="machine-readable")
     bench = commands.add_parser(
         "bench",

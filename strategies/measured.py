@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .exchange import Exchange
     from .recorder import Recorder
+    from .resumed import FirstModel
 
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -31,6 +32,7 @@ class Measured:
 
     _recorder: Recorder
     _exchange: Exchange
+    _first: FirstModel
     _metrics: dict[int, dict[str, float]]
     _live: LiveFolder | None = None
     _tested = False
@@ -87,7 +89,8 @@ class Measured:
         """Return an evaluate function whose accuracy and loss are noted by round."""
 
         def tested(done: int, arrays: ArrayRecord) -> MetricRecord | None:
-            metrics = evaluate(before + done, self._as_sent(arrays))
+            shown = self._as_sent(self._first.shown(arrays))
+            metrics = evaluate(before + done, shown)
             self._metrics.pop(before + done, None)  # what devices reported of it
             self._note_metrics(before + done, metrics)
             self._tell(before + done)

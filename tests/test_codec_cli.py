@@ -160,7 +160,7 @@ def test_the_table_has_a_row_a_round_and_a_total(
     ("words", "message"),
     [
         (["missing.npz", "--codec", "topk"], "missing.npz: No such file"),
-        (["text.npz", "--codec", "topk"], "text.npz: not an .npz file"),
+        (["text.npz", "--codec", "topk"], "codec: text.npz: not an .npz file"),
         ([".", "--codec", "topk"], "not an .npz file"),
         (["objects.npz", "--codec", "topk"], "objects.npz"),
         (["complex.npz", "--codec", "topk"], "complex"),

@@ -127,7 +127,8 @@ def _compared(collected: Collected) -> list[str]:
         if federation.get("fraction_train") is not None:
             told.append(f"{federation['fraction_train']} of them in a round")
         told.append(f"federation {federation.get('kind')}")
-    return [said, f"{', '.join(told)}.".capitalize()] if told else [said]
+    first = "Settings" if len(cells) < 2 else "Settings of the first"
+    return [said, f"{first}: {', '.join(told)}."] if told else [said]
 
 
 def _pictures(collected: Collected) -> tuple[list[Picture], list[str]]:

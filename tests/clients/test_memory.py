@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flwr_caesar.clients import memory
 from flwr_caesar.clients.memory import LEAST_BYTES, collecting_less, give_back
 
 
@@ -56,7 +58,13 @@ def test_small_models_are_not_worth_a_collection(
     assert calls
 
 
-def test_collections_pass_over_what_was_there_before() -> None:
+@pytest.fixture
+def first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_messages", itertools.count())
+
+
+@pytest.mark.usefixtures("first_message")
+def test_collections_pass_over_what_was_there_before_the_first_message() -> None:
     with collecting_less():
         assert gc.get_freeze_count() > 1000
         gone = weakref.ref(Cyclic())
@@ -65,6 +73,16 @@ def test_collections_pass_over_what_was_there_before() -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.usefixtures("first_message")
+def test_garbage_of_one_message_is_collected_in_the_next() -> None:
+    with collecting_less():
+        gone = weakref.ref(Cyclic())
+    with collecting_less():
+        gc.collect()
+        assert gone() is None
+
+
+@pytest.mark.usefixtures("first_message")
 def test_what_somebody_else_froze_stays_frozen() -> None:
     gc.freeze()
     try:

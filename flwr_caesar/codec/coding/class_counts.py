@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 
 from ..contract.layout import Array
 from .blocks import blocks
 from .contexts import CLASSES, HISTORIES, Classes, ContextMap
-from .counts import Symbols, count_symbols, entropy_bits
-from .tables import MAX_ALPHABET
+from .counts import Symbols, count_symbols
 
 _BITS_PER_CODE = 4
 _BITS_PER_TABLE = 20
 _COUNTED = 1 << 18
+_SHIFTS = range(1, 6)
 
 
 def choose_contexts(
-    symbols: Symbols,
-    classes: Classes,
-    histories: Classes | None,
-    bits_per_code: float = _BITS_PER_CODE,
-    bits_per_table: float = _BITS_PER_TABLE,
+    symbols: Symbols, classes: Classes, histories: Classes | None
 ) -> tuple[ContextMap, Array]:
     """Choose the map with the fewest bits, tables included.
 
@@ -33,7 +29,7 @@ def choose_contexts(
         `counts.count_symbols` would find.
     """
     counts = ClassCounts(symbols, classes, histories)
-    best = counts.best_map(bits_per_code, bits_per_table)
+    best, _ = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
     return best, counts.merged(best)
 
 
@@ -53,49 +49,72 @@ class ClassCounts:
     def __init__(
         self, symbols: Symbols, classes: Classes, histories: Classes | None
     ) -> None:
-        self._kinds = 1 if histories is None else HISTORIES
         if histories is None:
             counts = count_symbols(symbols, classes, CLASSES)
         else:
-            counts = np.zeros((HISTORIES * CLASSES, MAX_ALPHABET), np.int64)
+            alphabet = int(symbols.max(initial=0)) + 1
+            counts = np.zeros((HISTORIES * CLASSES, alphabet), np.int64)
             for part in blocks(len(symbols), _COUNTED):
                 fine = histories[part].astype(np.uint16) * np.uint16(CLASSES)
                 fine += classes[part]
                 found = count_symbols(symbols[part], fine, len(counts))
                 counts[:, : found.shape[1]] += found
-            alphabet = int(np.flatnonzero(counts.any(axis=0)).max(initial=0)) + 1
-            counts = counts[:, :alphabet]
-        self._counts = counts.reshape(self._kinds, CLASSES, counts.shape[1])
+        self.by_class: Array = counts.reshape(-1, CLASSES, counts.shape[1])
+
+    def best(
+        self, sums: Array, bits: Callable[[Array], Array]
+    ) -> tuple[ContextMap, float]:
+        """Return the map with the fewest bits, and these.
+
+        Parameters
+        ----------
+        sums : ndarray, shape (histories, CLASSES, ...)
+            What the bits of a context depend on, as sums over its classes.
+        bits : callable
+            Given such sums of several contexts, the bits that each of them takes.
+        """
+        used = np.flatnonzero(self.by_class.any(axis=(0, 2)))
+        low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        maps, rows = [], []
+        for shift in _SHIFTS:
+            first, width = low >> shift, (high >> shift) - (low >> shift) + 1
+            found = _merged(sums, shift)[:, first : first + width]
+            for use_history in (False, True) if len(found) > 1 else (False,):
+                maps.append(ContextMap(shift, first, width, use_history))
+                own = found if use_history else found.sum(axis=0)
+                rows.append(own.reshape(-1, *sums.shape[2:]))
+        starts = np.cumsum([0, *map(len, rows[:-1])])
+        total = np.add.reduceat(bits(np.concatenate(rows)), starts)
+        least = int(total.argmin())
+        return maps[least], float(total[least])
 
     def merged(self, contexts: ContextMap) -> Array:
-        """Return how often symbols occur in the contexts of a map."""
-        by_class = self._counts
+        """Return how often symbols occur in the contexts of one of the maps."""
+        found = _merged(self.by_class, contexts.shift)
+        found = found[:, contexts.first : contexts.first + contexts.width]
         if not contexts.use_history:
-            by_class = by_class.sum(axis=0, keepdims=True)
-        one = replace(contexts, use_history=False)
-        index = one.contexts(np.arange(CLASSES, dtype=np.uint8), None)
-        chosen = index == np.arange(contexts.width)[:, np.newaxis]
-        found: Array = chosen.astype(np.int64) @ by_class
+            found = found.sum(axis=0)
         return found.reshape(contexts.size, -1)
 
-    def best_map(self, bits_per_code: float, bits_per_table: float) -> ContextMap:
-        """Return the map with the fewest bits, tables included."""
-        by_class = self._counts
-        used = np.flatnonzero(by_class.any(axis=(0, 2)))
-        low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-        best: tuple[float, ContextMap] | None = None
-        for shift in range(1, 6):
-            first, width = low >> shift, (high >> shift) - (low >> shift) + 1
-            starts = np.arange(0, CLASSES, 1 << shift)
-            merged = np.add.reduceat(by_class, starts, axis=1)
-            for use_history in (False, True) if self._kinds > 1 else (False,):
-                tables = merged if use_history else merged.sum(axis=0, keepdims=True)
-                bits = (
-                    entropy_bits(tables)
-                    + bits_per_code * np.count_nonzero(tables)
-                    + bits_per_table * width * len(tables)
-                )
-                if best is None or bits < best[0]:
-                    best = bits, ContextMap(shift, first, width, use_history)
-        assert best is not None
-        return best[1]
+    def best_map(
+        self, bits_per_code: float, bits_per_table: float
+    ) -> tuple[ContextMap, float]:
+        """Return the map with the fewest bits, tables included, and these."""
+
+        def bits(tables: Array) -> Array:
+            logs = n_log_n(tables.sum(axis=1)) - n_log_n(tables).sum(axis=1)
+            codes = np.count_nonzero(tables, axis=1)
+            found: Array = logs + bits_per_code * codes + bits_per_table
+            return found
+
+        return self.best(self.by_class, bits)
+
+
+def n_log_n(n: Array) -> Array:
+    """Return ``n log2 n``; 0 for 0."""
+    found: Array = n * np.log2(np.maximum(n, 1))
+    return found
+
+
+def _merged(values: Array, shift: int) -> Array:
+    return np.add.reduceat(values, np.arange(0, CLASSES, 1 << shift), axis=1)

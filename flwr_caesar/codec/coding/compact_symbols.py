@@ -22,6 +22,7 @@ _OCTAVE = 1 << _MANTISSA_BITS
 _FIRST_WIDTH, _LAST_WIDTH = 2, 29
 _MOST = (1 << 32) - 2
 _LEAST = -(1 << 31)
+ALPHABET = 128
 
 Far = np.ndarray[Any, np.dtype[np.uint32]]
 
@@ -38,6 +39,18 @@ def _merged() -> Symbols:
 
 MERGED = _merged()
 """Of each symbol of `integers.to_symbols` the one here; it never falls."""
+
+
+def _octaves() -> tuple[Array, Array]:
+    symbols = np.arange(ALPHABET)
+    widths = np.where(symbols < _DIRECT, 0, (symbols - _DIRECT) // _OCTAVE + 2)
+    first = (_OCTAVE + symbols % _OCTAVE) << (widths - 1).clip(0)
+    middle = first + (1 << (widths - 2).clip(0))
+    return np.where(symbols < _DIRECT, (symbols + 1) // 2, middle), widths
+
+
+MAGNITUDES, OCTAVES = _octaves()
+"""Of each symbol the magnitude, or one in the middle of those; and its raw bits."""
 
 
 def to_compact(values: Array) -> tuple[Symbols, Far]:

@@ -23,7 +23,7 @@ _DIRECT = 64
 _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
 _OCTAVE = 1 << _MANTISSA_BITS
-_MAX_BITS = 33
+_MAX_BITS = 32
 _KINDS = np.int16, np.int32
 _MOST_OCTAVES = (MAX_ALPHABET - _DIRECT) >> _MANTISSA_BITS
 _WIDTHS = np.arange(_MOST_OCTAVES) + _DIRECT_BITS - _MANTISSA_BITS
@@ -49,7 +49,7 @@ def to_symbols(values: Array) -> Symbols:
     Returns
     -------
     ndarray of uint16, shape (n,)
-        Symbols below 496.
+        Symbols below 480.
     """
     symbols = np.empty(len(values), np.uint16)
     if (native := compiled()) is not None and values.dtype in _KINDS:

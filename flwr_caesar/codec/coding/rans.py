@@ -31,6 +31,8 @@ MAX_CONTEXTS = 256
 MAX_ROWS = 1 << 11
 _HEAD = struct.Struct("<QIHHHHI")
 _BYTES_PER_LANE = 128
+_MOST_BYTES_PER_LANE = 168  # of few symbols; a reader takes 256
+_FEW_BYTES = 1 << 12
 _WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
 
@@ -156,7 +158,8 @@ def push_parts(
 
 def _choose_lanes(n: int, bits: float) -> tuple[int, int, int]:
     """Choose lanes of the short last part and the long first part, and its length."""
-    lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
+    each = _MOST_BYTES_PER_LANE if bits < 8 * _FEW_BYTES else _BYTES_PER_LANE
+    lanes = min(int(bits / 8) // each, _WIDE_LANES)
     least = -(-n // MAX_ROWS)
     lanes = max(lanes, least, 1)
     if lanes <= 2 * _SMALL_LANES or bits < 17 * lanes:

@@ -102,12 +102,15 @@ class SignSums:
     def add(self, at: Index3, values: Integers, previous: Vector | None) -> None:
         """Add the integers that stand at an index; `previous` is the whole tensor's."""
         native = compiled()
-        if native is not None and values.size and previous is None:
+        if native is not None and values.size:
             outputs, inputs = (np.empty(n, np.int64) for n in values.shape[:2])
             own = contiguous(values, np.int32)
             self.active += native.signs(own, outputs, inputs, values.shape[2])
             self._outputs[at[0]] += outputs
             self._inputs[at[1]] += inputs
+            if previous is not None:
+                both = np.sign(own) * np.sign(previous[at])
+                self._agreeing += int(both.sum())
             return
         positive, negative = values > 0, values < 0
         self.active += int(np.count_nonzero(values))
