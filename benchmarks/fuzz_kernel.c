@@ -175,7 +175,8 @@ static int check_integers(const uint16_t *symbols, int64_t n)
         *at += (int64_t)draw(7) - 3;
         known = 0;
     }
-    if (to_integers(symbols, n, mantissa, starts, bits, size, values) < 0) {
+    to_near(symbols, n, mantissa, counts, values);
+    if (to_far(symbols, n, mantissa, starts, bits, size, values) < 0) {
         if (known)
             fail("raw bits that are there were refused");
         outcome = 4;
@@ -186,7 +187,8 @@ static int check_integers(const uint16_t *symbols, int64_t n)
         if (pack_raw_bits(values, 1, made, n, mantissa, starts, again, size) < 0)
             fail("raw bits have no room");
         int32_t *second = take((size_t)n * 4);
-        to_integers(made, n, mantissa, starts, again, size, second);
+        to_near(made, n, mantissa, counts, second);
+        to_far(made, n, mantissa, starts, again, size, second);
         if (memcmp(values, second, (size_t)n * 4) != 0)
             fail("integers did not come back");
         free(second);
@@ -203,7 +205,8 @@ static void run_floats(void)
 {
     const int64_t o = 1 + (int64_t)draw(6), i = 1 + (int64_t)draw(40);
     const int64_t k = 1 + (int64_t)draw(5), n = o * i * k;
-    float *x = take((size_t)n * 4), *values = take((size_t)n * 4);
+    float *x = take((size_t)n * 4);
+    int64_t *signs = take((size_t)(o + i) * 8);
     double *sums = take((size_t)(o + i + k) * 8), lost = 0;
     int32_t *indices = take((size_t)n * 4);
     int16_t *scales = take((size_t)(o + i + k) * 2), *wide = take((size_t)n * 2);
@@ -219,15 +222,19 @@ static void run_floats(void)
     for (int64_t j = 0; j < o + i + k; j++)
         scales[j] = (int16_t)((int)draw(120) - 60);
     const float step = x[draw((uint64_t)n)], up = (float)draw(512) / 1024;
-    slice_sums(x, o, i, k, sums, sums + o, sums + o + i);
+    slice_sums(x, 0, o, i, k, sums, sums + o, sums + o + i);
     note(sums, (size_t)(o + i + k) * 8);
     double energy = sum_of_squares(x, 0, n);
     note(&energy, 8);
     memset(indices, 0, (size_t)n * 4);
     if (dead_zone(x, n, step, up, indices) == 0) {
-        lattice_values(indices, n, 0.25f, values);
         note(indices, (size_t)n * 4);
-        note(values, (size_t)n * 4);
+        slice_sums(indices, 1, o, i, k, sums, sums + o, sums + o + i);
+        note(sums, (size_t)(o + i + k) * 8);
+        sign_sums(indices, o, i, k, signs, signs + o);
+        note(signs, (size_t)(o + i) * 8);
+        lattice_values(indices, n, 0.25f, 5);
+        note(indices, (size_t)n * 4);
     }
     if (measure(x, wide, n, (int64_t)draw(99), step, up, symbols, merged, &lost) == 0) {
         note(symbols, (size_t)n * 2);
@@ -239,7 +246,7 @@ static void run_floats(void)
     merge_classes(classes, n, (int)(map % 8), 0, (uint8_t)map, merged);
     note(classes, (size_t)n);
     note(merged, (size_t)n);
-    void *all[] = {x, values, sums, indices, scales, wide, classes, merged, symbols};
+    void *all[] = {x, signs, sums, indices, scales, wide, classes, merged, symbols};
     for (size_t j = 0; j < sizeof all / sizeof *all; j++)
         free(all[j]);
 }
@@ -251,8 +258,18 @@ static int run_trial(void)
     Stream s = make_stream();
     int mutated = mutate(&s), outcome;
     uint16_t *found = take((size_t)s.n * 2);
+    uint16_t *again = take((size_t)s.n * 2);
+    uint32_t *states = take((size_t)s.lanes * 4);
+    memcpy(states, s.states, (size_t)s.lanes * 4);
     int64_t read = rans_pull(s.states, s.lanes, s.words, s.num_words, found, s.at, s.n,
-                             s.frequencies, s.contexts, s.alphabet);
+                             s.frequencies, s.contexts, s.alphabet, 1);
+    int64_t one = rans_pull(states, s.lanes, s.words, s.num_words, again, s.at, s.n,
+                            s.frequencies, s.contexts, s.alphabet, 0);
+    if (read != one || (read >= 0 && (memcmp(found, again, (size_t)s.n * 2) != 0 ||
+                                      memcmp(states, s.states, (size_t)s.lanes * 4))))
+        fail("lanes in groups are read otherwise than one by one");
+    free(again);
+    free(states);
     note(s.states, (size_t)s.lanes * 4);
     note(&read, sizeof read);
     if (read >= 0)

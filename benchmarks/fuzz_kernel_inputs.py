@@ -186,14 +186,16 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
     scales = [some("i2", int(rng.choice((0, m))), 300) for m in (o, i, k)]
     found: dict[str, list[object]] = {
         "push": [lanes, some("u2", n), some("u1", n, 4), table, some("u2", n + 1)],
-        "pull": [lanes, some("u2", n), some("u2", n), some("u1", n, 4), counts, 6],
+        "pull": [lanes, some("u2", n), some("u2", n), some("u1", n, 4), counts, 6, 1],
         "symbols": [wide, some("u2", n), mantissa],
         "octaves": [some("u2", n), np.zeros(28, np.int64), mantissa],
         "raw_bits": [wide, some("u2", n, 130), starts, some("u1", 60), mantissa],
-        "integers": [some("u2", n, 130), starts, some("u1", 60), wide, mantissa],
+        "near": [some("u2", n, 130), np.zeros(28, np.int64), wide, mantissa],
+        "far": [some("u2", n, 130), starts, some("u1", 60), wide, mantissa],
         "count": [some("u2", n), some("u1", n, 4), np.zeros(120, np.int64), 40],
         "mark": [some("u1", n), np.zeros(256, np.uint8)],
         "sums": [tensor, np.zeros(o), np.zeros(i), np.zeros(k)],
+        "signs": [tensor.view(np.int32), np.zeros(o, int), np.zeros(i, int), k],
         "energy": [floats],
         "classes": [
             int(rng.integers(-300, 300)),
@@ -210,14 +212,15 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
             *(float(rng.choice((1e-30, 0.5))), 0.4, some("u2", n), some("u1", n)),
         ],
         "quantise": [floats, float(rng.choice((0.0, 1e-30, 0.5, -1.0))), 0.4, wide],
-        "values": [wide, 0.5, floats],
+        "values": [wide, 0.5, 5.0],
     }
     return found[name]
 
 
 def call_directly(native: Any, rng: Generator) -> str:
     """Call a function of the kernel with what nobody has checked."""
-    name = str(rng.choice([n for n in dir(native) if not n.startswith("_")]))
+    names = [n for n in dir(native) if n[0] != "_" and callable(getattr(native, n))]
+    name = str(rng.choice(names))
     arguments = fitting_arguments(name, rng)
     for _ in range(int(rng.integers(0, 3))):
         place = int(rng.integers(len(arguments)))

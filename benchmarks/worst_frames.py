@@ -159,9 +159,10 @@ def all_tables() -> Iterator[None]:
         found.reshape(-1)[free[:: max(-(-len(free) // max(spare, 1)), 1)]] = 1
         return found
 
-    def plan(*args: Any) -> ContextMap:
+    def plan(*args: Any) -> tuple[ContextMap, None]:
         history = args[2] is not None
-        return ContextMap(0, 0, _HISTORY_WIDTH if history else CLASSES, history)
+        width = _HISTORY_WIDTH if history else CLASSES
+        return ContextMap(0, 0, width, history), None
 
     def scales(sums: contexts.SliceSums, step: np.float32) -> Array:
         axes = [np.zeros(len(each), np.int16) for each in sums._axes.values()]
@@ -195,7 +196,7 @@ def replaced(values: str) -> Iterator[None]:
 
 
 def _writer(zeros: bool) -> Callable[[Array, Array, int], bytes]:
-    def write(given: Array, own: Array, count: int) -> bytes:
+    def write(given: Array, own: Array, count: int, **known: Array) -> bytes:
         if count == lattice_block._KINDS:  # scales, of which the contexts are made
             return integers.encode_integers(given, own, count)
         found = np.zeros(len(given), np.int32)

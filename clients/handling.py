@@ -38,15 +38,15 @@ from flwr_caesar.transport import (
 
 from .board import Board, watched
 from .cached_reply import CachedReply
-from .memory import give_back
+from .memory import collecting_less, give_back
 from .message import (
     as_plain,
+    drop_arrays,
     frame_of,
     is_clipped,
     pack_others,
     subtract,
     trained_model,
-    without_arrays,
 )
 from .stopwatch import Stopwatch
 from .store import open_store
@@ -66,7 +66,7 @@ def handle(
     """Handle one message; see `CompressionMod.__call__`."""
     if note_of(msg.content) is None:
         return call_next(msg, context)
-    with watched() as board:
+    with watched() as board, collecting_less():
         return _handled(device, msg, context, call_next, board)
 
 
@@ -138,7 +138,8 @@ def _handled(
             return reply
         content = RecordDict(dict(reply.content.items()))
         # The model goes as it is taken in, so that a device never has it twice.
-        msg.content, reply.content = without_arrays(msg.content), RecordDict()
+        drop_arrays(msg.content)
+        reply.content = RecordDict()
         measured: Mapping[str, Any] = {}
         labels = device.labels(context) if device.labels and plan.ask_labels else ()
         if not plan.upload:

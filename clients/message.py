@@ -137,12 +137,10 @@ def trained_model(
     return key, {name: _as(arrays[name], model[name]) for name in model}
 
 
-def without_arrays(content: RecordDict) -> RecordDict:
-    """Return a content but for its ArrayRecords."""
-    rest = RecordDict(dict(content.items()))
-    for name in list(rest.array_records):
-        del rest[name]
-    return rest
+def drop_arrays(content: RecordDict) -> None:
+    """Take the ArrayRecords out of a content, which its views hold in a cycle."""
+    for name in list(content.array_records):
+        del content[name]
 
 
 def subtract(arrays: dict[str, Array], model: Arrays, *, overwrite: bool) -> None:
@@ -160,23 +158,25 @@ def subtract(arrays: dict[str, Array], model: Arrays, *, overwrite: bool) -> Non
     """
     for name, array in arrays.items():
         old = model[name]
-        if not (overwrite and _subtract_in_place(array, old)):
+        if not (overwrite and _subtract_in_place(name, array, old)):
             arrays.update(difference({name: array}, {name: old}))
         let_go([old])
 
 
-def _subtract_in_place(new: Array, old: Array) -> bool:
-    """Subtract, where the memory fits and no difference needs `difference`'s care."""
+def _subtract_in_place(name: str, new: Array, old: Array) -> bool:
+    """Put the `difference` in the place of `new`, if the memory fits."""
     fits = new.dtype == old.dtype and new.dtype.name in ("float32", "float64")
     if not fits or new.shape != old.shape or not new.flags.carray:
         return False
     left, right = new.reshape(-1), old.reshape(-1)
-    pieces = [slice(at, at + _PIECE) for at in range(0, left.size, _PIECE)]
+    gap = np.empty(min(left.size, _PIECE), left.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        if not all(is_finite(left[at] - right[at]) for at in pieces):
-            return False
-        for at in pieces:
-            left[at] -= right[at]
+        for start in range(0, left.size, _PIECE):
+            piece, before = left[start : start + _PIECE], right[start : start + _PIECE]
+            found = np.subtract(piece, before, out=gap[: piece.size])
+            if not is_finite(found):
+                found = difference({name: piece}, {name: before})[name]
+            piece[...] = found
     return True
 
 

@@ -139,7 +139,8 @@ def _lab(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flwr-caesar deploy",
-        description=(__doc__ or "").partition(": ")[2],
+        description="Set up the server of a fleet, or try a whole fleet on this "
+        "machine.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -202,7 +203,8 @@ def _command(
     run: Callable[[argparse.Namespace], int],
     text: str,
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
+    whole = f"{text[0].upper()}{text[1:]}."
+    parser = commands.add_parser(name, help=text, description=whole)
     add_folder(parser)
     parser.set_defaults(run=run)
     return parser

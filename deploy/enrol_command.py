@@ -137,7 +137,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    ticket = commands.add_parser("ticket", help="make a ticket, or many")
+    ticket = commands.add_parser(
+        "ticket",
+        help="make a ticket, or many",
+        description="Make a ticket: one line of text, good for one device, once.",
+    )
     ticket.add_argument("name", help="what to call the device, such as jetson-07")
     ticket.add_argument(
         "--count",
@@ -161,8 +165,19 @@ def _parser() -> argparse.ArgumentParser:
         "as NAME.svg",
     )
     ticket.set_defaults(run=_ticket)
-    approval = commands.add_parser("approve", help="let devices in by request files")
-    approval.add_argument("requests", type=Path, nargs="+", metavar="FILE")
+    approval = commands.add_parser(
+        "approve",
+        help="let devices in by request files",
+        description="Let devices in that wrote a request, as they cannot reach the "
+        "server. Beside each file comes its answer, to be carried back.",
+    )
+    approval.add_argument(
+        "requests",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="what `flwr-caesar join TICKET --request FILE` wrote",
+    )
     approval.set_defaults(run=_approve)
     for command in (ticket, approval):
         command.add_argument(

@@ -106,8 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser(
         "status",
         help="a line a device: state, last seen, versions, power mode, bytes",
-        description="Bytes are HTTP bytes at the gate, headers included, TLS and TCP "
-        "not, since the device joined.",
+        description="Show a line for each device: its state, when it was seen last, "
+        "its versions and power mode. Bytes are HTTP bytes at the gate, headers "
+        "included, TLS and TCP not, since the device joined.",
     )
     status.add_argument("--json", action="store_true", help="for programs")
     status.set_defaults(run=_status)
@@ -117,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Take devices out. A key that was taken out can never connect "
         "again; the machine may join again, with a new key.",
     )
-    remove.add_argument("names", nargs="+", metavar="NAME")
+    remove.add_argument(
+        "names", nargs="+", metavar="NAME", help="of a device, as its ticket has it"
+    )
     remove.set_defaults(run=_remove)
     connection = commands.add_parser(
         "connect",

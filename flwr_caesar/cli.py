@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,7 +20,7 @@ COMMANDS = {
     ),
     "new": (
         "flwr_caesar.runner.new_command",
-        "make a Flower app of your own that runs as it is",
+        "make a Flower app to begin with, which runs as it is",
     ),
     "watch": (
         "flwr_caesar.view.watch_command",
@@ -26,7 +28,7 @@ COMMANDS = {
     ),
     "report": (
         "flwr_caesar.view.report_command",
-        "what a run or a sweep came to, as one HTML file and as Markdown",
+        "what runs or sweeps came to, as one HTML file and as Markdown",
     ),
     "codec": (
         "flwr_caesar.codec_cli",
@@ -34,11 +36,11 @@ COMMANDS = {
     ),
     "export-android": (
         "flwr_caesar.android.command",
-        "make of a torch model what a phone trains with, compared with torch",
+        "export a torch model to what a phone trains with, and compare both",
     ),
     "faults": (
         "flwr_caesar.faults.command",
-        "for who extends or doubts us: is any learning lost, whatever fails",
+        "for developers: inject faults and check that no learning is lost",
     ),
     "deploy": (
         "flwr_caesar.deploy.deploy_command",
@@ -119,5 +121,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    status: int = import_module(COMMANDS[name][0]).main(rest)
+    try:
+        status: int = import_module(COMMANDS[name][0]).main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_read_enough():
+            raise
+        return 1
     return status
+
+
+def _is_read_enough() -> bool:
+    """Whether nobody reads our output any more, as `head` does; drops the rest then."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

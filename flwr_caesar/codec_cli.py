@@ -16,30 +16,13 @@ from .codec import (
     ErrorFeedback,
     Layout,
     get_codec,
-    kernel,
     list_codecs,
 )
 from .codec_bench import Measurement, measure
 from .codec_inputs import SUFFIXES, load_arrays
 from .codec_peers import PEERS, Peer, get_peer
+from .codec_tables import one_codec, side_by_side
 
-_COLUMNS = (
-    ("bytes", "{:,}"),
-    ("ratio", "{:.2f}"),
-    ("bits_per_param", "{:.3f}"),
-    ("nmse", "{:.4g}"),
-    ("max_error_over_bound", "{:.4f}"),
-    ("encode_mb_s", "{:.0f}"),
-    ("decode_mb_s", "{:.0f}"),
-)
-_NOTE = (
-    "bytes: whole frames. ratio: bytes of the arrays / bytes. nmse: ||x - decoded||^2 "
-    f"/ ||x||^2. MB/s: array bytes, 10^6, on this machine, by {kernel.in_use}."
-)
-_OF_SUM = (
-    " nmse_of_sum: of the sum of all rounds, in which what error feedback sends later "
-    "counts as sent."
-)
 _MODEL = "model"
 # What --all draws a line through; other codecs are taken at their defaults.
 _SETTINGS = {
@@ -68,14 +51,9 @@ numpy.savez(path, **{name: array, ...}) writes, safetensors, or a checkpoint of 
 An app writes the updates of its devices with
 ClientApp(mods=[CompressionMod(record="updates")]).
 
---all takes every codec at several settings, and the peers that are installed; with
---picture FILE.png it draws their bits against their errors.
-
---peer NAME takes a codec of others, if it is installed: sz3 or nncodec. Large float32
-tensors are theirs, all others are counted as our dense packs them.
-
---as STRATEGY takes the codec and the error feedback that the strategy uses for a model
-of this size; --set is then of the strategy.
+--as takes the codec and the error feedback that the strategy uses for a model of this
+size. Of --peer, large float32 tensors are coded by it, and all others counted as our
+codec dense packs them.
 
 examples:
   flwr-caesar codec bench updates/node-7/round-*.npz --as caesar --as topk
@@ -113,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="codec_command", required=True, metavar="COMMAND"
     )
-    listing = commands.add_parser("list", help="installed codecs and their defaults")
+    listing = commands.add_parser(
+        "list",
+        help="installed codecs and their defaults",
+        description="List the installed codecs with their parameters and defaults.",
+    )
     listing.add_argument("--json", action="store_true", help="machine-readable")
     bench = commands.add_parser(
         "bench",
@@ -231,6 +213,17 @@ class _Named:
     codec: Codec | ErrorFeedback | Peer
     sends_models: bool = False
 
+    @property
+    def described(self) -> str:
+        """The name, and what is behind it where that is more."""
+        if isinstance(self.codec, ErrorFeedback):
+            told = f"{self.codec.codec} with error feedback"
+        elif isinstance(self.codec, Codec):
+            told = str(self.codec)
+        else:
+            return self.name
+        return told if told.startswith(self.name) else f"{self.name}: {told}"
+
 
 class _Candidate(argparse.Action):
     """Keeps --codec, --as and --peer in the order in which they were given."""
@@ -346,9 +339,8 @@ def _bench(args: argparse.Namespace) -> str:
         )
     if len(results) == 1:
         ((named, (measured, total, sum_nmse)),) = results
-        feedback = isinstance(named.codec, ErrorFeedback) and not args.error_feedback
-        return _table(named.codec.config, measured, total, sum_nmse, feedback) + note
-    return _side_by_side([(n.name, t, s) for n, (_, t, s) in results]) + note
+        return one_codec(named.described, measured, total, sum_nmse) + note
+    return side_by_side([(n.name, t, s) for n, (_, t, s) in results]) + note
 
 
 def _draw(results: Sequence[tuple[str, Measurement]], path: Path) -> None:
@@ -362,51 +354,3 @@ def _draw(results: Sequence[tuple[str, Measurement]], path: Path) -> None:
         draw(results, path)
     except (OSError, ValueError) as err:
         raise CodecError(f"--picture {path}: {err}") from err
-
-
-def _side_by_side(
-    results: Sequence[tuple[str, Measurement, float | None]],
-) -> str:
-    """Return a table with a row for each codec, of all its rounds together."""
-    rows = [["codec", *(name for name, _ in _COLUMNS), "nmse_of_sum"]]
-    for name, total, sum_nmse in results:
-        last = "-" if sum_nmse is None else f"{sum_nmse:.4g}"
-        rows.append([name, *_cells(total), last])
-    return "\n".join([*_aligned(rows, names=True), "", _NOTE + _OF_SUM])
-
-
-def _cells(measurement: Measurement) -> list[str]:
-    values = asdict(measurement)
-    return [
-        "-" if values[name] is None else form.format(values[name])
-        for name, form in _COLUMNS
-    ]
-
-
-def _aligned(rows: Sequence[Sequence[str]], *, names: bool = False) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if names and i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-
-
-def _table(
-    config: Mapping[str, Any],
-    measured: Sequence[Measurement],
-    total: Measurement,
-    sum_nmse: float | None,
-    feedback: bool,
-) -> str:
-    labels = [*map(str, range(1, len(measured) + 1)), "total"]
-    rows = [["round", *(name for name, _ in _COLUMNS)]]
-    for label, measurement in zip(labels, [*measured, total], strict=True):
-        rows.append([label, *_cells(measurement)])
-    tail = (
-        "" if sum_nmse is None else f" nmse of the sum of all rounds: {sum_nmse:.4g}."
-    )
-    said = json.dumps(dict(config)) + (" with error feedback" if feedback else "")
-    return "\n".join([said, "", *_aligned(rows), "", _NOTE + tail])

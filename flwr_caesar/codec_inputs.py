@@ -42,6 +42,8 @@ def load_arrays(path: str | Path) -> dict[str, Array]:
         if path.suffix == ".safetensors":
             return _of_safetensors(path)
         return _of_numpy(path)
+    except CodecError:
+        raise
     except OSError as err:
         raise CodecError(f"{path}: {err.strerror or err}") from err
     except (ValueError, EOFError, zipfile.BadZipFile) as err:

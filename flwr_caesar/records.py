@@ -55,7 +55,7 @@ class DeviceRecord:
     batch_size, local_steps : int
         That the device was asked to train with; 0 if it was left to its app.
     accuracy : float, optional
-        The metric ``"accuracy"`` of its reply, if it reported one.
+        Of the model, if its reply has a metric of that name or one alike.
     device_class : str
         By the virtual clock's profile; empty without a virtual clock.
     virtual_download, virtual_train, virtual_upload : float

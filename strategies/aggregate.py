@@ -19,21 +19,15 @@ from flwr_caesar.transport import record_to_arrays, widened_record
 
 from .culprit import Refuse, drop_culprits, nobody
 from .guard import Guard, remember
-from .inner import (
-    aggregates_a_mean,
-    looks_at_contents,
-    needs_weights,
-    snapshot,
-    standing_in,
-)
+from .inner import aggregates_a_mean, looks_at_contents, needs_weights, snapshot
 from .mean import Combined, RunningMean
-from .metrics import agreeing, array_names, disagreeing, with_weight
+from .metrics import array_names, disagreeing, with_weight
 from .nested import weight_key
+from .one_reply import Made, OneReply
 from .phase import Phase, Reply
 
 _LENGTHS = {"recent": "guard-lengths", "recent_counts": "guard-counts"}
 
-Made = tuple[ArrayRecord | None, MetricRecord | None]
 _NOTHING: Made = (None, None)
 
 NOT_AGAIN = "it cannot be decoded again"
@@ -82,11 +76,11 @@ class Aggregator:
         self._uniform = uniform
         self._keeps_mean = keeps_mean
         self._takes_mean = aggregates_a_mean(inner)
-        self._own_metrics = looks_at_contents(inner)
-        self._keeps_arrays = not self._takes_mean or self._own_metrics
+        self._keeps_arrays = not self._takes_mean or looks_at_contents(inner)
         self._weighed = needs_weights(inner, "aggregate_train")
         self._has_worked = set[str]()
         self._key = weight_key(inner)
+        self._one_reply = OneReply(inner, self._key)
 
     @property
     def longest(self) -> float:
@@ -324,37 +318,9 @@ class Aggregator:
             if not messages:
                 return _NOTHING
             return self._inner.aggregate_train(phase.server_round, messages)
-        newest = next(reversed(phase.replies.values()))
-        message = newest.message
         if self._keeps_mean:
             phase.mean = record_to_arrays(combined.record)
-        metrics = MetricRecord({self._key: combined.weight})
-        message.content = RecordDict({newest.key: combined.record, "metrics": metrics})
-        one_reply = standing_in(
-            self._inner,
-            {"train_metrics_aggr_fn": lambda _, key: self._metrics(phase, key)},
-        )
-        try:
-            return one_reply.aggregate_train(phase.server_round, [message])
-        finally:
-            message.content = RecordDict()
-
-    def _metrics(self, phase: Phase, key: str) -> MetricRecord:
-        """Return the metrics of a phase, of those replies that go together.
-
-        Flower's mean of them divides by the sum of weights, so what has none has no
-        part in it.
-        """
-        contents = [
-            reply.content
-            for reply in phase.replies.values()
-            if self._own_metrics or reply.weight > 0
-        ]
-        if not contents:
-            return MetricRecord()
-        aggregate = getattr(self._inner, "train_metrics_aggr_fn")  # noqa: B009
-        metrics: MetricRecord = aggregate(agreeing(contents), key)
-        return metrics
+        return self._one_reply.aggregate(phase, combined)
 
     def _agreeing(self, phase: Phase, refuse: Refuse) -> list[Message]:
         if self._weighed:

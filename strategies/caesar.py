@@ -100,7 +100,7 @@ class Caesar(CompressedStrategy):
         Seconds in which a round should end: each device then gets the best rate
         (``lattice``) and batch size that fit its link and its compute. 0: no limit.
     ask_labels : bool
-        Whether to ask a new device once how often it has each label. One that declines
+        Whether to ask a new device once for its label counts. One that declines
         is ranked by the number of its examples alone.
     **options
         See `WrapperOptions`.

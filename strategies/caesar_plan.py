@@ -74,7 +74,7 @@ class Importance:
     is_used : bool
         False: all devices get the mean of the two.
     ask_labels : bool
-        Whether to ask a new device once how often it has each label.
+        Whether to ask a new device once for its label counts.
     """
 
     theta_min: float = 0.1

@@ -40,7 +40,7 @@ from .extra import extra_messages
 from .failed_rounds import FailedRounds
 from .grid import StreamingGrid
 from .guard import Bench
-from .inner import require_strategy, standing_in
+from .inner import STEPS, leads_itself, require_strategy, standing_in
 from .intake import Intake, Waited
 from .measured import Measured
 from .method import ServerMethod
@@ -48,7 +48,7 @@ from .options import Options, WrapperOptions
 from .phase import ExtraPhase, Phase
 from .privacy import require_no_accountant
 from .recorder import Recorder
-from .resumed import first_record, shifted
+from .resumed import FirstModel, first_record, shifted
 
 
 class CompressedStrategy(Measured, Strategy):
@@ -128,6 +128,7 @@ class CompressedStrategy(Measured, Strategy):
         self._learned: Learned | None = None
         self._grid: StreamingGrid | None = None
         self._timeout = 0.0
+        self._first = FirstModel()
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the inner strategy, where this has none."""
@@ -184,6 +185,9 @@ class CompressedStrategy(Measured, Strategy):
         """
         with ExitStack() as stack:
             first = self._resume(stack, initial_arrays)
+            del initial_arrays  # which may be in memory for this call only
+            if not leads_itself(self.strategy):
+                first = self._first.lend(first)
             before = self._rounds_before
             options = self._options
             deadline = None if options.clock else options.deadline
@@ -218,6 +222,7 @@ class CompressedStrategy(Measured, Strategy):
         """Let the inner strategy sample and configure, then pack its messages."""
         self._require_outermost()
         number = server_round + self._rounds_before
+        arrays = self._first.shown(arrays)
         messages = self.strategy.configure_train(number, arrays, config, grid)
         nodes = 0
         if self.method is not None and self.method.counts_nodes:
@@ -230,6 +235,7 @@ class CompressedStrategy(Measured, Strategy):
         """Let the inner strategy sample and configure, then pack its messages."""
         self._require_outermost()
         number = server_round + self._rounds_before
+        arrays = self._first.shown(arrays)
         messages = self.strategy.configure_evaluate(number, arrays, config, grid)
         return self._open(Phase(EVALUATE, number), messages, grid)
 
@@ -249,6 +255,7 @@ class CompressedStrategy(Measured, Strategy):
         extra = self._close(phase, model, start, waited)
         while extra is not None:
             extra = self._run_extra_phase(phase.server_round, extra, model)
+        self._first.replaced(by=model)
         self._failed_rounds.note(phase)
         return model, metrics
 
@@ -283,15 +290,9 @@ class CompressedStrategy(Measured, Strategy):
 
     def _leader(self) -> Callable[..., Result]:
         """Return who leads the rounds: Flower's loop, or the inner strategy's own."""
-        if type(self.strategy).start is Strategy.start:
+        if not leads_itself(self.strategy):
             return super().start
-        names = (
-            "configure_train",
-            "configure_evaluate",
-            "aggregate_train",
-            "aggregate_evaluate",
-        )
-        own = {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in STEPS}
         return standing_in(self.strategy, own).start
 
     def _resume(self, stack: ExitStack, initial: ArrayRecord) -> ArrayRecord:

@@ -54,7 +54,7 @@ class CompressedDownlink(Downlink):
     def __str__(self) -> str:
         kept = "the whole" if self.feedback == 1 else f"{self.feedback:g}"
         fed = f"{kept} of the error fed back" if self.feedback else "no error feedback"
-        return f"{self.codec.config}, {fed}"
+        return f"{self.codec}, {fed}"
 
     @property
     def version(self) -> Version | None:

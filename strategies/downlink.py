@@ -75,6 +75,11 @@ class Downlink(ABC):
         ----------
         model : mapping of str to ndarray
             What `publish` was given; itself where it is sent as it is.
+
+        Returns
+        -------
+        mapping of str to ndarray
+            Of which an array may be made anew each time it is read.
         """
         return model
 

@@ -333,11 +333,21 @@ def cast_like(layout: Layout, arrays: Arrays) -> dict[str, Array]:
     return cast
 
 
-def nonnegative_sum(base: Arrays, update: Arrays) -> frozenset[str]:
-    """Return the tensors of which neither base nor base plus update is negative."""
+def nonnegative_sum(
+    base: Arrays, update: Arrays, names: Collection[str] | None = None
+) -> frozenset[str]:
+    """Return the tensors of which neither base nor base plus update is negative.
+
+    Parameters
+    ----------
+    base, update : mapping of str to ndarray
+        Of equal shapes.
+    names : collection of str, optional
+        `nonnegative` of the base, where it is known.
+    """
     return frozenset(
         name
-        for name in nonnegative(base)
+        for name in (nonnegative(base) if names is None else names)
         if update[name].dtype.name in FLOAT_DTYPES
         and bool((update[name] >= -base[name].astype(update[name].dtype)).all())
     )
@@ -346,3 +356,11 @@ def nonnegative_sum(base: Arrays, update: Arrays) -> frozenset[str]:
 def others(content: RecordDict, key: str) -> dict[str, ArrayRecord]:
     """Return the ArrayRecords of a content but one."""
     return {n: r for n, r in content.array_records.items() if n != key}
+
+
+def zeros_like(model: Arrays) -> dict[str, Array]:
+    """Return a model of zeros that takes no memory."""
+    return {
+        name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
+        for name, array in model.items()
+    }

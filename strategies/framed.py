@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
@@ -20,7 +19,12 @@ from flwr_caesar.codec import (
 )
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.non_finite import with_non_finite, without_non_finite
-from flwr_caesar.codec.contract.update import change_of_others, keep_sign, length
+from flwr_caesar.codec.contract.update import (
+    change_of_others,
+    keep_sign,
+    length,
+    nonnegative,
+)
 from flwr_caesar.codec.contract.vector import require_elements
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
@@ -50,6 +54,7 @@ from .exchange import (
     most_reply_bytes,
     nonnegative_sum,
     others,
+    zeros_like,
 )
 from .fitted import Fitting
 from .frame_messages import (
@@ -105,6 +110,7 @@ class FrameExchange(Exchange):
         self._model: ArrayRecord | None = None
         self._arrays: Arrays = {}
         self._published: Arrays = {}
+        self._nonnegative: frozenset[str] | None = None
         self._zeros: Arrays = {}
 
     def attach(self, ledger: LedgerStore) -> None:
@@ -202,7 +208,6 @@ class FrameExchange(Exchange):
         if not key:
             return Opened(reply)
         del content[key]
-        self._zero_model(request.sent)  # made here, and not by several threads
         steps = partial(self._decode, phase, reply), partial(self._finish, phase, reply)
         return Opened(reply, *steps)
 
@@ -333,8 +338,9 @@ class FrameExchange(Exchange):
         return session
 
     def _take(self, model: ArrayRecord, arrays: Arrays) -> None:
-        self._model, self._arrays, self._zeros = model, arrays, {}
+        self._model, self._arrays, self._zeros = model, arrays, zeros_like(arrays)
         self._published = self.method.downlink.held(self._cast(self._arrays))
+        self._nonnegative = nonnegative(self._published)
 
     def _wire(self, model: ArrayRecord) -> dict[str, Array]:
         return self._cast(record_to_arrays(model))
@@ -367,17 +373,15 @@ class FrameExchange(Exchange):
 
     def _set_update(self, phase: Phase, reply: Reply, decoded: Arrays) -> None:
         sent = phase.requests[reply.node_id].sent
-        reply.base = sent
         reply.counted = change_of_others(decoded, sent)
+        reply.base, base, names = sent, self._published, self._nonnegative
         if self.method.payload == MODEL_PAYLOAD:
             reply.length = length(difference(decoded, sent))
-            reply.base = self._zero_model(sent)
+            reply.base = base = self._zeros
+            names = None
         reply.update = self._relative(decoded)
-        if not reply.length:
-            reply.length = length(reply.update)
-        is_update = self.method.payload != MODEL_PAYLOAD
-        base = self._published if is_update else reply.base
-        reply.nonnegative = nonnegative_sum(base, reply.update)
+        reply.length = reply.length or length(reply.update)
+        reply.nonnegative = nonnegative_sum(base, reply.update, names)
 
     def _relative(self, decoded: Arrays) -> dict[str, Array]:
         """Return what is averaged: whole models relative to zeros.
@@ -386,15 +390,7 @@ class FrameExchange(Exchange):
         would not be zero but a rounding error.
         """
         if self.method.payload == MODEL_PAYLOAD:
-            return difference(decoded, self._zero_model(decoded))
+            return difference(decoded, self._zeros)
         if self._clipping:
             return clip(decoded, self._clipping.clipping_norm)
         return dict(decoded)
-
-    def _zero_model(self, like: Arrays) -> Arrays:
-        if not self._zeros:
-            self._zeros = {
-                name: np.broadcast_to(np.zeros((), array.dtype), array.shape)
-                for name, array in like.items()
-            }
-        return self._zeros

@@ -29,6 +29,13 @@ _MEAN_AGGREGATES = frozenset(
     cls.aggregate_train for cls in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
 )
 _TREES = (FedXgbBagging, FedXgbCyclic)
+STEPS = (
+    "configure_train",
+    "configure_evaluate",
+    "aggregate_train",
+    "aggregate_evaluate",
+)
+"""What a loop of rounds calls."""
 
 
 def require_strategy(strategy: object, outer: str) -> None:
@@ -67,6 +74,11 @@ def aggregates_a_mean(strategy: Strategy) -> bool:
     leave `aggregate_train` alone; any other strategy is given every update.
     """
     return type(strategy).aggregate_train in _MEAN_AGGREGATES
+
+
+def leads_itself(strategy: Strategy) -> bool:
+    """Whether a strategy has a loop of rounds of its own, in place of Flower's."""
+    return type(strategy).start is not Strategy.start
 
 
 def needs_weights(strategy: Strategy, method: str) -> bool:

@@ -159,7 +159,7 @@ class LatticeDownlink(Downlink):
             rules=self._rules.for_layout(Layout.of(model)),
             **self._limits,
         )
-        return self._begun.current.arrays()
+        return self._begun.current.on_demand()
 
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
@@ -184,7 +184,9 @@ class LatticeDownlink(Downlink):
 
     def held(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
         """See `Downlink.held`."""
-        return model if self._history is None else self._history.current.arrays()
+        if self._history is None:
+            return model
+        return self._history.current.on_demand()
 
     def frame(self, node_id: int, header: DownloadHeader) -> ArrayRecord:
         """See `Downlink.frame`."""

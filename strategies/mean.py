@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.transport import widened_in_place
+
+_PIECE = 1 << 15
 
 
 class RunningMean:
@@ -59,9 +62,7 @@ class RunningMean:
                     mean = self._mean[name]
                     if _equal(mean, term):  # a frozen tensor stays as it is, exactly
                         continue
-                    np.multiply(mean, kind(1 - share), out=mean)
-                    np.multiply(term, kind(share), out=term)
-                    mean += term
+                    _move(mean, term, kind(1 - share), kind(share))
                 else:
                     self._mean[name] = term
         _, so_far = self._bases.get(id(base), (base, 0.0))
@@ -113,6 +114,20 @@ class Combined:
     def of(cls, mean: RunningMean) -> Combined:
         """Return the result of a mean."""
         return cls(widened_in_place(mean.result()), mean.weight)
+
+
+def _move(mean: Array, term: Array, kept: Any, share: Any) -> None:
+    """Make ``kept mean + share term`` of a mean, in place; the term is overwritten."""
+    if not mean.flags.c_contiguous or not term.flags.c_contiguous:
+        pieces = [(mean, term)]
+    else:  # what is in the cache is read from memory once
+        left, right = mean.reshape(-1), term.reshape(-1)
+        steps = range(0, left.size, _PIECE)
+        pieces = [(left[at : at + _PIECE], right[at : at + _PIECE]) for at in steps]
+    for own, new in pieces:
+        np.multiply(own, kept, out=own)
+        np.multiply(new, share, out=new)
+        own += new
 
 
 def _is_float(array: Array) -> bool:

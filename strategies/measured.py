@@ -15,11 +15,14 @@ from flwr_caesar.results.live import LiveFolder
 from flwr_caesar.results.results import Results
 from flwr_caesar.transport import record_to_arrays, rounded_record
 
+from .metrics import quality
+
 if TYPE_CHECKING:
     from flwr_caesar.records import RoundRecord
 
     from .exchange import Exchange
     from .recorder import Recorder
+    from .resumed import FirstModel
 
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -29,6 +32,7 @@ class Measured:
 
     _recorder: Recorder
     _exchange: Exchange
+    _first: FirstModel
     _metrics: dict[int, dict[str, float]]
     _live: LiveFolder | None = None
     _tested = False
@@ -42,7 +46,8 @@ class Measured:
         """Return what the rounds cost, as a table to print.
 
         Accuracy is there if `start` was given an `evaluate_fn`, or devices evaluate,
-        and one of their metrics is named ``"accuracy"``.
+        and one of their metrics is named ``"accuracy"``, ``"acc"``, or either after a
+        word such as ``"eval_"`` or ``"test_"``.
         """
         return self._results().report()
 
@@ -84,7 +89,8 @@ class Measured:
         """Return an evaluate function whose accuracy and loss are noted by round."""
 
         def tested(done: int, arrays: ArrayRecord) -> MetricRecord | None:
-            metrics = evaluate(before + done, self._as_sent(arrays))
+            shown = self._as_sent(self._first.shown(arrays))
+            metrics = evaluate(before + done, shown)
             self._metrics.pop(before + done, None)  # what devices reported of it
             self._note_metrics(before + done, metrics)
             self._tell(before + done)
@@ -130,9 +136,7 @@ class Measured:
         self, server_round: int, metrics: Mapping[str, object] | None
     ) -> None:
         """Note a round's accuracy and loss, where they are numbers."""
-        for name in ("accuracy", "loss"):
-            value = (metrics or {}).get(name)
-            if isinstance(value, (int, float)):
-                self._metrics.setdefault(server_round, {})[name] = float(value)
+        if found := quality(metrics or {}):
+            self._metrics.setdefault(server_round, {}).update(found)
         if server_round in self._metrics:
             self._recorder.tested(server_round, self._metrics[server_round])

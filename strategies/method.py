@@ -122,7 +122,7 @@ class ServerMethod:
         feedback = " with error feedback" if self.error_feedback else ""
         return (
             f"Download: {self.downlink}",
-            f"Upload: {self.upload_for(layout).config}{feedback}",
+            f"Upload: {self.upload_for(layout)}{feedback}",
         )
 
     def plan(self, phase: Phase, devices: Sequence[Device]) -> Mapping[int, DevicePlan]:

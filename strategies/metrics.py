@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -15,6 +16,12 @@ from .guard import MAX_WEIGHT
 
 Kind = TypeVar("Kind", bound=Hashable)
 Signature = tuple[str, tuple[tuple[str, int], ...]]
+
+_TESTED = "eval|evaluate|evaluation|test|val|valid|validation|server|centralized|global"
+_NAMES = {
+    name: re.compile(rf"(?:(?:{_TESTED})[-_./ ]?)?(?:{words})", re.IGNORECASE)
+    for name, words in {"accuracy": "accuracy|acc", "loss": "loss"}.items()
+}
 
 
 def read_weight(content: RecordDict, key: str, *, required: bool = True) -> float:
@@ -60,12 +67,31 @@ def with_weight(content: RecordDict, key: str, weight: float) -> RecordDict:
 
 
 def read_accuracy(content: RecordDict) -> float | None:
-    """Return the metric ``"accuracy"`` of a reply, if it has one and it is a number."""
+    """Return the accuracy in a reply's metrics, if it has one; see `quality`."""
     for record in content.metric_records.values():
-        value = record.get("accuracy")
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            return float(value)
+        value = quality(record).get("accuracy")
+        if value is not None and math.isfinite(value):
+            return value
     return None
+
+
+def quality(metrics: Mapping[str, object]) -> dict[str, float]:
+    """Return how good a model is: ``"accuracy"`` and ``"loss"``, where metrics say so.
+
+    Apps name them in several ways: Flower's own templates have ``eval_acc`` and
+    ``accuracy``, Lightning's users ``test_acc``. A metric of exactly the name goes
+    first; one of training, such as ``train_acc``, says nothing of the model that is
+    sent.
+    """
+    found = {}
+    for name, pattern in _NAMES.items():
+        keys = [name, *(key for key in metrics if pattern.fullmatch(key))]
+        values = (metrics.get(key) for key in keys)
+        numbers = (float(v) for v in values if isinstance(v, (int, float)))
+        value = next(numbers, None)
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def signature(content: RecordDict) -> Signature:

@@ -15,6 +15,7 @@ from flwr_caesar.records import (
     RoundRecord,
     as_reason,
 )
+from flwr_caesar.results.amounts import amount
 from flwr_caesar.results.history import History
 from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import arrays_nbytes
@@ -165,12 +166,12 @@ class Recorder:
         )
         log(
             INFO,
-            "%s: used %d of %d replies, %.2f MB down, %.2f MB up",
+            "%s: used %d of %d replies, %s down, %s up",
             phase.kind,
             len(record.devices) - len(record.dropped),
             len(record.devices),
-            record.bytes_down / 1e6,
-            record.bytes_up / 1e6,
+            amount(record.bytes_down),
+            amount(record.bytes_up),
         )
         self.history.append(record)
         for sink in self._sinks:

@@ -25,3 +25,30 @@ def first_record(initial: ArrayRecord, given: Arrays, begun: Arrays) -> ArrayRec
     """Return the model to start from; that which was given is not held twice."""
     is_same = begun is given and all(a.dtype.name != "bfloat16" for a in given.values())
     return initial if is_same else widened_record(begun)
+
+
+class FirstModel:
+    """The model that rounds begin with, for no longer than it is of use.
+
+    Flower's loop holds the record that it begins with until all rounds are over. So it
+    is lent one of its own, which is emptied once there is a newer model. Nobody else
+    is shown that record, but another one of the same arrays.
+    """
+
+    def __init__(self) -> None:
+        self._lent: ArrayRecord | None = None
+
+    def lend(self, first: ArrayRecord) -> ArrayRecord:
+        """Return the record for Flower's loop to begin with."""
+        self._lent = ArrayRecord(dict(first.items()))
+        return self._lent
+
+    def shown(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return what others may keep in place of a record that may be lent."""
+        return ArrayRecord(dict(arrays.items())) if arrays is self._lent else arrays
+
+    def replaced(self, *, by: ArrayRecord | None) -> None:
+        """Learn with which model the loop goes on; `None`: with the one that it has."""
+        if self._lent is not None and by is not None:
+            self._lent.clear()
+            self._lent = None

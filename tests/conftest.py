@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -35,3 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.path.parent.name != "servers",
         )
     )
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all that was imported from garbage collection, which would go through it.
+
+    Millions of objects; a test then makes few beside them.
+    """
+    gc.collect()
+    gc.freeze()

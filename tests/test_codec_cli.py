@@ -106,6 +106,22 @@ FIGURES = {
 }
 
 
+def test_what_a_strategy_sends_is_named_as_it_would_be_asked_for(
+    files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("bench", *files, "--as", "caesar") == 0
+    name, _, told = capsys.readouterr().out.splitlines()[0].partition(": ")
+    assert name == "caesar"
+    codec = told.removesuffix(" with error feedback")
+    assert codec != told
+    sent = []
+    for one in (["--as", "caesar"], ["--codec", codec, "--error-feedback"]):
+        assert call("bench", *files, *one, "--json") == 0
+        sent.append(json.loads(capsys.readouterr().out))
+    assert sent[0]["codec"] == sent[1]["codec"]
+    assert sent[0]["total"]["bytes"] == sent[1]["total"]["bytes"]
+
+
 @pytest.mark.parametrize("codec_id", ["cast", "error_bounded"])
 def test_a_bound_is_compared(
     codec_id: str, files: list[str], capsys: pytest.CaptureFixture[str]
@@ -132,9 +148,9 @@ def test_error_feedback_sends_the_rest_later(
 def test_the_table_has_a_row_a_round_and_a_total(
     files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("bench", *files, "--codec", "rotated") == 0
+    assert call("bench", *files, "--codec", "rotated", "--set", "bits=2") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert json.loads(lines[0]) == get_codec("rotated").config
+    assert lines[0] == "rotated bits=2"
     labels = [line.split()[0] for line in lines[2:7]]
     assert labels == ["round", "1", "2", "3", "total"]
     assert len({len(line) for line in lines[2:7]}) == 1
@@ -144,7 +160,7 @@ def test_the_table_has_a_row_a_round_and_a_total(
     ("words", "message"),
     [
         (["missing.npz", "--codec", "topk"], "missing.npz: No such file"),
-        (["text.npz", "--codec", "topk"], "text.npz: not an .npz file"),
+        (["text.npz", "--codec", "topk"], "codec: text.npz: not an .npz file"),
         ([".", "--codec", "topk"], "not an .npz file"),
         (["objects.npz", "--codec", "topk"], "objects.npz"),
         (["complex.npz", "--codec", "topk"], "complex"),

@@ -61,6 +61,14 @@ def test_a_method_is_everywhere(method: str) -> None:
         assert VARIANTS.get(method, method) in strategies
 
 
+def test_every_experiment_has_its_row() -> None:
+    conf = Path(flwr_caesar.conf.__file__).parent / "experiment"
+    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    rows = [row for row in page.splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert {path.stem for path in conf.glob("*.yaml")} <= named
+
+
 def test_the_way_of_one_upload_is_that_of_the_code() -> None:
     history = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
     way = history.partition("Now:\n")[2].partition("\n\nEach is")[0]

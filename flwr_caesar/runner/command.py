@@ -40,7 +40,7 @@ from flwr_caesar.runner.method_configs import use_method_configs
 from flwr_caesar.runner.outcome import Outcome
 from flwr_caesar.runner.own_app import APP_CONFIG, as_overrides, is_asked, validate_app
 from flwr_caesar.runner.parallel import Pool
-from flwr_caesar.runner.report import table, unused
+from flwr_caesar.runner.report import notes, table, unused
 from flwr_caesar.runner.resume import finished_rounds, require_to_go_on, resumed
 from flwr_caesar.runner.sweep import ASKED, end_sweep, read_asked, write_asked
 from flwr_caesar.runner.terminal import Terminal
@@ -230,8 +230,16 @@ def _resume(folder: Path, settings: Sequence[str]) -> int:
 def _tell(folder: Path) -> None:
     """Print what came out of a run."""
     outcomes = [Outcome.read(folder)]
-    print("\n".join(["", table(outcomes), "", *unused(outcomes)]))
+    summary = outcomes[0].summary or {}
+    said = [*notes(outcomes), *unused(outcomes)]
+    if summary.get("accuracy") is None:
+        said.append(
+            "No accuracy: start was given no evaluate_fn, or no metric of it, or of "
+            "devices that evaluate, is named accuracy."
+        )
+    print("\n".join(["", table(outcomes), "", *said, ""]))
     print(f"results: {folder}")
+    print(f"look at them: flwr-caesar report {folder}")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

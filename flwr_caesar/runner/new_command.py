@@ -40,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"flwr-caesar new: {error}", file=sys.stderr)
         return 1
     print(f"{folder} has a Flower app. It needs torch and scikit-learn. Run it:\n")
-    print(f"  flwr-caesar run app={folder}\n")
+    print(f"  flwr-caesar run app={folder} federation.kind=inline   in one process")
+    print(f"  flwr-caesar run app={folder}   on Flower's simulation engine\n")
     print(f"Your model and your data go into {folder / _package(name) / 'task.py'}.")
     return 0
 

@@ -51,15 +51,19 @@ def table(outcomes: Sequence[Outcome]) -> str:
             ("MB to target", lambda cell: _to_target(cell, _megabytes_to_target)),
             ("× fewer to target", lambda cell: _number(saved[id(cell)], "{:.1f}")),
         ]
-    elif not any(cell.name == "fedavg" for cell in cells):
-        columns.append(
-            ("× fewer than raw", lambda cell: _number(_fewer_than_raw(cell), "{:.1f}"))
-        )
     else:
-        saved = _savings(cells, lambda cell: cell.mean("bytes_up"))
-        columns.append(
-            ("× fewer bytes up", lambda cell: _number(saved[id(cell)], "{:.1f}"))
-        )
+        saved = _savings(cells, _both_ways)
+        if any(saved[id(cell)] for cell in cells if cell.name != "fedavg"):
+            columns.append(
+                ("× fewer, both ways", lambda cell: _number(saved[id(cell)], "{:.1f}"))
+            )
+        else:
+            columns.append(
+                (
+                    "× fewer than raw",
+                    lambda cell: _number(_fewer_than_raw(cell), "{:.1f}"),
+                )
+            )
     if virtual and target:
         columns.append(
             ("virtual h to target", lambda cell: _to_target(cell, _hours_to_target))
@@ -225,10 +229,13 @@ def _savings(
 
 def _fewer_than_raw(cell: Cell) -> float | None:
     """Bytes of the same messages uncompressed over those sent, both ways."""
-    raw, up, down = (cell.mean(key) for key in ("raw_bytes", "bytes_up", "bytes_down"))
-    if raw is None or up is None or down is None:
-        return None
-    return times_fewer(raw, up + down)
+    raw, sent = cell.mean("raw_bytes"), _both_ways(cell)
+    return None if raw is None or sent is None else times_fewer(raw, sent)
+
+
+def _both_ways(cell: Cell) -> float | None:
+    up, down = cell.mean("bytes_up"), cell.mean("bytes_down")
+    return None if up is None or down is None else up + down
 
 
 def _bytes_column(cells: Sequence[Cell], way: str) -> tuple[str, Callable[[Cell], str]]:

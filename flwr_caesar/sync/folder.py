@@ -16,6 +16,7 @@ from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.flower import log
 
 from .aside import is_aside, oldest_aside, remove_aside, set_aside
+from .disk import require_room, share_of_disk
 from .errors import DamagedStateError, StateError
 from .files import (
     fresh_name,
@@ -41,6 +42,7 @@ from .state_files import (
     StateFiles,
     named,
     read_state,
+    unchanging,
     unnamed,
     write_part,
 )
@@ -49,7 +51,6 @@ from .tensors import Chunk, checksum, to_chunks
 _LINEAGE = re.compile(r"[0-9a-f]{16}")
 _LOCK = re.compile(r"[0-9a-f]{16}\.lock")
 _PROBE_BYTES = 4096
-_UNKNOWN_SHARE = 4 << 30
 # Of a board without a clock of its own, files written before it asked for the time look
 # old: no age is told by what is dated before 2020.
 _CLOCK_IS_SET = 1_577_836_800.0
@@ -117,6 +118,7 @@ class FolderStore:
         self._locks: dict[str, FileLock] = {}
         self._files: dict[str, StateFiles] = {}
         self._known: dict[str, Array] = {}
+        self._written: dict[str, Arrays] = {}
 
     def __enter__(self) -> FolderStore:
         return self
@@ -131,6 +133,7 @@ class FolderStore:
         self._locks.clear()
         self._files.clear()
         self._known.clear()
+        self._written.clear()
 
     def load(self, lineage: int) -> DeviceState | None:
         """Return the state of a lineage; `None` if there is none.
@@ -146,6 +149,7 @@ class FolderStore:
         name = _folder_name(lineage)
         self._files.pop(name, None)
         self._known.pop(name, None)
+        self._written.pop(name, None)
         with self._explained("cannot be read now and is left as it is"):
             folder = self._claim(name)
             try:
@@ -182,8 +186,8 @@ class FolderStore:
         Returns
         -------
         DeviceState
-            The same, with a model that is read from its file when it is used if it was
-            written whole.
+            The same, with a model that nobody can write to; it is read from its file
+            when it is used if it was written whole.
 
         Raises
         ------
@@ -207,10 +211,12 @@ class FolderStore:
             else:
                 model = self._write_model(folder, chunks, sum_of, before)
             self._files[name] = replace(before or StateFiles(model), model=model)
-            _require_room(folder, memory)
-            if not model.is_whole:
-                return state
-            return replace(state, model=unnamed(read_model(folder, model)[0]))
+            require_room(folder, memory)
+            arrays = state.model
+            if model.is_whole:
+                arrays = unnamed(read_model(folder, model)[0])
+            self._written[name] = unchanging(arrays)
+            return replace(state, model=self._written[name])
 
     def save(self, state: DeviceState) -> None:
         """Keep a state durably: after a crash, either it or the one before loads.
@@ -230,16 +236,13 @@ class FolderStore:
     def _commit(
         self, folder: Path, state: DeviceState, last: StateFiles | None
     ) -> StateFiles:
-        model, memory = named(state.model), pack_memory(state)
-        self._make_room(folder.name, _nbytes(model) + _nbytes(memory))
+        memory = pack_memory(state)
+        self._make_room(folder.name, _nbytes(state.model) + _nbytes(memory))
         had = set(last.names() if last else ())
         kept: StateFiles | None = None
         try:
-            chunks = to_chunks(model)
-            sum_of = checksum(chunks)
-            if last is None or not last.model.holds(chunks, sum_of):
-                written = self._write_model(folder, chunks, sum_of, last)
-                last = replace(last or StateFiles(written), model=written)
+            if last is None or not self._is_written(folder.name, state.model):
+                last = self._with_model(folder, state.model, last)
             kept = last
             rest, residual = split_residual(memory)
             if _nbytes(residual) < LEAST_BYTES:
@@ -262,6 +265,24 @@ class FolderStore:
         with contextlib.suppress(OSError):
             remove_others(folder, kept.names())
         return kept
+
+    def _is_written(self, name: str, model: Arrays) -> bool:
+        """Whether a model is what `prepare` returned, which cannot have changed."""
+        written = self._written.get(name, {})
+        return model.keys() == written.keys() and all(
+            array is written[key] for key, array in model.items()
+        )
+
+    def _with_model(
+        self, folder: Path, model: Arrays, last: StateFiles | None
+    ) -> StateFiles:
+        """Write a model, if that is not the one of the files."""
+        chunks = to_chunks(named(model))
+        sum_of = checksum(chunks)
+        if last is not None and last.model.holds(chunks, sum_of):
+            return last
+        written = self._write_model(folder, chunks, sum_of, last)
+        return replace(last or StateFiles(written), model=written)
 
     def _write_model(
         self,
@@ -310,7 +331,7 @@ class FolderStore:
                     others.append((*_age_and_size(Path(entry.path)), entry.name))
         total = needed + sum(size for *_, size in aside)
         total += sum(size for _, size, _ in others)
-        most = _share_of_disk(self.root) if self._max_bytes is None else self._max_bytes
+        most = share_of_disk(self.root) if self._max_bytes is None else self._max_bytes
         oldest = self._now() / 1e9 - self._max_seconds
         for path, size in aside:
             if total > most and remove_aside(path):
@@ -360,24 +381,6 @@ def _nbytes(arrays: Arrays) -> int:
     if isinstance(arrays, ShortResidual):
         return arrays.nbytes
     return sum(array.nbytes for array in arrays.values())
-
-
-def _share_of_disk(folder: Path) -> int:
-    system = os.statvfs(folder)
-    # Some network file systems say nothing of their size.
-    return system.f_blocks * system.f_frsize // 10 or _UNKNOWN_SHARE
-
-
-def _require_room(folder: Path, size: int) -> None:
-    system = os.statvfs(folder)
-    blocks = system.f_bavail if os.geteuid() else system.f_bfree
-    free = blocks * system.f_frsize
-    # Some network file systems say nothing of their size.
-    if system.f_blocks and free < size:
-        raise OSError(
-            errno.ENOSPC,
-            f"{size / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free",
-        )
 
 
 def _age_and_size(folder: Path) -> tuple[float, int]:

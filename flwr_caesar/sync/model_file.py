@@ -18,7 +18,7 @@ import numpy as np
 from flwr_caesar.codec.contract.layout import Array
 
 from .blocks import MODEL, TURNS, BlockFile, Image, blocks_file, cut, due
-from .change import apply_change, apply_changes, pack_changes
+from .change import apply_change, apply_changes, differ, pack_changes
 from .errors import DamagedStateError
 from .files import (
     StoredFile,
@@ -169,7 +169,7 @@ def write_model(
     before : StoredModel, optional
         What the folder has.
     known : ndarray of uint8, optional
-        From `read_model`.
+        From `read_model`, which nobody can have changed.
 
     Raises
     ------
@@ -185,8 +185,7 @@ def write_model(
     ):
         # What is damaged by now does not matter any more: all is written anew.
         with contextlib.suppress(DamagedStateError):
-            # Whoever was given its arrays may have changed them.
-            if known is None or checksum(pieces_of(known)) != before.checksum:
+            if known is None:
                 known = _bytes_of(folder, before)
             written = _write_changes(folder, Image(chunks), sum_of, before, known)
             if written is not None:
@@ -201,7 +200,7 @@ def read_model(
     """Return the arrays of a model, and the bytes that these are views of.
 
     If it is one file they are read from there when they are used, see `map_arrays`,
-    and there are no bytes.
+    and there are no bytes. Else nobody can write to the arrays.
 
     Raises
     ------
@@ -213,6 +212,7 @@ def read_model(
     if stored.is_whole:
         return map_arrays(folder, stored.files[0]), None
     data = _bytes_of(folder, stored)
+    data.flags.writeable = False
     return table_of(data).views(data), data
 
 
@@ -226,7 +226,7 @@ def _write_changes(
             block
             for block, (begin, end) in enumerate(places)
             if any(file.has(block) for file in files[before.starts[block] + 1 :])
-            or not np.array_equal(old[begin:end], new.part(begin, end))
+            or differ(old[begin:end], new.part(begin, end))
         }
         spared = 0 if before.files[0].name.startswith(MODEL) else None
         renewed = due(before.starts, changed, spared)

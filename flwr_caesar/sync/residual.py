@@ -42,7 +42,9 @@ def add_residual(
         array = update[spec.name]
         if spec.is_float:
             array = array.astype(to_dtype(spec.dtype), copy=False)
-            left = residual.get(spec.name)
+            out = _own(array) if overwrite else None
+            added = _add_short(residual, spec.name, out)
+            left = None if added else residual.get(spec.name)
             if left is not None and left.shape != array.shape:
                 raise CodecError(
                     f"tensor {spec.name!r} has shape {array.shape}, what is left of "
@@ -50,9 +52,9 @@ def add_residual(
                 )
             if left is not None:
                 same = left.dtype == array.dtype
-                out = _own(array) if overwrite and same else None
                 with np.errstate(over="ignore"):
-                    array = np.asarray(np.add(array, left, out=out))
+                    array = np.asarray(np.add(array, left, out=out if same else None))
+            if added or left is not None:
                 if not is_finite(array):  # two finite numbers beyond the range
                     limits = np.finfo(array.dtype)
                     np.clip(array, limits.min, limits.max, out=array)
@@ -83,6 +85,17 @@ def left_over(
             out = _own(array) if overwrite else None
             left[spec.name] = np.asarray(np.subtract(array, sent[spec.name], out=out))
     return left
+
+
+def _add_short(residual: Mapping[str, Array], name: str, array: Array | None) -> bool:
+    """Add a tensor that is kept in 16 bits in place, without making it whole."""
+    return (
+        isinstance(residual, ShortResidual)
+        and array is not None
+        and array.dtype == np.float32
+        and array.flags.c_contiguous
+        and residual.add_to(array, name)
+    )
 
 
 def _kept(residual: Mapping[str, Array], name: str) -> Array:

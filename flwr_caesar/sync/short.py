@@ -30,7 +30,7 @@ MIN_EXPONENT, MAX_EXPONENT = -164, 14
 _TOP = 15
 # Between the exponents' biases of float32 and float16, and their mantissas' bits.
 _BIAS, _BITS = 112, 13
-_BLOCK = 1 << 16  # in the cache of a small processor
+_BLOCK = 1 << 15  # in the cache of a small processor
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,32 @@ class Short:
 
     def wide(self) -> Array:
         """Return the tensor in float32."""
+        array = np.empty(self.values.size, np.float32)
+        for part, values in self._pieces():
+            array[part] = values
+        return array.reshape(self.values.shape)
+
+    def add_to(self, array: Array) -> None:
+        """Add the tensor to a contiguous float32 array of its shape, in place."""
+        flat = array.reshape(-1)
+        with np.errstate(over="ignore"):
+            for part, values in self._pieces():
+                flat[part] += values
+
+    def _pieces(self) -> Iterator[tuple[slice, Array]]:
+        """Yield the elements in float32, some at a time, and which they are."""
         short = self.values.reshape(-1).view(np.uint16)
         scale = np.float32(2.0 ** (_BIAS + self.exponent))
-        array = np.empty(len(short), np.float32)
         for start in range(0, len(short), _BLOCK):
-            bits = short[start : start + _BLOCK].astype(np.uint32)
+            part = slice(start, start + _BLOCK)
+            bits = short[part].astype(np.uint32)
             sign = (bits & np.uint32(0x8000)) << np.uint32(16)
             bits &= np.uint32(0x7FFF)
             bits <<= np.uint32(_BITS)
             bits |= sign
-            np.multiply(bits.view(np.float32), scale, out=array[start : start + _BLOCK])
-        return array.reshape(self.values.shape)
+            values = bits.view(np.float32)
+            values *= scale
+            yield part, values
 
 
 class ShortResidual(Mapping[str, Array]):
@@ -131,6 +146,14 @@ class ShortResidual(Mapping[str, Array]):
         """Return a tensor as it is computed with."""
         kept = self.kept[name]
         return kept.wide() if isinstance(kept, Short) else kept
+
+    def add_to(self, array: Array, name: str) -> bool:
+        """Add a tensor that is kept in 16 bits, in place; whether there is one."""
+        kept = self.kept.get(name)
+        if not isinstance(kept, Short) or array.shape != kept.values.shape:
+            return False
+        kept.add_to(array)
+        return True
 
     def stored(self, name: str) -> Array:
         """Return a tensor's elements as they are kept."""

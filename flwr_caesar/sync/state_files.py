@@ -116,3 +116,11 @@ def named(model: Arrays) -> Arrays:
 def unnamed(arrays: Arrays) -> Arrays:
     """Return the arrays of a model's file as the model has them."""
     return {name.removeprefix(_MODEL): array for name, array in arrays.items()}
+
+
+def unchanging(arrays: Arrays) -> Arrays:
+    """Return views that cannot be written to."""
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views

@@ -50,12 +50,11 @@ def widened_record(arrays: Arrays) -> ArrayRecord:
     They know float16, float32 and float64; tensors in bfloat16 become float32, which
     holds the same values.
     """
-    return arrays_to_record(
-        {
-            name: a.astype(np.float32) if a.dtype.name == "bfloat16" else a
-            for name, a in arrays.items()
-        }
-    )
+    return ArrayRecord({name: to_flower(_widened(a)) for name, a in arrays.items()})
+
+
+def _widened(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def widened_in_place(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,22 @@ def to_flower(array: np.ndarray[Any, Any]) -> Array:
     """Return the Flower Array of an array, in the same bytes as ``Array(array)``."""
     if not array.flags.c_contiguous or array.dtype.kind not in "fiub":
         return Array(array)
-    head = io.BytesIO()
-    facts = np.lib.format.header_data_from_array_1_0(array)
-    np.lib.format.write_array_header_1_0(head, facts)
+    head, dtype = _head(array.dtype, array.shape)
     elements = array.reshape(-1).view(np.uint8).data
-    data = b"".join([head.getvalue(), elements])
-    return Array(str(array.dtype), tuple(array.shape), _STYPE, data)
+    return Array(dtype, array.shape, _STYPE, b"".join([head, elements]))
+
+
+@lru_cache(maxsize=1024)
+def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, str]:
+    """Return what stands before the elements, and what Flower calls the dtype.
+
+    Each message is of the same tensors, and numpy writes a head in the time in which
+    it copies a small one.
+    """
+    head = io.BytesIO()
+    facts = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+    np.lib.format.write_array_header_1_0(head, {**facts, "shape": shape})
+    return head.getvalue(), str(dtype)
 
 
 def from_flower(array: Array) -> np.ndarray[Any, Any]:

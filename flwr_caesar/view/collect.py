@@ -18,6 +18,7 @@ from flwr_caesar.runner.sweep import read_sweep
 from flwr_caesar.view.read import read_run
 from flwr_caesar.view.rows import last_rows, number, text, whole
 
+_MOST_NAMED = 3
 UNREADABLE = (
     OSError,
     ValueError,
@@ -59,26 +60,24 @@ class Collected:
     unfinished: tuple[str, ...] = ()
 
 
-def collect(folder: Path) -> Collected:
-    """Read a run's folder, or a sweep's.
+def collect(*folders: Path) -> Collected:
+    """Read the folders of runs, or of sweeps.
 
-    Runs that did not come to their end are taken as far as they got.
+    Runs that did not come to their end are taken as far as they got. Runs of several
+    folders may differ in anything: none is another seed of one in another folder.
 
     Raises
     ------
     NoRunError
-        If it has no run with a finished round.
+        If there is no run with a finished round.
     """
-    if not folder.is_dir():
-        raise NoRunError(f"{folder}: no such folder")
-    is_sweep = any(folder.glob(f"*/{OVERRIDES}"))
-    try:
-        read = read_sweep(folder) if is_sweep else [Outcome.read(folder)]
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise NoRunError(f"{folder}: cannot be read: {reason}") from None
-    outcomes = [replace(one, summary=_clean(one.summary)) for one in read]
-    places = [folder / o.folder if is_sweep else folder for o in outcomes]
+    read = []
+    for folder in folders:
+        own = (folder.resolve().name,) if len(folders) > 1 else ()
+        for place, one in _read(folder):
+            read.append((place, replace(one, overrides=(*one.overrides, *own))))
+    outcomes = [replace(one, summary=_clean(one.summary)) for _, one in read]
+    places = [place for place, _ in read]
     unfinished = [
         p.name for p, o in zip(places, outcomes, strict=True) if not o.summary
     ]
@@ -88,17 +87,36 @@ def collect(folder: Path) -> Collected:
     ]
     if not any(outcome.summary for outcome in found):
         raise NoRunError(
-            f"{folder}: no run with a finished round is here; name a run's folder, "
-            "which has rounds.csv, or a sweep's"
+            f"{folders[0]}: no run with a finished round is here; name a run's folder, "
+            f"which has {ROUNDS}, or a sweep's{_below(folders[0])}"
         )
     told = read_run(places[0])
     return Collected(
-        folder.resolve().name,
+        ", ".join(folder.resolve().name for folder in folders),
         tuple(_checked(outcome) for outcome in found),
         {one["file"]: one["text"] for one in told["settings"]},
         _config(places[0]),
         tuple(unfinished),
     )
+
+
+def _read(folder: Path) -> list[tuple[Path, Outcome]]:
+    if not folder.is_dir():
+        raise NoRunError(f"{folder}: no such folder")
+    try:
+        if any(folder.glob(f"*/{OVERRIDES}")):
+            return [(folder / one.folder, one) for one in read_sweep(folder)]
+        return [(folder, Outcome.read(folder))]
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise NoRunError(f"{folder}: cannot be read: {reason}") from None
+
+
+def _below(folder: Path) -> str:
+    """Return the newest runs below a folder, to name one of them."""
+    files = [*folder.glob(f"*/{ROUNDS}"), *folder.glob(f"*/*/{ROUNDS}")]
+    found = sorted({file.parent for file in files})[-_MOST_NAMED:]
+    return f", such as {' or '.join(map(str, found))}" if found else ""
 
 
 def _so_far(place: Path, outcome: Outcome) -> Outcome:

@@ -136,7 +136,8 @@ def _accuracy(name: str, cell: Cell, best: float) -> list[Finding]:
         return [
             Finding(
                 f"{name}: no accuracy is known.",
-                "Give start an evaluate_fn with a metric named accuracy.",
+                "Give start an evaluate_fn, or let devices evaluate, with a metric "
+                "named accuracy.",
             )
         ]
     found = []

@@ -32,22 +32,29 @@ def main(arguments: Sequence[str]) -> int:
     Returns
     -------
     int
-        0, or 1 if there is no run or the report cannot be written.
+        0, or 1 if there is no run or the report cannot be written; 2 (as `SystemExit`)
+        for a mistake in the command.
     """
     parser = argparse.ArgumentParser(
         prog="flwr-caesar report",
         description="Write what a run or a sweep came to: one HTML file that needs no "
-        "network, and the same as Markdown.",
+        "network, and the same as Markdown. Several folders are compared.",
     )
-    parser.add_argument("run", type=Path, help="folder of a run or a sweep")
     parser.add_argument(
-        "--output", type=Path, help="folder to write into; the run's own by default"
+        "run", type=Path, nargs="+", help="folder of a run or a sweep; or several"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder to write into; by default the run's own, of several there is none",
     )
     given = parser.parse_args(arguments)
+    if len(given.run) > 1 and given.output is None:
+        parser.error("a report on several folders belongs to none: add --output FOLDER")
     try:
-        collected = collect(given.run)
+        collected = collect(*given.run)
         sections = sections_of(collected)
-        place = given.output or given.run
+        place = given.output or given.run[0]
         place.mkdir(parents=True, exist_ok=True)
         title = f"flwr-caesar: {collected.name}"
         write_whole(place / HTML, as_html(title, sections))
@@ -120,7 +127,8 @@ def _compared(collected: Collected) -> list[str]:
         if federation.get("fraction_train") is not None:
             told.append(f"{federation['fraction_train']} of them in a round")
         told.append(f"federation {federation.get('kind')}")
-    return [said, f"{', '.join(told)}.".capitalize()] if told else [said]
+    first = "Settings" if len(cells) < 2 else "Settings of the first"
+    return [said, f"{first}: {', '.join(told)}."] if told else [said]
 
 
 def _pictures(collected: Collected) -> tuple[list[Picture], list[str]]:

@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flwr_caesar.clients.memory import LEAST_BYTES, give_back
+from flwr_caesar.clients import memory
+from flwr_caesar.clients.memory import LEAST_BYTES, collecting_less, give_back
+
+
+class Cyclic:
+    """Of which only the collector knows that nobody has it."""
+
+    def __init__(self) -> None:
+        self.myself = self
 
 
 def resident() -> int:
@@ -46,3 +56,39 @@ def test_small_models_are_not_worth_a_collection(
     assert not calls
     give_back(LEAST_BYTES)
     assert calls
+
+
+@pytest.fixture
+def first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_messages", itertools.count())
+
+
+@pytest.mark.usefixtures("first_message")
+def test_collections_pass_over_what_was_there_before_the_first_message() -> None:
+    with collecting_less():
+        assert gc.get_freeze_count() > 1000
+        gone = weakref.ref(Cyclic())
+        gc.collect()
+        assert gone() is None
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("first_message")
+def test_garbage_of_one_message_is_collected_in_the_next() -> None:
+    with collecting_less():
+        gone = weakref.ref(Cyclic())
+    with collecting_less():
+        gc.collect()
+        assert gone() is None
+
+
+@pytest.mark.usefixtures("first_message")
+def test_what_somebody_else_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with collecting_less():
+            assert gc.get_freeze_count() == frozen
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.unfreeze()

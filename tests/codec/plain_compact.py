@@ -66,11 +66,78 @@ def read_tables(data: bytes, at: int, count: int) -> tuple[list[list[int]], int]
     return tables, at + (k * total + 7) // 8
 
 
+def read_groups(data: bytes, at: int, sizes: list[int]) -> tuple[list[int], int]:
+    """Return integers without tables, and where the rest starts."""
+    widths = data[at : at + len(sizes)]
+    at += len(sizes)
+    each = [b for b, n in zip(widths, sizes, strict=True) for _ in range(n)]
+    unary = bits(data[at:])
+    quotients, used = [], 0
+    for b in each:
+        zeros = 0
+        while b != 255 and not next(unary):
+            zeros += 1
+        quotients.append(zeros)
+        used += zeros + (b != 255)
+    at += (used + 7) // 8
+    low = bits(data[at:])
+    found = []
+    for b, quotient in zip(each, quotients, strict=True):
+        u = 0 if b == 255 else (quotient << b) + number(low, b)
+        found.append(-(u + 1) // 2 if u % 2 else u // 2)
+    return found, at + (sum(b for b in each if b != 255) + 7) // 8
+
+
+def level(s: int, ratio: int, slope: int, sign: int) -> int:
+    """Return by how many eighths of an octave a symbol is more frequent than 0."""
+    if s == 0:
+        return 0
+    fall = (8 + 4 * (slope % 2)) << (slope // 2)
+    if s < 16:
+        magnitude = (s + 1) // 2
+        own = max(sign, 0) if s % 2 else max(-sign, 0)
+        return 4 * ratio - (fall * (magnitude - 1) >> 20) - own
+    w = 2 + (s - 16) // 4
+    magnitude = ((4 + s % 4) << (w - 1)) + (1 << (w - 2))
+    return 4 * ratio - (fall * (magnitude - 1) >> 20) + 8 * w - min(abs(sign), 8)
+
+
+def parametric_tables(
+    data: bytes, at: int, count: int, width: int
+) -> tuple[list[list[int]], int]:
+    """Return the frequencies of tables of parameters, and where the rest starts."""
+    values, at = read_groups(data, at, [2, count, count])
+    size, sign = values[0] + 1, values[1]
+    rows = []
+    for first, differences in (
+        (0, values[2 : 2 + count]),
+        (40, values[2 + count :]),
+    ):
+        row: list[int] = []
+        for i, difference in enumerate(differences):
+            before = i - 1 if i % width else i - width
+            row.append(difference + (row[before] if before >= 0 else first))
+        rows.append(row)
+    tables = []
+    for ratio, slope in zip(*rows, strict=True):
+        levels = [level(s, ratio, slope, sign) for s in range(size)]
+        codes = [max(136 + own - max(levels), 1) for own in levels]
+        tables.append(normalise(codes))
+    return tables, at
+
+
 def read_run(
     data: bytes, at: int, contexts: list[int], count: int
 ) -> tuple[list[int], int]:
     """Decode a run of integers; return them and where it ends."""
     tables, at = read_tables(data, at, count)
+    return read_words(data, at, contexts, tables)
+
+
+def read_words(
+    data: bytes, at: int, contexts: list[int], tables: list[list[int]]
+) -> tuple[list[int], int]:
+    """Decode what a run has behind its tables; return it and where it ends."""
     size, at = varint(data, at)
     lanes, at = varint(data, at)
     head = many = borrowed = 0
@@ -129,7 +196,7 @@ def read_compact_block(
     if not data:
         return [], [[] for _ in tensors]
     flags, first, width = data[:3]
-    assert not flags & 0xC0
+    assert not flags & 0x80
     at = 4 if flags & 16 else 3 + len(tensors)
     forms = list(data[3:at]) * (len(tensors) if flags & 16 else 1)
     counts = [
@@ -141,7 +208,17 @@ def read_compact_block(
     at += (sum(counts) + 7) // 8
     merge = ContextMap(flags & 7, first, width, flags >> 3 & 1)
     kinds = [kind for tensor in tensors for kind in scale_kinds(tensor)]
-    levels, at = read_run(data, at, kinds, 4)
+    how = 0
+    if flags & 64:
+        how, at = data[at], at + 1
+        assert 1 <= how <= 3
+    if how & 1:
+        sizes = [kinds.count(kind) for kind in range(4)]
+        grouped, at = read_groups(data, at, [size for size in sizes if size])
+        order = sorted(range(len(kinds)), key=lambda i: kinds[i])
+        levels = [value for _, value in sorted(zip(order, grouped, strict=True))]
+    else:
+        levels, at = read_run(data, at, kinds, 4)
     contexts: list[int] = []
     scales: list[list[int]] = []
     for i, (tensor, form) in enumerate(zip(tensors, forms, strict=True)):
@@ -158,7 +235,11 @@ def read_compact_block(
             contexts += [merge.context(c, history_class(x, 1.0, c)) for c, x in seen]
         else:
             contexts += [merge.context(c) for c in classes]
-    values, at = read_run(data, at, contexts, merge.count)
+    if how & 2:
+        tables, at = parametric_tables(data, at, merge.count, width)
+    else:
+        tables, at = read_tables(data, at, merge.count)
+    values, at = read_words(data, at, contexts, tables)
     assert at == len(data)
     found: list[int] = []
     for i, (tensor, form) in enumerate(zip(tensors, forms, strict=True)):

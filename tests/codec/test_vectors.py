@@ -30,6 +30,7 @@ from flwr_caesar.codec.contract.layout import TensorSpec, to_dtype
 from flwr_caesar.codec.published.lattice_model import decode_model
 from flwr_caesar.codec.published.lattice_point import decode_point
 from tests.vectors.make import (
+    BRIEF,
     CASES,
     COMPACT,
     FLAGS,
@@ -120,7 +121,8 @@ def describe_plain(decoded: plain_reader.Decoded) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "count"), [(MODELS, 3), (STEPS, 4), (HALVES, 4), (COMPACT, 3)]
+    ("folder", "count"),
+    [(MODELS, 3), (STEPS, 4), (HALVES, 4), (COMPACT, 3), (BRIEF, 3)],
 )
 def test_golden_published_models_decode(folder: Path, count: int) -> None:
     model: dict[str, np.ndarray[Any, Any]] | None = None
@@ -201,7 +203,7 @@ def test_the_vectors_use_every_form_of_a_lattice() -> None:
     assert forms == alone | stepped
     models = [
         plain_reader.read_frame(frame).sections
-        for folder in (MODELS, STEPS, HALVES, COMPACT)
+        for folder in (MODELS, STEPS, HALVES, COMPACT, BRIEF)
         for frame, _ in rounds(folder)
     ]
     used = set().union(*models)

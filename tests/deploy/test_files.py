@@ -113,3 +113,14 @@ def test_the_log_rotation_is_understood(tmp_path: Path) -> None:
     file.chmod(0o644)
     told = run("logrotate", "--debug", "--state", tmp_path / "state", file)
     assert "error:" not in told
+
+
+@pytest.mark.parametrize(
+    "name", sorted(p.name for p in (SHIPPED / "docker").glob("Dockerfile.*"))
+)
+def test_images_have_a_wheel_with_the_kernel_and_no_sources(name: str) -> None:
+    text = (SHIPPED / "docker" / name).read_text(encoding="utf-8")
+    first, last = text[text.index("FROM") :].rsplit("\nFROM", 1)
+    assert "ls /wheels/flwr_caesar-*-abi3-*.whl" in first
+    assert "COPY --from=build /wheels /wheels" in last
+    assert "/src" not in last

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from flwr_caesar import cli
-from flwr_caesar.records import RoundRecord
+from flwr_caesar.records import DeviceRecord, RoundRecord
 from flwr_caesar.results.files import write_whole
+from flwr_caesar.results.results import Results
 from flwr_caesar.runner import command, config, job
 from flwr_caesar.runner.folder import RunFolder, require_new
 from flwr_caesar.runner.run import RunFailedError
@@ -61,7 +62,7 @@ def test_help_begins_with_what_is_used_first(
     assert named.index("run") < named.index("codec") < named.index("faults")
     assert named.index("faults") < named.index("deploy")
     (faults,) = [line for line in lines if line.split()[:1] == ["faults"]]
-    assert "for who extends" in faults
+    assert "for developers" in faults
 
 
 @pytest.mark.usefixtures("never_run")
@@ -345,3 +346,39 @@ def test_the_packages_import_light() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_run_ends_with_its_table_what_it_means_and_what_to_do_next(
+    tested: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = DeviceRecord(1, bytes_down=90, bytes_up=10, raw_bytes_down=900)
+    history = [RoundRecord(1, "train", 1.0, (device,))]
+    metrics = {1: {"accuracy": 0.5}} if tested else {}
+    Results("Caesar", history, metrics).save(tmp_path)
+    command._tell(tmp_path)
+    printed = capsys.readouterr().out
+    assert "9.0" in printed
+    assert "Raw: the same messages" in printed
+    assert ("No accuracy: " in printed) == (not tested)
+    assert f"flwr-caesar report {tmp_path}" in printed.splitlines()[-1]
+
+
+def test_who_has_read_enough_is_no_error() -> None:
+    code = "from flwr_caesar.cli import main; raise SystemExit(main(['codec', 'list']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as listing:
+        assert listing.stdout is not None
+        listing.stdout.close()
+        _, said = listing.communicate(timeout=60)
+    assert said == b""
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: list[str]) -> int:
+        raise BrokenPipeError("a server's")
+
+    monkeypatch.setattr("flwr_caesar.codec_cli.main", broken)
+    with pytest.raises(BrokenPipeError, match="a server's"):
+        cli.main(["codec", "list"])

@@ -87,6 +87,6 @@ def test_the_log_says_what_travels(caplog):
     with caplog.at_level(INFO, logger="flwr"):
         TopK(FedAvg(), density=0.2).summary()
     said = caplog.text
-    assert "Upload: {'id': 'topk'" in said
+    assert "Upload: topk density=0.2" in said
     assert "with error feedback" in said
     assert "Inside: FedAvg" in said

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flwr_caesar.clients import shared_start
 from flwr_caesar.clients.shared_start import with_shared_start
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.published.publication import PointHistory
+from flwr_caesar.codec.published.publication import PointHistory, initial_point
 from flwr_caesar.strategies.lattice_downlink import LatticeDownlink
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.protocol import DownloadHeader
@@ -93,3 +94,30 @@ def test_a_damaged_start_is_refused(tree):
         LatticeDownlink().restore(
             StrategyState({"lattice": [0, 0], **tree}, state.arrays)
         )
+
+
+def test_devices_of_one_process_make_the_first_model_once(monkeypatch):
+    shared_start._made.clear()
+    made = []
+    monkeypatch.setattr(
+        shared_start,
+        "initial_point",
+        lambda *given: made.append(given) or initial_point(*given),
+    )
+    for first_bits in (6, 6, 0, 0):
+        downlink = LatticeDownlink(shared_start=True, first_bits=first_bits)
+        downlink.publish(downlink.begin(initial()), 0)
+        model = held(downlink)
+        assert model_digest(model) == downlink.newcomer[1]
+    assert len(made) == 2
+    with pytest.raises(ValueError, match="read-only"):
+        model["head"][0] = 1.0  # the next device's
+
+
+def test_a_large_first_model_is_not_kept(monkeypatch):
+    shared_start._made.clear()
+    monkeypatch.setattr(shared_start, "_MOST_BYTES", 1000)
+    downlink = LatticeDownlink(shared_start=True)
+    downlink.publish(downlink.begin(initial()), 0)
+    held(downlink)["head"][0] = 1.0
+    assert not shared_start._made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
 
+from flwr_caesar.clients import compression_mod
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.published.lattice_model import encode_model, publish_model
 from flwr_caesar.codec.published.model_steps import next_exponents
+from flwr_caesar.runner.inline import InlineGrid
+from flwr_caesar.strategies import Caesar
 from flwr_caesar.strategies.mean import Combined, RunningMean
 from flwr_caesar.transport import arrays_to_record, record_to_arrays
 
@@ -35,6 +41,24 @@ def models_of(work: Callable[[], Any]) -> tuple[Any, float]:
 def weights(seed: int, scale: float) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {"w": rng.normal(0, scale, (1000, 1000)).astype(np.float32)}
+
+
+def noisy_app() -> ClientApp:
+    app = ClientApp(mods=[compression_mod])
+
+    @app.train()
+    def train(msg: Message, context: Context) -> Message:
+        rng = np.random.default_rng(context.node_id)
+        arrays = record_to_arrays(msg.content["arrays"])
+        moved = {
+            name: array + rng.normal(0, 1e-3, array.shape).astype(np.float32)
+            for name, array in arrays.items()
+        }
+        metrics = MetricRecord({"num-examples": 1})
+        content = RecordDict({"arrays": arrays_to_record(moved), "metrics": metrics})
+        return Message(content, reply_to=msg)
+
+    return app
 
 
 def test_a_point_is_made_and_kept_in_little_more_than_its_integers():
@@ -103,3 +127,48 @@ def test_a_view_of_less_than_it_says_is_refused():
     short = Array(whole.dtype, whole.shape, whole.stype, whole.data[:-4])
     with pytest.raises(CodecError, match="'odd'"):
         record_to_arrays(ArrayRecord({"odd": short}))
+
+
+def test_a_point_s_arrays_are_made_when_they_are_read():
+    model = {name: weights(i, 0.05)["w"] for i, name in enumerate("abcd")}
+    model["steps"] = np.array([3, 4])
+    point = publish_model(model, None, -10)
+    found, peak = models_of(lambda: {n: a.sum() for n, a in point.on_demand().items()})
+    assert peak < 2.2  # one as it is given, and the next
+    assert list(found) == list(model)
+    arrays = point.arrays()
+    assert all((point.on_demand()[n] == a).all() for n, a in arrays.items())
+    point.on_demand()["steps"][0] = 5
+    assert point.arrays()["steps"][0] == 3
+
+
+def test_between_rounds_a_server_holds_a_model_and_what_it_published(tmp_path):
+    """Beside the model that the caller holds."""
+    live, nbytes = [], 4 * 4 * 100 * 1000
+
+    def look(done, arrays):
+        gc.collect()  # of devices, which are in this process
+        live.append((tracemalloc.get_traced_memory()[0] - before) / nbytes)
+
+    def run(name, rows):
+        model = arrays_to_record(
+            {f"{i}": weights(i, 0.05)["w"][:rows] for i in range(4)}
+        )
+        grid = InlineGrid(noisy_app(), 2)
+        for node, context in grid.contexts.items():
+            context.node_config["state-dir"] = str(tmp_path / name / str(node))
+        strategy = Caesar(FedAvg(fraction_evaluate=0.0))
+        strategy.start(grid, model, num_rounds=3, evaluate_fn=look)
+
+    tracemalloc.start()
+    try:
+        before = 0
+        run("imports", 2)
+        live.clear()
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        run("measured", 100)
+    finally:
+        tracemalloc.stop()
+    for rounds, held in enumerate(live[1:], 1):
+        assert held < 2 + 0.5 * (1 + rounds) + 0.3

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.codec.quantisers.quantise import energy
+from flwr_caesar.codec.contract.energy import energy
 from flwr_caesar.plan.precision import ERROR
 from flwr_caesar.strategies import Caesar
 from flwr_caesar.sync.errors import DamagedStateError

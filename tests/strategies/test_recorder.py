@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr_caesar.flower import act_in_run
 from flwr_caesar.records import RoundRecord
 from flwr_caesar.strategies.charge import Work
+from flwr_caesar.strategies.metrics import quality, read_accuracy
 from flwr_caesar.strategies.phase import Phase, Reply, Request
 from flwr_caesar.strategies.recorder import NOT_ANSWERED, Recorder
 from flwr_caesar.transport import DeviceReport, record_nbytes
@@ -52,6 +54,36 @@ def test_everybody_is_missing_until_there() -> None:
     assert (one.accuracy, one.dropped) == (0.5, "")
     assert (two.dropped, three.dropped) == (NOT_ANSWERED, NOT_ANSWERED)
     assert record.seconds_server == 0.5
+
+
+@pytest.mark.parametrize(
+    ("metrics", "found"),
+    [
+        ({"eval_loss": 1.5, "eval_acc": 0.5}, {"accuracy": 0.5, "loss": 1.5}),
+        ({"test_accuracy": 0.5, "num-examples": 9}, {"accuracy": 0.5}),
+        ({"eval_acc": 0.25, "accuracy": 0.5}, {"accuracy": 0.5}),
+        ({"Val/Acc": 1, "loss": 2}, {"accuracy": 1.0, "loss": 2.0}),
+        ({"train_acc": 0.5, "train_loss": 1.0, "acceptance": 0.5}, {}),
+        ({"accuracy": [0.5, 0.5]}, {}),
+    ],
+)
+def test_how_good_a_model_is_by_the_names_that_apps_use(
+    metrics: dict[str, Any], found: dict[str, float]
+) -> None:
+    assert quality(MetricRecord(metrics)) == found
+    content = RecordDict({"metrics": MetricRecord(metrics)})
+    assert read_accuracy(content) == found.get("accuracy")
+
+
+def test_the_log_has_amounts_that_can_be_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = Recorder((), None)
+    phase = opened(recorder)
+    recorder.arrived(phase, 1, seconds=1.0, bytes_up=1_234)
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        recorder.closed(phase, virtual_seconds=None, seconds_busy=0.0)
+    assert "156 B down, 1.23 kB up" in caplog.text
 
 
 def test_an_evaluation_uploads_no_model() -> None:

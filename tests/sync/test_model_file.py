@@ -136,16 +136,41 @@ def test_a_change_names_its_format(root: Path) -> None:
     assert len(manifest["files"]["blocks"]["files"]) == 2
 
 
-def test_a_model_that_was_changed_in_place_is_not_built_upon(root: Path) -> None:
+def test_nobody_can_change_what_a_model_is_built_upon(root: Path) -> None:
     first, second, third = history(3)
     work(root, first)
     work(root, second)
     with FolderStore(root) as store:
         state = store.load(LINEAGE)
         assert state is not None
-        state.model["weight"][:] = 7.0  # as a method's half may do
-        store.save(store.prepare(third))
+        for held in (state, store.prepare(third)):
+            with pytest.raises(ValueError, match="read-only"):
+                held.model["weight"][:] = 7.0
+        store.save(third)
     assert image(load(root)) == image(third)
+
+
+def test_a_model_that_is_another_one_when_it_is_saved_is_written(root: Path) -> None:
+    """As where a method's half puts another one into the state after the work."""
+    first, second, third = history(3)
+    work(root, first)
+    with FolderStore(root) as store:
+        store.load(LINEAGE)
+        prepared = store.prepare(second)
+        model = {**prepared.model, "weight": third.model["weight"]}
+        store.save(replace(prepared, model=model))
+    assert image(load(root)) == image(replace(second, model=model))
+
+
+def test_a_model_that_was_not_loaded_is_built_upon(root: Path) -> None:
+    first, second, third = history(3)
+    work(root, first)
+    with FolderStore(root) as store:
+        store.load(LINEAGE)
+        store.prepare(second)
+        store.save(third)
+        store.save(store.prepare(first))
+    assert image(load(root)) == image(first)
 
 
 def test_failing_anywhere_leaves_the_old_or_the_new_model(root: Path) -> None:
@@ -273,13 +298,12 @@ def test_what_is_damaged_while_the_app_works_is_written_anew(root: Path) -> None
     work(root, second)
     folder = root / f"{LINEAGE:016x}"
     with FolderStore(root) as store:
-        state = store.load(LINEAGE)
-        assert state is not None
-        state.model["weight"][:] = 0.0
-        (changed,) = folder.glob("change-*")
-        changed.write_bytes(bytes(changed.stat().st_size))
-        store.save(store.prepare(third))
-    assert image(load(root)) == image(third)
+        store.load(LINEAGE)
+        store.prepare(third)  # from then on the one before is read from its files
+        for changed in folder.glob("change-*"):
+            changed.write_bytes(bytes(changed.stat().st_size))
+        store.save(second)
+    assert image(load(root)) == image(second)
 
 
 def of_format_4() -> list[DeviceState]:

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from flwr_caesar.codec import get_codec
+from flwr_caesar.codec import CodecError, Layout, get_codec
 from flwr_caesar.sync import short as short_module
 from flwr_caesar.sync.device import commit_update, receive
 from flwr_caesar.sync.packing import describe, pack_memory, restore
 from flwr_caesar.sync.protocol import DownloadHeader, model_digest
+from flwr_caesar.sync.residual import add_residual
 from flwr_caesar.sync.short import (
     EXACT_BELOW,
     LEAST_ROUNDING,
@@ -145,3 +146,27 @@ def _device(state: DeviceState) -> str:
     from flwr_caesar.sync.protocol import device_id
 
     return device_id(state.token)
+
+
+def test_what_is_added_in_place_is_what_is_added_whole() -> None:
+    rng = np.random.default_rng(0)
+    update = rng.normal(size=(300, 333)).astype(np.float32)
+    update[0, 0] = 3e38
+    residual = {"w": rng.normal(size=update.shape).astype(np.float32), "b": update[1]}
+    residual["w"][0, 0] = 3e4
+    short = ShortResidual.of(residual, least_bytes=0)
+    assert isinstance(short, ShortResidual)
+    layout = Layout.of({"w": update})
+    expected = add_residual({"w": update}, short, layout, overwrite=False)["w"]
+    found = add_residual({"w": update.copy()}, short, layout, overwrite=True)["w"]
+    assert (found == expected).all()
+    assert (found == update + short["w"]).all()
+    for odd in (update[:10], update.astype(np.float64), np.asfortranarray(update)):
+        same_layout = Layout.of({"w": odd})
+        if odd.shape != update.shape:
+            with pytest.raises(CodecError, match="earlier rounds"):
+                add_residual({"w": odd.copy()}, short, same_layout, overwrite=True)
+        else:
+            total = add_residual({"w": odd.copy()}, short, same_layout, overwrite=True)
+            assert (total["w"] == odd + short["w"]).all()
+    assert not short.add_to(update[1].copy(), "b")  # small: kept as it is

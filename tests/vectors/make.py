@@ -330,6 +330,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
         {"id": "error_bounded", "rel": 0.03, "compact": True, **_TINY},
         [training(0), training(1), training(2)],
     ),
+    "error_bounded/brief": (
+        {"id": "error_bounded", "rel": 0.1, "compact": True, **_TINY},
+        [training(0), training(1), training(2)],
+    ),
     "error_bounded/paper": (
         {"id": "error_bounded", "rel": 0.02, "predictor": "paper", **_TINY},
         [swinging(0), swinging(1), swinging(2)],
@@ -376,6 +380,30 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
             "compact": True,
         },
         [unlike, unlike],
+    ),
+    "lattice/brief": (
+        {"id": "lattice", "nmse": 0.1, "exact_below": 60, "compact": True},
+        [rectified, rectified],
+    ),
+    "lattice/brief-steps": (
+        {
+            "id": "lattice",
+            "nmse": 0.3,
+            "exact_below": 0,
+            "fine_below": 100,
+            "compact": True,
+        },
+        [adapter, adapter],
+    ),
+    "lattice/memory-brief": (
+        {
+            "id": "lattice",
+            "nmse": 0.3,
+            "exact_below": 60,
+            "compact": True,
+            "memory": True,
+        },
+        [lasting, lasting, lasting],
     ),
     "lattice/memory": (
         {
@@ -567,11 +595,15 @@ def write_model_steps() -> None:
 
 
 COMPACT = HERE / "lattice_model_compact"
+BRIEF = HERE / "lattice_model_brief"
 
 
-def write_compact_models() -> None:
-    """Write published models as compact blocks, of which one is a small one."""
-    COMPACT.mkdir()
+def write_compact_models(folder: Path) -> None:
+    """Write published models as compact blocks, of which one is a small one.
+
+    Those of today tell scales in groups, and tables in parameters.
+    """
+    folder.mkdir()
     rng = np.random.default_rng(9)
     w = rectified(rng) | {"double": persistent(rng)["w"].astype(np.float64)}
     before: ModelPoint | None = None
@@ -583,9 +615,9 @@ def write_compact_models() -> None:
         rules = LatticeRules(exact_below=7, fine_below=10)
         point = publish_model(w, before, exponent, rules)
         frame = encode_model(point, before)
-        (COMPACT / f"frame-{i}.bin").write_bytes(frame)
+        (folder / f"frame-{i}.bin").write_bytes(frame)
         text = json.dumps(describe(point.arrays()), ensure_ascii=False, indent=1)
-        (COMPACT / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
+        (folder / f"expected-{i}.json").write_text(text + "\n", encoding="utf-8")
         before = point
 
 
@@ -683,8 +715,9 @@ def main() -> None:
         write_points()
     if not STEPS.exists():
         write_model_steps()
-    if not COMPACT.exists():
-        write_compact_models()
+    for folder in (COMPACT, BRIEF):
+        if not folder.exists():
+            write_compact_models(folder)
     if not HALVES.exists():
         write_model_halves()
     if not FLAGS.exists():

@@ -115,6 +115,29 @@ def test_the_same_run_makes_the_same_report_elsewhere(
     assert again == (reported / "report.html").read_bytes()
 
 
+def test_runs_of_several_folders_are_compared_and_none_is_another_ones_seed(
+    tmp_path: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(tmp_path / name) for name in ("one", "two")]
+    for run in runs:
+        write_run(Path(run)).finish({"w": np.zeros(8_000, np.float32)})
+    with pytest.raises(SystemExit):
+        cli.main(["report", *runs])
+    assert "add --output FOLDER" in capsys.readouterr().err
+    out = tmp_path / "out"
+    assert cli.main(["report", *runs, "--output", str(out)]) == 0
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "2 runs of 2 settings" in text
+    rows = [line for line in text.splitlines() if re.match(r"\| \w+ (one|two) ", line)]
+    assert len(rows) == 2
+
+
+def test_a_folder_of_runs_is_told_which_there_are(tmp_path: Path) -> None:
+    write_run(tmp_path / "2026-11-27" / "10-00-00-app")
+    with pytest.raises(NoRunError, match=r"such as .*10-00-00-app"):
+        collect(tmp_path)
+
+
 def test_what_was_sent_is_said_first(tmp_path: Path) -> None:
     cells = gather(collect(sweep(tmp_path, "caesar")).outcomes)
     # Three rounds: three models down and two used uploads of 32 kB each.

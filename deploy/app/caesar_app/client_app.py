@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,13 @@ from flwr_caesar.tasks.models import build_model, exchanged_state, load_exchange
 def _initial(context: Context) -> ArrayRecord:
     """Return the arrays that the ServerApp starts from."""
     spec = load_spec(context.run_config)
-    return _record(build_model(spec["model"], spec["seed"]))
+    return _first_record(json.dumps(spec["model"]), spec["seed"])
+
+
+@lru_cache(maxsize=1)
+def _first_record(model: str, seed: int) -> ArrayRecord:
+    """Return the initial arrays; simulated devices share a process, and these."""
+    return _record(build_model(json.loads(model), seed))
 
 
 def _record(model: torch.nn.Module) -> ArrayRecord:

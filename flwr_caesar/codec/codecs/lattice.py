@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..coding.blocks import blocks
 from ..coding.compact_block import Past, in_steps
 from ..coding.contexts import Scales, as_channels, count_scales
 from ..contract.errors import CodecError
@@ -166,16 +165,10 @@ class LatticeCodec(LossyCodec):
 
     def _values(self, found: Quantised, lossy: Sequence[TensorSpec]) -> Vector:
         """Return the vector that the indices stand for, in their place."""
-        values = found.indices.view(np.float32)
-        parts = zip(lossy, slices(lossy), found.offsets, strict=True)
-        with np.errstate(over="ignore"):
-            for spec, part, offset in parts:
-                own = self._exponent(found.step, offset, spec)
-                for at in blocks(spec.size):
-                    piece = lattice_values(found.indices[part][at], own)
-                    piece *= np.float32(found.step.multiple)
-                    values[part][at] = piece
-        return values
+        for spec, part, offset in zip(lossy, slices(lossy), found.offsets, strict=True):
+            exponent = self._exponent(found.step, offset, spec)
+            lattice_values(found.indices[part], exponent, found.step.multiple)
+        return found.indices.view(np.float32)
 
     def _exponent(self, step: Step, offset: int, spec: TensorSpec) -> int:
         """Return the exponent of a tensor's own step."""

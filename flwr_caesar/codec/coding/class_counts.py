@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..contract.layout import Array
 from .blocks import blocks
 from .contexts import CLASSES, HISTORIES, Classes, ContextMap
-from .counts import Symbols, count_symbols, entropy_bits
-from .integers import to_symbols
-from .tables import MAX_ALPHABET
+from .counts import Symbols, count_symbols
 
 _BITS_PER_CODE = 4
 _BITS_PER_TABLE = 20
 _COUNTED = 1 << 18
+_SHIFTS = range(1, 6)
 
 
 def choose_contexts(
-    indices: Array, classes: Classes, histories: Classes | None
-) -> ContextMap:
-    """Choose the map with the fewest bits, tables included."""
-    counts = ClassCounts(with_history=histories is not None)
-    for part in blocks(len(indices), _COUNTED):
-        seen = None if histories is None else histories[part]
-        counts.add(to_symbols(indices[part]), classes[part], seen)
-    return counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
+    symbols: Symbols, classes: Classes, histories: Classes | None
+) -> tuple[ContextMap, Array]:
+    """Choose the map with the fewest bits, tables included.
+
+    Returns
+    -------
+    tuple of ContextMap and ndarray of int64, shape (contexts, alphabet)
+        The map, and how often each symbol up to the largest occurs in its contexts, as
+        `counts.count_symbols` would find.
+    """
+    counts = ClassCounts(symbols, classes, histories)
+    best, _ = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
+    return best, counts.merged(best)
 
 
 class ClassCounts:
@@ -32,44 +38,83 @@ class ClassCounts:
 
     Parameters
     ----------
-    with_history : bool
-        Whether there are history classes.
+    symbols : ndarray of uint16, shape (n,)
+        Symbols.
+    classes : ndarray of uint8, shape (n,)
+        Their scale classes.
+    histories : ndarray of uint8, shape (n,), optional
+        Their history classes.
     """
 
-    def __init__(self, *, with_history: bool) -> None:
-        self._kinds = HISTORIES if with_history else 1
-        self._counts = np.zeros((self._kinds * CLASSES, MAX_ALPHABET), np.int64)
-
-    def add(
+    def __init__(
         self, symbols: Symbols, classes: Classes, histories: Classes | None
     ) -> None:
-        """Count symbols of so many classes; `histories` only with a history."""
-        fine = classes.astype(np.uint16)
-        if histories is not None:
-            fine += histories.astype(np.uint16) * np.uint16(CLASSES)
-        found = count_symbols(symbols, fine, len(self._counts))
-        self._counts[:, : found.shape[1]] += found
+        if histories is None:
+            counts = count_symbols(symbols, classes, CLASSES)
+        else:
+            alphabet = int(symbols.max(initial=0)) + 1
+            counts = np.zeros((HISTORIES * CLASSES, alphabet), np.int64)
+            for part in blocks(len(symbols), _COUNTED):
+                fine = histories[part].astype(np.uint16) * np.uint16(CLASSES)
+                fine += classes[part]
+                found = count_symbols(symbols[part], fine, len(counts))
+                counts[:, : found.shape[1]] += found
+        self.by_class: Array = counts.reshape(-1, CLASSES, counts.shape[1])
 
-    def best_map(self, bits_per_code: float, bits_per_table: float) -> ContextMap:
-        """Return the map with the fewest bits, tables included."""
-        used = np.flatnonzero(self._counts.any(axis=0))
-        alphabet = int(used[-1]) + 1 if len(used) else 1
-        by_class = self._counts[:, :alphabet].reshape(self._kinds, CLASSES, alphabet)
-        used = np.flatnonzero(by_class.any(axis=(0, 2)))
+    def best(
+        self, sums: Array, bits: Callable[[Array], Array]
+    ) -> tuple[ContextMap, float]:
+        """Return the map with the fewest bits, and these.
+
+        Parameters
+        ----------
+        sums : ndarray, shape (histories, CLASSES, ...)
+            What the bits of a context depend on, as sums over its classes.
+        bits : callable
+            Given such sums of several contexts, the bits that each of them takes.
+        """
+        used = np.flatnonzero(self.by_class.any(axis=(0, 2)))
         low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
-        best: tuple[float, ContextMap] | None = None
-        for shift in range(1, 6):
+        maps, rows = [], []
+        for shift in _SHIFTS:
             first, width = low >> shift, (high >> shift) - (low >> shift) + 1
-            starts = np.arange(0, CLASSES, 1 << shift)
-            merged = np.add.reduceat(by_class, starts, axis=1)
-            for use_history in (False, True) if self._kinds > 1 else (False,):
-                tables = merged if use_history else merged.sum(axis=0, keepdims=True)
-                bits = (
-                    entropy_bits(tables)
-                    + bits_per_code * np.count_nonzero(tables)
-                    + bits_per_table * width * len(tables)
-                )
-                if best is None or bits < best[0]:
-                    best = bits, ContextMap(shift, first, width, use_history)
-        assert best is not None
-        return best[1]
+            found = _merged(sums, shift)[:, first : first + width]
+            for use_history in (False, True) if len(found) > 1 else (False,):
+                maps.append(ContextMap(shift, first, width, use_history))
+                own = found if use_history else found.sum(axis=0)
+                rows.append(own.reshape(-1, *sums.shape[2:]))
+        starts = np.cumsum([0, *map(len, rows[:-1])])
+        total = np.add.reduceat(bits(np.concatenate(rows)), starts)
+        least = int(total.argmin())
+        return maps[least], float(total[least])
+
+    def merged(self, contexts: ContextMap) -> Array:
+        """Return how often symbols occur in the contexts of one of the maps."""
+        found = _merged(self.by_class, contexts.shift)
+        found = found[:, contexts.first : contexts.first + contexts.width]
+        if not contexts.use_history:
+            found = found.sum(axis=0)
+        return found.reshape(contexts.size, -1)
+
+    def best_map(
+        self, bits_per_code: float, bits_per_table: float
+    ) -> tuple[ContextMap, float]:
+        """Return the map with the fewest bits, tables included, and these."""
+
+        def bits(tables: Array) -> Array:
+            logs = n_log_n(tables.sum(axis=1)) - n_log_n(tables).sum(axis=1)
+            codes = np.count_nonzero(tables, axis=1)
+            found: Array = logs + bits_per_code * codes + bits_per_table
+            return found
+
+        return self.best(self.by_class, bits)
+
+
+def n_log_n(n: Array) -> Array:
+    """Return ``n log2 n``; 0 for 0."""
+    found: Array = n * np.log2(np.maximum(n, 1))
+    return found
+
+
+def _merged(values: Array, shift: int) -> Array:
+    return np.add.reduceat(values, np.arange(0, CLASSES, 1 << shift), axis=1)

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..contract.errors import CodecError
+from ..contract.frame import stored_size
 from ..contract.layout import Array, TensorSpec
 from ..contract.vector import Vector, slices
-from .blocks import Shape3, blocks, tensor_blocks
+from .blocks import Shape3, tensor_blocks
 from .class_counts import ClassCounts
-from .compact_run import decode_run, encode_compact, encode_run
+from .compact_run import decode_words, encode_words
+from .compact_scales import Levels, read_levels
 from .compact_symbols import to_compact
+from .compact_tables import CompactTables, read_tables
 from .contexts import (
-    Classes,
     ContextMap,
     Scales,
     SliceSums,
@@ -26,7 +28,6 @@ from .contexts import (
     scale_axes,
     scale_kinds,
 )
-from .counts import Symbols, entropy_bits
 from .integers import Integers
 from .signs import SignMode, Signs, SignSums, count_channels
 from .small_block import FEW, encode_small_block
@@ -34,11 +35,9 @@ from .small_block import FEW, encode_small_block
 COMPACT_TAG = "CMPT"
 """Of the section that holds such a block."""
 
-_KINDS = 4
-_BITS_PER_CODE, _BITS_PER_TABLE = 4, 10
-_SHIFT, _HISTORY, _ALIKE, _RELATIVE = 0x07, 0x08, 0x10, 0x20
+_SHIFT, _HISTORY, _ALIKE, _RELATIVE, _BRIEF = 0x07, 0x08, 0x10, 0x20, 0x40
+_IN_GROUPS, _PARAMETRIC = 1, 2
 _UNITS = 1, 2, 4, 8
-_COUNTED = 1 << 18
 _HEAD_BYTES = 3
 _WORTH_TABLES = 96
 
@@ -59,6 +58,11 @@ class Past:
     previous: Callable[[int], Vector]
     scales: Sequence[Scales]
 
+    def at_hand(self) -> Past:
+        """Return the same with all values in memory, for those who ask twice."""
+        values = [self.previous(i) for i in range(len(self.scales))]
+        return Past(values.__getitem__, self.scales)
+
     def only(self, kept: Sequence[int]) -> Past:
         """Return what is known of some of the tensors."""
         return Past(lambda i: self.previous(kept[i]), [self.scales[i] for i in kept])
@@ -67,6 +71,8 @@ class Past:
 def in_steps(values: Vector, step: np.float32) -> Vector:
     """Return values over a step, in place; a value of 0 is 0 whatever the step."""
     with np.errstate(over="ignore", divide="ignore"):
+        if step:
+            return np.divide(values, step, out=values)
         return np.divide(values, step, out=values, where=values != 0)
 
 
@@ -108,6 +114,13 @@ class _Tensor:
     form: _Form
     signs: Signs
     scales: Scales
+    active: int
+
+    def active_per_scale(self) -> Array:
+        """Return how many integers of a scale's slice are not 0, on average."""
+        counts = [self.shape[axis] for axis in scale_axes(self.shape)]
+        parts = [np.full(count, self.active / count) for count in (1, *counts)]
+        return np.concatenate(parts)
 
 
 def encode_compact_block(
@@ -135,13 +148,19 @@ def encode_compact_block(
     if not len(indices):
         return b"", []
     n = len(indices)
+    past = past.at_hand() if past and n < FEW else past
     parts = slices(specs)
     tensors = []
     for i, (spec, part) in enumerate(zip(specs, parts, strict=True)):
         shape = as_channels(spec.shape)
         previous = past.previous(i).reshape(shape) if past else None
         tensors.append(_describe(indices[part].reshape(shape), previous))
-    levels, scales = _choose_scales(tensors, past)
+    kinds = np.concatenate([scale_kinds(tensor.shape) for tensor in tensors])
+    scales = np.concatenate([tensor.scales for tensor in tensors])
+    units = np.concatenate([t.form.scale_units(t.shape) for t in tensors])
+    active = np.concatenate([tensor.active_per_scale() for tensor in tensors])
+    before = past.scales if past else None
+    levels, scales = Levels.choose(scales, units, before, kinds, active)
     symbols = np.empty(n, np.uint16)
     classes = np.empty(n, np.uint8)
     histories = np.empty(n, np.uint8) if past else None
@@ -164,14 +183,18 @@ def encode_compact_block(
             if histories is not None and seen is not None:
                 histories[part][flat] = seen
         first += count
-    contexts = _choose_contexts(symbols, classes, histories)
-    index = contexts.contexts(classes, histories)
+    tables = CompactTables.choose(ClassCounts(symbols, classes, histories))
+    index = tables.contexts.contexts(classes, histories)
     del classes, histories
-    kinds = np.concatenate([scale_kinds(tensor.shape) for tensor in tensors])
+    in_groups, told = levels.to_bytes(kinds)
+    how = _IN_GROUPS * in_groups | _PARAMETRIC * tables.is_parametric
+    flags = _RELATIVE * levels.is_relative | (_BRIEF if how else 0)
     block = [
-        _pack_head(contexts, tensors, is_relative=levels.is_relative),
-        encode_run(levels.values, kinds, _KINDS),
-        encode_compact(symbols, far, index, contexts.size),
+        _pack_head(tables.contexts, tensors, flags),
+        bytes([how] if how else []),
+        told,
+        tables.told,
+        encode_words(symbols, far, index, tables.codes, tables.bits),
     ]
     return b"".join(block), _split(scales, [tensor.shape for tensor in tensors])
 
@@ -193,7 +216,7 @@ def encode_compact_shorter(
     if past is None and len(small) <= _WORTH_TABLES:
         return True, small, []
     block, scales = encode_compact_block(indices, specs, past)
-    if len(small) <= len(block):
+    if len(small) <= len(block) or stored_size(small) <= len(block):
         return True, small, []
     return False, block, scales
 
@@ -208,7 +231,7 @@ def _describe(indices: Integers, previous: Vector | None) -> _Tensor:
     sums, signs = SliceSums(shape), SignSums(shape)
     for at, _ in tensor_blocks(shape):
         piece = indices[at]
-        sums.add(at, piece.astype(np.float32))
+        sums.add(at, piece)
         signs.add(at, piece, previous)
     best = signs.best(with_history=previous is not None)
     scales, found = sums.coarse_scales(signs.active)
@@ -216,60 +239,13 @@ def _describe(indices: Integers, previous: Vector | None) -> _Tensor:
     for axis, unit in zip(scale_axes(shape), found, strict=True):
         units[axis] = unit
     form = _Form(best.mode, (units[0], units[1], units[2]))
-    return _Tensor(shape, form, best, scales)
+    return _Tensor(shape, form, best, scales, signs.active)
 
 
-@dataclass(frozen=True)
-class _Levels:
-    """What is sent of scales: multiples of their units, or changes by such."""
-
-    values: Integers
-    is_relative: bool
-
-
-def _choose_scales(
-    tensors: Sequence[_Tensor], past: Past | None
-) -> tuple[_Levels, Scales]:
-    """Return what is sent of the scales, and the scales that it stands for.
-
-    Relative to the last round's, a scale stays as it was where it is within three
-    quarters of a unit.
-    """
-    scales = np.concatenate([tensor.scales for tensor in tensors])
-    units = np.concatenate([t.form.scale_units(t.shape) for t in tensors])
-    whole = (scales // units).astype(np.int32)
-    if past is None:
-        return _Levels(whole, is_relative=False), scales
-    before = np.concatenate(past.scales)
-    gap = scales.astype(np.int32) - before
-    moved = (np.sign(gap) * ((np.abs(gap) + units // 4) // units)).astype(np.int32)
-    if _entropy(whole) <= _entropy(moved):
-        return _Levels(whole, is_relative=False), scales
-    moves = _Levels(moved, is_relative=True)
-    return moves, (before + units * moved).astype(np.int16)
-
-
-def _entropy(values: Integers) -> float:
-    return entropy_bits(np.unique(values, return_counts=True)[1])
-
-
-def _choose_contexts(
-    symbols: Symbols, classes: Classes, histories: Classes | None
-) -> ContextMap:
-    counts = ClassCounts(with_history=histories is not None)
-    for part in blocks(len(symbols), _COUNTED):
-        seen = None if histories is None else histories[part]
-        counts.add(symbols[part], classes[part], seen)
-    return counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
-
-
-def _pack_head(
-    contexts: ContextMap, tensors: Sequence[_Tensor], *, is_relative: bool
-) -> bytes:
+def _pack_head(contexts: ContextMap, tensors: Sequence[_Tensor], flags: int) -> bytes:
     forms = bytes(tensor.form.to_byte() for tensor in tensors)
     alike = len(set(forms)) == 1
-    flags = contexts.shift | _HISTORY * contexts.use_history
-    flags |= _ALIKE * alike | _RELATIVE * is_relative
+    flags |= contexts.shift | _HISTORY * contexts.use_history | _ALIKE * alike
     negative = [tensor.signs.negative for tensor in tensors]
     return b"".join(
         [
@@ -301,7 +277,9 @@ def decode_compact_block(
     if past is None and head.needs_past:
         raise CodecError("block uses a history that it does not have")
     kinds = np.concatenate([scale_kinds(shape) for shape in shapes])
-    levels, offset = decode_run(data, offset, kinds, _KINDS)
+    levels, offset = read_levels(
+        data, offset, kinds, in_groups=bool(head.how & _IN_GROUPS)
+    )
     units = [f.scale_units(s) for f, s in zip(head.forms, shapes, strict=True)]
     wide = levels.astype(np.int64) * np.concatenate(units)
     if past is not None and head.is_relative:
@@ -319,7 +297,10 @@ def decode_compact_block(
         ):
             index[part][flat] = contexts.contexts(element, seen)
         first += count
-    indices, offset = decode_run(data, offset, index, contexts.size)
+    codes, offset = read_tables(
+        data, offset, contexts, is_parametric=bool(head.how & _PARAMETRIC)
+    )
+    indices, offset = decode_words(data, offset, index, codes)
     if offset != len(data):
         raise CodecError("block has trailing bytes")
     for i, (own, shape, part) in enumerate(
@@ -342,6 +323,7 @@ class _Head:
 
     contexts: ContextMap
     is_relative: bool
+    how: int
     forms: Sequence[_Form]
     signs: Sequence[Signs]
 
@@ -357,7 +339,7 @@ class _Head:
         if len(data) < _HEAD_BYTES:
             raise CodecError("block is truncated")
         flags, first, width = data[:_HEAD_BYTES]
-        if flags & ~(_SHIFT | _HISTORY | _ALIKE | _RELATIVE):
+        if flags & ~(_SHIFT | _HISTORY | _ALIKE | _RELATIVE | _BRIEF):
             raise CodecError("block has unknown flags")
         contexts = ContextMap(flags & _SHIFT, first, width, bool(flags & _HISTORY))
         contexts.check()
@@ -375,4 +357,11 @@ class _Head:
         bits = np.unpackbits(packed, count=sum(counts)).astype(np.bool_)
         parts = np.split(bits, np.cumsum(counts)[:-1])
         signs = [Signs(f.mode, part) for f, part in zip(forms, parts, strict=True)]
-        return cls(contexts, bool(flags & _RELATIVE), forms, signs), end
+        how = 0
+        if flags & _BRIEF:
+            if len(data) == end:
+                raise CodecError("block is truncated")
+            how, end = data[end], end + 1
+            if not 0 < how <= _IN_GROUPS | _PARAMETRIC:
+                raise CodecError("block has unknown flags")
+        return cls(contexts, bool(flags & _RELATIVE), how, forms, signs), end

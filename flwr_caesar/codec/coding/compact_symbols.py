@@ -13,7 +13,7 @@ from ..kernel import compiled, contiguous
 from ..kernel.interface import Kernel
 from .blocks import blocks
 from .counts import Symbols
-from .integers import Integers, raw_starts, to_symbols
+from .integers import Integers, near_values, to_symbols
 from .positions import pack_bits, unpack_bits
 
 _DIRECT, _DIRECT_BITS = 16, 4
@@ -22,6 +22,7 @@ _OCTAVE = 1 << _MANTISSA_BITS
 _FIRST_WIDTH, _LAST_WIDTH = 2, 29
 _MOST = (1 << 32) - 2
 _LEAST = -(1 << 31)
+ALPHABET = 128
 
 Far = np.ndarray[Any, np.dtype[np.uint32]]
 
@@ -38,6 +39,18 @@ def _merged() -> Symbols:
 
 MERGED = _merged()
 """Of each symbol of `integers.to_symbols` the one here; it never falls."""
+
+
+def _octaves() -> tuple[Array, Array]:
+    symbols = np.arange(ALPHABET)
+    widths = np.where(symbols < _DIRECT, 0, (symbols - _DIRECT) // _OCTAVE + 2)
+    first = (_OCTAVE + symbols % _OCTAVE) << (widths - 1).clip(0)
+    middle = first + (1 << (widths - 2).clip(0))
+    return np.where(symbols < _DIRECT, (symbols + 1) // 2, middle), widths
+
+
+MAGNITUDES, OCTAVES = _octaves()
+"""Of each symbol the magnitude, or one in the middle of those; and its raw bits."""
 
 
 def to_compact(values: Array) -> tuple[Symbols, Far]:
@@ -129,14 +142,12 @@ def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, i
 def _joined(
     symbols: Symbols, raw: bytes, offset: int, native: Kernel
 ) -> tuple[Integers, int]:
-    starts = raw_starts(symbols, native, _MANTISSA_BITS)
+    values, starts = near_values(symbols, native, _MANTISSA_BITS)
     end = offset + int(starts[-1])
     if end > len(raw):
         raise CodecError("integers are truncated")
-    values = np.empty(len(symbols), np.int32)
-    native.integers(
-        symbols, starts, memoryview(raw)[offset:end], values, _MANTISSA_BITS
-    )
+    if starts[-1]:
+        native.far(symbols, starts, memoryview(raw)[offset:end], values, _MANTISSA_BITS)
     if starts[-1] > starts[-2] and int(values.min()) == _LEAST:
         raise CodecError("an integer exceeds 2^31 - 1")
     return values, end

@@ -1,18 +1,88 @@
-"""Frequency tables of few symbols, in fewer bytes than `tables.pack_tables` takes."""
+"""Tables of the integers of a compact block: of frequencies, or of parameters."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from .class_counts import ClassCounts
+from .compact_symbols import ALPHABET
+from .contexts import ContextMap
+from .counts import entropy_bits
+from .parametric import Parameters, best_parametric_map
 from .positions import pack_bits, unpack_bits
-from .tables import Codes, checked_codes, differences
-
-ALPHABET = 128
-"""Symbols of `compact_symbols`."""
+from .tables import Codes, checked_codes, differences, quantise_counts
 
 _MOST_ZEROS = 64
+_BITS_PER_CODE, _BITS_PER_TABLE = 4, 40
+
+
+@dataclass(frozen=True)
+class CompactTables:
+    """The tables of the integers of a block.
+
+    Parameters
+    ----------
+    contexts : ContextMap
+        Of the integers.
+    codes : ndarray of uint8, shape (contexts, alphabet)
+        Weight codes.
+    bits : float
+        About how many bits the integers' symbols take.
+    told : bytes
+        What is sent of the tables.
+    is_parametric : bool
+        Whether these are parameters.
+    """
+
+    contexts: ContextMap
+    codes: Codes
+    bits: float
+    told: bytes
+    is_parametric: bool
+
+    @classmethod
+    def choose(cls, counts: ClassCounts) -> CompactTables:
+        """Return the tables with the fewest bits, what is sent of them included."""
+        contexts = best_parametric_map(counts)
+        merged = counts.merged(contexts)
+        parameters = Parameters.fit(merged)
+        codes = parameters.codes()
+        bits, told = parameters.bits(merged), parameters.to_bytes(contexts.width)
+        few = cls(contexts, codes, bits, told, True)
+        is_allowed = codes.size <= merged.sum()
+        contexts, least = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
+        if is_allowed and few.size <= least:
+            return few
+        merged = counts.merged(contexts)
+        codes = quantise_counts(merged)
+        told = pack_compact_tables(codes)
+        many = cls(contexts, codes, entropy_bits(merged), told, False)
+        return few if is_allowed and few.size <= many.size else many
+
+    @property
+    def size(self) -> float:
+        """Bits of the symbols and of what is sent of the tables."""
+        return self.bits + 8 * len(self.told)
+
+
+def read_tables(
+    data: bytes, offset: int, contexts: ContextMap, *, is_parametric: bool
+) -> tuple[Codes, int]:
+    """Return the codes of tables, and the offset behind what tells them.
+
+    Raises
+    ------
+    CodecError
+        If the bytes at the offset do not begin with the tables of so many contexts.
+    """
+    if not is_parametric:
+        return unpack_compact_tables(data, offset, contexts.size)
+    found, end = Parameters.read(data, offset, contexts.size, contexts.width)
+    return found.codes(), end
 
 
 def pack_compact_tables(codes: Codes) -> bytes:

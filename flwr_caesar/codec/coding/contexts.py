@@ -35,6 +35,7 @@ _SHRINK = 0.5
 _UNITS = (50, 4), (200, 2)
 _ALL = slice(None), slice(None), slice(None)
 _HEAD = struct.Struct("<BBBB")
+_SUMMED = np.float32, np.int32
 _NO_SCALES = np.empty(0, np.int16)
 
 Classes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -112,8 +113,8 @@ class SliceSums:
         self._total = 0.0
         self._axes = {axis: np.zeros(shape[axis]) for axis in scale_axes(shape)}
 
-    def add(self, at: Index3, residual: Vector) -> None:
-        """Add the piece of the residual that stands at an index of the tensor."""
+    def add(self, at: Index3, residual: Array) -> None:
+        """Add the piece of the residual, or of integers, that stands at an index."""
         slices = _slice_sums(residual)
         self._total += float(slices[0].sum())
         for axis, sums in self._axes.items():
@@ -169,14 +170,19 @@ def _quarters(ratios: Array, unit: int = 1) -> Scales:
     return scales
 
 
-def _slice_sums(residual: Vector) -> tuple[Array, Array, Array]:
-    """Return the sums of ``|residual|`` over the slices of each axis."""
+def _slice_sums(residual: Array) -> tuple[Array, Array, Array]:
+    """Return the sums of ``|residual|`` over the slices of each axis.
+
+    Integers become float32 first.
+    """
     residual = contiguous(residual)  # additions have an order
     native = compiled()
-    if native is not None and residual.size and residual.dtype == np.float32:
+    if native is not None and residual.size and residual.dtype in _SUMMED:
         outputs, inputs, positions = map(np.empty, residual.shape)
         native.sums(residual, outputs, inputs, positions)
         return outputs, inputs, positions
+    if residual.dtype == np.int32:
+        residual = residual.astype(np.float32)
     magnitude = np.abs(residual).astype(np.float64)
     inner = magnitude.sum(axis=0)
     return magnitude.sum(axis=(1, 2)), inner.sum(axis=1), inner.sum(axis=0)

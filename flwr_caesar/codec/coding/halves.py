@@ -53,9 +53,20 @@ def max_halves_bytes(specs: Sequence[TensorSpec]) -> int:
 
 
 def decode_halves(
-    data: bytes, old: Arrays, specs: Sequence[TensorSpec]
+    data: bytes, old: Arrays, specs: Sequence[TensorSpec], *, undo: bool = False
 ) -> Mapping[str, Array]:
     """Decode what `encode_halves` wrote, as new arrays.
+
+    Parameters
+    ----------
+    data : bytes
+        What it wrote.
+    old : mapping of str to ndarray
+        The tensors that changed.
+    specs : sequence of TensorSpec
+        Which ones, in order.
+    undo : bool
+        Whether `old` is what they changed into, and what they were is wanted.
 
     Raises
     ------
@@ -73,7 +84,8 @@ def decode_halves(
         spec.name: np.array(old[spec.name], to_dtype(spec.dtype)) for spec in specs
     }
     for spec, part in zip(kept, slices(kept), strict=True):
-        total = _ordinals(old[spec.name]) + indices[part].astype(np.int64)
+        change = indices[part].astype(np.int64)
+        total = _ordinals(old[spec.name]) + (-change if undo else change)
         arrays[spec.name] = _from_ordinals(total, spec)
     return arrays
 

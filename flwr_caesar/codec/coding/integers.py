@@ -23,7 +23,7 @@ _DIRECT = 64
 _DIRECT_BITS = 6
 _MANTISSA_BITS = 4
 _OCTAVE = 1 << _MANTISSA_BITS
-_MAX_BITS = 33
+_MAX_BITS = 32
 _KINDS = np.int16, np.int32
 _MOST_OCTAVES = (MAX_ALPHABET - _DIRECT) >> _MANTISSA_BITS
 _WIDTHS = np.arange(_MOST_OCTAVES) + _DIRECT_BITS - _MANTISSA_BITS
@@ -49,7 +49,7 @@ def to_symbols(values: Array) -> Symbols:
     Returns
     -------
     ndarray of uint16, shape (n,)
-        Symbols below 496.
+        Symbols below 480.
     """
     symbols = np.empty(len(values), np.uint16)
     if (native := compiled()) is not None and values.dtype in _KINDS:
@@ -89,7 +89,14 @@ def _exponent(u: _Wide) -> _Wide:
     return np.frexp(u.astype(np.float64))[1].astype(np.int64) - 1
 
 
-def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
+def encode_integers(
+    values: Array,
+    contexts: Array,
+    num_contexts: int,
+    *,
+    symbols: Symbols | None = None,
+    counts: Array | None = None,
+) -> bytes:
     """Entropy-code integers, each by the table of its context.
 
     Zigzag is ``2 v`` for ``v >= 0`` and ``-2 v - 1`` below. The raw bits follow the
@@ -103,6 +110,9 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
         Known to the decoder; values below `num_contexts`.
     num_contexts : int
         Number of tables, at most 256.
+    symbols, counts : ndarray, optional
+        What `to_symbols` returns of the values and `counts.count_symbols` of these, if
+        it is known.
 
     Raises
     ------
@@ -110,9 +120,11 @@ def encode_integers(values: Array, contexts: Array, num_contexts: int) -> bytes:
         If there are more than a frame holds.
     """
     require_elements(len(values))
-    symbols = to_symbols(values)
-    packed = encode_parts(symbols, contexts, num_contexts)
-    return b"".join([_HEAD.pack(len(packed)), packed, *_raw(values, symbols)])
+    if symbols is None:
+        symbols = to_symbols(values)
+    packed = encode_parts(symbols, contexts, num_contexts, counts)
+    raw = _raw(values, symbols) if counts is None or counts.shape[1] > _DIRECT else []
+    return b"".join([_HEAD.pack(len(packed)), packed, *raw])
 
 
 def _raw(values: Array, symbols: Symbols) -> list[bytes]:
@@ -148,9 +160,23 @@ def raw_starts(symbols: Symbols, native: Kernel, mantissa: int) -> Array:
     """
     counts = np.empty(_MOST_OCTAVES, np.int64)
     native.octaves(symbols, counts, mantissa)
+    return _starts(counts)
+
+
+def _starts(counts: Array) -> Array:
     starts = np.zeros(_MOST_OCTAVES + 1, np.int64)
     np.cumsum((counts * _WIDTHS + 7) // 8, out=starts[1:])
     return starts
+
+
+def near_values(
+    symbols: Symbols, native: Kernel, mantissa: int
+) -> tuple[Integers, Array]:
+    """Return integers as far as symbols tell them, and `raw_starts`."""
+    values = np.empty(len(symbols), np.int32)
+    counts = np.empty(_MOST_OCTAVES, np.int64)
+    native.near(symbols, counts, values, mantissa)
+    return values, _starts(counts)
 
 
 def _octaves(symbols: Symbols) -> range:
@@ -237,15 +263,15 @@ def decode_integers(data: bytes, contexts: Array, num_contexts: int) -> Integers
 
 def _join(symbols: Symbols, bits: memoryview, native: Kernel) -> Integers:
     """Return the integers of symbols and of all raw bits."""
-    starts = raw_starts(symbols, native, _MANTISSA_BITS)
+    values, starts = near_values(symbols, native, _MANTISSA_BITS)
     if starts[-1] > starts[_MAX_BITS - _DIRECT_BITS]:
         raise CodecError("integers exceed 32 bits")
     if starts[-1] > len(bits):
         raise CodecError("packed bits have the wrong length")
     if starts[-1] < len(bits):
         raise CodecError("integers have trailing bytes")
-    values = np.empty(len(symbols), np.int32)
-    native.integers(symbols, starts, bits, values, _MANTISSA_BITS)
+    if starts[-1]:
+        native.far(symbols, starts, bits, values, _MANTISSA_BITS)
     return values
 
 

@@ -240,6 +240,7 @@ class KernelTables:
             contiguous(contexts, np.uint8),
             self.frequencies,
             self.frequencies.shape[1],
+            1,
         )
         if read < 0:
             raise CodecError("symbols are truncated")
@@ -346,10 +347,12 @@ def write_states(states: States) -> Words:
     """Return states as words: flags of four bytes, low halves, third, fourth bytes."""
     high = states >> np.uint32(16)
     large = high > 0xFF
-    flags = np.packbits(np.pad(large, (0, -len(states) % 16)))
+    flags = np.zeros((len(states) + 15) // 16 * 2, np.uint8)
+    packed = np.packbits(large)
+    flags[: len(packed)] = packed
     top = (high[large] >> np.uint32(8)).astype(np.uint8)
-    upper = np.concatenate([high.astype(np.uint8), top])
-    upper = np.pad(upper, (0, len(upper) % 2))
+    odd = np.zeros((len(states) + len(top)) % 2, np.uint8)
+    upper = np.concatenate([high.astype(np.uint8), top, odd])
     words = [flags.view("<u2"), states.astype(np.uint16), upper.view("<u2")]
     return np.concatenate(words)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array, TensorSpec
-from .blocks import tensor_blocks
+from .blocks import blocks, tensor_blocks
 from .class_counts import choose_contexts
 from .contexts import (
     ContextMap,
@@ -21,7 +21,7 @@ from .contexts import (
     scale_classes,
     scale_kinds,
 )
-from .integers import Integers, decode_integers, encode_integers
+from .integers import Integers, decode_integers, encode_integers, to_symbols
 
 _HEAD = struct.Struct("<I")
 _KINDS = 4
@@ -61,15 +61,18 @@ def encode_block(indices: Integers, specs: Sequence[TensorSpec]) -> bytes:
     packed = encode_integers(
         np.concatenate(scales).astype(np.int32), np.concatenate(kinds), _KINDS
     )
-    contexts = choose_contexts(indices, classes, None)
-    index = contexts.contexts(classes, None)
-    del classes  # a quarter of the indices' bytes
+    symbols = to_symbols(indices)
+    contexts, counts = choose_contexts(symbols, classes, None)
+    for at in blocks(len(classes)):  # in its place, as it is long
+        classes[at] = contexts.contexts(classes[at], None)
     return b"".join(
         [
             _HEAD.pack(len(packed)),
             packed,
             contexts.to_bytes(),
-            encode_integers(indices, index, contexts.size),
+            encode_integers(
+                indices, classes, contexts.size, symbols=symbols, counts=counts
+            ),
         ]
     )
 
@@ -79,7 +82,7 @@ def _fit_scales(indices: Integers) -> Scales:
     shape = indices.shape[0], indices.shape[1], indices.shape[2]
     sums = SliceSums(shape)
     for at, _ in tensor_blocks(shape):
-        sums.add(at, indices[at].astype(np.float32))
+        sums.add(at, indices[at])
     return sums.coarse_scales(int(np.count_nonzero(indices)))[0]
 
 

@@ -22,14 +22,19 @@ PART = 1 << 26
 _SIZE = struct.Struct("<Q")
 
 
-def encode_parts(symbols: Symbols, contexts: Array, num_contexts: int) -> bytes:
+def encode_parts(
+    symbols: Symbols,
+    contexts: Array,
+    num_contexts: int,
+    counts: Array | None = None,
+) -> bytes:
     """Entropy-code symbols; see `encode_symbols`.
 
     More than `MOST_SYMBOLS` are coded `PART` at a time, each behind its length in
     bytes (uint64).
     """
     if len(symbols) <= MOST_SYMBOLS:
-        return encode_symbols(symbols, contexts, num_contexts)
+        return encode_symbols(symbols, contexts, num_contexts, counts)
     pieces = []
     for part in blocks(len(symbols), PART):
         data = encode_symbols(symbols[part], contexts[part], num_contexts)

@@ -31,6 +31,8 @@ MAX_CONTEXTS = 256
 MAX_ROWS = 1 << 11
 _HEAD = struct.Struct("<QIHHHHI")
 _BYTES_PER_LANE = 128
+_MOST_BYTES_PER_LANE = 168  # of few symbols; a reader takes 256
+_FEW_BYTES = 1 << 12
 _WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
 
@@ -70,7 +72,12 @@ class Parts:
         )
 
 
-def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> bytes:
+def encode_symbols(
+    symbols: Symbols,
+    contexts: Array,
+    num_contexts: int,
+    counts: Array | None = None,
+) -> bytes:
     """Entropy-code symbols, each by the table of its context.
 
     Parameters
@@ -81,6 +88,8 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
         Values below `num_contexts`; the decoder must know them.
     num_contexts : int
         Number of tables, at most 256.
+    counts : ndarray of int64, shape (num_contexts, alphabet), optional
+        What `count_symbols` returns of these, if it is known.
 
     Returns
     -------
@@ -93,7 +102,8 @@ def encode_symbols(symbols: Symbols, contexts: Array, num_contexts: int) -> byte
     Duda (2013), arXiv:1311.2540; Giesen (2014), arXiv:1402.3392.
     """
     n = len(symbols)
-    counts = count_symbols(symbols, contexts, num_contexts)
+    if counts is None:
+        counts = count_symbols(symbols, contexts, num_contexts)
     codes = quantise_counts(counts)
     tables = pack_tables(codes)
     parts, stack = push_parts(symbols, contexts, codes, entropy_bits(counts))
@@ -148,7 +158,8 @@ def push_parts(
 
 def _choose_lanes(n: int, bits: float) -> tuple[int, int, int]:
     """Choose lanes of the short last part and the long first part, and its length."""
-    lanes = min(int(bits / 8) // _BYTES_PER_LANE, _WIDE_LANES)
+    each = _MOST_BYTES_PER_LANE if bits < 8 * _FEW_BYTES else _BYTES_PER_LANE
+    lanes = min(int(bits / 8) // each, _WIDE_LANES)
     least = -(-n // MAX_ROWS)
     lanes = max(lanes, least, 1)
     if lanes <= 2 * _SMALL_LANES or bits < 17 * lanes:

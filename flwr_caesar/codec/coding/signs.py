@@ -15,6 +15,7 @@ import numpy as np
 
 from ..contract.layout import Array
 from ..contract.vector import Vector
+from ..kernel import compiled, contiguous
 from .blocks import Index3, Shape3
 from .integers import Integers
 
@@ -100,6 +101,17 @@ class SignSums:
 
     def add(self, at: Index3, values: Integers, previous: Vector | None) -> None:
         """Add the integers that stand at an index; `previous` is the whole tensor's."""
+        native = compiled()
+        if native is not None and values.size:
+            outputs, inputs = (np.empty(n, np.int64) for n in values.shape[:2])
+            own = contiguous(values, np.int32)
+            self.active += native.signs(own, outputs, inputs, values.shape[2])
+            self._outputs[at[0]] += outputs
+            self._inputs[at[1]] += inputs
+            if previous is not None:
+                both = np.sign(own) * np.sign(previous[at])
+                self._agreeing += int(both.sum())
+            return
         positive, negative = values > 0, values < 0
         self.active += int(np.count_nonzero(values))
         signs = np.subtract(positive.view(np.int8), negative.view(np.int8))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
 from ..contract.errors import CodecError
+from ..contract.frame import stored_size
 from ..contract.layout import Array, TensorSpec
 from ..contract.vector import slices
 from .integers import Integers
@@ -23,6 +25,7 @@ FEW = 1 << 15
 _ABSENT = 0xFF
 _MAX_BITS = 31
 _WORTH_TABLES = 256
+_MOST_UNARY_BYTES = 8  # an integer; the best width leaves half of it
 
 _Wide = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -43,7 +46,8 @@ def encode_shorter(
     if len(small) <= _WORTH_TABLES:
         return True, small
     block = encode_block(indices, specs)
-    return (True, small) if len(small) <= len(block) else (False, block)
+    is_small = len(small) <= len(block) or stored_size(small) <= len(block)
+    return (True, small) if is_small else (False, block)
 
 
 def encode_small_block(indices: Integers, specs: Sequence[TensorSpec]) -> bytes:
@@ -66,11 +70,16 @@ def encode_small_block(indices: Integers, specs: Sequence[TensorSpec]) -> bytes:
     ----------
     Golomb (1966), "Run-length encodings"; Rice and Plaunt (1971).
     """
+    return encode_groups([indices[part] for part in slices(specs)])
+
+
+def encode_groups(groups: Sequence[Array]) -> bytes:
+    """Write groups of integers as `encode_small_block` writes those of tensors."""
     widths = bytearray()
     quotients: list[Array] = []
     low: list[Array] = []
-    for part in slices(specs):
-        u = _zigzag(indices[part])
+    for group in groups:
+        u = _zigzag(group)
         if not u.any():
             widths.append(_ABSENT)
             continue
@@ -99,40 +108,65 @@ def decode_small_block(data: bytes, specs: Sequence[TensorSpec]) -> Integers:
     CodecError
         If the bytes are not exactly such an encoding.
     """
-    widths = data[: len(specs)]
-    if len(widths) != len(specs):
+    found, end = decode_groups(data, 0, [spec.size for spec in specs])
+    if end != len(data):
+        raise CodecError("block has the wrong number of integers")
+    return found
+
+
+def decode_groups(
+    data: bytes, offset: int, sizes: Sequence[int]
+) -> tuple[Integers, int]:
+    """Read what `encode_groups` wrote of groups of so many integers.
+
+    Returns
+    -------
+    tuple of ndarray of int32 and int
+        The integers, one group after another, and the offset behind them.
+
+    Raises
+    ------
+    CodecError
+        If the bytes at the offset do not begin with such groups.
+    """
+    start = offset + len(sizes)
+    if start > len(data):
         raise CodecError("block is truncated")
+    widths = data[offset:start]
+    bounds = [0, *accumulate(sizes)]
     present = [
-        (part, b)
-        for part, b in zip(slices(specs), widths, strict=True)
-        if b != _ABSENT and part.stop > part.start
+        (slice(*own), b)
+        for own, b in zip(pairwise(bounds), widths, strict=True)
+        if b != _ABSENT and own[0] < own[1]
     ]
     if any(b > _MAX_BITS for _, b in present):
         raise CodecError("block has a malformed width")
     count = sum(part.stop - part.start for part, _ in present)
     low_bits = sum(b * (part.stop - part.start) for part, b in present)
-    size = len(data) - len(specs) - (low_bits + 7) // 8
-    if size < 0:
+    room = min(len(data) - start, _MOST_UNARY_BYTES * count)
+    ones = np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8, room, start)))
+    if len(ones) < count:
         raise CodecError("block is truncated")
-    marks = np.frombuffer(data, np.uint8, size, len(specs))
-    ones = np.flatnonzero(np.unpackbits(marks))
-    length = int(ones[-1]) + 1 if len(ones) else 0
-    if len(ones) != count or size != (length + 7) // 8:
+    middle = start + (int(ones[count - 1]) // 8 + 1 if count else 0)
+    if len(ones) > count and ones[count] < 8 * (middle - start):
         raise CodecError("block has the wrong number of integers")
-    quotients = np.diff(ones, prepend=-1) - 1
-    bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=len(specs) + size))
-    indices = np.zeros(sum(spec.size for spec in specs), np.int32)
-    start = at = 0
+    end = middle + (low_bits + 7) // 8
+    if end > len(data):
+        raise CodecError("block is truncated")
+    quotients = np.diff(ones[:count], prepend=-1) - 1
+    bits = np.unpackbits(np.frombuffer(data, np.uint8, end - middle, middle))
+    indices = np.zeros(bounds[-1], np.int32)
+    first = at = 0
     for part, b in present:
         n = part.stop - part.start
-        u = quotients[start : start + n]
+        u = quotients[first : first + n]
         if int(u.max()) >> (32 - b):
             raise CodecError("block has an integer beyond 32 bits")
         u = (u << b) | _number(bits[at : at + b * n], b, n)
         indices[part] = (u >> 1) ^ -(u & 1)
-        start += n
+        first += n
         at += b * n
-    return indices
+    return indices, end
 
 
 def _zigzag(values: Integers) -> _Wide:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
@@ -63,6 +64,16 @@ class Codec(ABC):
     def parameters(self) -> dict[str, Any]:
         """All parameters, those that `config` leaves out, too."""
         return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """Return the id and what is not at its default, as `codec bench` takes it."""
+        defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
+        own = [
+            f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in self.parameters.items()
+            if value != defaults[name]
+        ]
+        return " ".join([self.id, *own])
 
     @abstractmethod
     def _encode(

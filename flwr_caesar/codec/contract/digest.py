@@ -26,13 +26,20 @@ class NamedModel(dict[str, Array]):
         self.digest = digest
 
 
-def model_digest(arrays: Arrays) -> bytes:
+def model_digest(arrays: Arrays, layout: Layout | None = None) -> bytes:
     """Return eight bytes that name the content of a model.
 
     CRC-32 then Adler-32, little-endian, of the tensor table and then of each tensor's
     little-endian bytes in its order. They tell versions apart; they are no signature.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        The model; each array is read once.
+    layout : Layout, optional
+        Of the model, where it is known.
     """
-    head = Layout.of(arrays).to_bytes()
+    head = (layout or Layout.of(arrays)).to_bytes()
     crc, adler = zlib.crc32(head), zlib.adler32(head)
     for array in arrays.values():
         flat = np.ascontiguousarray(array, to_dtype(array.dtype.name)).reshape(-1)

@@ -112,6 +112,11 @@ def _store(section: Section) -> tuple[int, bytes | memoryview]:
     return (encoding, packed) if len(packed) < size else (_RAW, section.data)
 
 
+def stored_size(data: bytes) -> int:
+    """Return how many bytes of a frame a section of such content takes."""
+    return len(_store(Section("", data, itemsize=1))[1])
+
+
 def write_frame(
     *,
     config: Mapping[str, Any],

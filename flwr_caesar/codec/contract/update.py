@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from .energy import energy
 from .errors import CodecError
 from .layout import FLOAT_DTYPES, Array, Arrays, Layout, TensorSpec, to_dtype
 from .non_finite import is_finite, require_none_new
@@ -121,10 +122,10 @@ def _energy(array: Array, unit: float = 1.0) -> float:
     flat, total = array.reshape(-1), 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK].astype(np.float64)
-            if unit != 1:
-                block /= unit
-            total += float(np.dot(block, block))
+            block = flat[start : start + _BLOCK]
+            if unit != 1 or block.dtype.itemsize < 4:
+                block = block.astype(np.float64) / unit
+            total += energy(block)
     return total
 
 

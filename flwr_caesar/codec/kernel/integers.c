@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is far from 0 is rare, and most blocks have none of it. */
+/* What is far from 0 is rare, and most blocks have none of it. Symbols of the others are
+   made integers in a first pass, which also tells how much is far, and so where its raw
+   bits are. */
 enum { FIRST_RAW_BITS = 2, BLOCK = 1024 };
 
 static inline uint32_t zigzag(int32_t v)
@@ -169,13 +171,11 @@ static inline int32_t unzigzag(uint64_t u)
     return (int32_t)(uint32_t)(u >> 1 ^ (0 - (u & 1)));
 }
 
-int64_t to_integers(const uint16_t *symbols, int64_t n, int mantissa,
-                    const int64_t *starts, const uint8_t *bits, int64_t size,
-                    int32_t *values)
+int64_t to_near(const uint16_t *symbols, int64_t n, int mantissa, int64_t *counts,
+                int32_t *values)
 {
-    Cursor cursors[OCTAVES];
-    if (open_cursors(cursors, starts, size) < 0)
-        return OUT_OF_RANGE;
+    memset(counts, 0, OCTAVES * sizeof(int64_t));
+    int64_t far = 0;
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t stop = n - start < BLOCK ? n : start + BLOCK;
         uint32_t any = 0;
@@ -184,6 +184,28 @@ int64_t to_integers(const uint16_t *symbols, int64_t n, int mantissa,
             any |= s;
             values[i] = (int32_t)(s >> 1 ^ (0 - (s & 1)));
         }
+        for (int64_t i = start; any >= direct(mantissa) && i < stop; i++) {
+            if (symbols[i] < direct(mantissa))
+                continue;
+            uint32_t octave = (symbols[i] - direct(mantissa)) >> mantissa;
+            if (octave >= OCTAVES)
+                return OUT_OF_RANGE;
+            counts[octave]++;
+            far++;
+        }
+    }
+    return far;
+}
+
+int64_t to_far(const uint16_t *symbols, int64_t n, int mantissa, const int64_t *starts,
+               const uint8_t *bits, int64_t size, int32_t *values)
+{
+    Cursor cursors[OCTAVES];
+    if (open_cursors(cursors, starts, size) < 0)
+        return OUT_OF_RANGE;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t stop = n - start < BLOCK ? n : start + BLOCK;
+        uint32_t any = any_symbol(symbols, start, stop);
         for (int64_t i = start; any >= direct(mantissa) && i < stop; i++) {
             if (symbols[i] < direct(mantissa))
                 continue;

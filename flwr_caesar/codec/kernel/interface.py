@@ -8,7 +8,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-INTERFACE = 1
+INTERFACE = 2
 """Of loops.h: a kernel that was built of other sources is not used."""
 
 
@@ -54,6 +54,7 @@ class Kernel(Protocol):
         contexts: Array,
         frequencies: Array,
         alphabet: int,
+        in_groups: int,
         /,
     ) -> int:
         """Decode symbols, the first first, and return how many words were read.
@@ -72,6 +73,8 @@ class Kernel(Protocol):
             From `tables.normalise`; all 0 in a context without a table.
         alphabet : int
             At most `MAX_ALPHABET`.
+        in_groups : int
+            0 to decode lane by lane even where the processor has vectors.
 
         Returns
         -------
@@ -131,7 +134,29 @@ class Kernel(Protocol):
             See `symbols`.
         """
 
-    def integers(
+    def near(
+        self, symbols: Array, counts: Array, values: Array, mantissa: int, /
+    ) -> int:
+        """Make integers of symbols that have no raw bits, and count the others.
+
+        Parameters
+        ----------
+        symbols : ndarray of uint16, shape (n,)
+            Of 28 octaves at the most.
+        counts : ndarray of int64, shape (28,)
+            Filled, as `octaves` does.
+        values : ndarray of int32, shape (n,)
+            Filled; what the symbols with raw bits get means nothing.
+        mantissa : int
+            See `symbols`.
+
+        Returns
+        -------
+        int
+            How many symbols have raw bits.
+        """
+
+    def far(
         self,
         symbols: Array,
         starts: Array,
@@ -140,7 +165,7 @@ class Kernel(Protocol):
         mantissa: int,
         /,
     ) -> int:
-        """Make integers of symbols and raw bits.
+        """Make integers of symbols and raw bits, where `near` made the others.
 
         Parameters
         ----------
@@ -149,7 +174,7 @@ class Kernel(Protocol):
         starts, bits
             See `raw_bits`.
         values : ndarray of int32, shape (n,)
-            Filled.
+            Changed where a symbol has raw bits.
         mantissa : int
             See `symbols`.
         """
@@ -187,10 +212,23 @@ class Kernel(Protocol):
 
         Parameters
         ----------
-        x : ndarray of float32, shape (o, i, k)
-            Not empty.
+        x : ndarray of float32 or int32, shape (o, i, k)
+            Not empty. Integers become float32 first.
         outputs, inputs, positions : ndarray of float64, shape (o,), (i,), (k,)
             Filled.
+        """
+
+    def signs(self, x: Array, outputs: Array, inputs: Array, k: int, /) -> int:
+        """Sum signs over the slices of two axes; return how many are not 0.
+
+        Parameters
+        ----------
+        x : ndarray of int32, shape (o, i, k)
+            Not empty, and below 2^31 elements.
+        outputs, inputs : ndarray of int64, shape (o,), (i,)
+            Filled.
+        k : int
+            Length of the third axis.
         """
 
     def energy(self, x: Array, /) -> float:
@@ -289,15 +327,15 @@ class Kernel(Protocol):
             Whether all indices are in range, and no value was not a number.
         """
 
-    def values(self, indices: Array, unit: float, values: Array, /) -> int:
-        """Multiply indices by a power of two.
+    def values(self, indices: Array, unit: float, multiple: float, /) -> int:
+        """Multiply indices by a power of two and then by a number.
 
         Parameters
         ----------
         indices : ndarray of int32, shape (n,)
-            The indices.
+            The indices, in the place of which the values come, float32.
         unit : float
             From 2^-126 to 2^127.
-        values : ndarray of float32, shape (n,)
-            Filled.
+        multiple : float
+            The number.
         """

@@ -10,7 +10,7 @@
 
 /* Of interface.py: raised with each change of what Python calls or expects, so that a
    kernel that was built of older sources is not used. */
-enum { INTERFACE = 1 };
+enum { INTERFACE = 2 };
 
 /* The largest of the classes that a scale gives. */
 enum { TOP_CLASS = 95 };
@@ -27,11 +27,12 @@ int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
 
 /* lanes.pull: decodes `n` symbols, the first row first. `frequencies` has `alphabet`
    entries for each of `num_contexts` contexts, of which a row is all 0 or sums to SCALE.
+   `in_groups` is 0 where no vectors are to be used, whatever the processor has.
    Returns the number of words read, or TRUNCATED, OUT_OF_RANGE, NO_MEMORY. */
 int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
                   int64_t num_words, uint16_t *symbols, const uint8_t *contexts,
                   int64_t n, const uint16_t *frequencies, int64_t num_contexts,
-                  int64_t alphabet);
+                  int64_t alphabet, int in_groups);
 
 /* integers.to_symbols: returns the largest symbol. `wide` says whether values are int32
    or int16, `mantissa` how many bits of a large integer its symbol tells: 4, or 2. */
@@ -48,10 +49,14 @@ int64_t count_octaves(const uint16_t *symbols, int64_t n, int mantissa, int64_t 
 int64_t pack_raw_bits(const void *values, int wide, const uint16_t *symbols, int64_t n,
                       int mantissa, const int64_t *starts, uint8_t *bits, int64_t size);
 
-/* The way back; of integers of 33 bits the first is lost. */
-int64_t to_integers(const uint16_t *symbols, int64_t n, int mantissa,
-                    const int64_t *starts, const uint8_t *bits, int64_t size,
-                    int32_t *values);
+/* The way back of integers that are their symbols; counts the others as count_octaves
+   does, and returns how many these are, or OUT_OF_RANGE. */
+int64_t to_near(const uint16_t *symbols, int64_t n, int mantissa, int64_t *counts,
+                int32_t *values);
+
+/* That of the others. Of integers of 33 bits the first is lost. */
+int64_t to_far(const uint16_t *symbols, int64_t n, int mantissa, const int64_t *starts,
+               const uint8_t *bits, int64_t size, int32_t *values);
 
 /* counts.count_symbols: adds to `counts`, of `alphabet` columns. */
 int64_t count_symbols(const uint16_t *symbols, const void *contexts, int wide, int64_t n,
@@ -61,11 +66,16 @@ int64_t count_symbols(const uint16_t *symbols, const void *contexts, int wide, i
 void mark_contexts(const uint8_t *contexts, int64_t n, uint8_t *used);
 
 /* contexts.SliceSums.add: sums of |x| over each slice of an (o, i, k) array, in the order
-   in which numpy adds. */
-int64_t slice_sums(const float *x, int64_t o, int64_t i, int64_t k, double *outputs,
-                   double *inputs, double *positions);
+   in which numpy adds. `whole` says whether they are int32, each a float first. */
+int64_t slice_sums(const void *x, int whole, int64_t o, int64_t i, int64_t k,
+                   double *outputs, double *inputs, double *positions);
 
-/* quantise.energy: ||x||^2 of double or float, in the order in which numpy adds. */
+/* signs.SignSums.add: sums of the signs of each slice of the first two axes; returns how
+   many integers are not 0. All lengths below 2^31. */
+int64_t sign_sums(const int32_t *x, int64_t o, int64_t i, int64_t k, int64_t *outputs,
+                  int64_t *inputs);
+
+/* energy.energy: ||x||^2 of double or float, in the order in which numpy adds. */
 double sum_of_squares(const void *x, int wide, int64_t n);
 
 /* contexts.scale_classes: min(max(base + scale of each axis, 0), 95). */
@@ -86,7 +96,7 @@ int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift
                 float step, float up, uint16_t *symbols, uint8_t *contexts,
                 double *lost);
 
-/* quantise.lattice_values: `unit` is a normal power of two. */
-void lattice_values(const int32_t *indices, int64_t n, float unit, float *values);
+/* quantise.lattice_values: int32 cells become floats; `unit` is a normal power of two. */
+void lattice_values(void *cells, int64_t n, float unit, float multiple);
 
 #endif

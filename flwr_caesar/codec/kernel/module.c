@@ -33,13 +33,15 @@ static const struct {
     {'Q', "lq", 8},
     {'F', "f", 4},
     {'D', "d", 8},
-    /* integers, contexts and floats, of either width */
+    /* integers, contexts and floats, of either width, and either of 4 bytes */
     {'V', "h", 2},
     {'V', "il", 4},
     {'C', "B", 1},
     {'C', "H", 2},
     {'E', "f", 4},
     {'E', "d", 8},
+    {'X', "f", 4},
+    {'X', "il", 4},
 };
 
 static void release(Argument *arguments)
@@ -143,7 +145,7 @@ FUNCTION(push)
 FUNCTION(pull)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "iHhBHn", a) < 0)
+    if (take(objects, given, "iHhBHnn", a) < 0)
         return NULL;
     const int64_t n = a[2].length, alphabet = a[5].number;
     if (a[0].length < 1 || a[3].length != n || alphabet < 1 ||
@@ -153,7 +155,8 @@ FUNCTION(pull)
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
     found = rans_pull(a[0].data, a[0].length, a[1].data, a[1].length, a[2].data,
-                      a[3].data, n, a[4].data, a[4].length / alphabet, alphabet);
+                      a[3].data, n, a[4].data, a[4].length / alphabet, alphabet,
+                      a[6].number != 0);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }
@@ -209,7 +212,22 @@ FUNCTION(raw_bits)
     return give(a, found);
 }
 
-FUNCTION(integers)
+FUNCTION(near)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Hqln", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length;
+    if (a[1].length != OCTAVES || a[2].length != n || !is_mantissa(&a[3]))
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = to_near(a[0].data, n, (int)a[3].number, a[1].data, a[2].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(far)
 {
     Argument a[MAX_ARGUMENTS];
     if (take(objects, given, "HQBln", a) < 0)
@@ -219,8 +237,8 @@ FUNCTION(integers)
         return refuse(a);
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
-    found = to_integers(a[0].data, n, (int)a[4].number, a[1].data, a[2].data,
-                        a[2].length, a[3].data);
+    found = to_far(a[0].data, n, (int)a[4].number, a[1].data, a[2].data, a[2].length,
+                   a[3].data);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }
@@ -264,14 +282,29 @@ static int fits(int64_t n, int64_t o, int64_t i, int64_t k)
 FUNCTION(sums)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "Fddd", a) < 0)
+    if (take(objects, given, "Xddd", a) < 0)
         return NULL;
     if (!fits(a[0].length, a[1].length, a[2].length, a[3].length))
         return refuse(a);
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
-    found = slice_sums(a[0].data, a[1].length, a[2].length, a[3].length, a[1].data,
+    found = slice_sums(a[0].data, *a[0].view.format != 'f', a[1].length, a[2].length, a[3].length, a[1].data,
                        a[2].data, a[3].data);
+    Py_END_ALLOW_THREADS
+    return give(a, found);
+}
+
+FUNCTION(signs)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Lqqn", a) < 0)
+        return NULL;
+    const int64_t n = a[0].length, o = a[1].length, i = a[2].length, k = a[3].number;
+    if (!fits(n, o, i, k) || n > INT32_MAX)
+        return refuse(a);
+    int64_t found;
+    Py_BEGIN_ALLOW_THREADS
+    found = sign_sums(a[0].data, o, i, k, a[1].data, a[2].data);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }
@@ -367,12 +400,10 @@ FUNCTION(quantise)
 FUNCTION(values)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "Lxf", a) < 0)
+    if (take(objects, given, "lxx", a) < 0)
         return NULL;
-    if (a[2].length != a[0].length)
-        return refuse(a);
     Py_BEGIN_ALLOW_THREADS
-    lattice_values(a[0].data, a[0].length, (float)a[1].real, a[2].data);
+    lattice_values(a[0].data, a[0].length, (float)a[1].real, (float)a[2].real);
     Py_END_ALLOW_THREADS
     return give(a, 0);
 }
@@ -381,8 +412,9 @@ FUNCTION(values)
 
 static PyMethodDef METHODS[] = {
     METHOD(push),   METHOD(pull),    METHOD(symbols), METHOD(octaves), METHOD(raw_bits),
-    METHOD(count),  METHOD(mark),    METHOD(sums),    METHOD(energy),  METHOD(integers),
+    METHOD(count),  METHOD(mark),    METHOD(sums),    METHOD(energy),  METHOD(near),
     METHOD(merge),  METHOD(sample),  METHOD(values),  METHOD(classes), METHOD(quantise),
+    METHOD(signs),  METHOD(far),
     {NULL, NULL, 0, NULL},
 };
 

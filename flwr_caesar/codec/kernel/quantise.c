@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_INDEX 1073741824.0f
 
@@ -29,10 +30,16 @@ int64_t dead_zone(const float *x, int64_t n, float step, float up, int32_t *indi
     return bad ? OUT_OF_RANGE : 0;
 }
 
-void lattice_values(const int32_t *indices, int64_t n, float unit, float *values)
+void lattice_values(void *cells, int64_t n, float unit, float multiple)
 {
-    for (int64_t i = 0; i < n; i++)
-        values[i] = (float)indices[i] * unit;
+    char *cell = cells; /* of either kind, so that no pointer says which */
+    for (int64_t i = 0; i < n; i++) {
+        int32_t index;
+        memcpy(&index, cell + 4 * i, sizeof index);
+        float value = (float)index * unit;
+        value *= multiple;
+        memcpy(cell + 4 * i, &value, sizeof value);
+    }
 }
 
 int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift,

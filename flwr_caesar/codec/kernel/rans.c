@@ -1,5 +1,6 @@
 /* Interleaved rANS, as coding/lanes.py describes it. */
 #include "loops.h"
+#include "rans_avx2.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -70,17 +71,16 @@ int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
     return end - w;
 }
 
-/* The symbol of each slot of each context that has a table, and of each symbol its
-   frequency and first slot. A slot is a byte where symbols fit into it. */
+/* The symbol of each slot of each context, and of each symbol its frequency and first
+   slot; zeros in a context without a table. A slot is a byte where symbols fit into it. */
 typedef struct {
     void *slots;
     uint32_t *steps;
-    uint32_t rows[256]; /* of contexts; one without a table has that of another */
     int wide;
 } Tables;
 
 /* Returns how many slots have a symbol, or OUT_OF_RANGE. */
-static int64_t fill_row(Tables *tables, uint32_t row, const uint16_t *frequencies,
+static int64_t fill_row(Tables *tables, int64_t row, const uint16_t *frequencies,
                         int64_t alphabet)
 {
     uint32_t *steps = tables->steps + (size_t)row * MAX_ALPHABET;
@@ -104,19 +104,19 @@ static int64_t fill_row(Tables *tables, uint32_t row, const uint16_t *frequencie
 static int make_tables(Tables *tables, const uint16_t *frequencies,
                        int64_t num_contexts, int64_t alphabet)
 {
-    uint32_t count = 0;
+    int64_t used = 0;
     tables->wide = alphabet > 256;
-    tables->slots = malloc((size_t)num_contexts * SCALE * (tables->wide ? 2 : 1));
-    tables->steps = malloc((size_t)num_contexts * MAX_ALPHABET * sizeof(uint32_t));
+    tables->slots = calloc((size_t)num_contexts * SCALE + GROUP, tables->wide ? 2 : 1);
+    tables->steps = calloc((size_t)num_contexts * MAX_ALPHABET, sizeof(uint32_t));
     if (tables->slots == NULL || tables->steps == NULL)
         return NO_MEMORY;
     for (int64_t c = 0; c < num_contexts; c++) {
-        int64_t found = fill_row(tables, count, frequencies + c * alphabet, alphabet);
+        int64_t found = fill_row(tables, c, frequencies + c * alphabet, alphabet);
         if (found < 0)
             return OUT_OF_RANGE;
-        tables->rows[c] = found == 0 ? 0 : count++;
+        used += found != 0;
     }
-    return count == 0 ? OUT_OF_RANGE : 0;
+    return used == 0 ? OUT_OF_RANGE : 0;
 }
 
 static void free_tables(Tables *tables)
@@ -144,7 +144,7 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
                                 const Tables *tables, const int wide)
 {
     const void *restrict slots = tables->slots;
-    const uint32_t *restrict steps = tables->steps, *restrict rows = tables->rows;
+    const uint32_t *restrict steps = tables->steps;
     const uint16_t *w = words, *end = words + num_words;
     for (int64_t start = 0; start < n; start += lanes) {
         int64_t row = n - start < lanes ? n - start : lanes;
@@ -152,8 +152,7 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
         uint16_t *symbol = symbols + start;
         if (end - w >= row) { /* enough for every lane */
             for (int64_t i = 0; i < row; i++) {
-                uint32_t x = pop(states[i], rows[context[i]], slots, steps, wide,
-                                 symbol + i);
+                uint32_t x = pop(states[i], context[i], slots, steps, wide, symbol + i);
                 uint32_t under = x < LOWEST, more = x << 16 | *w;
                 w += under;
                 states[i] = x ^ ((x ^ more) & (0 - under)); /* without a branch */
@@ -161,8 +160,7 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
             continue;
         }
         for (int64_t i = 0; i < row; i++) {
-            uint32_t x = pop(states[i], rows[context[i]], slots, steps, wide,
-                                 symbol + i);
+            uint32_t x = pop(states[i], context[i], slots, steps, wide, symbol + i);
             if (x < LOWEST) {
                 if (w == end)
                     return TRUNCATED;
@@ -173,6 +171,35 @@ static inline int64_t pull_rows(uint32_t *restrict states, int64_t lanes,
     }
     return w - words;
 }
+
+#ifdef AVX2
+/* pull_rows, eight lanes at a time as long as there are as many words. */
+AVX2 static int64_t pull_groups(uint32_t *restrict states, int64_t lanes,
+                                const uint16_t *restrict words, int64_t num_words,
+                                uint16_t *restrict symbols,
+                                const uint8_t *restrict contexts, int64_t n,
+                                const Tables *tables)
+{
+    uint8_t orders[256][GROUP];
+    make_orders(orders);
+    const uint8_t *slots = tables->slots;
+    const uint16_t *w = words, *end = words + num_words;
+    for (int64_t start = 0; start < n; start += lanes) {
+        int64_t row = n - start < lanes ? n - start : lanes, i = 0;
+        for (; row - i >= GROUP && end - w >= GROUP; i += GROUP)
+            w = pull_group(states + i, w, symbols + start + i, contexts + start + i,
+                           slots, tables->steps, orders);
+        if (i < row) {
+            int64_t read = pull_rows(states + i, row - i, w, end - w, symbols + start + i,
+                                     contexts + start + i, row - i, tables, 0);
+            if (read < 0)
+                return read;
+            w += read;
+        }
+    }
+    return w - words;
+}
+#endif
 
 static int64_t largest_context(const uint8_t *contexts, int64_t n)
 {
@@ -185,7 +212,7 @@ static int64_t largest_context(const uint8_t *contexts, int64_t n)
 int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
                   int64_t num_words, uint16_t *symbols, const uint8_t *contexts,
                   int64_t n, const uint16_t *frequencies, int64_t num_contexts,
-                  int64_t alphabet)
+                  int64_t alphabet, int in_groups)
 {
     if (n == 0)
         return 0;
@@ -193,6 +220,16 @@ int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
         return OUT_OF_RANGE;
     Tables tables;
     int64_t found = make_tables(&tables, frequencies, num_contexts, alphabet);
+#ifdef AVX2
+    if (found == 0 && in_groups && !tables.wide && lanes >= GROUP && has_avx2()) {
+        found = pull_groups(states, lanes, words, num_words, symbols, contexts, n,
+                            &tables);
+        free_tables(&tables);
+        return found;
+    }
+#else
+    (void)in_groups;
+#endif
     if (found == 0)
         found = tables.wide ? pull_rows(states, lanes, words, num_words, symbols,
                                         contexts, n, &tables, 1)

@@ -23,7 +23,7 @@ from ..coding.contexts import (
     element_classes,
     scale_kinds,
 )
-from ..coding.integers import compact, decode_integers, encode_integers
+from ..coding.integers import compact, decode_integers, encode_integers, to_symbols
 from ..coding.lattice_block import max_block_bytes
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
@@ -139,10 +139,13 @@ def _pack_plain(
     before = state.arrays["scales"] if state else np.zeros_like(scales)
     kinds = np.concatenate([scale_kinds(as_channels(s.shape)) for s in lossy])
     delta = scales.astype(np.int32) - before
-    contexts = choose_contexts(indices, classes, histories)
+    symbols = to_symbols(indices)
+    contexts, counts = choose_contexts(symbols, classes, histories)
     index = contexts.contexts(classes, histories)
     del classes, histories
-    packed = encode_integers(indices, index, contexts.size)
+    packed = encode_integers(
+        indices, index, contexts.size, symbols=symbols, counts=counts
+    )
     return [
         Section("SCAL", encode_integers(delta, kinds, _SCALE_KINDS), itemsize=1),
         Section("IDX", contexts.to_bytes() + packed, itemsize=1),

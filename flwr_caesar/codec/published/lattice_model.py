@@ -27,12 +27,19 @@ from ..coding.small_block import (
     encode_shorter,
     max_small_block_bytes,
 )
-from ..contract.as_they_are import pack_as_they_are, unpack_as_they_are
+from ..contract.as_they_are import TAG, pack_as_they_are, unpack_as_they_are
 from ..contract.base import DEFAULT_MAX_BYTES, TABLE_TAG, read_layout
 from ..contract.digest import NamedModel, model_digest
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.exact import pack_exact, unpack_exact
-from ..contract.frame import FrameInfo, FrameReader, Section, same_config, write_frame
+from ..contract.frame import (
+    FrameInfo,
+    FrameReader,
+    Section,
+    inspect_frame,
+    same_config,
+    write_frame,
+)
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from ..contract.state import NO_DIGEST
 from ..contract.vector import in_layout_order, slices
@@ -122,6 +129,7 @@ def decode_model(
     base_digest: bytes | None = None,
     expected: Layout | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    undo: bool = False,
 ) -> NamedModel:
     """Decode what `encode_model` wrote, to the bit.
 
@@ -138,6 +146,9 @@ def decode_model(
         believed, up to `max_bytes`.
     max_bytes : int
         Most bytes of arrays to accept from a frame's own table.
+    undo : bool
+        Whether `base` is the model that a change leads to, and the one that it starts
+        from is wanted; see `is_undoable`.
 
     Returns
     -------
@@ -155,6 +166,10 @@ def decode_model(
     rules, is_compact = _parameters(reader.info.config)
     _require_no_state(reader.info)
     held, digest = _HEAD.unpack(reader.section("HEAD", size=_HEAD.size))
+    if undo:
+        if held == NO_DIGEST or TAG in reader:
+            raise CodecError("frame does not say what its model was changed from")
+        held, digest = digest, held
     if held == NO_DIGEST:
         base = None
         layout = read_layout(reader, expected, max_bytes)
@@ -172,13 +187,34 @@ def decode_model(
         if base is None:
             raise CodecError("a whole model changes no 16-bit tensors")
         data = reader.section("HALF", max_size=max_halves_bytes(halves))
-        arrays |= decode_halves(data, base, halves)
+        arrays |= decode_halves(data, base, halves, undo=undo)
     if lossy:
-        arrays |= _unpack_changes(reader, base, lossy, is_compact=is_compact)
+        arrays |= _unpack_changes(reader, base, lossy, is_compact=is_compact, undo=undo)
     arrays = in_layout_order(layout, arrays)
     if model_digest(arrays) != digest:
         raise CodecError("lattice model differs from its digest")
     return NamedModel(arrays, digest)
+
+
+def is_undoable(frame: bytes) -> bool:
+    """Whether a change tells the model that it starts from, of the one it leads to.
+
+    Where it has tensors as they are, only the new ones are in it.
+    """
+    return TAG not in inspect_frame(frame).sections
+
+
+def leads_to(frame: bytes) -> bytes:
+    """Return the digest of the model that a frame leads to.
+
+    Raises
+    ------
+    CodecError
+        If it is no frame of a published model.
+    """
+    head = FrameReader(frame).section("HEAD", size=_HEAD.size)
+    _, digest = _HEAD.unpack(head)
+    return bytes(digest)
 
 
 def _pack_changes(
@@ -238,6 +274,7 @@ def _unpack_changes(
     lossy: Sequence[TensorSpec],
     *,
     is_compact: bool,
+    undo: bool,
 ) -> dict[str, Array]:
     units = np.frombuffer(reader.section("UNIT", size=2 * len(lossy)), "<i2").tolist()
     if not all(unit == _SAME or _MIN_UNIT <= unit <= _MAX_UNIT for unit in units):
@@ -264,13 +301,18 @@ def _unpack_changes(
             arrays[spec.name] = np.array(old, dtype)
             continue
         before = base[spec.name] if base is not None else None
-        moved = _moved(indices[part], unit, before, dtype)
+        moved = _moved(indices[part], unit, before, dtype, undo=undo)
         arrays[spec.name] = moved.reshape(spec.shape)
     return arrays
 
 
 def _moved(
-    change: Integers, unit: int, old: Array | None, dtype: np.dtype[Any]
+    change: Integers,
+    unit: int,
+    old: Array | None,
+    dtype: np.dtype[Any],
+    *,
+    undo: bool,
 ) -> Array:
     """Return a tensor, flat, after a change; in the change's place if it fits there."""
     fits = dtype.itemsize == change.itemsize
@@ -278,7 +320,9 @@ def _moved(
     before = old.reshape(-1) if old is not None else None
     for part in blocks(len(change)):
         piece = np.ldexp(change[part].astype(np.float64), unit)
-        if before is not None:
+        if undo and before is not None:
+            np.subtract(before[part], piece, out=piece)
+        elif before is not None:
             piece += before[part]
         with np.errstate(over="ignore"):
             values[part] = piece.astype(dtype, copy=False)

@@ -7,7 +7,7 @@ exponent of its own, and never so fine that float32 could not hold the values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from ..contract.digest import model_digest
 from ..contract.errors import CodecError
 from ..contract.exact import require_exact_below
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
-from ..contract.vector import LARGEST_16_BIT, in_layout_order, require_elements
+from ..contract.vector import LARGEST_16_BIT, require_elements
 from ..quantisers.tensor_steps import FINE_BITS
 from .lattice_point import MAX_EXPONENT, MIN_EXPONENT, LatticePoint, publish
 
@@ -127,7 +127,7 @@ class ModelPoint:
     @cached_property
     def digest(self) -> bytes:
         """`model_digest` of the arrays."""
-        return model_digest(self.arrays())
+        return model_digest(self.on_demand(), self.layout)
 
     @property
     def exponents(self) -> tuple[int, ...]:
@@ -143,12 +143,11 @@ class ModelPoint:
 
     def arrays(self) -> dict[str, Array]:
         """Return the model as new arrays, in layout order."""
-        arrays = {name: array.copy() for name, array in self.exact.items()}
-        _, lossy = self.rules.split(self.layout)
-        for spec, point in zip(lossy, self.points, strict=True):
-            arrays[spec.name] = self.tensor(spec, point)
-        arrays |= {name: array.copy() for name, array in self.special.items()}
-        return in_layout_order(self.layout, arrays)
+        return dict(self.on_demand().items())
+
+    def on_demand(self) -> Arrays:
+        """Return what `arrays` does, of which each is made whenever it is read."""
+        return PointArrays(self)
 
     @staticmethod
     def tensor(spec: TensorSpec, point: LatticePoint) -> Array:
@@ -193,6 +192,38 @@ class ModelPoint:
             points.append(_point_of(arrays[spec.name], exponent, spec))
         copies = {spec.name: np.array(arrays[spec.name]) for spec in exact}
         return cls(layout, tuple(points), copies, rules, special)
+
+
+class PointArrays(Mapping[str, Array]):
+    """The arrays of a point, which are not in memory beside it.
+
+    Parameters
+    ----------
+    point : ModelPoint
+        The point.
+    """
+
+    def __init__(self, point: ModelPoint) -> None:
+        self._point = point
+        lossy = point.rules.split(point.layout)[1]
+        specs = zip(lossy, point.points, strict=True)
+        self._lossy = {spec.name: (spec, own) for spec, own in specs}
+        self._names = [spec.name for spec in point.layout.tensors]
+
+    def __getitem__(self, name: str) -> Array:
+        """Return a new array, as whoever asks may change it."""
+        for kept in (self._point.special, self._point.exact):
+            if name in kept:
+                return kept[name].copy()
+        return self._point.tensor(*self._lossy[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of all tensors, in layout order."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Return how many tensors there are."""
+        return len(self._names)
 
 
 def _point_of(array: Array, exponent: int, spec: TensorSpec) -> LatticePoint:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..coding.blocks import blocks
+from ..contract.energy import energy
 from ..contract.layout import Array, Arrays, Layout, TensorSpec
 from ..quantisers.tensor_steps import (
     FINE_BITS,
@@ -129,7 +130,7 @@ def _gap(model: Arrays, point: ModelPoint, i: int, spec: TensorSpec) -> float:
     for part in blocks(spec.size):
         gap = flat[part].astype(np.float64)
         gap -= np.ldexp(own.indices[part].astype(np.float64), own.exponent)
-        total += float(np.dot(gap, gap))
+        total += energy(gap)
     return math.sqrt(total / spec.size)
 
 

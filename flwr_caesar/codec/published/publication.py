@@ -15,7 +15,7 @@ import numpy as np
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.layout import Array, Arrays, Layout
 from ..quantisers.tensor_steps import root_mean_square
-from .lattice_model import decode_model, encode_model
+from .lattice_model import decode_model, encode_model, is_undoable, leads_to
 from .model_point import DEFAULT_RULES, LatticeRules, ModelPoint, publish_model
 from .model_steps import (
     FIRST_BITS,
@@ -64,9 +64,20 @@ class _Older:
     next: ModelPoint
 
     @cached_property
+    def change(self) -> bytes:
+        """The frame that leads to the next."""
+        return encode_model(self.next, self.point)
+
+    @cached_property
     def back(self) -> bytes:
-        """The frame that leads back from the next."""
+        """A frame by which to go back from the next."""
+        if is_undoable(self.change):
+            return self.change
         return encode_model(self.point, self.next)
+
+    def at_rest(self) -> _Older:
+        """Return the same without a change that is kept for nothing any more."""
+        return self if "back" in self.__dict__ else _Older(self.point, self.next)
 
 
 @dataclass(frozen=True)
@@ -199,7 +210,8 @@ class PointHistory:
         else:
             steps = exponent
         point = publish_model(model, now, steps, now.rules)
-        older = (_Older(now, point), *self.older)[: self.max_points]
+        before = (entry.at_rest() for entry in self.older)
+        older = (_Older(now, point), *before)[: self.max_points]
         room, kept = self.max_bytes, 0
         for entry in older:
             room -= entry.point.nbytes
@@ -251,7 +263,10 @@ class PointHistory:
     def _encode(self, base: bytes | None) -> bytes:
         if base is None:
             return encode_model(self.current)
-        change = encode_model(self.current, self.bases[base])
+        if self.older and base == self.older[0].point.digest:
+            change = self.older[0].change
+        else:
+            change = encode_model(self.current, self.bases[base])
         if len(change) < self.expected_bytes / 2:
             return change
         return min(change, self.frame(None), key=len)
@@ -259,8 +274,9 @@ class PointHistory:
     def to_arrays(self) -> dict[str, Array]:
         """Return all that is remembered, as plain arrays for a checkpoint.
 
-        The current model as it is, the first whole, and each older one as the change of
-        the next: frames that are made once and stay from publication to publication.
+        The current model as it is, the first whole, and each older one as the change
+        to the next, or from the next where that cannot be undone: frames that are made
+        once and stay from publication to publication.
         """
         state = {_CURRENT + name: a for name, a in self.current.arrays().items()}
         rules = self.current.rules
@@ -321,9 +337,11 @@ class PointHistory:
                 first_frame = state[_FIRST].tobytes()
             older: list[_Older] = []
             point = current
-            while f"{_OLDER}{len(older)}" in state:
-                before = _unpack(f"{_OLDER}{len(older)}", state, point)
+            while (name := f"{_OLDER}{len(older)}") in state:
+                before = _unpack(name, state, point)
                 older.append(_Older(before, point))
+                # As it is, or the next checkpoint would take all of them again.
+                older[-1].__dict__["back"] = state[name].tobytes()
                 point = before
         except (KeyError, TypeError, ValueError) as err:
             raise CodecError(f"this is no state of a publication: {err!r}") from err
@@ -348,7 +366,9 @@ def _pack(name: str, frame: bytes, point: ModelPoint) -> dict[str, Array]:
 
 def _unpack(name: str, state: Arrays, next_: ModelPoint) -> ModelPoint:
     frame = state[name].astype(np.uint8, casting="equiv").tobytes()
-    arrays = decode_model(frame, next_.arrays(), expected=next_.layout)
+    # Earlier releases wrote how to come from the next one only.
+    undo = name != _FIRST and leads_to(frame) == next_.digest
+    arrays = decode_model(frame, next_.arrays(), expected=next_.layout, undo=undo)
     exponents = state[f"{name}.{_EXPONENTS}"].tolist()
     point = ModelPoint.of(arrays, exponents, next_.rules)
     if point.layout != next_.layout:

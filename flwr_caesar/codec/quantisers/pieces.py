@@ -8,9 +8,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from ..contract.energy import energy
 from ..contract.layout import Array
 from ..contract.vector import Vector
-from .quantise import energy
 from .select import count_kept, top_k_mask
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..coding.blocks import blocks
 from ..coding.integers import Integers
 from ..contract.errors import CodecError
 from ..contract.layout import Array
@@ -17,7 +18,6 @@ _SLACK = 2.0**-12
 _MIN_STEP = 2.0**-100
 _MAX_STEP = 2.0**100
 _NORMAL = -126, 127
-_FLOATS = np.float32, np.float64
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -139,21 +139,25 @@ def too_small(step: float) -> str:
     return f"step {step} is too small for the largest element"
 
 
-def lattice_values(indices: Integers, exponent: int) -> Vector:
-    """Return ``indices * 2^exponent`` as float32, exact below 2^24 steps."""
-    native = compiled()
-    normal = _NORMAL[0] <= exponent <= _NORMAL[1] and indices.dtype == np.int32
-    if native is not None and normal:
-        values = np.empty(indices.shape, np.float32)
-        native.values(contiguous(indices), 2.0**exponent, values)
+def lattice_values(indices: Integers, exponent: int, multiple: int) -> Vector:
+    """Return ``(indices * 2^exponent) * multiple`` as float32, in their place.
+
+    Each step is rounded, which changes nothing below 2^24 steps; a value beyond float32
+    is infinite.
+
+    Parameters
+    ----------
+    indices : ndarray of int32, shape (n,)
+        Contiguous. The values take its memory.
+    exponent, multiple : int
+        The step is ``multiple * 2^exponent``.
+    """
+    values: Vector = indices.view(np.float32)
+    if (native := compiled()) is not None and _NORMAL[0] <= exponent <= _NORMAL[1]:
+        native.values(indices, 2.0**exponent, multiple)
         return values
-    return np.ldexp(indices.astype(np.float32), exponent)
-
-
-def energy(x: Array) -> float:
-    """Return ``||x||^2``."""
-    native = compiled()
-    plain = x.dtype in _FLOATS and x.flags.c_contiguous and x.flags.aligned
-    if native is not None and plain:
-        return native.energy(x)
-    return float(np.square(x, dtype=np.float64).sum())
+    with np.errstate(over="ignore"):
+        for at in blocks(len(indices)):
+            piece = np.ldexp(indices[at].astype(np.float32), exponent)
+            np.multiply(piece, np.float32(multiple), out=values[at])
+    return values

@@ -10,13 +10,14 @@ import numpy as np
 from ..coding.blocks import blocks
 from ..coding.contexts import CLASSES, Classes, context_bits, counted_bits
 from ..coding.counts import count_symbols
+from ..contract.energy import energy
 from ..contract.errors import CodecError
 from ..kernel import compiled
 from ..kernel.interface import Kernel
 from .crossing import Crossing, integer_crossing
 from .goal import Goal, Measured
 from .pieces import Pieces
-from .quantise import energy, quantise_dead_zone, too_small
+from .quantise import quantise_dead_zone, too_small
 
 DEFAULT_DEAD_ZONE = 0.66
 _QUARTERS = 4

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..contract.energy import energy
 from ..contract.layout import Array
-from .quantise import energy
 
 FINE_BITS = 6
 _FREE = (8.0, 1 << 14), (4.0, 3 << 13)

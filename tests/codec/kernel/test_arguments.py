@@ -24,7 +24,7 @@ def zeros(n: int, dtype: str) -> Array:
 def pull_arguments() -> list[Any]:
     frequencies = np.full((1, 4), 4096, np.uint16)
     states = np.full(2, 1 << 16, np.uint32)
-    return [states, zeros(3, "u2"), zeros(9, "u2"), zeros(9, "u1"), frequencies, 4]
+    return [states, zeros(3, "u2"), zeros(9, "u2"), zeros(9, "u1"), frequencies, 4, 1]
 
 
 def push_arguments() -> list[Any]:
@@ -46,7 +46,7 @@ def raw_bits_arguments() -> list[Any]:
     return [*far_arguments(), 4]
 
 
-def integers_arguments() -> list[Any]:
+def far_integers_arguments() -> list[Any]:
     values, symbols, starts, bits = far_arguments()
     return [symbols, starts, bits, values, 4]
 
@@ -58,10 +58,12 @@ ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
     "symbols": lambda: [zeros(9, "i4"), zeros(9, "u2"), 4],
     "octaves": lambda: [zeros(9, "u2"), zeros(28, "i8"), 2],
     "raw_bits": raw_bits_arguments,
-    "integers": integers_arguments,
+    "near": lambda: [zeros(9, "u2"), zeros(28, "i8"), zeros(9, "i4"), 2],
+    "far": far_integers_arguments,
     "count": lambda: [zeros(9, "u2"), zeros(9, "u1"), zeros(8, "i8"), 4],
     "mark": lambda: [zeros(9, "u1"), zeros(256, "u1")],
     "sums": lambda: [np.zeros(SHAPE, "f4"), *(zeros(n, "f8") for n in SHAPE)],
+    "signs": lambda: [np.zeros(SHAPE, "i4"), zeros(2, "i8"), zeros(3, "i8"), 4],
     "energy": lambda: [zeros(9, "f4")],
     "classes": lambda: [
         0,
@@ -75,7 +77,7 @@ ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
         *(3, 1.0, 0.5, zeros(9, "u2"), zeros(9, "u1")),
     ],
     "quantise": lambda: [zeros(9, "f4"), 1.0, 0.5, zeros(9, "i4")],
-    "values": lambda: [zeros(9, "i4"), 1.0, zeros(9, "f4")],
+    "values": lambda: [zeros(9, "i4"), 1.0, 4.0],
 }
 
 
@@ -87,7 +89,9 @@ def starts_with(**changes: int) -> Array:
     return starts
 
 
-MANTISSAS = [("symbols", 2), ("octaves", 2), ("raw_bits", 4), ("integers", 4)]
+MANTISSAS = [
+    *(("symbols", 2), ("octaves", 2), ("raw_bits", 4), ("near", 3), ("far", 4)),
+]
 WRONG = [
     ("push", 0, zeros(0, "u4")),
     ("push", 1, zeros(8, "u2")),
@@ -122,7 +126,7 @@ WRONG = [
         (name, place, value)
         for name, symbols, starts, bits in (
             ("raw_bits", 1, 2, 3),
-            ("integers", 0, 1, 2),
+            ("far", 0, 1, 2),
         )
         for place, value in (
             (symbols, zeros(8, "u2")),
@@ -138,7 +142,13 @@ WRONG = [
         )
     ),
     ("raw_bits", 0, zeros(8, "i4")),
-    ("integers", 3, zeros(8, "i4")),
+    ("far", 3, zeros(8, "i4")),
+    ("near", 0, np.full(9, 128, np.uint16)),
+    ("near", 1, zeros(27, "i8")),
+    ("near", 2, zeros(8, "i4")),
+    *(("signs", place, zeros(n, "i8")) for place in (1, 2) for n in (0, 1, 5)),
+    ("signs", 3, 3),
+    ("signs", 3, 0),
     ("count", 0, np.full(9, 4, np.uint16)),
     ("count", 1, np.full(9, 2, np.uint8)),
     ("count", 1, zeros(8, "u1")),
@@ -165,7 +175,6 @@ WRONG = [
     ("sample", 5, zeros(8, "u2")),
     ("sample", 6, zeros(8, "u1")),
     ("quantise", 3, zeros(8, "i4")),
-    ("values", 2, zeros(8, "f4")),
 ]
 
 
@@ -207,9 +216,16 @@ def test_other_kinds_of_arguments_are_errors(name):
     ("name", "place"),
     [
         *(("push", 0), ("push", 4), ("pull", 0), ("pull", 2), ("symbols", 1)),
-        *(("octaves", 1), ("raw_bits", 3), ("integers", 3), ("count", 2), ("mark", 1)),
+        *(("octaves", 1), ("raw_bits", 3), ("far", 3), ("count", 2), ("mark", 1)),
         *(("sums", 1), ("sums", 2), ("sums", 3), ("classes", 7), ("merge", 4)),
-        *(("quantise", 3), ("values", 2), ("sample", 5), ("sample", 6)),
+        *(
+            ("quantise", 3),
+            ("values", 0),
+            ("near", 1),
+            ("near", 2),
+            ("sample", 5),
+            ("sample", 6),
+        ),
     ],
 )
 def test_what_is_written_has_to_be_writable(name, place):

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from flwr_caesar.codec import CodecError, StateMismatchError
 from flwr_caesar.codec.contract.digest import model_digest
-from flwr_caesar.codec.published.lattice_model import LatticeRules, decode_model
+from flwr_caesar.codec.published import publication
+from flwr_caesar.codec.published.lattice_model import (
+    LatticeRules,
+    decode_model,
+    encode_model,
+    is_undoable,
+)
 from flwr_caesar.codec.published.publication import PointHistory, initial_point
 
 from .test_lattice_model import moved, network, same
@@ -211,3 +217,90 @@ def test_damaged_states_and_senseless_models_are_refused():
         history.publish({"v": models[0]["w"]})
     with pytest.raises(CodecError, match="step_sigmas"):
         PointHistory.start(models[0], step_sigmas=0)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect what models are encoded."""
+    calls: list[Any] = []
+    monkeypatch.setattr(
+        publication,
+        "encode_model",
+        lambda *given: calls.append(given) or encode_model(*given),
+    )
+    return calls
+
+
+def test_a_checkpoint_and_the_devices_share_one_change(encoded):
+    first, second, third = drift(np.random.default_rng(0), 3)
+    history = PointHistory.start(first).publish(second)
+    encoded.clear()
+    state = history.to_arrays()
+    frame = history.frame(history.older[0].point.digest)
+    assert state["older/0"].tobytes() == frame
+    assert len(encoded) == 1
+    again = PointHistory.from_arrays(state)
+    assert len(again.to_arrays()) == len(state)
+    assert len(encoded) == 1
+    history = history.publish(third)
+    history.to_arrays()
+    assert len(encoded) == 2
+
+
+def test_a_change_that_only_devices_needed_is_not_kept():
+    first, second, third = drift(np.random.default_rng(0), 3)
+    history = PointHistory.start(first).publish(second)
+    history.frame(history.older[0].point.digest)
+    assert "change" in history.older[0].__dict__
+    history = history.publish(third)
+    assert not any("change" in entry.__dict__ for entry in history.older)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e30])
+def test_a_history_through_tensors_as_they_are_comes_back(odd):
+    """Their change does not tell what they were, so the way back is another frame."""
+    first, second, third = drift(np.random.default_rng(0), 3)
+    second["w"] = second["w"].copy()
+    second["w"][3] = odd
+    history = PointHistory.start(first)
+    for model in (second, third):
+        history = history.publish(model)
+    assert not is_undoable(history.older[0].change)
+    again = PointHistory.from_arrays(history.to_arrays())
+    assert [
+        same(a.point.arrays(), b.point.arrays())
+        for a, b in zip(again.older, history.older, strict=True)
+    ] == [True, True]
+
+
+def test_a_history_of_earlier_releases_comes_back():
+    """They wrote of each older point how to come from the next one."""
+    rng = np.random.default_rng(0)
+    w = {**network(rng), "half": rng.normal(size=2000).astype(np.float16)}
+    history = PointHistory.start(w, shared=True)
+    for _ in range(3):
+        w = moved(w, rng, 0.01)
+        w["half"] = (w["half"] + 0.01).astype(np.float16)
+        history = history.publish(w)
+    for old in (False, True):
+        state = history.to_arrays()
+        if old:
+            for i, entry in enumerate(history.older):
+                back = encode_model(entry.point, entry.next)
+                state[f"older/{i}"] = np.frombuffer(back, np.uint8)
+        again = PointHistory.from_arrays(state)
+        for a, b in zip(again.older, history.older, strict=True):
+            assert same(a.point.arrays(), b.point.arrays())
+            assert a.point.exponents == b.point.exponents
+        assert list(again.bases) == list(history.bases)
+
+
+def test_a_whole_model_or_another_change_cannot_be_undone():
+    first, second = drift(np.random.default_rng(0), 2)
+    history = PointHistory.start(first).publish(second)
+    (entry,) = history.older
+    held = entry.point.arrays()
+    assert same(decode_model(entry.change, history.current.arrays(), undo=True), held)
+    for frame, base in ((history.frame(None), held), (entry.change, held)):
+        with pytest.raises(CodecError):
+            decode_model(frame, base, undo=True)

@@ -72,4 +72,5 @@ def test_too_small_a_step_is_refused():
 
 def test_lattice_values_are_exact():
     q = np.array([-(2**24), -1, 0, 3, 2**24], np.int32)
-    assert (lattice_values(q, -7) == q.astype(np.float64) / 128).all()
+    expected = q.astype(np.float64) * 5 / 128
+    assert (lattice_values(q, -7, 5) == expected).all()

@@ -19,6 +19,9 @@ internal object CompactBlock {
     private const val SHIFT = 0x07
     private const val ALIKE = 0x10
     private const val OF_MEMORY = 0x28
+    private const val BRIEF = 0x40
+    private const val IN_GROUPS = 1
+    private const val PARAMETRIC = 2
     private const val BITS_PER_TABLE = 10
     private const val WORTH_TABLES = 96
 
@@ -31,7 +34,7 @@ internal object CompactBlock {
         }
         if (data.size - from < HEAD_BYTES) refuse("a block is truncated")
         val flags = data.u8(from)
-        if (flags and (SHIFT or ALIKE or OF_MEMORY).inv() != 0) refuse("a block has unknown flags")
+        if (flags and (SHIFT or ALIKE or OF_MEMORY or BRIEF).inv() != 0) refuse("a block has unknown flags")
         val map = ContextMap(flags and SHIFT, data.u8(from + 1), data.u8(from + 2))
         map.check()
         val signsStart = from + HEAD_BYTES + if (flags and ALIKE != 0) 1 else tensors.size
@@ -46,7 +49,14 @@ internal object CompactBlock {
         val bits = BitReader(data, signsStart, scalesStart.toInt())
         val signs = tensors.indices.map { i -> Signs(forms[i] and 3, BooleanArray(counts[i]) { bits.read(1) == 1L }) }
 
-        val levels = CompactRun.decode(data, scalesStart.toInt(), Block.kinds(tensors), KINDS)
+        var start = scalesStart.toInt()
+        var how = 0
+        if (flags and BRIEF != 0) {
+            if (start == data.size) refuse("a block is truncated")
+            how = data.u8(start++)
+            if (how !in 1..(IN_GROUPS or PARAMETRIC)) refuse("a block has unknown flags")
+        }
+        val levels = readLevels(data, start, Block.kinds(tensors), how and IN_GROUPS != 0)
         val units = concatenated(tensors.indices.map { Scales(tensors[it]).units(forms[it] ushr 2) })
         val scales =
             IntArray(units.size) {
@@ -56,10 +66,24 @@ internal object CompactBlock {
             }
         val contexts = Block.classes(tensors, scales)
         map.apply(contexts)
-        val read = CompactRun.decode(data, levels.end, contexts, map.width)
+        val tables =
+            if (how and PARAMETRIC != 0) {
+                ParametricTables.read(data, levels.end, map.width, map.width)
+            } else {
+                SymbolTables.readCompact(data, levels.end, map.width)
+            }
+        val read = CompactRun.decode(data, contexts, tables)
         if (read.end != data.size) refuse("a block has trailing bytes")
         flip(read.values, tensors, signs)
         return read.values
+    }
+
+    private fun readLevels(data: ByteArray, start: Int, kinds: ByteArray, inGroups: Boolean): CompactRun.Read {
+        if (!inGroups) return CompactRun.decode(data, start, kinds, KINDS)
+        val sizes = IntArray(KINDS) { kind -> kinds.count { it.toInt() == kind } }
+        val read = SmallBlock.decodeGroups(data, start, sizes.filter { it > 0 }.toIntArray())
+        val next = IntArray(KINDS) { kind -> sizes.take(kind).sum() }
+        return CompactRun.Read(IntArray(kinds.size) { read.values[next[kinds[it].toInt()]++] }, read.end)
     }
 
     /** Encodes integers of tensors, concatenated in order. */

@@ -28,7 +28,11 @@ internal object CompactRun {
      * @param tables how many tables there are.
      */
     fun decode(data: ByteArray, start: Int, contexts: ByteArray, tables: Int): Read {
-        val read = SymbolTables.readCompact(data, start, tables)
+        return decode(data, contexts, SymbolTables.readCompact(data, start, tables))
+    }
+
+    /** Decodes the integers whose tables were read already, of what is behind these. */
+    fun decode(data: ByteArray, contexts: ByteArray, read: SymbolTables.Read): Read {
         val numbers = Varints(data, read.end)
         val words = numbers.next()
         val lanes = numbers.next()

@@ -14,7 +14,7 @@ internal object Integers {
     private const val MANTISSA_BITS = 4
     private const val OCTAVE = 1 shl MANTISSA_BITS
     private const val FIRST_WIDTH = 2
-    private const val LAST_WIDTH = 28
+    private const val LAST_WIDTH = 27
 
     /**
      * Decodes the integers that fill `data[from:to]`.

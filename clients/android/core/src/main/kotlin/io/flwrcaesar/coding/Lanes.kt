@@ -12,6 +12,8 @@ internal object Lanes {
     const val LOWEST = 1L shl 16
     private const val MAX_ROWS = 1L shl 11
     private const val BYTES_PER_LANE = 128
+    private const val BYTES_PER_LANE_OF_FEW = 168
+    private const val FEW_BITS = 8.0 * (1 shl 12)
     private const val MOST = 1L shl 11
     private const val FEW = 32L
     private const val MAX_LANES = 0xFFFFL
@@ -63,7 +65,8 @@ internal object Lanes {
     /** Chooses lanes for [n] symbols of together about [bits] bits. */
     fun plan(n: Int, bits: Double): Header {
         val least = (n + MAX_ROWS - 1) / MAX_ROWS
-        val lanes = maxOf(minOf((bits / 8).toLong() / BYTES_PER_LANE, MOST), least, 1)
+        val each = if (bits < FEW_BITS) BYTES_PER_LANE_OF_FEW else BYTES_PER_LANE
+        val lanes = maxOf(minOf((bits / 8).toLong() / each, MOST), least, 1)
         if (lanes <= 2 * FEW || bits < 17 * lanes) return Header(0, 1, lanes.toInt(), 0, 0)
         val few = maxOf(FEW, lanes / 16)
         val tail = minOf((lanes * 17 * n / bits).toLong() + few, few * MAX_ROWS, n.toLong())

@@ -17,6 +17,7 @@ internal object SmallBlock {
     /** From so many integers on a block with tables is shorter. */
     const val FEW = 1 shl 15
     private const val WORTH_TABLES = 256
+    private const val MOST_UNARY_BYTES = 8L
 
     /** Returns the most bytes that a small block of these tensors takes. */
     fun maxBytes(tensors: List<TensorSpec>): Long =
@@ -24,31 +25,45 @@ internal object SmallBlock {
 
     /** Decodes the small block that `data` has from [from] on. */
     fun decode(data: ByteArray, from: Int, tensors: List<TensorSpec>): IntArray {
-        if (data.size - from < tensors.size) refuse("a block is truncated")
-        val widths = IntArray(tensors.size) { data.u8(from + it) }
-        val isPresent = BooleanArray(tensors.size) { widths[it] != ALL_ZERO && tensors[it].size > 0 }
+        val read = decodeGroups(data, from, IntArray(tensors.size) { tensors[it].count })
+        if (read.end != data.size) refuse("a block has trailing bytes")
+        return read.values
+    }
+
+    /** Decodes groups of integers of so many, which begin at [from]. */
+    fun decodeGroups(data: ByteArray, from: Int, sizes: IntArray): CompactRun.Read {
+        if (data.size - from < sizes.size) refuse("a block is truncated")
+        val widths = IntArray(sizes.size) { data.u8(from + it) }
+        val isPresent = BooleanArray(sizes.size) { widths[it] != ALL_ZERO && sizes[it] > 0 }
+        var count = 0L
         var lowBits = 0L
-        for (i in tensors.indices) {
+        for (i in sizes.indices) {
             if (!isPresent[i]) continue
             if (widths[i] > MAX_WIDTH) refuse("a block has a malformed width")
-            lowBits += widths[i] * tensors[i].size
+            count += sizes[i]
+            lowBits += widths[i].toLong() * sizes[i]
         }
-        val unaryStart = from + tensors.size
-        val split = data.size - (lowBits + 7) / 8
-        if (split < unaryStart) refuse("a block is truncated")
-        val unary = BitReader(data, unaryStart, split.toInt())
-        val low = BitReader(data, split.toInt(), data.size)
-        val integers = IntArray(tensors.sumOf { it.count })
+        val unaryStart = from + sizes.size
+        val last = minOf(data.size.toLong(), unaryStart + MOST_UNARY_BYTES * count).toInt()
+        val quotients = BitReader(data, unaryStart, last)
+        var unaryBits = 0L
+        for (k in 0 until count) unaryBits += quotients.zeros() + 1
+        val lowStart = unaryStart + (unaryBits + 7) / 8
+        val end = lowStart + (lowBits + 7) / 8
+        if (end > data.size) refuse("a block is truncated")
+        val unary = BitReader(data, unaryStart, lowStart.toInt())
+        val low = BitReader(data, lowStart.toInt(), end.toInt())
+        val integers = IntArray(sizes.sum())
         var at = 0
-        for (i in tensors.indices) {
-            val end = at + tensors[i].count
+        for (i in sizes.indices) {
+            val stop = at + sizes[i]
             if (isPresent[i]) {
-                for (k in at until end) integers[k] = unzigzag(next(unary, low, widths[i]))
+                for (k in at until stop) integers[k] = unzigzag(next(unary, low, widths[i]))
             }
-            at = end
+            at = stop
         }
-        if (unary.left >= 8 || !unary.hasOnlyZerosLeft()) refuse("a block has trailing bits")
-        return integers
+        if (!unary.hasOnlyZerosLeft()) refuse("a block has trailing bits")
+        return CompactRun.Read(integers, end.toInt())
     }
 
     private fun next(unary: BitReader, low: BitReader, width: Int): Long {

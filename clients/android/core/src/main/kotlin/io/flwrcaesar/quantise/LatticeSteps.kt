@@ -3,6 +3,7 @@ package io.flwrcaesar.quantise
 import io.flwrcaesar.codec.starts
 import io.flwrcaesar.coding.Scales
 import io.flwrcaesar.frame.TensorSpec
+import java.util.BitSet
 
 /**
  * Chooses the steps of an update's tensors, and quantises them.
@@ -51,7 +52,7 @@ internal class LatticeSteps(
             val own = Math.scalb(common.value, -extra)
             var offset = found.offsets[i] ?: 0
             if (i !in found.offsets && step == 0.0) offset = fineOffset(own / scales[i])
-            val part = Part(x, starts[i], starts[i + 1])
+            val part = Part(found.values, starts[i], starts[i + 1])
             val peak = part.peak(scales[i], own)
             val least = Math.ceil(log2(peak / own)).toInt() - PEAK_BITS
             val lowest = MIN_EXPONENT - common.exponent + extra
@@ -61,7 +62,7 @@ internal class LatticeSteps(
         return Quantised(common, offsets, indices)
     }
 
-    private class Found(val quantiser: Quantiser, val offsets: Map<Int, Int>)
+    private class Found(val quantiser: Quantiser, val offsets: Map<Int, Int>, val values: FloatArray)
 
     // For a rate, tensors are brought to one scale by powers of two before the search. An error is
     // that of all of them as they are, and offsets only make it smaller.
@@ -94,14 +95,32 @@ internal class LatticeSteps(
                 sizes,
                 chosen.indices,
             )
-        val quantiser = quantiser(vector, chosen.map { specs[it] }, scale)
+        val few = BitSet()
+        val quantiser = quantiser(vector, chosen.map { specs[it] }, scale, few)
         return Found(
             quantiser.copy(step = quantiser.step.coarser(shift)),
             chosen.indices.associate { chosen[it] to if (step != 0.0) 0 else offsets[it] },
+            if (few.isEmpty) x else only(few, x, chosen.map { starts[it] until starts[it + 1] }),
         )
     }
 
-    private fun quantiser(vector: FloatArray, specs: List<TensorSpec>, scale: Double): Quantiser {
+    // Some elements of the tensors at the places, which are one vector, and all of the others.
+    private fun only(few: BitSet, x: FloatArray, places: List<IntRange>): FloatArray {
+        val found = x.copyOf()
+        var at = 0
+        for (i in places.asSequence().flatten()) if (!few[at++]) found[i] = 0f
+        return found
+    }
+
+    // Where a dead zone that is given sends next to nothing, as the next finer step sends too much,
+    // the best one is taken. Where none sends more, as the tensors are of equal magnitudes, only the
+    // elements that it puts into `few` are sent, and the others become 0 in the vector.
+    private fun quantiser(
+        vector: FloatArray,
+        specs: List<TensorSpec>,
+        scale: Double,
+        few: BitSet,
+    ): Quantiser {
         val given = deadZone.takeIf { it != 0.0 }
         if (step != 0.0) return Quantiser(Step.near(step), given ?: StepSearch.DEFAULT)
         val generous = TensorScales.generousRate(rate, vector.size)
@@ -109,18 +128,52 @@ internal class LatticeSteps(
             return Quantiser(Step.near(scale * Math.pow(2.0, GAUSSIAN_BITS - generous)), given ?: 0.5)
         }
         val reference = Step.near(scale)
+        val search = search(vector, specs, reference)
+        if (nmse != 0.0) return search.forError(nmse, given)
+        val side = (FRAME_BITS + BITS_PER_SCALE * specs.sumOf { Scales(it).count }) / vector.size.toDouble()
+        val wanted = if (generous > rate) generous else maxOf(rate - side, rate / 4)
+        for (zone in setOf(given, null)) {
+            val found = search.forRate(wanted, zone)
+            if (!isSilent(search.measure(found), wanted)) return found
+        }
+        var share = minOf(wanted, 1.0)
+        var attempts = 0
+        var found: Quantiser
+        do {
+            found = Quantiser(Step.near(keepLargest(vector, specs, share, few)), 0.5)
+            val bits = search(vector, specs, reference).measure(found).rate
+            share *= LESS
+            attempts++
+        } while (bits > wanted && attempts < ATTEMPTS)
+        return found
+    }
+
+    private fun search(vector: FloatArray, specs: List<TensorSpec>, reference: Step): StepSearch {
         val classes = ByteArray(vector.size)
-        var scaleCount = 0
         for ((spec, start) in specs.zip(starts(specs))) {
             val scales = Scales(spec)
             scales.classes(scales.fit(vector, start, reference.value.toFloat()), 0, classes, start)
-            scaleCount += scales.count
         }
-        val search = StepSearch(vector, classes, reference, given)
-        if (nmse != 0.0) return search.forError(nmse)
-        if (generous > rate) return search.forRate(generous)
-        val side = (FRAME_BITS + BITS_PER_SCALE * scaleCount) / vector.size.toDouble()
-        return search.forRate(maxOf(rate - side, rate / 4))
+        return StepSearch(vector, classes, reference)
+    }
+
+    // Whether a quantiser sends next to nothing, and a finer one far too much.
+    private fun isSilent(found: StepSearch.Measure, rate: Double) =
+        found.rate < LEAST_USED * rate && found.error > MOST_ERROR
+
+    // Sets all but the largest elements of each tensor to 0 and tells the root mean square of the rest.
+    private fun keepLargest(vector: FloatArray, specs: List<TensorSpec>, share: Double, few: BitSet): Double {
+        few.clear()
+        val starts = starts(specs)
+        for (i in specs.indices) {
+            val kept = Select.countKept(specs[i].count, share)
+            Select.largest(vector, starts[i], starts[i + 1], kept, few)
+        }
+        var energy = 0.0
+        for (i in vector.indices) {
+            if (few[i]) energy += vector[i].toDouble() * vector[i] else vector[i] = 0f
+        }
+        return Math.sqrt(energy / few.cardinality())
     }
 
     // The offset of a small tensor, by its step over its root mean square.
@@ -167,6 +220,12 @@ internal class LatticeSteps(
         private const val MOST_FINE = 14
         private const val PEAK_BITS = 29
         private const val MODERATE = 60
+
+        // What a quantiser is said to send next to nothing by, and how shares of elements are tried.
+        private const val LEAST_USED = 0.5
+        private const val MOST_ERROR = 0.95
+        private const val ATTEMPTS = 24
+        private const val LESS = 0.85
 
         // The entropy of a normal variable in steps of its deviation.
         private const val GAUSSIAN_BITS = 2.05

@@ -9,13 +9,11 @@ import io.flwrcaesar.coding.SymbolCounts
  *
  * @param x what will be quantised.
  * @param classes the scale class of each element at the step [reference].
- * @param deadZone the dead zone; null: the best one.
  */
 internal class StepSearch(
     private val x: FloatArray,
     classes: ByteArray,
     private val reference: Step,
-    private val deadZone: Double?,
 ) {
     private val chosen: IntArray = sample(x.size)
     private val sampled = FloatArray(chosen.size) { x[chosen[it]] }
@@ -24,25 +22,32 @@ internal class StepSearch(
     private val measured = HashMap<Quantiser, Measure>()
 
     /** Bits an element, and the squared error over the energy. */
-    private class Measure(val rate: Double, val error: Double)
+    class Measure(val rate: Double, val error: Double)
 
-    /** Returns the quantiser of the least error with at most about [rate] bits an element. */
-    fun forRate(rate: Double): Quantiser = search(isCoarserBetter = true, { it.rate <= rate }, { it.error })
+    /**
+     * Returns the quantiser of the least error with at most about [rate] bits an element.
+     *
+     * A [deadZone] of null is the best one.
+     */
+    fun forRate(rate: Double, deadZone: Double?): Quantiser =
+        search(isCoarserBetter = true, deadZone, { it.rate <= rate }, { it.error })
 
     /**
      * Returns the quantiser of the fewest bits with at most about the error [nmse].
      *
+     * A [deadZone] of null is the best one.
      * Few elements may hold most of the energy, and the sample too many of them or too few: its
      * error is compared once with that of the whole.
      */
-    fun forError(nmse: Double): Quantiser {
-        val found = searchError(nmse)
+    fun forError(nmse: Double, deadZone: Double?): Quantiser {
+        val found = searchError(nmse, deadZone)
         if (sampled.size == x.size) return found
         val whole = wholeError(found)
-        return if (whole == 0.0) found else searchError(nmse * measure(found).error / whole)
+        return if (whole == 0.0) found else searchError(nmse * measure(found).error / whole, deadZone)
     }
 
-    private fun searchError(nmse: Double) = search(isCoarserBetter = false, { it.error > nmse }, { it.rate })
+    private fun searchError(nmse: Double, deadZone: Double?) =
+        search(isCoarserBetter = false, deadZone, { it.error > nmse }, { it.rate })
 
     private fun wholeError(quantiser: Quantiser): Double {
         val zone = DeadZone(quantiser.step.value, quantiser.deadZone)
@@ -56,7 +61,8 @@ internal class StepSearch(
         return if (whole == 0.0) 0.0 else lost / whole
     }
 
-    private fun measure(quantiser: Quantiser): Measure = measured.getOrPut(quantiser) { measureAnew(quantiser) }
+    /** Returns what a quantiser costs, and what it loses. */
+    fun measure(quantiser: Quantiser): Measure = measured.getOrPut(quantiser) { measureAnew(quantiser) }
 
     private fun measureAnew(quantiser: Quantiser): Measure {
         val octaves = log2(quantiser.step.value / reference.value)
@@ -78,6 +84,7 @@ internal class StepSearch(
     // Tunes the dead zone, if none is given, at the steps around the border of `isCoarse`.
     private fun search(
         isCoarserBetter: Boolean,
+        deadZone: Double?,
         isCoarse: (Measure) -> Boolean,
         cost: (Measure) -> Double,
     ): Quantiser {
