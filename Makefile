@@ -9,8 +9,10 @@ CHECK := build/check
 FLOWERS := 1.42.0 nightly
 PYTHONS := python3.12 python3.13
 
-# Also holds inside the environments in which pip builds.
-export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# Also holds inside the environments in which pip builds. A path that has a space would be
+# two to pip; a URL is one.
+empty :=
+export PIP_CONSTRAINT := file://$(subst $(empty) $(empty),%20,$(CURDIR))/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start hundreds of processes, each of which would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flwr_caesar.runner.mistakes import GROUPS, explain, first_line, keys
+from flwr_caesar.runner.ray_needs import check_ray
 from flwr_caesar.tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -349,8 +350,7 @@ def _check_packages(spec: Mapping[str, Any]) -> None:
     needed = [
         ("model.name", "torch", "torch", "training needs"),
     ]
-    if get(spec, "federation.kind") == "simulation":
-        needed.append(("federation.kind", "ray", "simulation", "simulation needs"))
+    check_ray(get(spec, "federation"))
     if get(spec, "model.name") == "resnet18":
         needed.append(("model.name", "torchvision", "vision", "resnet18 needs"))
     for key, module, extra, why in needed:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from flwr_caesar.runner.config import RULES, check_ray_address
+from flwr_caesar.runner.ray_needs import check_ray
 from flwr_caesar.tasks.errors import ConfigError
 
 APP_CONFIG = "app"
@@ -63,12 +63,7 @@ def validate_app(spec: Mapping[str, Any]) -> None:
                 f"must be {rule.expected}, not {federation[name]!r}",
             )
     check_ray_address(spec)
-    if federation["kind"] == "simulation" and find_spec("ray") is None:
-        raise ConfigError(
-            "federation.kind",
-            "simulation needs ray: pip install 'flwr-caesar[simulation]', or set "
-            "federation.kind=inline",
-        )
+    check_ray(federation)
 
 
 def app_config(spec: Mapping[str, Any]) -> dict[str, Any]:

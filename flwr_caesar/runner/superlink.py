@@ -168,6 +168,9 @@ class SuperLink:
             "RAY_TMPDIR": str(self.home),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            # A container's small /dev/shm: Ray keeps what devices send in files then,
+            # which it refuses to by itself on a machine of much memory.
+            "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
         }
         self.environment.pop("RAY_ADDRESS", None)
         self._marker = f"FLWR_HOME={self.home}"

@@ -11,9 +11,11 @@ _TAIL_BYTES = 1 << 18
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _BOX = "╭╮╰╯│─"  # Flower draws boxes around its errors, and wraps them
 _EXCEPTION = re.compile(
-    r"(?:^|[:)] +)((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)"
-    r"(?::.*|))$"
+    r"(?:^|[:)] +)((?:[A-Za-z_]\w*\.)*"
+    r"(?:[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)|Exception)(?::.*|))$"
 )
+# What Flower's simulation engine says on top of the exception that ended it.
+_NO_REASON = ("Simulation Runtime crashed.", "Ending simulation.")
 _LEVEL = re.compile(r"^[A-Z]+ *: +")
 _LONGEST = 600
 
@@ -95,11 +97,15 @@ def reason(log: Path) -> str:
 
 
 def exception_in(log: Path) -> str:
-    """Return the last exception in a Flower log; empty if there is none."""
+    """Return the last exception in a Flower log; empty if there is none.
+
+    One that only says that the simulation ended counts if there is no other.
+    """
     said = [_LEVEL.sub("", entry) for entry in entries(log)]
-    found = (match for match in map(_EXCEPTION.search, reversed(said)) if match)
-    exception = next(found, None)
-    return "" if exception is None else shortened(exception.group(1))
+    matches = filter(None, map(_EXCEPTION.search, reversed(said)))
+    found = [match.group(1) for match in matches]
+    telling = (text for text in found if not text.endswith(_NO_REASON))
+    return shortened(next(telling, found[0] if found else ""))
 
 
 def shortened(text: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 import flwr_caesar.conf
-from flwr_caesar.runner import config
+from flwr_caesar.runner import config, ray_needs
 from flwr_caesar.runner.registry import build_clock, build_strategy
 from flwr_caesar.tasks import data, mnist5k
 from flwr_caesar.tasks.errors import ConfigError
@@ -120,11 +121,37 @@ def test_more_devices_than_data_is_found_before_the_start(
 def test_a_missing_package_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, module: str, override: str, extra: str
 ) -> None:
-    for where in (config, data, mnist5k):
+    for where in (config, data, mnist5k, ray_needs):
         monkeypatch.setattr(where, "find_spec", lambda name: name != module or None)
     package = module.replace("_", "[-_]")
     with pytest.raises(ConfigError, match=rf"{package}.*flwr-caesar\[{extra}\]"):
         config.validate(config.compose([override]))
+
+
+def test_without_shared_memory_a_simulation_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    says = r"--shm-size=1g.*or set federation\.kind=inline"
+    monkeypatch.setattr(ray_needs, "_SHARED_MEMORY", tmp_path / "shm")
+    with pytest.raises(ConfigError, match=says):
+        ray_needs.check_ray({"kind": "simulation"})
+    ray_needs.check_ray({"kind": "inline"})
+    ray_needs.check_ray({"kind": "simulation", "ray_address": "head:6379"})
+    (tmp_path / "shm").mkdir()
+    ray_needs.check_ray({"kind": "simulation"})
+    # Root may write whatever the mode says, but not to what is mounted read-only.
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(ConfigError, match=says):
+        ray_needs.check_ray({"kind": "simulation"})
+
+
+def test_a_python_that_ray_cannot_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.executable", "/srv/my work/.venv/bin/python")
+    with pytest.raises(ConfigError, match=r"has a space, /srv/my work/.*kind=inline"):
+        ray_needs.check_ray({"kind": "simulation"})
+    ray_needs.check_ray({"kind": "inline"})
 
 
 def test_an_unknown_connection_lists_the_known(

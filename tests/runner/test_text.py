@@ -34,6 +34,16 @@ SENTENCE = (
         ("(ClientAppActor pid=7) OSError: disk full\n", "OSError: disk full"),
         ("INFO : It ended because RpcError came\n", "It ended because RpcError came"),
         ("KeyboardInterrupt\nValueError: this is to", "KeyboardInterrupt"),
+        (
+            "Exception: The current node timed out during startup.\n"
+            "RuntimeError: Simulation Runtime crashed.\n"
+            "RuntimeError: An error was encountered. Ending simulation.\n",
+            "Exception: The current node timed out during startup.",
+        ),
+        (
+            "RuntimeError: Simulation Runtime crashed.\nINFO : bye\n",
+            "RuntimeError: Simulation Runtime crashed.",
+        ),
         ("", "it said nothing"),
     ],
 )
