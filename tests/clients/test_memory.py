@@ -4,6 +4,7 @@ import ctypes
 import gc
 import itertools
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,14 @@ def test_small_models_are_not_worth_a_collection(
 
 
 @pytest.fixture
-def first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def first_message(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have no message handled here before, and nothing frozen by whoever runs this."""
     monkeypatch.setattr(memory, "_messages", itertools.count())
+    had_frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    yield
+    if had_frozen:
+        gc.freeze()
 
 
 @pytest.mark.usefixtures("first_message")
@@ -92,3 +99,20 @@ def test_what_somebody_else_froze_stays_frozen() -> None:
         assert gc.get_freeze_count() == frozen
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.usefixtures("first_message")
+def test_the_first_message_of_a_large_model_is_given_back() -> None:
+    first = Cyclic()
+    gone = weakref.ref(first)
+    gc.disable()
+    try:
+        with collecting_less():
+            del first
+            gc.collect()
+            assert gone() is not None
+            give_back(LEAST_BYTES)
+            assert gone() is None
+            assert gc.get_freeze_count() == 0
+    finally:
+        gc.enable()
