@@ -256,6 +256,7 @@ Beside the app, a device holds the model that it was given; then, in place of wh
 app returned, the update and what is left of earlier ones; and while that is encoded,
 one array of its size. `ErrorBounded` remembers eight bytes an element on top: its last
 reconstruction (float32) and two averages (16 bits each), before and after the frame.
+`FedComLoc` keeps control variates of the model's size, which the app is given too.
 
 {describe("python benchmarks/device_memory.py")}
 """

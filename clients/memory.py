@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ LEAST_BYTES = 16 << 20
 
 
 _messages = itertools.count()
+_frozen_here = threading.Event()
 
 
 @contextmanager
@@ -29,9 +31,17 @@ def collecting_less() -> Iterator[None]:
         yield
         return
     gc.freeze()
+    _frozen_here.set()
     try:
         yield
     finally:
+        _thaw()
+
+
+def _thaw() -> None:
+    """Have collections look at everything again, if it was not so because of us."""
+    if _frozen_here.is_set():
+        _frozen_here.clear()
         gc.unfreeze()
 
 
@@ -48,10 +58,12 @@ def give_back(nbytes: int) -> None:
     Flower's RecordDict and its views are such a cycle, so a model that is dropped stays
     until the next collection. And the C library keeps freed arrays of up to 32 MB for
     later ones (mallopt(3), ``M_MMAP_THRESHOLD``), which longer ones cannot use. Without
-    glibc only the former is done.
+    glibc only the former is done. The first message was there before its handling
+    began, so what `collecting_less` passes over is looked at from here on.
     """
     if nbytes < LEAST_BYTES:
         return
+    _thaw()
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -99,3 +99,20 @@ def test_what_somebody_else_froze_stays_frozen() -> None:
         assert gc.get_freeze_count() == frozen
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.usefixtures("first_message")
+def test_the_first_message_of_a_large_model_is_given_back() -> None:
+    first = Cyclic()
+    gone = weakref.ref(first)
+    gc.disable()
+    try:
+        with collecting_less():
+            del first
+            gc.collect()
+            assert gone() is not None
+            give_back(LEAST_BYTES)
+            assert gone() is None
+            assert gc.get_freeze_count() == 0
+    finally:
+        gc.enable()

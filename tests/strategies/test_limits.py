@@ -109,13 +109,15 @@ def test_a_run_tells_what_it_will_take_before_its_first_round(caplog):
     assert len(told) == 1
     assert told[0] < first[0]
     text = texts[told[0]]
-    assert "up to 11 models of 160 kB in memory here, 1.76 MB of " in text
+    assert "up to 8 models of 160 kB in memory here, 1.28 MB of " in text
     assert "up to 6, 960 kB, on a device" in text
     caplog.clear()
     run(ErrorBounded(inner()), rounds=1)
-    assert any(
-        "up to 9, 1.44 MB, on a device" in r.getMessage() for r in caplog.records
+    (remembering,) = (
+        t for r in caplog.records if "Expected: " in (t := r.getMessage())
     )
+    assert "up to 12 models of 160 kB in memory here" in remembering
+    assert "up to 9, 1.44 MB, on a device" in remembering
     # 6 bits below the root mean square, and about two for the rest.
     sent = float(text.split("; ")[-1].split(" kB")[0])
     assert sent == pytest.approx(8.05 * N / 8 / 1000, rel=0.05)
@@ -123,7 +125,7 @@ def test_a_run_tells_what_it_will_take_before_its_first_round(caplog):
 
 def test_a_model_that_cannot_fit_ends_the_run_before_any_work(monkeypatch):
     monkeypatch.setattr(machine_memory, "memory_bytes", lambda: 5 * 4 * N - 1)
-    with pytest.raises(MemoryError, match="160 kB takes about 11 times its size"):
+    with pytest.raises(MemoryError, match="160 kB takes about 8 times its size"):
         run(Caesar(inner()))
     monkeypatch.setattr(machine_memory, "memory_bytes", lambda: 5 * 4 * N)
     run(Caesar(inner(), versions_memory=1 << 20), rounds=1)
