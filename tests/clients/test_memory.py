@@ -4,6 +4,7 @@ import ctypes
 import gc
 import itertools
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +60,12 @@ def test_small_models_are_not_worth_a_collection(
 
 
 @pytest.fixture
-def first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def first_message(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be a process without a message before, where nobody froze anything (conftest)."""
     monkeypatch.setattr(memory, "_messages", itertools.count())
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 @pytest.mark.usefixtures("first_message")
