@@ -110,9 +110,8 @@ byte for each count; over that without the change.
 """
 VERDICT = """
 What the change of the published model tells of a device's own update is mostly told by
-the scales and signs of channels already. Only for models of text is there more, and
-half of that or more is lost to the tables of the contexts. It is worth more than 1 % of
-the bytes in one task of eight, so no upload is coded by it.
+the scales and signs of channels already. There is more only for models of text. No
+upload is coded by it.
 """
 
 
