@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import FedAvg, FedAvgM, FedProx, Strategy
 
 from flwr_caesar.flower import act_in_run
 from flwr_caesar.strategies.mean import Combined
-from flwr_caesar.strategies.one_reply import OneReply
+from flwr_caesar.strategies.one_reply import Made, OneReply
 from flwr_caesar.strategies.phase import TRAIN, Phase, Reply
 from flwr_caesar.transport import arrays_to_record, record_to_arrays
 
@@ -40,6 +40,21 @@ def phase_of(*losses: float) -> Phase:
             node_id, made, made.content, weight=2.0, key="arrays"
         )
     return phase
+
+
+def test_a_strategy_whose_object_aggregates_is_given_the_mean() -> None:
+    """As by an app that replaces the method of one object, not of its class."""
+    inner, given = FedAvg(), []
+
+    def listening(number: int, replies: Iterable[Message]) -> Made:
+        messages = list(replies)
+        given.extend(message.content["arrays"] for message in messages)
+        return FedAvg.aggregate_train(inner, number, messages)
+
+    vars(inner)["aggregate_train"] = listening
+    record = arrays_to_record(MODEL)
+    OneReply(inner, "num-examples").aggregate(phase_of(3.0), Combined(record, 2.0))
+    assert given == [record]
 
 
 @pytest.mark.parametrize(
