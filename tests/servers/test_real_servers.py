@@ -23,6 +23,9 @@ pytestmark = pytest.mark.servers
 # Flower's own polling of a SuperLink by two SuperNodes, at most, in bytes per second
 # (760 when idle); it weighs more the slower the machine is.
 POLLING = 2_000
+# What a run takes beside that however fast it is, at most, in bytes: its app is sent to
+# each SuperNode (155 kB in all of what is not ours were seen, in 34 s and in 42).
+PER_RUN = 60_000
 
 
 def test_reported_bytes_are_those_on_the_sockets(
@@ -39,14 +42,14 @@ def test_reported_bytes_are_those_on_the_sockets(
             start, before = time.monotonic(), proxy.sent + proxy.received
             summary = run(spec, tmp_path / strategy)
             carried = proxy.sent + proxy.received - before
-            polled = POLLING * (time.monotonic() - start)
+            others = PER_RUN + POLLING * (time.monotonic() - start)
             assert summary is not None
             assert summary["dropped"] == 0
             rounds = list(csv.DictReader((tmp_path / strategy / "rounds.csv").open()))
             assert float(rounds[-1]["accuracy"]) > 0.5
 
             up, down = summary["bytes_up"], summary["bytes_down"]
-            assert up + down < carried < 1.05 * (up + down) + polled
+            assert up + down < carried < 1.05 * (up + down) + others
             # An independent meter, which has what wraps a message's arrays, too.
             inbound, outbound = flowers_bytes(link)
             assert up < inbound < 1.1 * up
