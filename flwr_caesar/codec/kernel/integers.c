@@ -90,6 +90,24 @@ static uint32_t any_symbol(const uint16_t *symbols, int64_t start, int64_t stop)
     return any;
 }
 
+/* Adds the symbols of a block that have raw bits to the counts of their octaves. Returns
+   how many there are, or OUT_OF_RANGE. */
+static inline int64_t count_far(const uint16_t *symbols, int64_t start, int64_t stop,
+                                int mantissa, int64_t *counts)
+{
+    int64_t far = 0;
+    for (int64_t i = start; i < stop; i++) {
+        if (symbols[i] < direct(mantissa))
+            continue;
+        uint32_t octave = (symbols[i] - direct(mantissa)) >> mantissa;
+        if (octave >= OCTAVES)
+            return OUT_OF_RANGE;
+        counts[octave]++;
+        far++;
+    }
+    return far;
+}
+
 int64_t count_octaves(const uint16_t *symbols, int64_t n, int mantissa,
                       int64_t *counts)
 {
@@ -97,14 +115,9 @@ int64_t count_octaves(const uint16_t *symbols, int64_t n, int mantissa,
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t stop = n - start < BLOCK ? n : start + BLOCK;
         uint32_t any = any_symbol(symbols, start, stop);
-        for (int64_t i = start; any >= direct(mantissa) && i < stop; i++) {
-            if (symbols[i] < direct(mantissa))
-                continue;
-            uint32_t octave = (symbols[i] - direct(mantissa)) >> mantissa;
-            if (octave >= OCTAVES)
-                return OUT_OF_RANGE;
-            counts[octave]++;
-        }
+        if (any >= direct(mantissa) &&
+            count_far(symbols, start, stop, mantissa, counts) < 0)
+            return OUT_OF_RANGE;
     }
     return 0;
 }
@@ -184,15 +197,12 @@ int64_t to_near(const uint16_t *symbols, int64_t n, int mantissa, int64_t *count
             any |= s;
             values[i] = (int32_t)(s >> 1 ^ (0 - (s & 1)));
         }
-        for (int64_t i = start; any >= direct(mantissa) && i < stop; i++) {
-            if (symbols[i] < direct(mantissa))
-                continue;
-            uint32_t octave = (symbols[i] - direct(mantissa)) >> mantissa;
-            if (octave >= OCTAVES)
-                return OUT_OF_RANGE;
-            counts[octave]++;
-            far++;
-        }
+        int64_t found = 0;
+        if (any >= direct(mantissa))
+            found = count_far(symbols, start, stop, mantissa, counts);
+        if (found < 0)
+            return found;
+        far += found;
     }
     return far;
 }
