@@ -18,7 +18,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from environment import describe
+from namespaces import Processes
 
 from flwr_caesar.deploy import network
-from flwr_caesar.runner.processes import end_family
 from flwr_caesar.runner.superlink import executable, flower_environment
 
 HERE = Path(__file__).parent
@@ -77,34 +76,19 @@ class Run:
         return [rounds[number] for number in sorted(rounds)]
 
 
-class Hosts:
+class Hosts(Processes):
     """Two namespaces, and the processes that this script starts there."""
 
     def __init__(self, link: network.Link, server: str, folder: Path) -> None:
-        self.first, self.second, self.folder = server, link.namespace, folder
+        self.first, self.second = server, link.namespace
         self.addresses = link.addresses
-        self.environment = {
+        environment = {
             **flower_environment(),
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
             MARKER: str(folder),
         }
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def spawn(self, host: str, log: str, *command: str) -> subprocess.Popen[bytes]:
-        """Start a process on a host."""
-        with (self.folder / log).open("ab") as output:
-            process = subprocess.Popen(
-                ["ip", "netns", "exec", host, *command],
-                env=self.environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._processes.append(process)
-        return process
+        super().__init__(folder, environment, MARKER)
 
     def start_cluster(self) -> None:
         """Start Ray on both, and wait until the first knows the second."""
@@ -154,15 +138,10 @@ class Hosts:
         summary = json.loads((folder / "summary.json").read_text())
         return Run(json.loads(placements.read_text()), devices, summary["accuracy"])
 
-    def stop(self) -> None:
-        """End every process."""
-        for process in reversed(self._processes):
-            end_family(process, f"{MARKER}={self.folder}")
-
     def _wait_for(self, log: str, text: str) -> None:
         until = time.monotonic() + START_SECONDS
         while text not in (self.folder / log).read_text(errors="replace"):
-            if time.monotonic() > until or self._processes[-1].poll() is not None:
+            if time.monotonic() > until or self.has_ended:
                 raise SystemExit((self.folder / log).read_text(errors="replace"))
             time.sleep(0.3)
 

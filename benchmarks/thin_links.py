@@ -30,13 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from environment import describe
+from namespaces import Processes
 
 from flwr_caesar.deploy import network
 from flwr_caesar.deploy.network import SERVER, Link, carried, why_not
 from flwr_caesar.plan import Estimates
-from flwr_caesar.runner.processes import end_family
 from flwr_caesar.runner.superlink import executable, flower_environment
-from flwr_caesar.strategies.caesar import POLLING_SECONDS
+from flwr_caesar.strategies.caesar_plan import POLLING_SECONDS
 
 TABLE = Path(__file__).parent.parent / "docs" / "benchmarks" / "thin-links.md"
 MBITS = (0.5, 1.0, 4.0, 16.0)
@@ -51,7 +51,7 @@ RUNS = {
 }
 
 
-class Federation:
+class Federation(Processes):
     """A SuperLink and a SuperNode in each device's namespace.
 
     Parameters
@@ -65,33 +65,18 @@ class Federation:
     """
 
     def __init__(self, server: str, links: list[Link], home: Path) -> None:
-        self.server, self.links, self.home = server, links, home
-        self.environment = {
+        self.server, self.links = server, links
+        environment = {
             **flower_environment(),
             "FLWR_HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "OMP_NUM_THREADS": "1",
         }
-        self._processes: list[subprocess.Popen[bytes]] = []
+        super().__init__(home, environment, "FLWR_HOME")
         (home / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
             f'address = "{SERVER}:{PORT}"\ninsecure = true\n'
         )
-
-    def spawn(self, where: str, log: str, *command: str) -> subprocess.Popen[bytes]:
-        """Start a process in a namespace."""
-        with (self.home / log).open("ab") as output:
-            process = subprocess.Popen(
-                ["ip", "netns", "exec", where, *command],
-                env=self.environment,
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._processes.append(process)
-        return process
 
     def start(self) -> None:
         """Start all of it and wait until the SuperLink knows every device."""
@@ -124,16 +109,11 @@ class Federation:
         """Return bytes down and up on each link, by its number, headers included."""
         return {link.number: carried(link, self.server) for link in self.links}
 
-    def stop(self) -> None:
-        """End every process."""
-        for process in reversed(self._processes):
-            end_family(process, f"FLWR_HOME={self.home}")
-
     def _wait(self, log: str, pattern: str) -> re.Match[str]:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
-            if (self.home / log).is_file():
-                text = (self.home / log).read_text(errors="replace")
+            if (self.folder / log).is_file():
+                text = (self.folder / log).read_text(errors="replace")
                 found = re.search(pattern, re.sub(r"\x1b\[[0-9;]*m", "", text))
                 if found:
                     return found
@@ -172,7 +152,7 @@ def measure(
     except subprocess.TimeoutExpired:
         code = -1
     if code:
-        raise SystemExit(f"the run failed:\n{(federation.home / log).read_text()}")
+        raise SystemExit(f"the run failed:\n{(federation.folder / log).read_text()}")
     seconds, after = time.monotonic() - start, federation.counters()
     number = {federation.node_id(link): link.number for link in federation.links}
     devices = [row for row in read(folder / "devices.csv") if row["phase"] == "train"]
