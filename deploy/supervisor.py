@@ -165,7 +165,7 @@ class Supervisor:
         probed, metered = started, started
         interval = METERED_PROBE_SECONDS if self._node.metered else PROBE_SECONDS
         self._tick("starting")
-        was_online, executed, events = False, False, 0
+        was_online, executed, without, events = False, False, 0, 0
         while running.exit_code is None and not self._stopped:
             now = clock()
             if running.online and not was_online:
@@ -180,11 +180,13 @@ class Supervisor:
             if now - moved > HUNG_SECONDS:
                 return Ending(_hung(now - moved))
             if running.executes():
-                executed = True
-            elif running.exit_code is None and (
-                executed or (was_online and now - came > EXECUTOR_SECONDS)
-            ):
-                return Ending(_NO_EXECUTOR)
+                executed, without = True, 0
+            elif executed or (was_online and now - came > EXECUTOR_SECONDS):
+                # A SuperNode that is being killed loses its children first: one look
+                # does not tell whose end this is.
+                without += 1
+                if without > 1:
+                    return Ending(_NO_EXECUTOR)
             if now - metered >= METER_SECONDS:
                 metered = now
                 if reason := self._off_link():

@@ -230,7 +230,7 @@ def test_a_process_that_does_not_move_is_ended_and_started_again() -> None:
     assert "main thread" in world.said[0]
 
 
-@pytest.mark.parametrize(("lives", "again"), [(100, 105), (0, 17)])
+@pytest.mark.parametrize(("lives", "again"), [(100, 106), (0, 18)])
 def test_a_supernode_without_its_executor_is_started_again(
     lives: float, again: float
 ) -> None:
@@ -239,6 +239,13 @@ def test_a_supernode_without_its_executor_is_started_again(
     assert world.nodes[0].stopped
     assert world.started == [0, again]
     assert "flower-superexec, which starts the apps, ended" in world.said[1]
+
+
+def test_a_killed_supernode_that_lost_its_children_first_is_said_to_be_killed() -> None:
+    world = Fake({"executor_lives": 100, "lives": 100.5, "code": -9})
+    world.run()
+    assert "was killed (SIGKILL)" in world.said[1]
+    assert not any("flower-superexec" in line for line in world.said)
 
 
 def test_where_children_are_not_listed_the_executor_is_taken_to_live(
