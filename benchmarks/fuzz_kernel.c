@@ -103,7 +103,7 @@ static Stream make_stream(void)
         s.states[i] = LOWEST;
     uint16_t *room = take((size_t)(s.n + 1) * 2);
     s.num_words = rans_push(s.states, s.lanes, s.symbols, s.at, s.n, table, s.contexts,
-                            room);
+                            room, (int)draw(2));
     if (s.num_words < 0)
         fail("a good stream was refused");
     s.words = take((size_t)s.num_words * 2);

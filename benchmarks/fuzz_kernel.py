@@ -34,11 +34,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.environment import describe
-from benchmarks.fuzz_kernel_inputs import (
-    call_directly,
-    make_targets,
-)
+from environment import describe
+from fuzz_kernel_inputs import call_directly, make_targets
+
 from flwr_caesar.codec import CodecError, kernel
 
 SOURCES = Path(kernel.__file__).parent

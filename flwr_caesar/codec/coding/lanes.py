@@ -132,7 +132,7 @@ def _push_compiled(
         own = contiguous(symbols[part], np.uint16)
         found = room[: len(own) + 1]
         kept = contiguous(contexts[part], np.uint8)
-        used = native.push(states, own, kept, table, found)
+        used = native.push(states, own, kept, table, found, 1)
         words.append(found[len(found) - used :].copy())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-INTERFACE = 2
+INTERFACE = 3
 """Of loops.h: a kernel that was built of other sources is not used."""
 
 
@@ -28,6 +28,7 @@ class Kernel(Protocol):
         contexts: Array,
         table: Array,
         words: Array,
+        in_groups: int,
         /,
     ) -> int:
         """Encode symbols, the last first, and return how many words they gave away.
@@ -43,7 +44,9 @@ class Kernel(Protocol):
         table : ndarray of uint32, shape (contexts * MAX_ALPHABET,)
             From `lanes.encoder_table`.
         words : ndarray of uint16, shape (n + 1,)
-            The words come to stand at its end.
+            The words come to stand at its end; what is before them is overwritten.
+        in_groups : int
+            0 to encode lane by lane even where the processor has vectors.
         """
 
     def pull(

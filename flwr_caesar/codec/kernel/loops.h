@@ -10,7 +10,7 @@
 
 /* Of interface.py: raised with each change of what Python calls or expects, so that a
    kernel that was built of older sources is not used. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 
 /* The largest of the classes that a scale gives. */
 enum { TOP_CLASS = 95 };
@@ -18,16 +18,16 @@ enum { SCALE_BITS = 14, SCALE = 1 << SCALE_BITS, MAX_ALPHABET = 512 };
 enum { TRUNCATED = -1, NO_MEMORY = -2, OUT_OF_RANGE = -3 };
 
 /* lanes.push: states of `lanes` lanes take `n` symbols, the last first. The words, at
-   most one a symbol, end at `words + n + 1`; the one before the first is overwritten.
-   `table` has MAX_ALPHABET entries a context: frequency << 16 | first slot.
+   most one a symbol, end at `words + n + 1`; what is before the first is overwritten.
+   `table` has MAX_ALPHABET entries a context: frequency << 16 | first slot. `in_groups`
+   is 0 where no vectors are to be used, whatever the processor has.
    Returns the number of words, or OUT_OF_RANGE, NO_MEMORY. */
 int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
                   const uint8_t *contexts, int64_t n, const uint32_t *table,
-                  int64_t num_contexts, uint16_t *words);
+                  int64_t num_contexts, uint16_t *words, int in_groups);
 
 /* lanes.pull: decodes `n` symbols, the first row first. `frequencies` has `alphabet`
    entries for each of `num_contexts` contexts, of which a row is all 0 or sums to SCALE.
-   `in_groups` is 0 where no vectors are to be used, whatever the processor has.
    Returns the number of words read, or TRUNCATED, OUT_OF_RANGE, NO_MEMORY. */
 int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
                   int64_t num_words, uint16_t *symbols, const uint8_t *contexts,

@@ -128,7 +128,7 @@ static PyObject *refuse(Argument *arguments)
 FUNCTION(push)
 {
     Argument a[MAX_ARGUMENTS];
-    if (take(objects, given, "iHBIh", a) < 0)
+    if (take(objects, given, "iHBIhn", a) < 0)
         return NULL;
     const int64_t n = a[1].length, contexts = a[3].length / MAX_ALPHABET;
     if (a[0].length < 1 || a[2].length != n || a[3].length % MAX_ALPHABET ||
@@ -137,7 +137,7 @@ FUNCTION(push)
     int64_t found;
     Py_BEGIN_ALLOW_THREADS
     found = rans_push(a[0].data, a[0].length, a[1].data, a[2].data, n, a[3].data,
-                      contexts, a[4].data);
+                      contexts, a[4].data, a[5].number != 0);
     Py_END_ALLOW_THREADS
     return give(a, found);
 }

@@ -37,12 +37,11 @@ static Code *make_codes(const uint32_t *table, int64_t entries)
     return codes;
 }
 
-int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
-                  const uint8_t *contexts, int64_t n, const uint32_t *table,
-                  int64_t num_contexts, uint16_t *words)
+static int64_t push_rows(uint32_t *states, int64_t lanes, const uint16_t *symbols,
+                         const uint8_t *contexts, int64_t n, const uint32_t *table,
+                         int64_t num_contexts, uint16_t *words)
 {
-    const int64_t entries = num_contexts * MAX_ALPHABET;
-    Code *codes = make_codes(table, entries);
+    Code *codes = make_codes(table, num_contexts * MAX_ALPHABET);
     if (codes == NULL)
         return NO_MEMORY;
     uint16_t *end = words + n + 1, *w = end;
@@ -50,13 +49,11 @@ int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
     while (stop > 0) {
         int64_t start = (stop - 1) / lanes * lanes;
         for (int64_t i = stop - 1; i >= start; i--) {
-            int64_t at = (int64_t)contexts[i] * MAX_ALPHABET + symbols[i];
-            if (symbols[i] >= MAX_ALPHABET || at >= entries ||
-                codes[at].reciprocal == 0) {
+            const Code code = codes[(int64_t)contexts[i] * MAX_ALPHABET + symbols[i]];
+            if (code.reciprocal == 0) {
                 free(codes);
                 return OUT_OF_RANGE;
             }
-            const Code code = codes[at];
             uint32_t x = states[i - start];
             uint32_t over = x > code.most;
             w[-1] = (uint16_t)x;
@@ -69,6 +66,75 @@ int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
     }
     free(codes);
     return end - w;
+}
+
+#ifdef AVX2
+/* push_rows, eight lanes at a time as long as there is room for as many words. */
+AVX2 static int64_t push_groups(uint32_t *states, int64_t lanes, const uint16_t *symbols,
+                                const uint8_t *contexts, int64_t n,
+                                const uint32_t *table, uint16_t *words)
+{
+    uint8_t givers[256][GROUP];
+    make_givers(givers);
+    __m256i bad = _mm256_setzero_si256();
+    uint16_t *end = words + n + 1, *w = end;
+    int64_t stop = n;
+    while (stop > 0) {
+        int64_t start = (stop - 1) / lanes * lanes, i = stop - start;
+        while (i >= GROUP && w - words >= GROUP) {
+            i -= GROUP;
+            w = push_group(states + i, symbols + start + i, contexts + start + i, table,
+                           w, givers, &bad);
+        }
+        while (i-- > 0) {
+            int64_t at = (int64_t)contexts[start + i] * MAX_ALPHABET + symbols[start + i];
+            uint32_t x = states[i], f = table[at] >> 16;
+            if (f == 0 || f > SCALE)
+                return OUT_OF_RANGE;
+            if (x >> (32 - SCALE_BITS) >= f) {
+                *--w = (uint16_t)x;
+                x >>= 16;
+            }
+            states[i] = (x / f << SCALE_BITS) + x % f + (table[at] & 0xFFFF);
+        }
+        stop = start;
+    }
+    return _mm256_testz_si256(bad, bad) ? end - w : OUT_OF_RANGE;
+}
+#endif
+
+static int64_t largest_context(const uint8_t *contexts, int64_t n)
+{
+    uint8_t largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = contexts[i] > largest ? contexts[i] : largest;
+    return largest;
+}
+
+static int64_t largest_symbol(const uint16_t *symbols, int64_t n)
+{
+    uint16_t largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = symbols[i] > largest ? symbols[i] : largest;
+    return largest;
+}
+
+int64_t rans_push(uint32_t *states, int64_t lanes, const uint16_t *symbols,
+                  const uint8_t *contexts, int64_t n, const uint32_t *table,
+                  int64_t num_contexts, uint16_t *words, int in_groups)
+{
+    if (n == 0)
+        return 0;
+    if (largest_context(contexts, n) >= num_contexts ||
+        largest_symbol(symbols, n) >= MAX_ALPHABET)
+        return OUT_OF_RANGE;
+#ifdef AVX2
+    if (in_groups && lanes >= GROUP && has_avx2())
+        return push_groups(states, lanes, symbols, contexts, n, table, words);
+#else
+    (void)in_groups;
+#endif
+    return push_rows(states, lanes, symbols, contexts, n, table, num_contexts, words);
 }
 
 /* The symbol of each slot of each context, and of each symbol its frequency and first
@@ -200,14 +266,6 @@ AVX2 static int64_t pull_groups(uint32_t *restrict states, int64_t lanes,
     return w - words;
 }
 #endif
-
-static int64_t largest_context(const uint8_t *contexts, int64_t n)
-{
-    uint8_t largest = 0;
-    for (int64_t i = 0; i < n; i++)
-        largest = contexts[i] > largest ? contexts[i] : largest;
-    return largest;
-}
 
 int64_t rans_pull(uint32_t *states, int64_t lanes, const uint16_t *words,
                   int64_t num_words, uint16_t *symbols, const uint8_t *contexts,

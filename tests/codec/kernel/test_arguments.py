@@ -31,7 +31,7 @@ def push_arguments() -> list[Any]:
     table = np.zeros(512, np.uint32)
     table[:4] = 4096 << 16 | np.arange(4) * 4096
     states = np.full(2, 1 << 16, np.uint32)
-    return [states, zeros(9, "u2"), zeros(9, "u1"), table, zeros(10, "u2")]
+    return [states, zeros(9, "u2"), zeros(9, "u1"), table, zeros(10, "u2"), 1]
 
 
 def far_arguments() -> tuple[Array, Array, Array, Array]:

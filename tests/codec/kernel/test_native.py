@@ -144,6 +144,59 @@ def test_lanes_in_groups_are_read_as_one_by_one(lanes, words):
     assert outcomes[0] == outcomes[1]
 
 
+def table_of(rows: list[list[int]]) -> Array:
+    """Return the encoder's table of frequencies, of symbols from 0 on."""
+    table = np.zeros((len(rows), 512), np.uint32)
+    for row, frequencies in enumerate(rows):
+        own = np.array(frequencies)
+        first = own.cumsum() - own
+        table[row, : len(own)] = (own << 16) | (first & 0xFFFF)
+    return table.reshape(-1)
+
+
+FREQUENCIES = [
+    [1 << 14],
+    [1, (1 << 14) - 1],
+    [(1 << 14) - 1, 1],
+    [1, 1, 1, 16_381],
+    [8191, 8193],
+    [2, 3, 5, 7, 11, 13, 127, 4096, 12_120],
+]
+
+
+@pytest.mark.parametrize("lanes", [1, 7, 8, 9, 16, 31, 200])
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_lanes_in_groups_are_written_as_one_by_one(lanes, rows):
+    """Of any state, and of any frequency, the least and the largest among them."""
+    rng = np.random.default_rng([lanes, rows])
+    n = rows * lanes - lanes // 3
+    contexts = rng.integers(0, len(FREQUENCIES), n).astype(np.uint8)
+    lengths = np.array([len(row) for row in FREQUENCIES])[contexts]
+    symbols = (rng.random(n) * lengths).astype(np.uint16)
+    states = rng.integers(0, 1 << 32, lanes).astype(np.uint32)
+    states[rng.random(lanes) < 0.3] = 0xFFFFFFFF
+    outcomes = []
+    for in_groups in 0, 1:
+        own, words = states.copy(), np.zeros(n + 1, np.uint16)
+        count = NATIVE.push(
+            own, symbols, contexts, table_of(FREQUENCIES), words, in_groups
+        )
+        outcomes.append((own.tobytes(), words[n + 1 - count :].tobytes()))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("place", [0, 20, 63])
+@pytest.mark.parametrize("frequency", [0, (1 << 14) + 1, 0xFFFF])
+def test_in_groups_a_symbol_without_a_frequency_is_refused(place, frequency):
+    table = table_of([[1 << 14, frequency]])
+    symbols, contexts = np.zeros(64, np.uint16), np.zeros(64, np.uint8)
+    symbols[place] = 1
+    for in_groups in 0, 1:
+        states, words = np.full(8, 1 << 16, np.uint32), np.zeros(65, np.uint16)
+        with pytest.raises(ValueError, match="out of range"):
+            NATIVE.push(states, symbols, contexts, table, words, in_groups)
+
+
 @pytest.mark.parametrize(("n", "scale"), [(400, 2.0), (30_000, 2.0), (30_000, 300.0)])
 def test_hostile_symbols_are_refused_with_the_same_words(n, scale):
     symbols, context = draw_symbols(n, scale, 6, 3)
