@@ -211,6 +211,7 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
             *(floats, some("i2", n, 96), int(rng.integers(-400, 400))),
             *(float(rng.choice((1e-30, 0.5))), 0.4, some("u2", n), some("u1", n)),
         ],
+        "lost": [floats, float(rng.choice((0.0, 1e-30, 0.5, -1.0))), 0.4],
         "quantise": [floats, float(rng.choice((0.0, 1e-30, 0.5, -1.0))), 0.4, wide],
         "values": [wide, 0.5, 5.0],
     }

@@ -91,7 +91,8 @@ def pack_raw(far: Sequence[Far]) -> bytes:
         for piece in far
     ]
     found = []
-    for width in sorted({w for own in widths for w in np.unique(own).tolist()}):
+    counts = sum(np.bincount(own, minlength=_LAST_WIDTH + 1) for own in widths)
+    for width in np.flatnonzero(counts).tolist():
         kind = np.uint16 if width <= 16 else np.uint32
         low = [
             (piece[own == width] & np.uint32((1 << width) - 1)).astype(kind)

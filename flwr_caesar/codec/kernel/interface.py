@@ -8,7 +8,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-INTERFACE = 3
+INTERFACE = 4
 """Of loops.h: a kernel that was built of other sources is not used."""
 
 
@@ -305,6 +305,22 @@ class Kernel(Protocol):
             Filled.
         contexts : ndarray of uint8, shape (n,)
             Filled with the halved classes.
+
+        Returns
+        -------
+        float
+            Negative if an index exceeds 2^30.
+        """
+
+    def lost(self, x: Array, step: float, up: float, /) -> float:
+        """Return the squared error of `quantise`, summed in numpy's order.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (n,)
+            Values.
+        step, up : float
+            See `quantise`.
 
         Returns
         -------

@@ -10,7 +10,7 @@
 
 /* Of interface.py: raised with each change of what Python calls or expects, so that a
    kernel that was built of older sources is not used. */
-enum { INTERFACE = 3 };
+enum { INTERFACE = 4 };
 
 /* The largest of the classes that a scale gives. */
 enum { TOP_CLASS = 95 };
@@ -89,6 +89,10 @@ void merge_classes(const uint8_t *classes, int64_t n, int shift, uint8_t first,
 
 /* quantise.quantise_dead_zone: returns 0, or OUT_OF_RANGE if an index exceeds 2^30. */
 int64_t dead_zone(const float *x, int64_t n, float step, float up, int32_t *indices);
+
+/* The squared error of dead_zone's indices times the step, in the order in which numpy
+   adds. Returns 0, or OUT_OF_RANGE without a sum. */
+int64_t dead_zone_loss(const float *x, int64_t n, float step, float up, double *sum);
 
 /* step_search.StepSearch: symbols of the indices of a dead zone, half-octave classes after
    a shift, and the squared error. Returns 0, or OUT_OF_RANGE, NO_MEMORY. */

@@ -381,6 +381,19 @@ FUNCTION(sample)
     return found == NO_MEMORY ? PyErr_NoMemory() : PyFloat_FromDouble(lost);
 }
 
+FUNCTION(lost)
+{
+    Argument a[MAX_ARGUMENTS];
+    if (take(objects, given, "Fxx", a) < 0)
+        return NULL;
+    double sum = -1;
+    Py_BEGIN_ALLOW_THREADS
+    dead_zone_loss(a[0].data, a[0].length, (float)a[1].real, (float)a[2].real, &sum);
+    Py_END_ALLOW_THREADS
+    release(a);
+    return PyFloat_FromDouble(sum);
+}
+
 FUNCTION(quantise)
 {
     Argument a[MAX_ARGUMENTS];
@@ -414,7 +427,7 @@ static PyMethodDef METHODS[] = {
     METHOD(push),   METHOD(pull),    METHOD(symbols), METHOD(octaves), METHOD(raw_bits),
     METHOD(count),  METHOD(mark),    METHOD(sums),    METHOD(energy),  METHOD(near),
     METHOD(merge),  METHOD(sample),  METHOD(values),  METHOD(classes), METHOD(quantise),
-    METHOD(signs),  METHOD(far),
+    METHOD(signs),  METHOD(far),    METHOD(lost),
     {NULL, NULL, 0, NULL},
 };
 

@@ -5,15 +5,21 @@
 
 #include <stdint.h>
 
+enum { PAIRWISE_LEAF = 128 };
+
+static inline int64_t pairwise_half(int64_t n)
+{
+    return n / 2 - n / 2 % 8;
+}
+
 /* Defines a function; ELEMENT(i) is the i-th summand of `x`, a double. */
 #define PAIRWISE(name, type, ELEMENT)                                                    \
     static double name(const type *x, int64_t n)                                         \
     {                                                                                    \
         double sum = 0;                                                                  \
         int64_t i = 0;                                                                   \
-        if (n > 128) {                                                                   \
-            int64_t half = n / 2;                                                        \
-            half -= half % 8;                                                            \
+        if (n > PAIRWISE_LEAF) {                                                         \
+            int64_t half = pairwise_half(n);                                             \
             return name(x, half) + name(x + half, n - half);                             \
         }                                                                                \
         if (n >= 8) {                                                                    \

@@ -16,17 +16,45 @@ double sum_of_squares(const void *x, int wide, int64_t n)
     return wide ? sum_wide_squares(x, n) : sum_squares(x, n);
 }
 
+/* The index of an element; of what has none, 0. */
+static inline int32_t index_of(float x, float step, float up, uint32_t *bad)
+{
+    float scaled = fabsf(x) / step;
+    scaled += up;
+    uint32_t fits = scaled < MAX_INDEX && scaled > -MAX_INDEX; /* and a number */
+    *bad |= !fits;
+    int32_t index = (int32_t)(fits ? scaled : 0.0f);
+    return x < 0 ? -index : index;
+}
+
 int64_t dead_zone(const float *x, int64_t n, float step, float up, int32_t *indices)
 {
     uint32_t bad = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float scaled = fabsf(x[i]) / step;
-        scaled += up;
-        uint32_t fits = scaled < MAX_INDEX && scaled > -MAX_INDEX; /* and a number */
-        bad |= !fits;
-        int32_t index = (int32_t)(fits ? scaled : 0.0f);
-        indices[i] = x[i] < 0 ? -index : index;
+    for (int64_t i = 0; i < n; i++)
+        indices[i] = index_of(x[i], step, up, &bad);
+    return bad ? OUT_OF_RANGE : 0;
+}
+
+/* sum_wide_squares of what the quantiser loses, which is nowhere as a whole. */
+static double sum_lost(const float *x, int64_t n, float step, float up, uint32_t *bad)
+{
+    double errors[PAIRWISE_LEAF];
+    if (n > PAIRWISE_LEAF) {
+        const int64_t half = pairwise_half(n);
+        const double left = sum_lost(x, half, step, up, bad);
+        return left + sum_lost(x + half, n - half, step, up, bad);
     }
+    for (int64_t i = 0; i < n; i++)
+        errors[i] = (double)x[i] - (double)index_of(x[i], step, up, bad) * (double)step;
+    return sum_wide_squares(errors, n);
+}
+
+int64_t dead_zone_loss(const float *x, int64_t n, float step, float up, double *sum)
+{
+    uint32_t bad = 0;
+    const double found = sum_lost(x, n, step, up, &bad);
+    if (!bad)
+        *sum = found;
     return bad ? OUT_OF_RANGE : 0;
 }
 

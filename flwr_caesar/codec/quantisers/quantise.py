@@ -8,6 +8,7 @@ import numpy as np
 
 from ..coding.blocks import blocks
 from ..coding.integers import Integers
+from ..contract.energy import energy
 from ..contract.errors import CodecError
 from ..contract.layout import Array
 from ..contract.vector import Vector
@@ -132,6 +133,22 @@ def quantise_dead_zone(x: Vector, step: float, dead_zone: float) -> Integers:
         raise CodecError(too_small(step))
     np.copysign(scaled, x, out=scaled)
     return scaled.astype(np.int32)
+
+
+def squared_error(x: Vector, step: float, dead_zone: float) -> float:
+    """Return ``||x - step q||^2`` of the indices of `quantise_dead_zone`.
+
+    Raises
+    ------
+    CodecError
+        If an index exceeds 2^30.
+    """
+    if (native := compiled()) is not None and x.dtype == np.float32:
+        lost = native.lost(contiguous(x), step, 1 - dead_zone)
+        if lost < 0:
+            raise CodecError(too_small(step))
+        return lost
+    return energy(x - quantise_dead_zone(x, step, dead_zone) * np.float32(step))
 
 
 def too_small(step: float) -> str:

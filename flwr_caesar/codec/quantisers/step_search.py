@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from ..coding.contexts import CLASSES, Classes, context_bits, counted_bits
 from ..coding.counts import count_symbols
 from ..contract.energy import energy
 from ..contract.errors import CodecError
+from ..contract.layout import Array
 from ..kernel import compiled
 from ..kernel.interface import Kernel
 from .crossing import Crossing, integer_crossing
 from .goal import Goal, Measured
 from .pieces import Pieces
-from .quantise import quantise_dead_zone, too_small
+from .quantise import quantise_dead_zone, squared_error, too_small
 
 DEFAULT_DEAD_ZONE = 0.66
 _QUARTERS = 4
@@ -101,8 +103,7 @@ class StepSearch:
     def __init__(self, x: Pieces, classes: Classes, reference: Step) -> None:
         chosen = np.arange(min(len(x), _SAMPLE))
         if len(x) > _SAMPLE:
-            rng = np.random.default_rng(0)
-            chosen = np.sort(rng.integers(0, len(x), _SAMPLE))
+            chosen = _sampled(len(x))
         self._all = x
         self._share = 1.0
         self._x = x.take(chosen)
@@ -114,6 +115,7 @@ class StepSearch:
         self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
         self._energy = energy(self._x)
+        self._whole_energy: float | None = None
         self._measured: dict[Quantiser, Measured] = {}
 
     def measure(self, quantiser: Quantiser) -> Measured:
@@ -180,11 +182,12 @@ class StepSearch:
 
     def _whole_error(self, quantiser: Quantiser) -> float:
         lost = whole = 0.0
+        known = self._whole_energy
         for part in blocks(len(self._all)):
             x = self._all.part(part)
-            q = quantise_dead_zone(x, quantiser.step.value, quantiser.dead_zone)
-            lost += energy(x - q * np.float32(quantiser.step.value))
-            whole += energy(x)
+            lost += squared_error(x, quantiser.step.value, quantiser.dead_zone)
+            whole += energy(x) if known is None else 0.0
+        self._whole_energy = whole = whole if known is None else known
         return lost / whole if whole else 0.0
 
     def _search(self, goal: Goal, dead_zone: float) -> Quantiser:
@@ -278,3 +281,13 @@ class StepSearch:
     def _cost(self, goal: Goal, quantiser: Quantiser) -> float:
         measured = self.measure(quantiser)
         return goal.cost(measured) if goal.is_met(goal.excess(measured)) else math.inf
+
+
+@lru_cache(maxsize=2)
+def _sampled(n: int) -> Array:
+    """Return positions of `n` elements to look at, the same always; read-only."""
+    drawn = np.random.default_rng(0).integers(0, n, _SAMPLE)
+    chosen = np.sort(drawn.astype(np.uint32) if n <= 1 << 32 else drawn)
+    chosen = chosen.astype(np.int64)
+    chosen.flags.writeable = False
+    return chosen

@@ -72,6 +72,7 @@ ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
         np.zeros(SHAPE, "u1"),
     ],
     "merge": lambda: [zeros(9, "u1"), 1, 0, 40, zeros(9, "u1")],
+    "lost": lambda: [zeros(9, "f4"), 0.5, 0.5],
     "sample": lambda: [
         *(zeros(9, "f4"), zeros(9, "i2")),
         *(3, 1.0, 0.5, zeros(9, "u2"), zeros(9, "u1")),

@@ -43,6 +43,7 @@ from flwr_caesar.codec.quantisers.pieces import Pieces
 from flwr_caesar.codec.quantisers.quantise import (
     lattice_values,
     quantise_dead_zone,
+    squared_error,
 )
 from flwr_caesar.codec.quantisers.step_search import Quantiser, Step, StepSearch
 
@@ -397,6 +398,7 @@ def test_indices_are_the_same(n, step, dead_zone, odd):
     x = draw_floats(n, n)
     x[n // 2 : n // 2 + 1] = odd
     same(lambda: quantise_dead_zone(x, step, dead_zone))
+    same(lambda: np.array(squared_error(x, step, dead_zone)))
     for own in x, x.astype(np.float64) * 3, x[::2]:
         same(lambda own=own: np.array(energy(own)))
 
