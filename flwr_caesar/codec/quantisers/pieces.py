@@ -61,14 +61,16 @@ class Pieces:
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def part(self, where: slice) -> Vector:
-        """Return consecutive elements, from `where.start` to `where.stop`."""
-        found = [np.empty(0, np.float32)]
+        """Return consecutive elements, from `where.start` to `where.stop`; to read."""
+        found: list[Vector] = []
         for i, vector in enumerate(self._vectors):
             start = max(where.start - self._bounds[i], 0)
             stop = min(where.stop - self._bounds[i], len(vector))
             if start < stop:
                 found.append(_scaled(vector[start:stop], self._octaves[i]))
-        return np.concatenate(found)
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate([np.empty(0, np.float32), *found])
 
     def keep_largest(self, share: float) -> float:
         """Set all but a share of each vector's elements to 0, in place.
