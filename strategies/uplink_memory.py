@@ -10,6 +10,7 @@ from logging import WARNING
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout
+from flwr_caesar.codec.contract.deferred import nbytes_of
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.flower import log
 from flwr_caesar.results.amounts import amount
@@ -139,7 +140,9 @@ class UplinkMemory:
             self.forget(device)
             state = self._staged.pop(node_id, None)
             if state is not None:
-                self._states[device] = state
+                # What it is made of, the state before among it, is let go with it.
+                made = replace(state, arrays=dict(state.arrays))
+                self._states[device] = made
         self.forget_phase()
 
     def forget(self, device: str) -> None:
@@ -210,4 +213,4 @@ class UplinkMemory:
 
 
 def _nbytes(state: CodecState) -> int:
-    return sum(array.nbytes for array in state.arrays.values())
+    return nbytes_of(state.arrays)
