@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -217,16 +218,16 @@ class ErrorBoundedCodec(Codec):
         signs = _read_signs(reader, lossy, table)
         whole = _read_raw_tensors(reader, lossy, table)
         about = self._read_statistics(reader, len(lossy))
-        decoded: list[Vector] = []
+        made = deque[tuple[Vector, History | None]]()
         start = 0
         for spec, row in zip(lossy, table, strict=True):
-            shape = as_channels(spec.shape)
+            shape, history = as_channels(spec.shape), _history(state, spec)
             mode = Mode(int(row["mode"]))
             if mode is Mode.RAW:
                 x = whole[spec.name].reshape(shape)
             else:
                 part = indices[start : start + spec.size].reshape(shape)
-                step, history = np.float32(row["step"]), _history(state, spec)
+                step = np.float32(row["step"])
                 gains = np.float32(row["gains"][0]), np.float32(row["gains"][1])
                 with np.errstate(over="ignore", invalid="ignore"):
                     x = tensor.decode(
@@ -235,15 +236,15 @@ class ErrorBoundedCodec(Codec):
                 inside = slice(*np.searchsorted(positions, (start, start + spec.size)))
                 x.reshape(-1)[positions[inside] - start] = values[inside]
             start += spec.size
-            decoded.append(x)
+            made.append((x, history))
             arrays[spec.name] = _unchanging(x, spec)
 
         def remember() -> dict[str, Array]:
             memory: dict[str, Array] = {"scales": scales}
-            for i, (spec, x) in enumerate(zip(lossy, decoded, strict=True)):
+            for i, spec in enumerate(lossy):
+                x, history = made.popleft()  # nobody else may have them any more
                 step, seen = np.float32(table[i]["step"]), about[i] if about else None
-                after = tensor.remember(x, step, _history(state, spec), seen)
-                _keep(memory, spec, after)
+                _keep(memory, spec, tensor.remember(x, step, history, seen))
             return memory
 
         memory = Deferred(remember, self.memory_nbytes(layout))
