@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -218,7 +217,7 @@ class ErrorBoundedCodec(Codec):
         signs = _read_signs(reader, lossy, table)
         whole = _read_raw_tensors(reader, lossy, table)
         about = self._read_statistics(reader, len(lossy))
-        made = deque[tuple[Vector, History | None]]()
+        decoded: list[Vector] = []
         start = 0
         for spec, row in zip(lossy, table, strict=True):
             shape, history = as_channels(spec.shape), _history(state, spec)
@@ -236,15 +235,15 @@ class ErrorBoundedCodec(Codec):
                 inside = slice(*np.searchsorted(positions, (start, start + spec.size)))
                 x.reshape(-1)[positions[inside] - start] = values[inside]
             start += spec.size
-            made.append((x, history))
+            decoded.append(x)
             arrays[spec.name] = _unchanging(x, spec)
 
         def remember() -> dict[str, Array]:
             memory: dict[str, Array] = {"scales": scales}
             for i, spec in enumerate(lossy):
-                x, history = made.popleft()  # nobody else may have them any more
                 step, seen = np.float32(table[i]["step"]), about[i] if about else None
-                _keep(memory, spec, tensor.remember(x, step, history, seen))
+                history = _history(state, spec)
+                _keep(memory, spec, tensor.remember(decoded[i], step, history, seen))
             return memory
 
         memory = Deferred(remember, self.memory_nbytes(layout))
