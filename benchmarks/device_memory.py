@@ -255,7 +255,8 @@ copies.
 Beside the app, a device holds the model that it was given; then, in place of what the
 app returned, the update and what is left of earlier ones; and while that is encoded,
 one array of its size. `ErrorBounded` remembers eight bytes an element on top: its last
-reconstruction (float32) and two averages (16 bits each), before and after the frame.
+reconstruction (float32) and two averages (16 bits each). They are read from the disk
+tensor by tensor while an upload is encoded, and are in memory once it was acknowledged.
 `FedComLoc` keeps control variates of the model's size, which the app is given too.
 
 {describe("python benchmarks/device_memory.py")}

@@ -48,8 +48,8 @@ MOST_SERVER, MOST_DEVICE = 8, 6
 BEFORE = """With 124 million elements the server took 15.3 models with `caesar` and
 13.5 with `topk` before copies were taken out of it, and 10.4 with `caesar` after the
 first of these changes (2026-11-27, the same machine). `error-bounded` remembers two
-models of each device on both sides, and has the memory before and after an upload at a
-time."""
+models of each device on both sides; with the memory before and after an upload at a
+time it took 11.9 models on the server and 8.2 on a device."""
 
 
 @dataclass(frozen=True)

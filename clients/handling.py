@@ -43,6 +43,7 @@ from .memory import collecting_less, give_back
 from .message import (
     as_plain,
     drop_arrays,
+    drop_frame,
     frame_of,
     is_clipped,
     pack_others,
@@ -120,6 +121,7 @@ def _handled(
             decode_model=decode_model,
             exact=plan.exact,
         )
+        drop_frame(msg.content, plan)
         for note in received.notes:
             log(INFO, "flwr-caesar: %s", note)
         can = _said(device, received.state, header)
@@ -133,6 +135,7 @@ def _handled(
         after, content = method.before(
             received, as_plain(msg.content, plan, state.model)
         )
+        drop_arrays(msg.content)
         watch.decoded()
         if not plan.call_app:
             store.save(after)

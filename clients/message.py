@@ -43,6 +43,12 @@ def frame_of(content: RecordDict, plan: Plan) -> bytes | None:
     return record_to_frame(record) if isinstance(record, ArrayRecord) else None
 
 
+def drop_frame(content: RecordDict, plan: Plan) -> None:
+    """Take the frame of the model out of a message, of which the record stays."""
+    if plan.record in content:
+        content[plan.record] = ArrayRecord()
+
+
 def is_clipped(content: RecordDict, plan: Plan) -> bool:
     """Whether a mod behind this one is to clip the update.
 

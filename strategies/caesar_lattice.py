@@ -23,7 +23,9 @@ FEW = 4096
 """Elements up to which no block has tables, and to name a compact one costs bytes."""
 
 _STATE = "bits_of_error"
-_TO_NEAREST = 0.5  # what is left out has no direction, and under feedback is not late
+# To nearest: what is left out has no direction, and under feedback is not late. Of 16
+# bits many elements lie half-way between two values: the smaller is as near, and cheap.
+_TO_NEAREST = 0.501
 _NOTHING = 1e-3  # below it nobody feels where an error lies, and 16 bytes count
 _GAUSSIAN_BITS = 0.5  # that halve the squared error of a normal variable
 _LEAST_BITS, _MOST_BITS = 0.01, 64.0

@@ -369,7 +369,9 @@ class FrameExchange(Exchange):
             )
             return completed(part, self._published), after
         known = self.memory.get(request.device.header.device, expected)
-        return request.plan.upload.decode(frame, known, base=self._published)
+        return request.plan.upload.decode(
+            frame, known, base=self._published, shared=True
+        )
 
     def _set_update(self, phase: Phase, reply: Reply, decoded: Arrays) -> None:
         sent = phase.requests[reply.node_id].sent

@@ -40,7 +40,8 @@ class RunningMean:
         Parameters
         ----------
         update : mapping of str to ndarray
-            As `flwr_caesar.codec.difference` makes it; may be overwritten.
+            As `flwr_caesar.codec.difference` makes it; becomes the mean if it can be
+            written to.
         base : mapping of str to ndarray
             The model the update refers to; kept by reference.
         weight : float
@@ -64,7 +65,7 @@ class RunningMean:
                         continue
                     _move(mean, term, kind(1 - share), kind(share))
                 else:
-                    self._mean[name] = term
+                    self._mean[name] = term if term.flags.writeable else term.copy()
         _, so_far = self._bases.get(id(base), (base, 0.0))
         self._bases[id(base)] = (base, so_far + weight)
 
@@ -117,17 +118,17 @@ class Combined:
 
 
 def _move(mean: Array, term: Array, kept: Any, share: Any) -> None:
-    """Make ``kept mean + share term`` of a mean, in place; the term is overwritten."""
+    """Make ``kept mean + share term`` of a mean, in place."""
     if not mean.flags.c_contiguous or not term.flags.c_contiguous:
-        pieces = [(mean, term)]
-    else:  # what is in the cache is read from memory once
-        left, right = mean.reshape(-1), term.reshape(-1)
-        steps = range(0, left.size, _PIECE)
-        pieces = [(left[at : at + _PIECE], right[at : at + _PIECE]) for at in steps]
-    for own, new in pieces:
-        np.multiply(own, kept, out=own)
-        np.multiply(new, share, out=new)
-        own += new
+        mean *= kept
+        mean += term * share
+        return
+    left, right = mean.reshape(-1), term.reshape(-1)
+    part = np.empty(min(left.size, _PIECE), left.dtype)
+    for at in range(0, left.size, _PIECE):  # what is in the cache is read once
+        own, new = left[at : at + _PIECE], right[at : at + _PIECE]
+        own *= kept
+        own += np.multiply(new, share, out=part[: new.size])
 
 
 def _is_float(array: Array) -> bool:

@@ -10,6 +10,8 @@ from logging import WARNING
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout
+from flwr_caesar.codec.contract.deferred import nbytes_of
+from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.flower import log
 from flwr_caesar.results.amounts import amount
@@ -21,6 +23,24 @@ CHECKPOINT_BYTES = 64 << 20
 
 _LAYOUT = "layout"
 _ARRAYS = "arrays/"
+
+
+class _Kept(dict[str, Array]):
+    """Arrays of a state, of which each can go once that after it is made of it.
+
+    Attributes
+    ----------
+    go_when_read : bool
+        Whether nobody will read one twice any more.
+    """
+
+    go_when_read = False
+
+    def __getitem__(self, name: str) -> Array:
+        array = super().__getitem__(name)
+        if self.go_when_read:
+            del self[name]
+        return array
 
 
 class UplinkMemory:
@@ -136,10 +156,13 @@ class UplinkMemory:
         The state before an applied upload is of no use any more, staged or not.
         """
         for node_id, device in applied.items():
+            before = self._states.get(device)
+            if before is not None and isinstance(before.arrays, _Kept):
+                before.arrays.go_when_read = True
             self.forget(device)
             state = self._staged.pop(node_id, None)
             if state is not None:
-                self._states[device] = state
+                self._states[device] = replace(state, arrays=_Kept(state.arrays))
         self.forget_phase()
 
     def forget(self, device: str) -> None:
@@ -179,7 +202,7 @@ class UplinkMemory:
                 shared = {
                     name.removeprefix(_ARRAYS): array for name, array in arrays.items()
                 }
-                state = CodecState(layout, int(kept.tree["version"]), shared)
+                state = CodecState(layout, int(kept.tree["version"]), _Kept(shared))
                 if state.digest.hex() != kept.tree["digest"]:
                     raise ValueError("it has another digest")
             except (CodecError, KeyError, TypeError, ValueError) as err:
@@ -210,4 +233,4 @@ class UplinkMemory:
 
 
 def _nbytes(state: CodecState) -> int:
-    return sum(array.nbytes for array in state.arrays.values())
+    return nbytes_of(state.arrays)

@@ -41,7 +41,7 @@ class WholeDownlink(Downlink):
         self.codec = codec
         self._version: Version | None = None
         self._model: Mapping[str, Array] | None = None
-        self._whole: bytes = b""
+        self._whole: bytes | None = None
         self._unchanged = Unchanged()
         self._records: dict[frozenset[str] | None, ArrayRecord] = {}
         self._worth: dict[frozenset[str], bool] = {}
@@ -67,15 +67,14 @@ class WholeDownlink(Downlink):
 
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
-        decoded = model
-        if self.codec.id == _EXACT:  # the model itself, not a copy of it
-            self._whole, _ = self.codec.encode(model, finite=False)
-        else:
-            self._whole, decoded, _ = self.codec.encode_decoded(model, finite=False)
+        whole, decoded = None, model
+        if self.codec.id != _EXACT:
+            whole, decoded, _ = self.codec.encode_decoded(model, finite=False)
         digest = model_digest(decoded)
         self._unchanged = self._unchanged.publish(digest, decoded, self._model)
         self._version, self._model = (number, digest), decoded
-        self._records, self._worth = {}, {}
+        # An exact frame is made when a device is sent it: now replies are in memory.
+        self._whole, self._records, self._worth = whole, {}, {}
         return self._version
 
     def held(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -95,7 +94,7 @@ class WholeDownlink(Downlink):
         if header.base is not None:
             changed = self._unchanged.since(header.base[1])
         if changed not in self._records:
-            frame = self._whole if changed is None else self._part(changed)
+            frame = self._all() if changed is None else self._part(changed)
             self._records[changed] = frame_to_record(frame)
         return self._records[changed]
 
@@ -108,6 +107,12 @@ class WholeDownlink(Downlink):
         if _STATE not in state.tree:
             return
         self._unchanged = restored(state.tree[_STATE])
+
+    def _all(self) -> bytes:
+        if self._whole is None:
+            assert self._model is not None
+            self._whole, _ = self.codec.encode(self._model, finite=False)
+        return self._whole
 
     def _part(self, names: frozenset[str]) -> bytes:
         assert self._model is not None
@@ -131,7 +136,7 @@ class WholeDownlink(Downlink):
         if names not in self._records:
             self._records[names] = frame_to_record(self._part(names))
         (array,) = self._records[names].values()
-        return len(array.data) <= _WORTH * len(self._whole)
+        return len(array.data) <= _WORTH * len(self._all())
 
 
 @dataclass(frozen=True)

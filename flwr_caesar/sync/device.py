@@ -296,9 +296,11 @@ def commit_update(
         total, memory = part, None
     sent: Mapping[str, Array] = {}
     longest = 0.0 if is_model else header.longest
-    if want_sent or nonnegative or longest or (error_feedback and not is_model):
+    all_sent = want_sent or longest or (error_feedback and not is_model)
+    if all_sent or nonnegative:
         # The codec's memory after it is that of the upload, if that is applied.
-        raw, sent = codec.encode_decoded(total, memory)[:2]
+        only = None if all_sent else nonnegative
+        raw, sent = codec.encode_decoded(total, memory, only=only)[:2]
     else:
         raw = codec.encode(total, memory)[0]
     shorter = part_to_send(total, sent, share=share, longest=longest)

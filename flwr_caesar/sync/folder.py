@@ -12,6 +12,7 @@ from dataclasses import replace
 from logging import INFO, WARNING
 from pathlib import Path
 
+from flwr_caesar.codec.contract.deferred import nbytes_of
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.flower import log
 
@@ -380,7 +381,7 @@ def _folder_name(lineage: int) -> str:
 def _nbytes(arrays: Arrays) -> int:
     if isinstance(arrays, ShortResidual):
         return arrays.nbytes
-    return sum(array.nbytes for array in arrays.values())
+    return nbytes_of(arrays)
 
 
 def _age_and_size(folder: Path) -> tuple[float, int]:

@@ -132,7 +132,7 @@ def _decode(
         layout = update_layout(layout)
     memory = CodecState(layout, state.codec_version, ReadInTurn(state.codec_arrays))
     codec = get_codec(inspect_frame(pending.frame).config)
-    return codec.decode(pending.frame, memory, raised=False)
+    return codec.decode(pending.frame, memory, raised=False, shared=True)
 
 
 def _forfeit(

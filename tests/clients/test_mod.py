@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +110,23 @@ def test_the_app_sees_plain_arrays_and_its_own_records_only() -> None:
     (content,) = seen
     assert set(content) == {"arrays", "config"}
     np.testing.assert_array_equal(record_to_arrays(content["arrays"])["w"], MODEL["w"])
+
+
+def test_the_frame_is_gone_while_the_app_trains() -> None:
+    msg = request(TRAIN)
+    frame = weakref.ref(msg.content["arrays"]["frame"])
+    work = app()
+
+    def train(msg: Message, ctx: Context) -> Message:
+        assert frame() is None
+        return work(msg, ctx)
+
+    gc.collect()
+    gc.disable()  # a content and its views are a cycle
+    try:
+        compression_mod(msg, context(), train)
+    finally:
+        gc.enable()
 
 
 def test_a_frame_leaves_and_what_it_lacks_comes_next_time() -> None:

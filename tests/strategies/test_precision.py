@@ -7,12 +7,14 @@ import random
 import statistics
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
+from flwr_caesar.codec import difference, get_codec
 from flwr_caesar.codec.contract.energy import energy
 from flwr_caesar.plan.precision import ERROR
 from flwr_caesar.strategies import Caesar
@@ -68,7 +70,24 @@ def errors(configs: list[list[dict]]) -> list[float]:
 def test_every_round_asks_for_the_same_error_rounded_to_nearest() -> None:
     found = asked(nodes=3)
     assert errors(found) == pytest.approx([ERROR] * 3, rel=0.01)
-    assert {config["dead_zone"] for own in found for config in own} == {0.5}
+    assert {config["dead_zone"] for own in found for config in own} == {0.501}
+
+
+@pytest.mark.parametrize("step", [1.4e-3, 2e-3, 2.5e-3])
+def test_an_update_of_16_bits_takes_no_more_bytes_at_the_same_step(
+    step: float,
+) -> None:
+    ((config,),) = asked(nodes=1, rounds=1)
+    codec = get_codec({**config, "step": step})
+    rng = np.random.default_rng(0)
+    before = rng.normal(0, 0.02, (256, 512)).astype(np.float32)
+    moved = rng.normal(0, 1e-3, before.shape).astype(np.float32)
+    sizes = []
+    for dtype in (np.float32, ml_dtypes.bfloat16):
+        model = {"w": before.astype(dtype)}
+        trained = {"w": (model["w"].astype(np.float32) + moved).astype(dtype)}
+        sizes.append(len(codec.encode(difference(trained, model))[0]))
+    assert sizes[1] <= 1.01 * sizes[0]
 
 
 @pytest.mark.parametrize("value", [0.0, -9.0, 1e30, math.nan])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_caesar.codec import CodecState, Layout
+from flwr_caesar.codec import CodecState, Layout, get_codec
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.strategies.uplink_memory import UplinkMemory
 
@@ -204,3 +205,31 @@ def test_a_damaged_state_is_forgotten_and_the_others_are_not() -> None:
     again = UplinkMemory(1000)
     again.from_state(states)
     assert known(again, *"abcdef") == [False] * 5 + [True]
+
+
+def test_the_state_before_goes_tensor_by_tensor_as_the_next_is_made() -> None:
+    codec = get_codec({"id": "error_bounded"})
+    rng = np.random.default_rng(0)
+    update = {f"{i}": rng.normal(size=(250, 400)).astype(np.float32) for i in range(8)}
+    layout = Layout.of(update)
+    size = codec.memory_nbytes(layout)
+    memory, sender = UplinkMemory(10 * size), CodecState(layout)
+    frames = []
+    for _ in range(2):
+        frame, sender = codec.encode(update, sender)
+        frames.append(frame)
+    digest = sender.digest
+    tracemalloc.start()
+    try:
+        for frame in frames:
+            known = memory.get("a", CodecState(layout))
+            memory.stage(1, codec.decode(frame, known, shared=True)[1])
+            del known
+            tracemalloc.reset_peak()
+            memory.commit({1: "a"})
+        peak = tracemalloc.get_traced_memory()[1] / size
+    finally:
+        tracemalloc.stop()
+    assert memory.nbytes == size
+    assert memory.digest("a") == digest
+    assert peak < 1.8  # 2.0 with all of both

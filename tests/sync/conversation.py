@@ -232,7 +232,9 @@ class _Recorded:
         known = CodecState(Layout.of(arrays)) if state is None else state
         return self.frame, known
 
-    def encode_decoded(self, arrays: Any, state: CodecState | None) -> tuple[Any, ...]:
+    def encode_decoded(
+        self, arrays: Any, state: CodecState | None, *, only: Any = None
+    ) -> tuple[Any, ...]:
         frame, known = self.encode(arrays, state)
         return (frame, *self.codec.decode(frame, known))
 

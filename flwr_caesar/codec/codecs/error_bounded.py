@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +22,7 @@ from ..contract.frame import FrameReader, Section
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
 from ..contract.state import CodecState
 from ..contract.update import update_layout
-from ..contract.vector import Vector, in_layout_order
+from ..contract.vector import Vector, in_layout_order, slices
 from ..predictors import bounded_tensor as tensor
 from ..predictors.bounded_indices import max_packed, pack_indices, unpack_indices
 from ..predictors.bounded_tensor import Coded, History
@@ -122,46 +121,55 @@ class ErrorBoundedCodec(Codec):
     def _encode(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
     ) -> tuple[Sequence[Section], Mapping[str, Array]]:
-        return self._encode_decoded(arrays, layout, state)[:2]
+        return self._encode_some(arrays, layout, state, only=())[:2]
 
     def _encode_decoded(
         self, arrays: Arrays, layout: Layout, state: CodecState | None
     ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array]]:
+        return self._encode_some(arrays, layout, state, only=arrays.keys())
+
+    def _encode_some(
+        self,
+        arrays: Arrays,
+        layout: Layout,
+        state: CodecState | None,
+        *,
+        only: Collection[str],
+    ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array]]:
         """Encode; the decoded tensors are those of the memory after it, not to write.
 
-        The rest of that memory is made when it is read, as a device drops it.
+        The rest of that memory is made of what was sent when it is read, as a device
+        drops it.
         """
         exact, lossy = _split(layout, self.exact_below)
         sections = pack_exact(arrays, exact)
-        decoded = {s.name: np.array(arrays[s.name], to_dtype(s.dtype)) for s in exact}
+        decoded = {
+            s.name: np.array(arrays[s.name], to_dtype(s.dtype))
+            for s in exact
+            if s.name in only
+        }
         if not lossy:
             return sections, {}, decoded
         total = sum(spec.size for spec in lossy)
-        made: list[Callable[[], History]] = []
         table = np.zeros(len(lossy), _TENSOR)
         indices: Array = np.empty(total, np.int16)
         coded: list[Coded] = []
         about: list[Statistics] = []
-        start = 0
-        for i, spec in enumerate(lossy):
+        for i, (spec, part) in enumerate(zip(lossy, slices(lossy), strict=True)):
             x = np.ascontiguousarray(arrays[spec.name], np.float32)
             x = x.reshape(as_channels(spec.shape))
-            history = _history(state, spec)
-            own = tensor.encode(x, history, self._bound(x), self.predictor)
-            part = slice(start, start + spec.size)
-            start += spec.size
+            bound = self._bound(x)
+            own = tensor.encode(x, _history(state, spec), bound, self.predictor)
             if own.indices.dtype != indices.dtype:
                 indices = indices.astype(np.int32, copy=False)
             indices[part] = own.indices.reshape(-1)
             table[i] = own.step, own.gains, own.mode
             if needs_scores(self.predictor):
                 about.append(statistics(own.reconstruction))
-            known = own.reconstruction, own.step, history, about[-1] if about else None
-            made.append(partial(tensor.remember, *known))
-            decoded[spec.name] = own.reconstruction.reshape(spec.shape).view()
-            decoded[spec.name].flags.writeable = False
+            if spec.name in only:
+                decoded[spec.name] = _unchanging(own.reconstruction, spec)
             coded.append(own.without_arrays())
-            del own, history, known
+            del own
         sections.append(Section("TENS", table.tobytes(), itemsize=1))
         packed, scales = pack_indices(
             indices,
@@ -179,11 +187,19 @@ class ErrorBoundedCodec(Codec):
 
         def remember() -> dict[str, Array]:
             memory: dict[str, Array] = {"scales": scales}
-            for spec, after in zip(lossy, made, strict=True):
-                _keep(memory, spec, after())
+            for i, (spec, part) in enumerate(zip(lossy, slices(lossy), strict=True)):
+                shape, history = as_channels(spec.shape), _history(state, spec)
+                if spec.name in decoded:
+                    x = decoded[spec.name].reshape(shape)
+                else:
+                    x = tensor.rebuild(coded[i], indices[part].reshape(shape), history)
+                seen = about[i] if about else None
+                after = tensor.remember(x, coded[i].step, history, seen)
+                _keep(memory, spec, after)
             return memory
 
-        return sections, Deferred(remember), in_layout_order(layout, decoded)
+        told = {s.name: decoded[s.name] for s in layout.tensors if s.name in decoded}
+        return sections, Deferred(remember, self.memory_nbytes(layout)), told
 
     def _decode(
         self, reader: FrameReader, layout: Layout, state: CodecState | None
@@ -201,16 +217,16 @@ class ErrorBoundedCodec(Codec):
         signs = _read_signs(reader, lossy, table)
         whole = _read_raw_tensors(reader, lossy, table)
         about = self._read_statistics(reader, len(lossy))
-        memory: dict[str, Array] = {"scales": scales}
+        decoded: list[Vector] = []
         start = 0
-        for i, (spec, row) in enumerate(zip(lossy, table, strict=True)):
-            shape = as_channels(spec.shape)
-            history = _history(state, spec)
-            step, mode = np.float32(row["step"]), Mode(int(row["mode"]))
+        for spec, row in zip(lossy, table, strict=True):
+            shape, history = as_channels(spec.shape), _history(state, spec)
+            mode = Mode(int(row["mode"]))
             if mode is Mode.RAW:
                 x = whole[spec.name].reshape(shape)
             else:
                 part = indices[start : start + spec.size].reshape(shape)
+                step = np.float32(row["step"])
                 gains = np.float32(row["gains"][0]), np.float32(row["gains"][1])
                 with np.errstate(over="ignore", invalid="ignore"):
                     x = tensor.decode(
@@ -219,9 +235,18 @@ class ErrorBoundedCodec(Codec):
                 inside = slice(*np.searchsorted(positions, (start, start + spec.size)))
                 x.reshape(-1)[positions[inside] - start] = values[inside]
             start += spec.size
-            seen = about[i] if about else None
-            _keep(memory, spec, tensor.remember(x, step, history, seen))
-            arrays[spec.name] = x.reshape(spec.shape).copy()
+            decoded.append(x)
+            arrays[spec.name] = _unchanging(x, spec)
+
+        def remember() -> dict[str, Array]:
+            memory: dict[str, Array] = {"scales": scales}
+            for i, spec in enumerate(lossy):
+                step, seen = np.float32(table[i]["step"]), about[i] if about else None
+                history = _history(state, spec)
+                _keep(memory, spec, tensor.remember(decoded[i], step, history, seen))
+            return memory
+
+        memory = Deferred(remember, self.memory_nbytes(layout))
         return in_layout_order(layout, arrays), memory
 
     def _read_statistics(self, reader: FrameReader, count: int) -> list[Statistics]:
@@ -242,6 +267,13 @@ def _split(
         big = spec.size >= max(exact_below, 1)
         (lossy if big and spec.dtype == "float32" else exact).append(spec)
     return exact, lossy
+
+
+def _unchanging(x: Vector, spec: TensorSpec) -> Array:
+    """Return a tensor in its own shape that nobody can write to."""
+    view = x.reshape(spec.shape).view()
+    view.flags.writeable = False
+    return view
 
 
 def _history(state: CodecState | None, spec: TensorSpec) -> History | None:

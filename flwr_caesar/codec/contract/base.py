@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -97,6 +98,20 @@ class Codec(ABC):
         """
         return *self._encode(arrays, layout, state), None
 
+    def _encode_some(
+        self,
+        arrays: Arrays,
+        layout: Layout,
+        state: CodecState | None,
+        *,
+        only: Collection[str],
+    ) -> tuple[Sequence[Section], Mapping[str, Array], dict[str, Array] | None]:
+        """Return what `_encode_decoded` does, of some tensors at the least.
+
+        A codec that holds less memory then overrides this.
+        """
+        return self._encode_decoded(arrays, layout, state)
+
     def _beyond(self, arrays: Arrays) -> frozenset[str]:
         """Return which finite tensors the codec has no number for.
 
@@ -164,6 +179,7 @@ class Codec(ABC):
         finite: bool = True,
         base: Arrays | None = None,
         nonnegative: Collection[str] = (),
+        only: Collection[str] | None = None,
     ) -> tuple[bytes, dict[str, Array], CodecState]:
         """Encode, and tell what a decoder makes of the frame.
 
@@ -180,6 +196,9 @@ class Codec(ABC):
             Tensors of which the sum of base and update has no negative element, such as
             variances. Where the codec's error would give it one, the frame says so, and
             `decode` raises it to 0.
+        only : collection of str, optional
+            The tensors to tell of, so that a codec need not hold the others; by default
+            all. It may tell of more.
 
         Returns
         -------
@@ -191,7 +210,10 @@ class Codec(ABC):
         CodecError
             As `encode` does, or if the decoded arrays would hold NaN or infinity.
         """
-        made = self._frame(arrays, state, self._encode_decoded, finite=finite)
+        encode: Callable[..., tuple[Any, ...]] = self._encode_decoded
+        if only is not None:
+            encode = partial(self._encode_some, only=only)
+        made = self._frame(arrays, state, encode, finite=finite)
         frame, after, (decoded,) = made
         if decoded is None:
             known = state is not None and state.layout.digest == after.layout.digest
@@ -256,6 +278,7 @@ class Codec(ABC):
         finite: bool = True,
         base: Arrays | None = None,
         raised: bool = True,
+        shared: bool = False,
     ) -> tuple[dict[str, Array], CodecState]:
         """Decode one frame.
 
@@ -276,6 +299,9 @@ class Codec(ABC):
         raised : bool
             Whether to raise what `base` needs raised. A sender that asks what of its
             update the frame holds does not.
+        shared : bool
+            Whether the arrays may be those that the new state remembers, and cannot be
+            written to then: a model less in memory.
 
         Returns
         -------
@@ -305,6 +331,10 @@ class Codec(ABC):
             arrays |= unpack_as_they_are(reader, layout.tensors)
         if finite:
             require_finite(arrays)
+        if memory and not shared:
+            for name, array in arrays.items():
+                if not array.flags.writeable:
+                    arrays[name] = array.copy()
         if raised and info.flags & RAISED:
             if base is None:
                 raise CodecError("frame is the update of a model that is not at hand")

@@ -18,9 +18,17 @@ class Deferred(Mapping[str, Array]):
     make : callable
         Returns the arrays by name, one at the least; what it needs is not changed
         meanwhile.
+    nbytes : int
+        What they take.
+
+    Attributes
+    ----------
+    nbytes : int
+        As given.
     """
 
-    def __init__(self, make: Callable[[], dict[str, Array]]) -> None:
+    def __init__(self, make: Callable[[], dict[str, Array]], nbytes: int) -> None:
+        self.nbytes = nbytes
         self._make: Callable[[], dict[str, Array]] | None = make
         self._made: dict[str, Array] = {}
 
@@ -45,3 +53,10 @@ class Deferred(Mapping[str, Array]):
     def __len__(self) -> int:
         """Return how many arrays there are."""
         return len(self._arrays())
+
+
+def nbytes_of(arrays: Mapping[str, Array]) -> int:
+    """Return what arrays take, without making those that are not made yet."""
+    if isinstance(arrays, Deferred):
+        return arrays.nbytes
+    return sum(array.nbytes for array in arrays.values())

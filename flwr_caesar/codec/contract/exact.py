@@ -86,8 +86,10 @@ def unpack_exact(reader: FrameReader, specs: Sequence[TensorSpec]) -> dict[str, 
     for itemsize in _ITEMSIZES:
         group = [s for s in specs if s.itemsize == itemsize]
         total = sum(s.nbytes for s in group)
-        data = reader.section(f"X{itemsize}", size=total) if total else b""
-        buffer = np.frombuffer(bytearray(data), np.uint8)
+        if not total:
+            buffer = np.empty(0, np.uint8)
+        else:
+            buffer = reader.elements(f"X{itemsize}", size=total)
         offset = 0
         for spec in group:
             raw = buffer[offset : offset + spec.nbytes]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpy as np
 import zstandard
 
 from .errors import CodecError
+from .layout import Array
+from .planes import decompress, decompress_elements, shuffle, unshuffle
 from .state import NO_DIGEST
 from .strict_json import read_json
 
@@ -88,16 +91,6 @@ class FrameInfo:
     sections: Mapping[str, int]
     size: int
     flags: int = 0
-
-
-def shuffle(data: bytes | memoryview, itemsize: int) -> bytes:
-    """Transpose `data` so that the k-th bytes of all elements stand together."""
-    return np.frombuffer(data, np.uint8).reshape(-1, itemsize).T.tobytes()
-
-
-def unshuffle(data: bytes, itemsize: int) -> bytes:
-    """Undo `shuffle`."""
-    return np.frombuffer(data, np.uint8).reshape(itemsize, -1).T.tobytes()
 
 
 def _store(section: Section) -> tuple[int, bytes | memoryview]:
@@ -310,6 +303,37 @@ class FrameReader:
         CodecError
             If the section is missing, of another size, or does not decompress.
         """
+        encoding, raw, stored = self._entry(tag, size, max_size)
+        if encoding == _RAW:
+            return bytes(stored)
+        with _named(tag):
+            data = decompress(stored, raw)
+        return unshuffle(data, _SHUFFLED[encoding]) if encoding in _SHUFFLED else data
+
+    def elements(self, tag: str, *, size: int) -> Array:
+        """Return a section's content, shape ``(size,)``, uint8, to write to.
+
+        Of a long one, nothing else of its length is held meanwhile.
+
+        Parameters
+        ----------
+        tag, size
+            See `section`.
+
+        Raises
+        ------
+        CodecError
+            See `section`.
+        """
+        encoding, raw, stored = self._entry(tag, size, None)
+        if encoding not in _SHUFFLED:
+            return np.frombuffer(bytearray(self.section(tag, size=size)), np.uint8)
+        with _named(tag):
+            return decompress_elements(stored, raw, _SHUFFLED[encoding])
+
+    def _entry(
+        self, tag: str, size: int | None, max_size: int | None
+    ) -> tuple[int, int, memoryview]:
         if tag not in self._entries:
             raise CodecError(f"frame has no section {tag!r}")
         encoding, raw, stored = self._entries[tag]
@@ -318,34 +342,21 @@ class FrameReader:
             raise TypeError("section() needs size or max_size")
         if raw > limit or (size is not None and raw != size):
             raise CodecError(f"section {tag!r} claims {raw} bytes, expected {limit}")
-        if encoding == _RAW:
-            if len(stored) != raw:
-                raise CodecError(f"section {tag!r} has the wrong length")
-            return bytes(stored)
-        if encoding != _ZSTD and encoding not in _SHUFFLED:
+        if encoding not in (_RAW, _ZSTD) and encoding not in _SHUFFLED:
             raise CodecError(f"section {tag!r} has unknown encoding {encoding}")
-        data = _decompress(tag, stored, raw)
-        if encoding in _SHUFFLED:
-            if raw % _SHUFFLED[encoding]:
-                raise CodecError(f"section {tag!r} has the wrong length")
-            data = unshuffle(data, _SHUFFLED[encoding])
-        return data
+        is_odd = raw % _SHUFFLED[encoding] if encoding in _SHUFFLED else 0
+        if is_odd or (encoding == _RAW and len(stored) != raw):
+            raise CodecError(f"section {tag!r} has the wrong length")
+        return encoding, raw, stored
 
 
-def _decompress(tag: str, stored: memoryview, raw: int) -> bytes:
+@contextmanager
+def _named(tag: str) -> Iterator[None]:
+    """Say of which section an error is."""
     try:
-        # python-zstandard trusts the size in the zstd header over max_output_size,
-        # so that header must agree before it may allocate.
-        if zstandard.frame_content_size(stored) != raw:
-            raise CodecError(f"section {tag!r} decompresses to another size")
-        data = zstandard.ZstdDecompressor().decompress(
-            stored, max_output_size=raw, allow_extra_data=False
-        )
-    except zstandard.ZstdError as err:
-        raise CodecError(f"section {tag!r} does not decompress: {err}") from err
-    if len(data) != raw:
-        raise CodecError(f"section {tag!r} decompresses to another size")
-    return data
+        yield
+    except CodecError as err:
+        raise CodecError(f"section {tag!r} {err}") from err
 
 
 def _parse_config(data: bytes) -> dict[str, Any]:

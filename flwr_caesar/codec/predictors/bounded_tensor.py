@@ -189,6 +189,7 @@ def encode(
     step = bounded_step(bound)
     largest = float(np.abs(x).max())
     if step == 0 or largest > _MAX_LEVELS * float(step):
+        own = x.copy()
         return Coded(
             Mode.RAW,
             np.float32(1),
@@ -196,8 +197,8 @@ def encode(
             np.zeros(count_scales(_shape3(x)), np.int16),
             x.size,
             np.zeros(x.shape, np.int16),
-            x.copy(),
-            whole=x.reshape(-1),
+            own,
+            whole=own.reshape(-1),
         )
     with np.errstate(over="ignore", invalid="ignore"):
         mode, gains = _mode(x, history, step, bound, predictor)
@@ -264,6 +265,27 @@ def decode(
         part = indices[at]
         prediction = predict(mode, gains, step, seen, own, part.shape)
         x[at] = reconstruct(part, step, prediction)
+    return x
+
+
+def rebuild(coded: Coded, indices: Array, history: History | None) -> Vector:
+    """Return what a decoder makes of what `encode` returned.
+
+    Parameters
+    ----------
+    coded : Coded
+        Without its arrays.
+    indices : ndarray of int16 or int32, shape (outputs, inputs, positions)
+        Its indices.
+    history : History or None
+        As it was given.
+    """
+    if coded.mode is Mode.RAW:
+        return coded.whole.reshape(indices.shape)
+    mode, gains = coded.mode, coded.gains
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = decode(indices, coded.step, mode, gains, history, coded.signs)
+    x.reshape(-1)[coded.positions] = coded.values
     return x
 
 

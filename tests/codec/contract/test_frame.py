@@ -19,9 +19,7 @@ from flwr_caesar.codec.contract.frame import (
     Section,
     add_section,
     same_config,
-    shuffle,
     stamp,
-    unshuffle,
     write_frame,
 )
 
@@ -91,16 +89,6 @@ def test_sections_round_trip(content: list[Section]) -> None:
         assert reader.section(section.tag, max_size=10_000) == section.data
     assert reader.info.size == len(frame)
     assert reader.info.sections == {s.tag: len(s.data) for s in content}
-
-
-@given(st.binary(max_size=80), st.sampled_from([1, 2, 4, 8]))
-def test_shuffle_is_undone(data: bytes, itemsize: int) -> None:
-    data = data * itemsize
-    assert unshuffle(shuffle(data, itemsize), itemsize) == data
-
-
-def test_shuffle_puts_equal_byte_places_together() -> None:
-    assert shuffle(b"abcdABCD", 4) == b"aAbBcCdD"
 
 
 def test_a_frame_tells_what_it_is() -> None:
