@@ -144,7 +144,7 @@ def _handled(
         watch.trained()
         if not reply.has_content():
             return reply
-        content = RecordDict(dict(reply.content.items()))
+        content = reply.content.copy()
         # The model goes as it is taken in, so that a device never has it twice.
         drop_arrays(msg.content)
         reply.content = RecordDict()
