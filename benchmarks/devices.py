@@ -115,11 +115,11 @@ def flower(model: dict[str, Any], given: argparse.Namespace, *, plain: bool) -> 
     watch = Stopwatch()
     share = given.asked / given.nodes
     limits = {"min_available_nodes": 1, "min_train_nodes": 1}
-    inner = TimedFedAvg(fraction_train=share, fraction_evaluate=0.0, **limits)
-    strategy: Strategy = inner
+    kind = TimedFedAvg if plain else FedAvg
+    inner = kind(fraction_train=share, fraction_evaluate=0.0, **limits)
     inner.watch = watch
+    strategy: Strategy = inner
     if not plain:
-        inner.watch = Stopwatch()
         strategy = Caesar(inner, shared_start=True, on_record=lambda _: watch.lap())
         ledger = strategy._exchange.ledger
         nodes = range(1, given.nodes + 1)

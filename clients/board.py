@@ -11,7 +11,7 @@ from typing import Protocol
 
 from flwr.app import ConfigRecord, RecordDict
 
-from flwr_caesar.flower import log
+from flwr_caesar.flower import configs_in, log
 from flwr_caesar.telemetry import NODE_VARIABLE, Telemetry
 
 # By name, as nobody but a device that `flwr-caesar node` runs pays for this import.
@@ -73,7 +73,7 @@ class Board:
         if self._watch is None or not self._watch.takes_fewer:
             return content
         for key in _AMOUNTS:
-            for name, config in content.config_records.items():
+            for name, config in configs_in(content).items():
                 asked = config.get(key)
                 if type(asked) is int and asked > 0:
                     changed = {**config, key: self._watch.steps(asked)}
@@ -116,6 +116,6 @@ def _start() -> Watch | None:
 
 
 def _with(content: RecordDict, name: str, config: Mapping[str, object]) -> RecordDict:
-    changed = RecordDict(dict(content.items()))
+    changed = content.copy()
     changed[name] = ConfigRecord(dict(config))  # type: ignore[arg-type]
     return changed

@@ -11,7 +11,7 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from flwr_caesar.flower import log
+from flwr_caesar.flower import arrays_in, configs_in, log, metrics_in
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import Abilities, DeviceReport
 
@@ -63,11 +63,11 @@ class CachedReply:
     ) -> CachedReply:
         """Take it from a reply, whose ArrayRecord `upload` is kept elsewhere."""
         return cls(
-            {name: dict(record) for name, record in content.metric_records.items()},
+            {name: dict(record) for name, record in metrics_in(content).items()},
             part,
             tuple(labels),
-            dict(content.config_records.items()),
-            {n: r for n, r in content.array_records.items() if n != upload},
+            configs_in(content),
+            {n: r for n, r in arrays_in(content).items() if n != upload},
             can,
         )
 

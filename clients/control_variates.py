@@ -120,7 +120,7 @@ class ControlVariates(DeviceMethod):
             )
         memory = replace(memory, sent={}, upload_id=0)
         if phase == TRAIN:
-            content = RecordDict(dict(content.items()))
+            content = content.copy()
             content[CONTROL_KEY] = arrays_to_record(ReadInTurn(memory.control))
         return memory.into(received.state), content
 

@@ -9,6 +9,7 @@ import torch
 from flwr.app import Message
 from torch import nn
 
+from flwr_caesar.flower import arrays_in, configs_in
 from flwr_caesar.transport import CONTROL_KEY
 
 from .compressors import compressor
@@ -46,7 +47,7 @@ def fedcomloc(optimizer: AnySGD, model: nn.Module, message: Message) -> AnySGD:
     if not corrects(message):
         return optimizer
     config = _config(message)
-    control = message.content.array_records.get(CONTROL_KEY)
+    control = arrays_in(message.content).get(CONTROL_KEY)
     compress = config.get("compress")
     if control is not None:
         _check_rate(optimizer, config.get("lr"))
@@ -69,14 +70,12 @@ def corrects(message: Message) -> bool:
     message : Message
         Of the server, as the app gets it.
     """
-    return CONTROL_KEY in message.content.array_records or "compress" in _config(
-        message
-    )
+    return CONTROL_KEY in arrays_in(message.content) or "compress" in _config(message)
 
 
 def _config(message: Message) -> dict[str, Any]:
     config: dict[str, Any] = {}
-    for record in message.content.config_records.values():
+    for record in configs_in(message.content).values():
         config |= record
     return config
 

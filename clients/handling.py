@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from logging import INFO
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from flwr.app import Context, Message, RecordDict
 
@@ -13,7 +14,7 @@ from flwr_caesar.codec import CodecError, get_codec
 from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.codec.contract.non_finite import without_non_finite
 from flwr_caesar.codec.contract.update import nonnegative
-from flwr_caesar.flower import ClientAppCallable, log
+from flwr_caesar.flower import ClientAppCallable, arrays_in, log
 from flwr_caesar.methods import device_method
 from flwr_caesar.sync.device import (
     commit_update,
@@ -80,6 +81,7 @@ def _handled(
     board: Board,
 ) -> Message:
     watch = Stopwatch()
+    came = [ref(record) for record in arrays_in(msg.content).values()]
     plan, header = Plan.read(msg.content)
     lacks = ""
     if device.can:
@@ -147,7 +149,7 @@ def _handled(
         watch.trained()
         if not reply.has_content():
             return reply
-        content = RecordDict(dict(reply.content.items()))
+        content = reply.content.copy()
         # The model goes as it is taken in, so that a device never has it twice.
         drop_arrays(msg.content)
         reply.content = RecordDict()
@@ -158,7 +160,7 @@ def _handled(
         else:
             key, arrays = trained_model(content, state.model, plan.record)
             # The models that the app was given and has returned are not needed.
-            give_back(sum(array.nbytes for array in arrays.values()))
+            give_back(sum(a.nbytes for a in arrays.values()), dropped=came)
             is_model = plan.payload == MODEL_PAYLOAD
             codec = get_codec(plan.upload)
             if is_model:

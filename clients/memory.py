@@ -6,8 +6,9 @@ import ctypes
 import gc
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from weakref import ref
 
 LEAST_BYTES = 16 << 20
 """For a smaller model a collection takes longer than it is worth."""
@@ -45,26 +46,31 @@ def _thaw() -> None:
         gc.unfreeze()
 
 
-def give_back(nbytes: int) -> None:
+def give_back(nbytes: int, *, dropped: Iterable[ref[object]] = ()) -> None:
     """Free what only cycles hold, and return free memory to the system.
 
     Parameters
     ----------
     nbytes : int
         What a model takes; nothing is done below `LEAST_BYTES`.
+    dropped : iterable of weakref.ref
+        To what came with the message and is not needed any more.
 
     Notes
     -----
-    Flower's RecordDict and its views are such a cycle, so a model that is dropped stays
-    until the next collection. And the C library keeps freed arrays of up to 32 MB for
-    later ones (mallopt(3), ``M_MMAP_THRESHOLD``), which longer ones cannot use. Without
-    glibc only the former is done. The first message was there before its handling
-    began, so what `collecting_less` passes over is looked at from here on.
+    A view of Flower's RecordDict is such a cycle, and holds the records that it was
+    made of, so a model that is dropped stays until the next collection. And the C
+    library keeps freed arrays of up to 32 MB for later ones (mallopt(3),
+    ``M_MMAP_THRESHOLD``), which longer ones cannot use. Without glibc only the former
+    is done. Views are mostly younger than the first message's handling; what
+    `collecting_less` passes over is looked at only where something dropped stays.
     """
     if nbytes < LEAST_BYTES:
         return
-    _thaw()
     gc.collect()
+    if _frozen_here.is_set() and any(each() is not None for each in dropped):
+        _thaw()
+        gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):

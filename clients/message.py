@@ -11,11 +11,12 @@ from flwr_caesar.codec.contract.layout import (
     Array,
     Arrays,
     Layout,
+    dtype_name,
     first_difference,
     other_shape,
 )
 from flwr_caesar.codec.contract.non_finite import is_finite
-from flwr_caesar.flower import KEY_CLIPPING_NORM
+from flwr_caesar.flower import KEY_CLIPPING_NORM, arrays_in, configs_in
 from flwr_caesar.sync.mapped import let_go
 from flwr_caesar.sync.state import MODEL_PAYLOAD
 from flwr_caesar.transport import (
@@ -57,7 +58,7 @@ def is_clipped(content: RecordDict, plan: Plan) -> bool:
     CodecError
         If what is sent would then be something else than what was clipped.
     """
-    if not any(KEY_CLIPPING_NORM in r for r in content.config_records.values()):
+    if not any(KEY_CLIPPING_NORM in r for r in configs_in(content).values()):
         return False
     if plan.error_feedback or plan.payload == MODEL_PAYLOAD:
         raise CodecError(
@@ -119,7 +120,7 @@ def trained_model(
     CodecError
         If the reply has no such model, or its tensors differ, with the first of them.
     """
-    names = list(content.array_records)
+    names = list(arrays_in(content))
     if not names:
         raise CodecError("the app returned no ArrayRecord; compression sends the model")
     if len(names) > 1 and sent_as not in names:
@@ -128,7 +129,7 @@ def trained_model(
             f"is named {sent_as!r} as the model it was given"
         )
     key = names[0] if len(names) == 1 else sent_as
-    arrays = record_to_arrays(content.array_records[key])
+    arrays = record_to_arrays(arrays_in(content)[key])
     content[key] = ArrayRecord()
     found = {name: array.shape for name, array in arrays.items()}
     expected = {name: array.shape for name, array in model.items()}
@@ -145,7 +146,7 @@ def trained_model(
 
 def drop_arrays(content: RecordDict) -> None:
     """Take the ArrayRecords out of a content, which its views hold in a cycle."""
-    for name in list(content.array_records):
+    for name in list(arrays_in(content)):
         del content[name]
 
 
@@ -171,7 +172,7 @@ def subtract(arrays: dict[str, Array], model: Arrays, *, overwrite: bool) -> Non
 
 def _subtract_in_place(name: str, new: Array, old: Array) -> bool:
     """Put the `difference` in the place of `new`, if the memory fits."""
-    fits = new.dtype == old.dtype and new.dtype.name in ("float32", "float64")
+    fits = new.dtype == old.dtype and dtype_name(new.dtype) in ("float32", "float64")
     if not fits or new.shape != old.shape or not new.flags.carray:
         return False
     left, right = new.reshape(-1), old.reshape(-1)
@@ -188,13 +189,13 @@ def _subtract_in_place(name: str, new: Array, old: Array) -> bool:
 
 def pack_others(content: RecordDict, key: str) -> None:
     """Make exact frames of the reply's ArrayRecords but one, in place."""
-    for name, record in list(content.array_records.items()):
+    for name, record in list(arrays_in(content).items()):
         if name != key:
             content[name] = exact_record(record)
 
 
 def _as(array: Array, model: Array) -> Array:
-    both_float = {array.dtype.name, model.dtype.name} <= FLOAT_DTYPES
+    both_float = {dtype_name(array.dtype), dtype_name(model.dtype)} <= FLOAT_DTYPES
     if array.dtype == model.dtype or not both_float:
         return array
     with np.errstate(over="ignore"):

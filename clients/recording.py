@@ -14,7 +14,7 @@ from flwr.app import Context, RecordDict
 
 from flwr_caesar.codec import difference
 from flwr_caesar.codec.contract.layout import Arrays
-from flwr_caesar.flower import log
+from flwr_caesar.flower import configs_in, log
 
 
 def record_update(
@@ -51,7 +51,7 @@ def record_update(
 
 def _round_of(request: RecordDict, folder: Path) -> int:
     """Return the number of a round, or the next one that has no file."""
-    for record in request.config_records.values():
+    for record in configs_in(request).values():
         number = record.get("server-round")
         if isinstance(number, int) and number >= 0:
             return number

@@ -26,7 +26,7 @@ class SharedPrediction(DeviceMethod):
         self, received: Received, content: RecordDict
     ) -> tuple[DeviceState, RecordDict]:
         """Return the state with the prediction, and the content without it."""
-        state, rest = received.state, RecordDict(dict(content.items()))
+        state, rest = received.state, content.copy()
         record = rest.pop(PREDICTION_KEY, None)
         if isinstance(record, ArrayRecord) and not state.pending:
             held = record_to_arrays(record)

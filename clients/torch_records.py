@@ -9,6 +9,8 @@ import torch
 from flwr.app import Array, ArrayRecord
 
 from flwr_caesar.codec.contract.layout import to_dtype
+from flwr_caesar.flower import record_of
+from flwr_caesar.transport.npy import from_flower, to_flower
 
 
 def state_to_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
@@ -26,7 +28,7 @@ def state_to_record(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
     --------
     >>> record = state_to_record(model.state_dict())  # doctest: +SKIP
     """
-    return ArrayRecord({name: _to_array(tensor) for name, tensor in state.items()})
+    return record_of({name: _to_array(tensor) for name, tensor in state.items()})
 
 
 def record_to_state(record: ArrayRecord) -> dict[str, torch.Tensor]:
@@ -46,12 +48,12 @@ def _to_array(tensor: torch.Tensor) -> Array:
         # numpy has no such dtype of its own: the same bits by way of integers.
         bits = tensor.contiguous().view(torch.int16).numpy()
         return Array(bits.view(to_dtype("bfloat16")))
-    return Array(tensor.numpy())
+    return to_flower(tensor.numpy())
 
 
 def _to_tensor(array: Array) -> torch.Tensor:
-    found = array.numpy()
+    found = from_flower(array)
     if array.dtype == "bfloat16":
         return torch.from_numpy(found.view(np.int16).copy()).view(torch.bfloat16)
-    # Flower's arrays may be read-only, and torch tensors must not be.
+    # What is read may be read-only, and torch tensors must not be.
     return torch.from_numpy(np.array(found))

@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from logging import WARNING
 
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, apply
 from flwr_caesar.codec.contract.layout import Array
-from flwr_caesar.flower import log
+from flwr_caesar.flower import arrays_in, log
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import record_to_arrays, widened_record
@@ -334,8 +334,8 @@ class Aggregator:
             refuse(node_id, reason)
         messages = []
         for reply in phase.replies.values():
-            content = RecordDict(dict(reply.content.items()))
-            for name, record in content.array_records.items():
+            content = reply.content.copy()
+            for name, record in arrays_in(content).items():
                 # FedMedian and others take the arrays out of what they are given.
                 content[name] = ArrayRecord(dict(record))
             reply.message.content = content

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 
+from flwr_caesar.flower import configs_in
 from flwr_caesar.records import DeviceRecord
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Work:
         """Read it from a message's configuration."""
         values = {
             key: value
-            for record in content.config_records.values()
+            for record in configs_in(content).values()
             for key, value in record.items()
             if isinstance(value, int)
         }

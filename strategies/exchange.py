@@ -16,10 +16,12 @@ from flwr_caesar.codec.contract.layout import (
     FLOAT_DTYPES,
     Array,
     Arrays,
+    dtype_name,
     first_difference,
     to_dtype,
 )
 from flwr_caesar.codec.contract.update import nonnegative
+from flwr_caesar.flower import arrays_in
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -192,7 +194,7 @@ class Exchange(ABC):
         """
         keys = [self.model_record(message.content) for message in messages]
         models = [
-            message.content.array_records[key]
+            arrays_in(message.content)[key]
             for message, key in zip(messages, keys, strict=True)
         ]
         return keys, same_model(models)
@@ -205,7 +207,7 @@ class Exchange(ABC):
         ValueError
             If that cannot be told.
         """
-        names = list(content.array_records)
+        names = list(arrays_in(content))
         if len(names) == 1:
             return names[0]
         if self.model_key in names:
@@ -348,14 +350,14 @@ def nonnegative_sum(
     return frozenset(
         name
         for name in (nonnegative(base) if names is None else names)
-        if update[name].dtype.name in FLOAT_DTYPES
+        if dtype_name(update[name].dtype) in FLOAT_DTYPES
         and bool((update[name] >= -base[name].astype(update[name].dtype)).all())
     )
 
 
 def others(content: RecordDict, key: str) -> dict[str, ArrayRecord]:
     """Return the ArrayRecords of a content but one."""
-    return {n: r for n, r in content.array_records.items() if n != key}
+    return {n: r for n, r in arrays_in(content).items() if n != key}
 
 
 def zeros_like(model: Arrays) -> dict[str, Array]:

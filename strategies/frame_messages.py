@@ -5,6 +5,7 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flwr_caesar.codec import CodecError, Layout
+from flwr_caesar.flower import arrays_in, configs_in
 from flwr_caesar.sync.protocol import DECLINED, UploadHeader, device_id
 from flwr_caesar.transport import (
     DeviceReport,
@@ -60,7 +61,7 @@ def packed(
     """
     header, downlink = device.header, method.downlink
     has_part = device.can is None or downlink.part in device.can.parts
-    made = RecordDict(dict(content.items()))
+    made = content.copy()
     for name, record in others(content, key).items():
         made[name] = exact_record(record)
     if header.base == header.target and not downlink.again(device.node_id):
@@ -75,7 +76,7 @@ def packed(
             )
         made[name] = record
     if plan.config:
-        for name, config in content.config_records.items():
+        for name, config in configs_in(content).items():
             made[name] = ConfigRecord({**config, **plan.config})
     sent = Plan(
         record=key,
@@ -109,7 +110,7 @@ def upload_key(phase: Phase, request: Request, content: RecordDict) -> str:
     CodecError
         If that cannot be told.
     """
-    names = list(content.array_records)
+    names = list(arrays_in(content))
     if not phase.is_train or not names:
         return ""
     if len(names) == 1:

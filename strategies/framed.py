@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import (
@@ -26,6 +26,7 @@ from flwr_caesar.codec.contract.update import (
     nonnegative,
 )
 from flwr_caesar.codec.contract.vector import require_elements
+from flwr_caesar.flower import arrays_in
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -179,15 +180,15 @@ class FrameExchange(Exchange):
     def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
         """See `Exchange.accept`."""
         request = phase.requests[node_id]
-        content = RecordDict(dict(message.content.items()))
+        content = message.content.copy()
         if note_of(content) is None:
             raise CodecError(NO_MOD)
         report, header = DeviceReport.read(content)
         content = without_note(content)
         key = upload_key(phase, request, content)
         if key and self.layout:
-            require_frame_size(content.array_records[key], self.layout)
-        frame = record_to_frame(content.array_records[key]) if key else None
+            require_frame_size(arrays_in(content)[key], self.layout)
+        frame = record_to_frame(arrays_in(content)[key]) if key else None
         info = None if frame is None else inspect_frame(frame)
         assert self.session is not None
         verdict = self.session.accept(node_id, header, info, can=report.can_bytes)
@@ -357,7 +358,7 @@ class FrameExchange(Exchange):
         layout = self.layout or Layout.of(request.sent)
         is_model = self.method.payload == MODEL_PAYLOAD
         expected = CodecState(layout if is_model else update_layout(layout))
-        frame = record_to_frame(reply.source.array_records[reply.key])
+        frame = record_to_frame(arrays_in(reply.source)[reply.key])
         info = inspect_frame(frame)
         if is_model and info.layout_digest != layout.digest and "TABL" in info.sections:
             if info.sections["TABL"] > len(layout.to_bytes()):  # before it is parsed

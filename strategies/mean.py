@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord
 
-from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
+from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays, dtype_name
 from flwr_caesar.transport import widened_in_place
 
 _PIECE = 1 << 15
@@ -132,7 +132,7 @@ def _move(mean: Array, term: Array, kept: Any, share: Any) -> None:
 
 
 def _is_float(array: Array) -> bool:
-    return array.dtype.name in FLOAT_DTYPES
+    return dtype_name(array.dtype) in FLOAT_DTYPES
 
 
 def _equal(left: Array, right: Array) -> bool:
@@ -144,7 +144,7 @@ def _equal(left: Array, right: Array) -> bool:
 
 def _term(delta: Array, base: Array) -> Array:
     """Return what one reply adds: relative to a floating-point base, else a value."""
-    wide = np.float64 if base.dtype.name == "float64" else np.float32
+    wide = np.float64 if dtype_name(base.dtype) == "float64" else np.float32
     if _is_float(base):
         relative = delta if _is_float(delta) else delta - base.astype(np.float64)
         return relative.astype(wide, copy=False)

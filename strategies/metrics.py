@@ -11,6 +11,7 @@ from typing import TypeVar
 from flwr.app import MetricRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.flower import arrays_in, metrics_in
 
 from .guard import MAX_WEIGHT
 
@@ -43,7 +44,7 @@ def read_weight(content: RecordDict, key: str, *, required: bool = True) -> floa
         If it has none though it must, or its weight is not a number from 0 to
         `MAX_WEIGHT`.
     """
-    records = list(content.metric_records.values())
+    records = list(metrics_in(content).values())
     if not required and (len(records) != 1 or key not in records[0]):
         return 0.0
     if len(records) != 1:
@@ -59,8 +60,8 @@ def read_weight(content: RecordDict, key: str, *, required: bool = True) -> floa
 
 def with_weight(content: RecordDict, key: str, weight: float) -> RecordDict:
     """Return a reply's content with another weight, where it has one."""
-    changed = RecordDict(dict(content.items()))
-    for name, record in content.metric_records.items():
+    changed = content.copy()
+    for name, record in metrics_in(content).items():
         if key in record:
             changed[name] = MetricRecord({**record, key: weight})
     return changed
@@ -68,7 +69,7 @@ def with_weight(content: RecordDict, key: str, weight: float) -> RecordDict:
 
 def read_accuracy(content: RecordDict) -> float | None:
     """Return the accuracy in a reply's metrics, if it has one; see `quality`."""
-    for record in content.metric_records.values():
+    for record in metrics_in(content).values():
         value = quality(record).get("accuracy")
         if value is not None and math.isfinite(value):
             return value
@@ -100,7 +101,7 @@ def signature(content: RecordDict) -> Signature:
     Flower aggregates metrics of equal signature only, and stops the run otherwise. A
     reply without one has the empty signature.
     """
-    name, record = next(iter(content.metric_records.items()), ("", MetricRecord()))
+    name, record = next(iter(metrics_in(content).items()), ("", MetricRecord()))
     return name, tuple(sorted((key, _length(record, key)) for key in record))
 
 
@@ -109,7 +110,7 @@ def array_names(content: RecordDict) -> tuple[str, ...]:
 
     Flower's strategies that are given every update stop the run if they differ.
     """
-    return tuple(sorted(content.array_records))
+    return tuple(sorted(arrays_in(content)))
 
 
 def common_signature(signatures: Sequence[Kind]) -> Kind | None:

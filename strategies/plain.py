@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec import CodecError, Layout, difference
@@ -14,6 +14,7 @@ from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Array, Arrays, other_shape
 from flwr_caesar.codec.contract.non_finite import require_none_new
 from flwr_caesar.codec.contract.update import change_of_others, length
+from flwr_caesar.flower import arrays_in
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import Head, LedgerStore
 from flwr_caesar.sync.memory import MemoryLedger
@@ -80,12 +81,12 @@ class PlainExchange(Exchange):
     def accept(self, phase: Phase, node_id: int, message: Message) -> Opened:
         """See `Exchange.accept`."""
         request = phase.requests[node_id]
-        content = RecordDict(dict(message.content.items()))
+        content = message.content.copy()
         weight = self.weight_of(phase, content)
         reply = Reply(node_id, message, content, weight=weight, source=message.content)
         if not phase.is_train:
             return Opened(reply)
-        names = list(content.array_records)
+        names = list(arrays_in(content))
         if not names:
             raise CodecError("reply has no ArrayRecord")
         if len(names) > 1 and request.key not in names:
@@ -105,7 +106,7 @@ class PlainExchange(Exchange):
         assert reply.source is not None
         sent = phase.requests[reply.node_id].sent
         arrays = {}
-        for name, array in reply.source.array_records[reply.key].items():
+        for name, array in arrays_in(reply.source)[reply.key].items():
             if name not in sent:
                 raise CodecError(f"reply has a tensor {name!r} that was not sent")
             if len(array.data) > 2 * sent[name].nbytes + _NPY_HEADER_MAX:

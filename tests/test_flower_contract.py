@@ -36,9 +36,13 @@ from flwr_caesar.flower import (
     NodeInfo,
     Run,
     act_in_run,
+    arrays_in,
+    configs_in,
     error_reply,
     flower_version,
+    metrics_in,
     readdress,
+    record_of,
 )
 from flwr_caesar.runner.inline import InlineGrid, through_the_wire
 from flwr_caesar.runner.registry import INNER
@@ -296,6 +300,24 @@ def test_an_array_is_what_we_make_of_it() -> None:
     assert [*copy.config_records] == ["config"]
     del copy["arrays"]
     assert "arrays" not in copy
+
+
+def test_contents_are_read_and_copied_as_by_flower() -> None:
+    arrays = {"w": Array(np.zeros(3)), "b": Array(np.ones(2))}
+    record = record_of(arrays)
+    assert record == ArrayRecord(arrays)
+    assert all(record[name] is array for name, array in arrays.items())
+    metrics, config = MetricRecord({"a": 1}), ConfigRecord({"b": 2})
+    content = RecordDict({"arrays": record, "metrics": metrics, "config": config})
+    assert arrays_in(content) == dict(content.array_records.items())
+    assert metrics_in(content) == dict(content.metric_records.items())
+    assert configs_in(content) == dict(content.config_records.items())
+    copy = content.copy()
+    assert isinstance(copy, RecordDict)
+    assert copy == content
+    del copy["arrays"]
+    assert "arrays" in content
+    assert through_the_wire(copy) == copy
 
 
 def test_a_message_is_what_we_make_of_it() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from flwr_caesar.codec.contract.layout import Array, Arrays, to_dtype
-from flwr_caesar.flower import log
+from flwr_caesar.codec.contract.layout import Array, Arrays, dtype_name, to_dtype
+from flwr_caesar.flower import log, record_of
 
 from .errors import DamagedStateError
 from .packing import describe, pack_memory, restore, seal, unseal
@@ -99,10 +99,10 @@ def _sealed(config: object) -> bytes:
 def _to_record(arrays: Arrays) -> ArrayRecord:
     rows = {}
     for name, array in arrays.items():
-        dtype = array.dtype.name
+        dtype = dtype_name(array.dtype)
         data = array.astype(to_dtype(dtype), copy=False).tobytes()
         rows[name] = FlowerArray(dtype, tuple(array.shape), _STYPE, data)
-    return ArrayRecord(rows)
+    return record_of(rows)
 
 
 def _checksum(rows: Iterable[FlowerArray]) -> int:

@@ -49,7 +49,8 @@ def build_model(model_cfg: Mapping[str, Any], seed: int) -> nn.Module:
     }
     name = get_choice(model_cfg, "model", "name", builders)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # `torch.manual_seed` seeds other devices too, and takes longer than a model.
+        torch.default_generator.manual_seed(seed)
         return builders[name](model_cfg)
 
 

@@ -9,7 +9,8 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError, get_codec, inspect_frame
 from flwr_caesar.codec.contract.base import DEFAULT_MAX_BYTES
-from flwr_caesar.codec.contract.layout import Arrays, Layout, to_dtype
+from flwr_caesar.codec.contract.layout import Arrays, Layout, dtype_name, to_dtype
+from flwr_caesar.flower import arrays_in, configs_in, metrics_in, record_of
 
 from .envelope import frame_to_record, is_frame, note_nbytes, record_to_frame
 from .npy import from_flower, to_flower
@@ -41,7 +42,7 @@ def _to_numpy(name: str, array: Array) -> np.ndarray[Any, Any]:
 
 def arrays_to_record(arrays: Arrays) -> ArrayRecord:
     """Return a plain record of named arrays."""
-    return ArrayRecord({name: to_flower(np.asarray(a)) for name, a in arrays.items()})
+    return record_of({name: to_flower(np.asarray(a)) for name, a in arrays.items()})
 
 
 def widened_record(arrays: Arrays) -> ArrayRecord:
@@ -50,11 +51,11 @@ def widened_record(arrays: Arrays) -> ArrayRecord:
     They know float16, float32 and float64; tensors in bfloat16 become float32, which
     holds the same values.
     """
-    return ArrayRecord({name: to_flower(_widened(a)) for name, a in arrays.items()})
+    return record_of({name: to_flower(_widened(a)) for name, a in arrays.items()})
 
 
 def _widened(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    return array.astype(np.float32) if dtype_name(array.dtype) == "bfloat16" else array
 
 
 def widened_in_place(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:
@@ -101,7 +102,7 @@ def record_nbytes(record: ArrayRecord) -> int:
 
 def arrays_nbytes(content: RecordDict) -> int:
     """Bytes of all arrays of a message as Flower carries them."""
-    return sum(record_nbytes(record) for record in content.array_records.values())
+    return sum(record_nbytes(record) for record in arrays_in(content).values())
 
 
 def message_nbytes(content: RecordDict) -> int:
@@ -117,10 +118,10 @@ def told_nbytes(content: RecordDict) -> int:
     """
     names: list[str] = [*content]
     values: list[object] = []
-    for metrics in content.metric_records.values():
+    for metrics in metrics_in(content).values():
         names += metrics.keys()
         values += metrics.values()
-    for config in content.config_records.values():
+    for config in configs_in(content).values():
         names += config.keys()
         values += config.values()
     return sum(map(len, names)) + _HELD_BYTES * len(names) + sum(map(_told, values))

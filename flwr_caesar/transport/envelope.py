@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.frame import head_size
+from flwr_caesar.flower import arrays_in, configs_in, record_of
 
 from .short import lengthen, shorten
 
@@ -61,7 +62,8 @@ def _record(body: bytes, kind: int, note: bytes) -> ArrayRecord:
     lead = _NOTE_SIZE.pack(len(note)) + note if note else b""
     kind |= _LED * bool(note)
     data = b"".join([bytes([kind]), lead, body]) if kind else body
-    return ArrayRecord({_FRAME_KEY: Array("uint8", (len(data),), FRAME_STYPE, data)})
+    array = Array("uint8", (len(data),), FRAME_STYPE, data)
+    return record_of({_FRAME_KEY: array})
 
 
 def record_to_frame(record: ArrayRecord) -> bytes:
@@ -108,12 +110,12 @@ def with_note(content: RecordDict, note: bytes, *, leads: str = "") -> RecordDic
         Name of the ArrayRecord with the frame that it may lead; empty for none.
     """
     noted = without_note(content)
-    frame = noted.array_records.get(leads) if leads else None
-    hosts = [name for name in noted.config_records if name != NOTE_KEY]
+    frame = arrays_in(noted).get(leads) if leads else None
+    hosts = [name for name in configs_in(noted) if name != NOTE_KEY]
     if frame is not None and len(note) <= 0xFFFF and _nbytes(frame) <= MAX_LED_BYTES:
         noted[leads] = _record(*_body(frame), note)
     elif hosts:
-        config = noted.config_records[hosts[0]]
+        config = configs_in(noted)[hosts[0]]
         noted[hosts[0]] = ConfigRecord({**config, NOTE_KEY: note})
     else:
         noted[NOTE_KEY] = ConfigRecord({_OWN_KEY: note})
@@ -129,19 +131,19 @@ def note_of(content: RecordDict) -> bytes | None:
         If it is there and not what we write, or is of a protocol before there were
         notes.
     """
-    if _OLD_RECORD in content.config_records:
+    if _OLD_RECORD in configs_in(content):
         raise CodecError(
             "message of protocol 1, this side speaks another: install the same "
             "flwr-caesar on both sides"
         )
-    for name, config in content.config_records.items():
+    for name, config in configs_in(content).items():
         key = _OWN_KEY if name == NOTE_KEY else NOTE_KEY
         if key in config:
             note = config[key]
             if not isinstance(note, bytes):
                 raise CodecError(f"the entry {NOTE_KEY!r} of the message is no header")
             return note
-    for record in content.array_records.values():
+    for record in arrays_in(content).values():
         if is_frame(record) and _kind(record[_FRAME_KEY].data)[0] & _LED:
             return _lead(record[_FRAME_KEY].data)
     return None
@@ -163,8 +165,8 @@ def require_note(content: RecordDict) -> bytes:
 
 def without_note(content: RecordDict) -> RecordDict:
     """Return a content without its note; one that leads a frame stays with it."""
-    plain = RecordDict(dict(content.items()))
-    for name, config in content.config_records.items():
+    plain = content.copy()
+    for name, config in configs_in(content).items():
         if name == NOTE_KEY and _OWN_KEY in config:
             del plain[name]
         elif NOTE_KEY in config:
@@ -175,7 +177,7 @@ def without_note(content: RecordDict) -> RecordDict:
 
 def note_nbytes(content: RecordDict) -> int:
     """Return the bytes of a note beside the arrays of a content."""
-    for name, config in content.config_records.items():
+    for name, config in configs_in(content).items():
         note = config.get(_OWN_KEY if name == NOTE_KEY else NOTE_KEY)
         if isinstance(note, bytes):
             return len(note)

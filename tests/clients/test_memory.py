@@ -81,6 +81,24 @@ def test_collections_pass_over_what_was_there_before_the_first_message() -> None
 
 
 @pytest.mark.usefixtures("first_message")
+def test_what_was_there_before_is_passed_over_where_all_that_is_dropped_goes() -> None:
+    class Record:
+        pass
+
+    record = Record()
+    dropped = weakref.ref(record)
+    with collecting_less():
+        view = Cyclic()
+        view.record = record  # type: ignore[attr-defined]
+        young = weakref.ref(view)
+        del view, record
+        give_back(LEAST_BYTES, dropped=[dropped])
+        assert young() is None
+        assert dropped() is None
+        assert gc.get_freeze_count() > 1000
+
+
+@pytest.mark.usefixtures("first_message")
 def test_garbage_of_one_message_is_collected_in_the_next() -> None:
     with collecting_less():
         gone = weakref.ref(Cyclic())
@@ -111,7 +129,7 @@ def test_the_first_message_of_a_large_model_is_given_back() -> None:
             del first
             gc.collect()
             assert gone() is not None
-            give_back(LEAST_BYTES)
+            give_back(LEAST_BYTES, dropped=[gone])
             assert gone() is None
             assert gc.get_freeze_count() == 0
     finally:

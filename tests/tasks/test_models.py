@@ -118,6 +118,14 @@ def test_the_seed_names_the_parameters_and_leaves_the_generator_alone(cfg):
     assert any(not torch.equal(a[name], c[name]) for name in a)
 
 
+def test_other_devices_are_not_seeded(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.xpu, "manual_seed_all", seeded.append)
+    build_model(CNN, seed=1)
+    assert not seeded
+
+
 @pytest.mark.parametrize(
     ("key", "cfg"),
     [

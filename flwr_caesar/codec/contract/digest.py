@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from .layout import Array, Arrays, Layout, to_dtype
+from .layout import Array, Arrays, Layout, dtype_name, to_dtype
 
 
 class NamedModel(dict[str, Array]):
@@ -42,7 +42,8 @@ def model_digest(arrays: Arrays, layout: Layout | None = None) -> bytes:
     head = (layout or Layout.of(arrays)).to_bytes()
     crc, adler = zlib.crc32(head), zlib.adler32(head)
     for array in arrays.values():
-        flat = np.ascontiguousarray(array, to_dtype(array.dtype.name)).reshape(-1)
+        little = to_dtype(dtype_name(array.dtype))
+        flat = np.ascontiguousarray(array, little).reshape(-1)
         data = flat.view(np.uint8).data
         crc, adler = zlib.crc32(data, crc), zlib.adler32(data, adler)
     return struct.pack("<II", crc, adler)

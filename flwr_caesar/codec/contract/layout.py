@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ _MAX_TENSORS = 1 << 16
 _MAX_TENSOR_BYTES = 1 << 62
 
 
+@lru_cache(maxsize=64)
 def to_dtype(name: str) -> np.dtype[Any]:
     """Return the little-endian numpy dtype of a wire dtype name."""
     if name == "bfloat16":
@@ -47,6 +48,12 @@ def to_dtype(name: str) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return dtype
     return np.dtype(name).newbyteorder("<")
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return ``dtype.name``, which numpy puts together anew each time."""
+    return str(dtype.name)
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,12 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def itemsize(self) -> int:
         """Bytes of one element."""
         return to_dtype(self.dtype).itemsize
@@ -103,23 +110,16 @@ class Layout:
         CodecError
             If a dtype is not one of `DTYPE_CODES` (complex, object, text).
         """
-        specs = []
-        for name, array in arrays.items():
-            dtype = array.dtype.name
-            if dtype not in DTYPE_CODES:
-                raise CodecError(
-                    f"tensor {name!r} has dtype {dtype}; supported are "
-                    f"{', '.join(DTYPE_CODES)}"
-                )
-            specs.append(TensorSpec(name, dtype, tuple(array.shape)))
-        return cls(tuple(specs))
+        return _described(
+            tuple((n, dtype_name(a.dtype), tuple(a.shape)) for n, a in arrays.items())
+        )
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(spec.nbytes for spec in self.tensors)
 
-    @property
+    @cached_property
     def num_params(self) -> int:
         """Elements of all tensors."""
         return sum(spec.size for spec in self.tensors)
@@ -193,6 +193,21 @@ class Layout:
         if offset != len(data):
             raise CodecError("tensor table has trailing bytes")
         return cls(tuple(specs.values()))
+
+
+@lru_cache(maxsize=16)
+def _described(facts: tuple[tuple[str, str, tuple[int, ...]], ...]) -> Layout:
+    """Return the layout of these tensors, with what it has found out of itself.
+
+    A message asks several times for the layout of one model.
+    """
+    for name, dtype, _ in facts:
+        if dtype not in DTYPE_CODES:
+            raise CodecError(
+                f"tensor {name!r} has dtype {dtype}; supported are "
+                f"{', '.join(DTYPE_CODES)}"
+            )
+    return Layout(tuple(TensorSpec(*each) for each in facts))
 
 
 def other_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> str:

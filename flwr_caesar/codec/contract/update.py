@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from functools import lru_cache
 
 import numpy as np
 
 from .energy import energy
 from .errors import CodecError
-from .layout import FLOAT_DTYPES, Array, Arrays, Layout, TensorSpec, to_dtype
+from .layout import (
+    FLOAT_DTYPES,
+    Array,
+    Arrays,
+    Layout,
+    TensorSpec,
+    dtype_name,
+    to_dtype,
+)
 from .non_finite import is_finite, require_none_new
 
 _BLOCK = 1 << 16
 _LEAST_ENERGY = 1e-250
 
 
+@lru_cache(maxsize=16)
 def update_layout(layout: Layout) -> Layout:
     """Return the layout of an update of models with `layout`.
 
@@ -45,7 +55,7 @@ def difference(new: Arrays, old: Arrays) -> dict[str, Array]:
     _require_same_tensors(new, old)
     update = {}
     for name, array in new.items():
-        dtype = array.dtype.name
+        dtype = dtype_name(array.dtype)
         if dtype in FLOAT_DTYPES:
             wide = to_dtype(_update_dtype(dtype))
             with np.errstate(over="ignore", invalid="ignore"):
@@ -73,7 +83,7 @@ def apply(old: Arrays, update: Arrays) -> dict[str, Array]:
     _require_same_tensors(update, old)
     model = {}
     for name, delta in update.items():
-        if delta.dtype.name in FLOAT_DTYPES:
+        if dtype_name(delta.dtype) in FLOAT_DTYPES:
             base = old[name]
             with np.errstate(over="ignore", invalid="ignore"):
                 start = base.astype(delta.dtype)
@@ -81,7 +91,7 @@ def apply(old: Arrays, update: Arrays) -> dict[str, Array]:
             if not is_finite(total):
                 odd = ~np.isfinite(start)
                 total[odd] = np.where(delta == 0, start, delta)[odd]
-            keep = base.dtype.name in FLOAT_DTYPES
+            keep = dtype_name(base.dtype) in FLOAT_DTYPES
             model[name] = total.astype(base.dtype, copy=False) if keep else total
         else:
             model[name] = delta
@@ -96,7 +106,9 @@ def nonnegative(model: Arrays) -> frozenset[str]:
     return frozenset(
         name
         for name, array in model.items()
-        if array.dtype.name in FLOAT_DTYPES and array.size and bool((array >= 0).all())
+        if dtype_name(array.dtype) in FLOAT_DTYPES
+        and array.size
+        and bool((array >= 0).all())
     )
 
 
@@ -106,7 +118,9 @@ def length(update: Arrays) -> float:
     Finite elements have a finite norm however large they are, up to the range of
     float64; beyond, it is infinite.
     """
-    parts = [a for a in update.values() if a.dtype.name in FLOAT_DTYPES and a.size]
+    parts = [
+        a for a in update.values() if dtype_name(a.dtype) in FLOAT_DTYPES and a.size
+    ]
     total = sum(map(_energy, parts))
     if _LEAST_ENERGY < total < math.inf:
         return math.sqrt(total)
@@ -140,7 +154,7 @@ def change_of_others(new: Arrays, old: Arrays) -> float:
     changes = {
         name: array.astype(np.float64) - old[name].astype(np.float64)
         for name, array in new.items()
-        if array.dtype.name not in FLOAT_DTYPES
+        if dtype_name(array.dtype) not in FLOAT_DTYPES
     }
     return length(changes)
 

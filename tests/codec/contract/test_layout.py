@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flwr_caesar.codec import CodecError, Layout, TensorSpec
+from flwr_caesar.codec import CodecError, Layout, TensorSpec, update_layout
 from flwr_caesar.codec.contract.layout import DTYPE_CODES, to_dtype
 
 from ..strategies import Array, dtypes, models, names, numpy_dtype
@@ -147,3 +147,10 @@ def test_a_lying_table_is_refused(data: bytes) -> None:
 def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
     with contextlib.suppress(CodecError):
         assert Layout.from_bytes(data).to_bytes() == data
+
+
+@given(models())
+def test_a_model_is_described_once(model: dict[str, Array]) -> None:
+    layout = Layout.of(model)
+    assert Layout.of({name: array.copy() for name, array in model.items()}) is layout
+    assert update_layout(layout) is update_layout(layout)
