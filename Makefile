@@ -52,8 +52,8 @@ PYTEST = ../../$(TEST)/bin/pytest -q --durations 20 -n 2 --dist loadfile \
 
 # From a folder without the sources, so that the installed package is what is seen.
 test-types: wheel
-	cd $(CHECK) && $(GIVE_WAY) ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml -p flwr_caesar
-	cd $(CHECK) && $(GIVE_WAY) ../../$(TEST)/bin/mypy --config-file ../../pyproject.toml ../../tests/typing
+	cd $(CHECK) && MYPYPATH=../../tests/typing $(GIVE_WAY) ../../$(TEST)/bin/mypy \
+	  --config-file ../../pyproject.toml -p flwr_caesar -m public_api
 
 test-servers: wheel
 	cd $(CHECK) && $(PYTEST) -m servers ../../tests

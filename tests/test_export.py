@@ -162,12 +162,16 @@ def test_wandb_writes_what_was_told(
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     installed("wandb", "wandb")
+    import wandb
     from wandb.proto.wandb_internal_pb2 import Record
 
     from flwr_caesar.export.wandb import WandB
 
-    with WandB(mode="offline", folder=tmp_path, settings={"lr": 0.1}) as sink:
+    # Longer than a block of the log, into which W&B's records may fall anywhere.
+    settings = {"lr": 0.1, "notes": "long " * 10_000}
+    with WandB(mode="offline", folder=tmp_path, settings=settings) as sink:
         strategy = trained(sink)
+    wandb.teardown()  # its own process writes the file on after the run is finished
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     records = [Record.FromString(data) for data in logged(file.read_bytes())]
     rows = [
@@ -183,18 +187,19 @@ def test_wandb_writes_what_was_told(
 
 
 def logged(data: bytes) -> list[bytes]:
-    """Return the records of a log in LevelDB's form, each of which is in one piece."""
-    found, place = [], 7  # behind W&B's own head
+    """Return the records of a log in LevelDB's form, put together from their pieces."""
+    whole, last = 1, 4  # kinds of pieces; between them are the first and the middle
+    found, pieces, place = [], b"", 7  # behind W&B's own head
     while place < len(data):
         left = 32_768 - place % 32_768
         if left < 7:
             place += left
             continue
-        size, kind = (
-            int.from_bytes(data[place + 4 : place + 6], "little"),
-            data[place + 6],
-        )
-        assert kind == 1
-        found.append(data[place + 7 : place + 7 + size])
+        size = int.from_bytes(data[place + 4 : place + 6], "little")
+        kind = data[place + 6]
+        pieces += data[place + 7 : place + 7 + size]
+        if kind in (whole, last):
+            found.append(pieces)
+            pieces = b""
         place += 7 + size
     return found

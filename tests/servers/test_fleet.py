@@ -61,7 +61,7 @@ def status(lab: Lab) -> dict[str, dict[str, object]]:
 def caesar(lab: Lab, folder: Path, rounds: int) -> list[str]:
     return [
         *(executable("flwr-caesar"), "run", f"connection={CONNECTION}"),
-        *("strategy=caesar", f"rounds={rounds}", "federation=local"),
+        *("strategy=caesar", f"rounds={rounds}", "federation=local", "model=mlp"),
         f"federation.num_supernodes={NODES}",
         "data.partition.kind=iid",
         f"hydra.run.dir={folder}",

@@ -1,5 +1,5 @@
-"""kill -9 of each kind of process, while the demo's app trains on real SuperNodes: the
-run goes on or is resumed, and nothing that a device computed is lost or applied twice.
+"""kill -9 of each kind of process, while an app trains on real SuperNodes: the run goes
+on or is resumed, and nothing that a device computed is lost or applied twice.
 
 The devices keep a journal of each update and each frame, see `kill_app`. At the end the
 frames of the uploads in the server's ledger, those that wait in the device's folder and
@@ -55,7 +55,7 @@ Update = dict[str, np.ndarray]
 
 
 class Demo:
-    """``flwr-caesar run`` with the demo's app, its folders and its processes."""
+    """``flwr-caesar run`` with `kill_app`, its folders and its processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,7 +85,7 @@ class Demo:
             "federation=local",
             f"federation.num_supernodes={NODES}",
             "rounds=1000",
-            "train.epochs=1",
+            "model=mlp",
             "+strategy.quorum=0.6",
             "+strategy.deadline=90",
             f"hydra.run.dir={self.run_folder}",

@@ -60,7 +60,7 @@ def test_reported_bytes_are_those_on_the_sockets(
 
 def specification(strategy: str) -> dict[str, Any]:
     settings = [f"strategy={strategy}", f"connection={CONNECTION}", "federation=local"]
-    spec = compose([*settings, "rounds=3"])
+    spec = compose([*settings, "rounds=3", "model=mlp"])
     if strategy == "topk":
         # So that the upload is not small beside Flower's own polling.
         spec["strategy"] |= {"density": 0.3, "downlink": "lattice"}

@@ -1,1 +1,1 @@
-"""The demo's app, with points at which a test may kill it."""
+"""The demo's server and a device, with points at which a test may kill them."""

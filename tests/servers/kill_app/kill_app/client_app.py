@@ -1,4 +1,7 @@
-"""The demo's device, keeping a journal of what it computed and what it sent.
+"""A device that keeps a journal of what it computed and what it sent.
+
+What it computes are steps at random, without torch: each message is a process that
+would import it, and the laws are of updates, whatever they are.
 
 The journal's names: ``computed-DEVICE-KEY`` before the state is written, and
 ``sent-DEVICE-KEY-UPLOAD`` after it and before the reply leaves.
@@ -9,11 +12,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+from flwr.app import Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from flwr_caesar.clients import compression_mod
-from flwr_caesar.reference_app.caesar_app import client_app as demo
-from flwr_caesar.transport import DeviceReport, record_to_arrays, record_to_frame
+from flwr_caesar.transport import (
+    DeviceReport,
+    arrays_to_record,
+    record_to_arrays,
+    record_to_frame,
+)
 
 from .pause import pause, write_whole
 
@@ -54,4 +62,16 @@ def what_was_computed(msg, context, call_next):
 
 
 app = ClientApp(mods=[what_was_sent, compression_mod, what_was_computed])
-app.train()(demo.train)
+
+
+@app.train()
+def train(msg, context):
+    """Take a step from the model that was sent."""
+    rng = np.random.default_rng(int(KEY))
+    trained = {
+        name: array + rng.normal(0, 0.01, array.shape).astype(array.dtype)
+        for name, array in record_to_arrays(msg.content["arrays"]).items()
+    }
+    metrics = MetricRecord({"num-examples": 1000 + context.node_config["partition-id"]})
+    content = RecordDict({"arrays": arrays_to_record(trained), "metrics": metrics})
+    return Message(content, reply_to=msg)
