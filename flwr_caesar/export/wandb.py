@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from .sink import Sink
 
@@ -44,7 +44,7 @@ class WandB(Sink):
         self,
         project: str = "flwr-caesar",
         *,
-        mode: str | None = None,
+        mode: Literal["online", "offline"] | None = None,
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
         settings: Mapping[str, Any] | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .jvm import Jvm
+from .jvm import QUICK_START, Jvm
 from .toolchain import MissingToolError, require_tools
 
 
@@ -16,5 +16,5 @@ def jvm() -> Iterator[Jvm]:
         require_tools()
     except MissingToolError as err:
         pytest.skip(str(err))
-    with Jvm() as running:
+    with Jvm(QUICK_START) as running:
         yield running

@@ -13,6 +13,8 @@ from typing import Any
 from .toolchain import class_path
 
 _LENGTH = struct.Struct(">I")
+QUICK_START = "-XX:TieredStopAtLevel=1"
+"""A test calls little often enough for the slower of two compilers to be worth it."""
 _MAIN = "io.flwrcaesar.bench.BenchKt"
 
 
@@ -25,12 +27,21 @@ class Reply:
 
 
 class Jvm:
-    """A JVM that runs the bench beside the core's tests, while it is entered."""
+    """A JVM that runs the bench beside the core's tests, while it is entered.
+
+    Parameters
+    ----------
+    options : str
+        Of the JVM, such as `QUICK_START`.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
 
     def __enter__(self) -> Jvm:
         command = ["java", "-Xmx2g", "-Xshare:auto", "-XX:+UseSerialGC"]
         self._process = subprocess.Popen(
-            [*command, "-cp", class_path(), _MAIN],
+            [*command, *self._options, "-cp", class_path(), _MAIN],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

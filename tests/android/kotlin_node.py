@@ -14,6 +14,7 @@ import numpy as np
 
 from flwr_caesar.codec import get_codec
 
+from .jvm import QUICK_START
 from .toolchain import class_path
 
 _MAIN = "io.flwrcaesar.bench.NodeMainKt"
@@ -94,7 +95,8 @@ class KotlinNode:
             self._process = subprocess.Popen(
                 [
                     *self._before,
-                    *("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", class_path()),
+                    *("java", "-Xmx512m", "-XX:+UseSerialGC", QUICK_START),
+                    *("-cp", class_path()),
                     *(_MAIN, str(self.folder), str(self._examples), self._server),
                     str(int(1000 * delay)),
                 ],

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from flwr_caesar.android.export import export
 from flwr_caesar.android.manifest import write
 
-from .jvm import Jvm
+from .jvm import QUICK_START, Jvm
 from .program_host import read_values, write_values
 from .toolchain import class_path
 
@@ -31,7 +31,7 @@ def run(
     host = [sys.executable, "-P", str(Path(__file__).with_name("program_host.py"))]
     return subprocess.run(
         [
-            "java",
+            *("java", QUICK_START),
             *("-cp", class_path(), "io.flwrcaesar.bench.ProgramMainKt"),
             *(str(folder), str(task), str(results), str(batch), str(STEPS)),
             *(*host, str(folder / "program.pte")),
