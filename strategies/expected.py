@@ -11,7 +11,7 @@ from . import machine_memory
 from .inner import aggregates_a_mean
 from .method import ServerMethod
 
-SERVER_MODELS, REMEMBERING_SERVER_MODELS = 8, 9
+SERVER_MODELS, REMEMBERING_SERVER_MODELS = 8, 10
 """Models that the server holds at most; the latter where uploads of one device are
 predicted from earlier ones. See docs/benchmarks/large-models.md."""
 DEVICE_MODELS, REMEMBERING_MODELS = 6, 7
