@@ -11,10 +11,10 @@ from . import machine_memory
 from .inner import aggregates_a_mean
 from .method import ServerMethod
 
-SERVER_MODELS, REMEMBERING_SERVER_MODELS = 8, 12
+SERVER_MODELS, REMEMBERING_SERVER_MODELS = 8, 10
 """Models that the server holds at most; the latter where uploads of one device are
 predicted from earlier ones. See docs/benchmarks/large-models.md."""
-DEVICE_MODELS, REMEMBERING_MODELS = 6, 9
+DEVICE_MODELS, REMEMBERING_MODELS = 6, 7
 """Models that a device holds at most; the latter where its uploads are predicted from
 earlier ones. See docs/benchmarks/device-memory.md."""
 _FEWEST = 5  # that no run does with less

@@ -67,7 +67,8 @@ class WholeDownlink(Downlink):
 
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
-        whole, decoded = None, model
+        whole: bytes | None = None
+        decoded = model
         if self.codec.id != _EXACT:
             whole, decoded, _ = self.codec.encode_decoded(model, finite=False)
         digest = model_digest(decoded)

@@ -116,8 +116,8 @@ def test_a_run_tells_what_it_will_take_before_its_first_round(caplog):
     (remembering,) = (
         t for r in caplog.records if "Expected: " in (t := r.getMessage())
     )
-    assert "up to 12 models of 160 kB in memory here" in remembering
-    assert "up to 9, 1.44 MB, on a device" in remembering
+    assert "up to 10 models of 160 kB in memory here" in remembering
+    assert "up to 7, 1.12 MB, on a device" in remembering
     # 6 bits below the root mean square, and about two for the rest.
     sent = float(text.split("; ")[-1].split(" kB")[0])
     assert sent == pytest.approx(8.05 * N / 8 / 1000, rel=0.05)
