@@ -12,7 +12,7 @@ from flwr_caesar.methods.recovery import RecoverySettings
 from flwr_caesar.plan.clusters import cluster
 from flwr_caesar.plan.columns import Floats
 from flwr_caesar.plan.staleness import download_ratio, staleness
-from flwr_caesar.sync.ledger_api import Version
+from flwr_caesar.sync.state import Version
 
 from .caesar_plan import CaesarPlan, Importance, Workload
 from .phase import Device, DevicePlan, Outcome, Phase

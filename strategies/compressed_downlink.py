@@ -12,8 +12,8 @@ from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.sync.device import decode_whole
 from flwr_caesar.sync.errors import DamagedStateError
-from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.sync.state import Version
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import frame_to_record
 

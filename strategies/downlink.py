@@ -9,8 +9,8 @@ from typing import Any
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec.contract.layout import Array, Layout
-from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.sync.state import Version
 from flwr_caesar.sync.strategy_state import StrategyState
 
 

@@ -12,9 +12,8 @@ from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.flower import log
 from flwr_caesar.plan.by_size import by_size
-from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
-from flwr_caesar.sync.state import UPDATE_PAYLOAD
+from flwr_caesar.sync.state import UPDATE_PAYLOAD, Version
 from flwr_caesar.transport import Abilities, frame_to_record, record_to_frame
 
 from .caesar_lattice import FEW

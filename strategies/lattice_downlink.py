@@ -19,8 +19,8 @@ from flwr_caesar.codec.published.publication import PointHistory
 from flwr_caesar.plan import precision
 from flwr_caesar.results.amounts import amount
 from flwr_caesar.sync.errors import DamagedStateError
-from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.sync.state import Version
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import frame_to_record
 

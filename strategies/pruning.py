@@ -11,8 +11,7 @@ from flwr_caesar.codec import Codec, Layout, get_codec
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.quantisers.weights import FLOAT_BITS
 from flwr_caesar.plan.by_size import LARGE, by_size
-from flwr_caesar.sync.ledger_api import Version
-from flwr_caesar.sync.state import MODEL_PAYLOAD
+from flwr_caesar.sync.state import MODEL_PAYLOAD, Version
 
 from .compressed import CompressedStrategy
 from .method import ServerMethod

@@ -9,8 +9,8 @@ from flwr.app import ArrayRecord
 from flwr_caesar.codec import get_codec
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Array
-from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.protocol import DownloadHeader
+from flwr_caesar.sync.state import Version
 from flwr_caesar.sync.strategy_state import StrategyState
 from flwr_caesar.transport import frame_to_record
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
-from flwr_caesar.sync.ledger_api import Version
 from flwr_caesar.sync.memory import MemoryLedger
 from flwr_caesar.sync.protocol import (
     STALE,
@@ -26,6 +25,7 @@ from flwr_caesar.sync.protocol import (
     model_digest,
 )
 from flwr_caesar.sync.server import ServerSession
+from flwr_caesar.sync.state import Version
 from flwr_caesar.sync.wire import opened, sealed
 
 from .chance import Chance

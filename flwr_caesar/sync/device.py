@@ -25,7 +25,6 @@ from flwr_caesar.codec.contract.raised import mark_raised
 from flwr_caesar.codec.contract.update import length
 
 from .believed import part_to_send, share_of
-from .ledger_api import Version
 from .mapped import ReadInTurn
 from .part import changed_part, completed
 from .protocol import (
@@ -44,7 +43,7 @@ from .protocol import (
 from .residual import add_residual, left_over
 from .settle import settle
 from .short import ShortResidual
-from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending
+from .state import MODEL_PAYLOAD, UPDATE_PAYLOAD, DeviceState, Pending, Version
 
 DecodeModel = Callable[[bytes, Arrays | None], Mapping[str, Array]]
 """From a frame, and the base if it is a change of one, to the model."""

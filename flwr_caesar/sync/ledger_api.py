@@ -6,12 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .state import Order
-
-Version = tuple[int, bytes]
-"""Number of a published model, and the eight bytes that name its content."""
-
-MAX_APPLIED = 16
+from .state import Order, Version
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class DeviceRow:
         The model it holds, as it said last; `None` if it has none.
     applied : tuple of int
         Ids (unsigned, 64 bits) of its newest uploads that were applied, at most
-        `MAX_APPLIED`, newest last.
+        `flwr_caesar.sync.state.MAX_APPLIED`, newest last.
     first, last : tuple of int
         Orders of the first and the last request it answered.
     uploads, refused, resyncs : int

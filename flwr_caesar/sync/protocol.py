@@ -18,9 +18,8 @@ from flwr_caesar.codec.contract.digest import model_digest as model_digest
 from flwr_caesar.codec.contract.state import NO_DIGEST
 
 from . import wire
-from .ledger_api import MAX_APPLIED, Version
 from .sources import TOKEN_BYTES
-from .state import Order
+from .state import MAX_APPLIED, Order, Version
 
 UPDATE = "update"
 EVALUATED = "evaluated"

@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr_caesar.codec import FrameInfo
 
-from .ledger_api import MAX_APPLIED, DeviceRow, Head, LedgerStore, Version
+from .ledger_api import DeviceRow, Head, LedgerStore
 from .protocol import (
     DECLINED,
     EVALUATED,
@@ -27,6 +27,7 @@ from .protocol import (
     UploadHeader,
     device_id,
 )
+from .state import MAX_APPLIED, Version
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.codec.contract.update import length
 
-from .ledger_api import MAX_APPLIED
 from .mapped import ReadInTurn, let_go
 from .protocol import DownloadHeader, device_id
 from .reported import after_settling
-from .state import MODEL_PAYLOAD, DeviceState, Pending
+from .state import MAX_APPLIED, MODEL_PAYLOAD, DeviceState, Pending
 
 
 @dataclass(frozen=True)

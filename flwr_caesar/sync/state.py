@@ -21,6 +21,12 @@ An incarnation is larger than that of any server process before it, so orders co
 across restarts and restored backups.
 """
 
+Version = tuple[int, bytes]
+"""Number of a published model, and the eight bytes that name its content."""
+
+MAX_APPLIED = 16
+"""Uploads of a device of which the server still says that they were applied."""
+
 
 @dataclass(frozen=True)
 class Pending:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from flwr_caesar.codec import CodecError
 
-from .ledger_api import Version
+from .state import Version
 
 DIGEST_BYTES = 8
 _CHECK = struct.Struct(">I")

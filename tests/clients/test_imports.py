@@ -44,6 +44,7 @@ NOT_ON_A_DEVICE = (
     "flwr_caesar.sync.checkpoint",
     "flwr_caesar.sync.context_store",
     "flwr_caesar.sync.ledger",
+    "flwr_caesar.sync.ledger_api",
     "flwr_caesar.sync.server",
     "flwr_caesar.sync.strategy_state",
     "flwr_caesar.tasks",
