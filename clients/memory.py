@@ -8,6 +8,7 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import ref
 
 LEAST_BYTES = 16 << 20
@@ -46,7 +47,7 @@ def _thaw() -> None:
         gc.unfreeze()
 
 
-def give_back(nbytes: int, *, dropped: Iterable[ref[object]] = ()) -> None:
+def give_back(nbytes: int, *, dropped: Iterable[ref[Any]] = ()) -> None:
     """Free what only cycles hold, and return free memory to the system.
 
     Parameters
