@@ -137,7 +137,7 @@ def _cheapest(
     for kind in np.flatnonzero(_sizes(kinds)).tolist():
         own = np.flatnonzero(kinds == kind)
         if kind:
-            choices = values[own] + np.array(_NEAR)[:, None]
+            choices = values[own] + np.array(_NEAR, np.int32)[:, None]
             scales = base[own] + units[own] * choices
             costs = slices.bits(own, scales)
             costs[np.abs(scales) > MAX_SCALE] = np.inf
