@@ -30,6 +30,7 @@ from .contexts import (
 )
 from .integers import Integers
 from .signs import SignMode, Signs, SignSums, count_channels
+from .slices import Slices
 from .small_block import FEW, encode_small_block
 
 COMPACT_TAG = "CMPT"
@@ -114,13 +115,7 @@ class _Tensor:
     form: _Form
     signs: Signs
     scales: Scales
-    active: int
-
-    def active_per_scale(self) -> Array:
-        """Return how many integers of a scale's slice are not 0, on average."""
-        counts = [self.shape[axis] for axis in scale_axes(self.shape)]
-        parts = [np.full(count, self.active / count) for count in (1, *counts)]
-        return np.concatenate(parts)
+    slices: Slices
 
 
 def encode_compact_block(
@@ -158,9 +153,9 @@ def encode_compact_block(
     kinds = np.concatenate([scale_kinds(tensor.shape) for tensor in tensors])
     scales = np.concatenate([tensor.scales for tensor in tensors])
     units = np.concatenate([t.form.scale_units(t.shape) for t in tensors])
-    active = np.concatenate([tensor.active_per_scale() for tensor in tensors])
+    sliced = Slices.join([tensor.slices for tensor in tensors])
     before = past.scales if past else None
-    levels, scales = Levels.choose(scales, units, before, kinds, active)
+    levels, scales = Levels.choose(scales, units, before, kinds, sliced)
     symbols = np.empty(n, np.uint16)
     classes = np.empty(n, np.uint8)
     histories = np.empty(n, np.uint8) if past else None
@@ -239,7 +234,7 @@ def _describe(indices: Integers, previous: Vector | None) -> _Tensor:
     for axis, unit in zip(scale_axes(shape), found, strict=True):
         units[axis] = unit
     form = _Form(best.mode, (units[0], units[1], units[2]))
-    return _Tensor(shape, form, best, scales, signs.active)
+    return _Tensor(shape, form, best, scales, sums.slices())
 
 
 def _pack_head(contexts: ContextMap, tensors: Sequence[_Tensor], flags: int) -> bytes:

@@ -23,11 +23,12 @@ from ..kernel import compiled, contiguous
 from .blocks import Index3, Shape3, tensor_blocks
 from .counts import count_symbols, entropy_bits
 from .integers import count_raw_bits, to_symbols
+from .slices import Slices
 
 CLASSES = 96
 HISTORIES = 3
 _LOWEST = -32
-_MAX_SCALE = 255
+MAX_SCALE = 255
 _MIN_SLICE = 48
 _NEAR, _FAR = -2, 4
 _BITS_PER_CODE = 4
@@ -129,6 +130,15 @@ class SliceSums:
             parts.append(slices / mean if mean else np.ones_like(slices))
         return _quarters(np.concatenate(parts))
 
+    def slices(self) -> Slices:
+        """Return what each scale is of, in the order of the scales."""
+        sums = [np.array([self._total]), *self._axes.values()]
+        sizes = [np.full(len(each), self._size / len(each)) for each in sums]
+        together = np.concatenate(sums)
+        none = np.zeros(len(together), np.int64)
+        mean = np.array([self._total / self._size])
+        return Slices(together, np.concatenate(sizes), none, mean)
+
     def coarse_scales(self, active: int) -> tuple[Scales, list[int]]:
         """Return the scales of integers, of which few are not 0, in few bits.
 
@@ -196,7 +206,7 @@ def check_scales(scales: Array) -> Scales:
     CodecError
         If one is outside -255 to 255.
     """
-    if len(scales) and int(np.abs(scales).max()) > _MAX_SCALE:
+    if len(scales) and int(np.abs(scales).max()) > MAX_SCALE:
         raise CodecError("a scale is out of range")
     return scales.astype(np.int16)
 

@@ -238,3 +238,34 @@ def test_numbers_round_trip(value: int) -> None:
 def test_numbers_with_more_bytes_than_they_need_are_refused(data: bytes) -> None:
     with pytest.raises(CodecError):
         read_varint(data, 0)
+
+
+@pytest.mark.parametrize("kept", [None, 0.5, 1.0])
+def test_scales_that_tell_little_take_little(kept: float | None) -> None:
+    """Columns with one or two integers each, all alike: little over the entropy."""
+    rng = np.random.default_rng(3)
+    specs = [TensorSpec("w", "float32", (62, 3136))]
+    share = 0.025
+    q = rng.choice([-1, 0, 1], specs[0].size, p=[share / 2, 1 - share, share / 2])
+    past = None
+    if kept is not None:
+        scales = rng.integers(-2, 3, 1 + 62 + 3136).astype(np.int16)
+        last = rng.normal(size=specs[0].size).astype(np.float32)
+        past = Past(lambda _: last, [(kept * scales).astype(np.int16)])
+    block, _ = encode_compact_block(q.astype(np.int32), specs, past)
+    ideal = -share * np.log2(share / 2) - (1 - share) * np.log2(1 - share)
+    assert len(block) <= 1.075 * ideal * specs[0].size / 8
+    found, _ = decode_compact_block(block, specs, past)
+    np.testing.assert_array_equal(found, q)
+
+
+@pytest.mark.parametrize("edge", [-255, 255])
+def test_changes_of_scales_at_the_edge_stay_inside(edge: int) -> None:
+    rng = np.random.default_rng(4)
+    specs = [TensorSpec("w", "float32", (100, 100))]
+    q = rng.integers(-1, 2, specs[0].size).astype(np.int32)
+    past = Past(lambda _: np.ones(q.size, "f4"), [np.full(201, edge, np.int16)])
+    block, scales = encode_compact_block(q, specs, past)
+    found, read = decode_compact_block(block, specs, past)
+    np.testing.assert_array_equal(found, q)
+    np.testing.assert_array_equal(scales[0], read[0])
