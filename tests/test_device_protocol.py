@@ -14,7 +14,7 @@ from flwr.superlink.routers.fleet.router import router
 
 from flwr_caesar.methods.registry import _DEVICE_HALVES
 from flwr_caesar.strategies.exchange import most_frame_bytes
-from flwr_caesar.sync import ledger_api, protocol, short, state
+from flwr_caesar.sync import protocol, short, state
 from flwr_caesar.telemetry import LONGEST_TEXT, MOST_KEYS
 from flwr_caesar.transport import abilities, envelope, plan, report, seconds
 
@@ -206,7 +206,7 @@ def test_the_parts_are_ours() -> None:
 
 LIMITS = {
     "`applied` of a request, pending uploads of a device": [protocol.MAX_PENDING],
-    "ids that a device remembers as settled": [ledger_api.MAX_APPLIED],
+    "ids that a device remembers as settled": [state.MAX_APPLIED],
     "`known`": [protocol._MAX_KNOWN],
     "plan's text": [plan._MAX_PLAN_BYTES >> 20],
     "claims' text": [report._MAX_REPORT_BYTES >> 10],
