@@ -47,7 +47,7 @@ ROUNDS = 3
 MOST_SERVER, MOST_DEVICE = 8, 6
 BEFORE = """With 124 million elements the server took 15.3 models with `caesar` and
 13.5 with `topk` before copies were taken out of it, and 10.4 with `caesar` after the
-first of these changes (2026-11-27, the same machine). `error-bounded` remembers two
+first of these changes (2026-11-27, the Xeon below). `error-bounded` remembers two
 models of each device on both sides; with the memory before and after an upload at a
 time it took 11.9 models on the server and 8.2 on a device."""
 
@@ -232,6 +232,16 @@ def read_rows() -> dict[str, Any]:
     return found
 
 
+def told_by(rows: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return each command and machine, and the cases that were measured there."""
+    found: dict[str, dict[str, None]] = {}
+    for name in CASES:
+        for strategy in STRATEGIES:
+            if row := rows.get(f"{name} {strategy}"):
+                found.setdefault(row["told"], {})[name] = None
+    return [(told, list(names)) for told, names in found.items()]
+
+
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -261,7 +271,7 @@ def page() -> str:
     head = "| " + " | ".join((*COLUMNS[:6], *ROLES.values(), *COLUMNS[6:])) + " |"
     ruler = "| --- | --- |" + " --: |" * (head.count("|") - 4) + " --- |"
     table = "\n".join(lines)
-    told = "\n\n".join(sorted({found["told"] for found in rows.values()}))
+    told = "\n\n".join(f"{', '.join(names)}: {by}" for by, names in told_by(rows))
     loads = [found["load"] for found in rows.values()]
     missing = [
         f"{name} {strategy}"
