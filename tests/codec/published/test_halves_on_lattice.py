@@ -19,6 +19,7 @@ from flwr_caesar.codec.published.lattice_model import (
     encode_model,
     publish_model,
 )
+from flwr_caesar.codec.published.model_point import _has_negative, _largest
 from flwr_caesar.codec.published.model_steps import first_exponents
 from flwr_caesar.codec.published.publication import PointHistory
 
@@ -153,3 +154,16 @@ def test_what_is_no_number_travels_as_it_is(dtype, odd):
     assert same(
         {"mask": decode_model(encode_model(point))["mask"]}, {"mask": w["mask"]}
     )
+
+
+@pytest.mark.parametrize("dtype", HALVES.values(), ids=HALVES)
+@pytest.mark.parametrize("odd", [0.0, -0.0, np.nan, np.inf, -np.inf, -(2.0**-24), 3e4])
+def test_magnitudes_and_signs_are_those_of_float32(dtype, odd):
+    some = np.random.default_rng(1).random(70_000)
+    for values in [], [odd], [*some, odd], [*-some, odd], [odd, 1], [odd, -1]:
+        array = np.array(values, np.float32).astype(dtype)
+        wide = array.astype(np.float32)
+        largest = np.abs(wide).max(initial=0)
+        assert np.array_equal(_largest(array), largest, equal_nan=True)
+        if not np.isnan(largest):
+            assert _has_negative(array) == (wide < 0).any()
