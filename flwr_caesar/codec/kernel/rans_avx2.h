@@ -9,6 +9,7 @@ enum { GROUP = 8 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
+#include <string.h>
 
 #define AVX2 __attribute__((target("avx2,popcnt")))
 

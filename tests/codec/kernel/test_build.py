@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+KERNEL = ROOT / "flwr_caesar" / "codec" / "kernel"
 PARTS = ("flwr_caesar", "strategies", "clients", "conf", "deploy")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 BUILD = "from setuptools import build_meta; print(build_meta.build_{}('.'))"
@@ -111,3 +112,15 @@ def test_with_a_compiler_one_wheel_is_for_every_python_from_3_11(sources, tmp_pa
     assert "-cp311-abi3-" in wheel.name
     said = installed_says(wheel, tmp_path / "installed")
     assert said == "False the compiled kernel\n"
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler, or no Python.h")
+@pytest.mark.parametrize("name", sorted(p.name for p in KERNEL.glob("*.c")))
+def test_no_source_has_a_warning(name: str) -> None:
+    """Newer compilers refuse some of what older ones warn of, and no kernel is built."""
+    warn = ["-std=c11", "-O2", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    include = f"-I{sysconfig.get_paths()['include']}"
+    done = subprocess.run(
+        ["cc", *warn, include, KERNEL / name], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
