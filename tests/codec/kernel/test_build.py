@@ -117,7 +117,7 @@ def test_with_a_compiler_one_wheel_is_for_every_python_from_3_11(sources, tmp_pa
 @pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler, or no Python.h")
 @pytest.mark.parametrize("name", sorted(p.name for p in KERNEL.glob("*.c")))
 def test_no_source_has_a_warning(name: str) -> None:
-    """Newer compilers refuse some of what older ones warn of, and no kernel is built."""
+    """Newer compilers refuse what older ones warn of, and then there is no kernel."""
     warn = ["-std=c11", "-O2", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     include = f"-I{sysconfig.get_paths()['include']}"
     done = subprocess.run(
