@@ -124,7 +124,9 @@ def from_compact(symbols: Symbols, raw: bytes, offset: int) -> tuple[Integers, i
     values = np.empty(len(symbols), np.int32)
     for part in blocks(len(symbols)):
         near = symbols[part]
-        found = (near >> 1).astype(np.int32) ^ -(near & 1).astype(np.int32)
+        sign = near & 1
+        np.negative(sign, out=sign)
+        found = (near >> 1 ^ sign).view(np.int16).astype(np.int32)
         at = np.flatnonzero(near >= _DIRECT)
         far = near[at].astype(np.int64) - _DIRECT
         widths = _FIRST_WIDTH + (far >> _MANTISSA_BITS)
@@ -158,8 +160,7 @@ def _count_widths(symbols: Symbols) -> list[int]:
     """Return how many symbols have raw bits of each number."""
     counts = np.zeros(_LAST_WIDTH + 1, np.int64)
     for part in blocks(len(symbols)):
-        octaves = symbols[part] >> _MANTISSA_BITS
-        found = np.bincount(octaves, minlength=_DIRECT >> _MANTISSA_BITS)
-        own = found[_DIRECT >> _MANTISSA_BITS :]
-        counts[_FIRST_WIDTH : _FIRST_WIDTH + len(own)] += own
+        far = symbols[part][symbols[part] >= _DIRECT] - _DIRECT
+        found = np.bincount(far >> _MANTISSA_BITS)
+        counts[_FIRST_WIDTH : _FIRST_WIDTH + len(found)] += found
     return counts.tolist()
