@@ -69,16 +69,18 @@ class ClassCounts:
         Parameters
         ----------
         sums : ndarray, shape (histories, CLASSES, ...)
-            What the bits of a context depend on, as sums over its classes.
+            What the bits of a context depend on, as sums over its classes: integers.
         bits : callable
             Given such sums of several contexts, the bits that each of them takes.
         """
         used = np.flatnonzero(self.by_class.any(axis=(0, 2)))
         low, high = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
         maps, rows = [], []
+        merged = sums
         for shift in _SHIFTS:
             first, width = low >> shift, (high >> shift) - (low >> shift) + 1
-            found = _merged(sums, shift)[:, first : first + width]
+            merged = merged[:, ::2] + merged[:, 1::2]  # of integers: in any order
+            found = merged[:, first : first + width]
             for use_history in (False, True) if len(found) > 1 else (False,):
                 maps.append(ContextMap(shift, first, width, use_history))
                 own = found if use_history else found.sum(axis=0)

@@ -67,13 +67,13 @@ class Levels:
         """
         base = np.zeros(len(scales), np.int32)
         whole = (scales // units).astype(np.int32)
-        values, bits = _cheapest(whole, base, units, kinds, slices)
+        values, costs = _cheapest(whole, base, units, kinds, slices)
         is_relative = False
         if past is not None:
             before = np.concatenate(past).astype(np.int32)
             moved = np.rint((scales - before) / units).astype(np.int32)
             changes, fewer = _cheapest(moved, before, units, kinds, slices)
-            if fewer < bits:
+            if _total(changes, fewer, kinds) < _total(values, costs, kinds):
                 values, base, is_relative = changes, before, True
         return cls(values, is_relative), (base + units * values).astype(np.int16)
 
@@ -119,7 +119,7 @@ def read_levels(
 
 def _cheapest(
     values: Integers, base: Integers, units: Array, kinds: Classes, slices: Slices
-) -> tuple[Integers, float]:
+) -> tuple[Integers, list[tuple[Array, Array]]]:
     """Return the multiples of units above a base that take the fewest bits.
 
     A multiple takes what its share among those of its kind says, of which 0.7 was
@@ -129,14 +129,17 @@ def _cheapest(
 
     Returns
     -------
-    tuple of ndarray of int32 and float
-        The multiples, and the bits of them and of the integers.
+    tuple of ndarray of int32 and list of tuple of ndarray
+        The multiples; and for each kind that there is, which of them are of it, and the
+        bits of the integers of each.
     """
     found = values.copy()
-    bits = 0.0
+    chosen = []
     for kind in np.flatnonzero(_sizes(kinds)).tolist():
         own = np.flatnonzero(kinds == kind)
+        bits = np.zeros(0, np.float32)
         if kind:
+            each = np.arange(len(own))
             choices = values[own] + np.array(_NEAR, np.int32)[:, None]
             scales = base[own] + units[own] * choices
             costs = slices.bits(own, scales)
@@ -147,11 +150,20 @@ def _cheapest(
                 counts = np.bincount(taken, minlength=int(choices.max()) + 1)
                 price = -_PRICE * np.log2((counts + 0.1) / len(own)).astype(np.float32)
                 best = (costs + price[choices]).argmin(axis=0)
-                taken = np.take_along_axis(choices, best[None], axis=0)[0]
+                taken = choices[best, each]
             found[own] += best.astype(np.int32) + _NEAR[0]
-            bits += float(np.take_along_axis(costs, best[None], axis=0).sum())
-        bits += _bits(found[own], kinds[own])
-    return found, bits
+            bits = costs[best, each]
+        chosen.append((own, bits))
+    return found, chosen
+
+
+def _total(values: Integers, costs: list[tuple[Array, Array]], kinds: Classes) -> float:
+    """Return about how many bits multiples and integers take (`_cheapest`)."""
+    bits = 0.0
+    for own, of_integers in costs:
+        bits += float(of_integers.sum())
+        bits += _bits(values[own], kinds[own])
+    return bits
 
 
 def _bits(values: Integers, kinds: Classes) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,8 @@ from .class_counts import ClassCounts
 from .compact_symbols import ALPHABET
 from .contexts import ContextMap
 from .counts import entropy_bits
-from .parametric import Parameters, best_parametric_map
-from .positions import pack_bits, unpack_bits
+from .parametric import Parameters, best_parametric_map, coded_bits
+from .positions import best_rice, pack_bits, unpack_bits
 from .tables import Codes, checked_codes, differences, quantise_counts
 
 _MOST_ZEROS = 64
@@ -51,17 +52,24 @@ class CompactTables:
         merged = counts.merged(contexts)
         parameters = Parameters.fit(merged)
         codes = parameters.codes()
-        bits, told = parameters.bits(merged), parameters.to_bytes(contexts.width)
-        few = cls(contexts, codes, bits, told, True)
         is_allowed = codes.size <= merged.sum()
-        contexts, least = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
-        if is_allowed and few.size <= least:
+        bits = coded_bits(codes, merged) if is_allowed else math.inf
+
+        def parametric(most: float) -> CompactTables | None:
+            if bits > most:
+                return None
+            told = parameters.to_bytes(contexts.width)
+            few = cls(contexts, codes, bits, told, True)
+            return few if few.size <= most else None
+
+        merge, least = counts.best_map(_BITS_PER_CODE, _BITS_PER_TABLE)
+        if (few := parametric(least)) is not None:
             return few
-        merged = counts.merged(contexts)
-        codes = quantise_counts(merged)
-        told = pack_compact_tables(codes)
-        many = cls(contexts, codes, entropy_bits(merged), told, False)
-        return few if is_allowed and few.size <= many.size else many
+        joint = counts.merged(merge)
+        weights = quantise_counts(joint)
+        told = pack_compact_tables(weights)
+        many = cls(merge, weights, entropy_bits(joint), told, False)
+        return parametric(many.size) or many
 
     @property
     def size(self) -> float:
@@ -97,7 +105,7 @@ def pack_compact_tables(codes: Codes) -> bytes:
         Of an alphabet of at most 128 symbols.
     """
     sizes, zigzag = differences(codes)
-    k = min(range(8), key=lambda k: int((zigzag >> k).sum()) + k * len(zigzag))
+    k = min(best_rice(zigzag)[0], 7)
     ends = np.cumsum((zigzag >> k) + 1)
     unary = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
     unary[ends - 1] = 1

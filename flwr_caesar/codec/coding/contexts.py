@@ -176,7 +176,8 @@ def _unit(active: float) -> int:
 def _quarters(ratios: Array, unit: int = 1) -> Scales:
     """Return ratios in so many quarters of an octave."""
     logs = np.log2(np.maximum(ratios, 2.0**-16))
-    scales: Scales = np.clip(np.rint(4 * logs / unit), -64, 127).astype(np.int16)
+    quarters = np.rint(4 * logs / unit)
+    scales: Scales = np.minimum(np.maximum(quarters, -64), 127).astype(np.int16)
     return scales
 
 

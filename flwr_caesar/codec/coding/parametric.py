@@ -73,8 +73,8 @@ class Parameters:
         ratios = np.rint(2 * np.log2(nearest / (zeros + _PRIOR)))
         falls = _STEPS_PER_OCTAVE * np.log2(1 + (active + _PRIOR) / (excess + _PRIOR))
         slopes = np.rint(2 * np.log2(falls / 8) + 2 * _SLOPE_BITS)
-        ratios = np.clip(ratios, -_LARGEST_RATIO, _LARGEST_RATIO).astype(np.int32)
-        slopes = np.clip(slopes, 0, _SLOPES - 1).astype(np.int32)
+        ratios = _within(ratios, -_LARGEST_RATIO, _LARGEST_RATIO)
+        slopes = _within(slopes, 0, _SLOPES - 1)
         for unknown in np.flatnonzero(counts.sum(axis=1) == 0).tolist():
             if unknown:  # costs the least
                 ratios[unknown] = ratios[unknown - 1]
@@ -101,12 +101,6 @@ class Parameters:
         moved = levels + (MAX_CODE - levels.max(axis=1, keepdims=True))
         codes: Codes = np.maximum(moved, 1).astype(np.uint8)
         return codes
-
-    def bits(self, counts: Array) -> float:
-        """Return the bits that symbols take which occur so often."""
-        seen = counts > 0
-        shares = normalise(self.codes())[seen] / SCALE
-        return float(-(counts[seen] * np.log2(shares)).sum())
 
     def to_bytes(self, width: int) -> bytes:
         """Serialise: two numbers, then ratios and slopes as differences.
@@ -148,6 +142,10 @@ class Parameters:
         return cls(alphabet, sign, ratios, slopes), end
 
 
+def _within(values: Array, least: int, most: int) -> Array:
+    return np.minimum(np.maximum(values, least), most).astype(np.int32)
+
+
 def _differences(values: Array, width: int) -> Array:
     rows = values.reshape(-1, width)
     firsts = np.diff(rows[:, :1], axis=0, prepend=0)
@@ -160,6 +158,13 @@ def _sums(differences: Array, width: int) -> Array:
     return np.cumsum(
         np.concatenate([firsts, rows[:, 1:]], axis=1), axis=1, dtype=np.int64
     ).reshape(-1)
+
+
+def coded_bits(codes: Codes, counts: Array) -> float:
+    """Return the bits that symbols take which occur so often, with such tables."""
+    seen = counts > 0
+    shares = normalise(codes)[seen] / SCALE
+    return float(-(counts[seen] * np.log2(shares)).sum())
 
 
 def best_parametric_map(counts: ClassCounts) -> ContextMap:

@@ -82,9 +82,9 @@ def best_rice(gaps: Positions) -> tuple[int, int]:
         return 0, 0
 
     def cost(b: int) -> int:
-        return len(gaps) * (b + 1) + int((gaps >> b).sum())
+        return len(gaps) * (b + 1) + int(np.add.reduce(gaps >> b))
 
-    b = max(int(np.log2(max(float(gaps.mean()), 1.0))), 0)
+    b = max(int(np.add.reduce(gaps)) // len(gaps), 1).bit_length() - 1
     bits = cost(b)
     while b > 0 and (lower := cost(b - 1)) <= bits:
         b, bits = b - 1, lower
@@ -182,12 +182,16 @@ def pack_bits(values: Array, b: int) -> bytes:
         return b""
     packed = []
     for part in blocks(len(values)):  # of whole bytes
-        block = values[part]
-        bits = np.empty((len(block), b), np.uint8)
-        for i in range(b):
-            bits[:, i] = (block >> (b - 1 - i)) & 1
-        packed.append(np.packbits(bits).tobytes())
+        packed.append(np.packbits(to_bits(values[part], b)).tobytes())
     return b"".join(packed)
+
+
+def to_bits(values: Array, b: int) -> Array:
+    """Return the `b` low bits of each value, most significant first, as uint8."""
+    bits = np.empty((len(values), b), np.uint8)
+    for i in range(b):
+        bits[:, i] = (values >> (b - 1 - i)) & 1
+    return bits
 
 
 def unpack_bits(data: bytes, b: int, count: int) -> Unsigned:

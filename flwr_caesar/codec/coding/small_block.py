@@ -14,7 +14,7 @@ from ..contract.layout import Array, TensorSpec
 from ..contract.vector import slices
 from .integers import Integers
 from .lattice_block import encode_block
-from .positions import best_rice, pack_bits, unpack_bits
+from .positions import best_rice, to_bits, unpack_bits
 
 WORTH_LEAVING_OUT = 1024
 """Zeros from which on naming the tensors that hold nothing else costs less."""
@@ -86,7 +86,7 @@ def encode_groups(groups: Sequence[Array]) -> bytes:
         b = min(best_rice(u)[0], _MAX_BITS)
         widths.append(b)
         quotients.append(u >> b)
-        low.append(_bits(u, b))
+        low.append(to_bits(u, b).reshape(-1))
     counts = np.concatenate([np.empty(0, np.int64), *quotients])
     ends = np.cumsum(counts + 1)
     unary = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
@@ -172,11 +172,6 @@ def decode_groups(
 def _zigzag(values: Integers) -> _Wide:
     wide = values.astype(np.int64)
     return (wide << 1) ^ (wide >> 63)
-
-
-def _bits(u: _Wide, b: int) -> Array:
-    packed = np.frombuffer(pack_bits(u & ((1 << b) - 1), b), np.uint8)
-    return np.unpackbits(packed, count=b * len(u))
 
 
 def _number(bits: Array, b: int, n: int) -> _Wide:

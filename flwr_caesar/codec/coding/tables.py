@@ -10,7 +10,7 @@ import numpy as np
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
-from .positions import pack_bits, unpack_bits
+from .positions import best_rice, pack_bits, unpack_bits
 
 SCALE_BITS = 14
 SCALE = 1 << SCALE_BITS
@@ -93,7 +93,7 @@ def pack_tables(codes: Codes) -> bytes:
     (128 for the first).
     """
     sizes, zigzag = differences(codes)
-    k = min(range(8), key=lambda k: int((zigzag >> k).sum()) + k * len(zigzag))
+    k = min(best_rice(zigzag)[0], 7)
     ends = np.cumsum((zigzag >> k) + 1)
     unary = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
     unary[ends - 1] = 1

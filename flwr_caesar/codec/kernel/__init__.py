@@ -48,4 +48,7 @@ def contiguous(x: Array, kind: type[np.generic] | None = None) -> Array:
 
     What was read from a file or a frame may be none of these.
     """
+    flags = x.flags
+    if flags.c_contiguous and flags.aligned and (kind is None or x.dtype == kind):
+        return x
     return np.require(x, kind, ("C", "A"))
