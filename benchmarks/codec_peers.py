@@ -24,6 +24,7 @@ from flwr_caesar.codec_peers import PEERS, Peer, get_peer
 
 BOUNDS = (1e-3, 1e-2, 1e-1)
 ERRORS = (0.05, 0.2, 0.5)
+RANK = 16
 
 Update = dict[str, np.ndarray[Any, Any]]
 
@@ -71,16 +72,17 @@ def bounded_rows(label: str, rounds: Sequence[Update]) -> list[str]:
     for rel in BOUNDS:
         config = {"id": "error_bounded", "rel": rel}
         plain = later(get_codec(config), rounds)
-        ours = later(get_codec({**config, "compact": True}), rounds)
+        compact = later(get_codec({**config, "compact": True}), rounds)
+        ours = later(get_codec({**config, "compact": True, "rank": RANK}), rounds)
         theirs = [
             peer_rounds("sz3", {"rel": rel}, rounds),
             peer_rounds("nncodec", {"rel": rel, "temporal": False}, rounds),
             peer_rounds("nncodec", {"rel": rel}, rounds),
         ]
-        found = plain, ours, *theirs
+        found = plain, compact, ours, *theirs
         ratios = [nbytes / total(each) if each else 0.0 for each in found]
-        best = max(ratios[2:])
-        shares = [ratios[1] / other if other else 0.0 for other in (best, ratios[4])]
+        best = max(ratios[3:])
+        shares = [ratios[2] / other if other else 0.0 for other in (best, ratios[-1])]
         over = max(map(worst, found))
         columns = [cell(ratio, "{:.2f}") for ratio in ratios]
         columns += [cell(share, "**{:.3f}**") for share in shares]
@@ -161,10 +163,10 @@ def main() -> None:
     for name in PEERS:
         if missing(name):
             print(f"\nAbsent: {missing(name)}")
-    print("\n| updates | REL | error_bounded | compact | SZ3 best | NNCodec | ", end="")
-    print("NNCodec, temporal | compact / best peer | compact / temporal | ", end="")
-    print("worst error / bound |")
-    print("|---|" + "--:|" * 9)
+    print("\n| updates | REL | error_bounded | compact | products | SZ3 best ", end="")
+    print("| NNCodec | NNCodec, temporal | products / best peer ", end="")
+    print("| products / temporal | worst error / bound |")
+    print("|---|" + "--:|" * 10)
     for label, rounds in data.items():
         print("\n".join(bounded_rows(label, rounds)), flush=True)
     print("\n| updates | NMSE | lattice, bytes | compact | with memory | ", end="")

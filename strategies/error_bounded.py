@@ -107,6 +107,9 @@ class ErrorBounded(CompressedStrategy):
         What updates are predicted by: what is shortest of ours, nothing, or a multiple
         of the device's last one and of their average; the paper's for every
         convolution, with and without its oscillation of signs; what is shortest of all.
+    rank : int
+        The most outer products that a matrix or convolution of 8,192 elements or more
+        is also predicted by, from 0 to 32; a device sends as many as save bytes.
     history : bool
         Whether the server remembers devices. False: every update stands alone, and
         neither side keeps anything of it.
@@ -160,6 +163,7 @@ class ErrorBounded(CompressedStrategy):
         abs_bound: float = 0.0,
         exact_below: int = 1024,
         predictor: str = "auto",
+        rank: int = 16,
         history: bool = True,
         upload_memory: int | None = None,
         error_feedback: bool = False,
@@ -174,6 +178,7 @@ class ErrorBounded(CompressedStrategy):
                 exact_below=exact_below,
                 predictor=predictor,
                 compact=True,
+                rank=rank,
             ),
             get_downlink(downlink),
             error_feedback=error_feedback,

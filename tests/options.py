@@ -87,7 +87,10 @@ CONF: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "error_bounded": ("ErrorBounded", {}),
-    "error_bounded_paper": ("ErrorBounded", {"predictor": "the paper's predictors"}),
+    "error_bounded_paper": (
+        "ErrorBounded",
+        {"predictor": "the paper's predictors", "rank": "no outer products"},
+    ),
     "correlation_aware": ("CorrelationAware", {}),
     "blog_recipe": (
         "CorrelationAware",

@@ -42,6 +42,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "lattice", "rate": 2.0},
     {"id": "error_bounded", "rel": 0.01},
     {"id": "error_bounded", "rel": 0.01, "predictor": "paper"},
+    {"id": "error_bounded", "rel": 0.01, "compact": True, "rank": 16},
     {"id": "correlation", "density": 0.2},
 ]
 SHAPES: list[tuple[int, ...]] = [(), (0,), (1,), (3, 0, 2), (40,), (9, 5), (2, 3, 16)]

@@ -96,6 +96,40 @@ def predict(
     return [f32(m * signs[i // kernel] * rho) for i, m in enumerate(magnitude)]
 
 
+def read_products(lossy: Table, sections: Sections) -> dict[str, list[float]]:
+    """Return the matrix of each tensor that has products, in C order."""
+    table = sections["OTAB"]
+    ranks = list(table[: len(lossy)])
+    there = [(t, rank) for t, rank in zip(lossy, ranks, strict=True) if rank]
+    units = struct.unpack_from(f"<{len(there)}f", table, len(lossy))
+    doublings = list(table[len(lossy) + 4 * len(there) :])
+    factors = [
+        Tensor("", "int32", (rank, side))
+        for tensor, rank in there
+        for side in (channels(tensor)[0], tensor.size // channels(tensor)[0])
+    ]
+    integers, _ = read_compact_block(sections["OINT"], factors, None)
+    found = {}
+    for (tensor, rank), unit in zip(there, units, strict=True):
+        rows = channels(tensor)[0]
+        columns = tensor.size // rows
+        left, integers = integers[: rank * rows], integers[rank * rows :]
+        right, integers = integers[: rank * columns], integers[rank * columns :]
+        own, doublings = doublings[:rank], doublings[rank:]
+        found[tensor.name] = [
+            f32(
+                unit
+                * sum(
+                    (left[r * rows + i] << own[r]) * right[r * columns + j]
+                    for r in range(rank)
+                )
+            )
+            for i in range(rows)
+            for j in range(columns)
+        ]
+    return found
+
+
 def plain_indices(
     lossy: Table, steps: list[float], sections: Sections, memory: Memory
 ) -> tuple[list[int], list[int]]:
@@ -163,6 +197,7 @@ def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[floa
         sent = dict(zip(positions, floats(sections["RVAL"]), strict=True))
     whole = floats(sections.get("RAW", b""))
 
+    products = read_products(lossy, sections) if "OTAB" in sections else {}
     stats = iter(floats(sections.get("STAT", b"")))
     vector: list[float] = []
     for tensor, own, row in zip(lossy, kernels, rows, strict=True):
@@ -172,6 +207,9 @@ def error_bounded(lossy: Table, sections: Sections, memory: Memory) -> list[floa
             x, whole = whole[: tensor.size], whole[tensor.size :]
         else:
             p = predict(mode, step, rho, sigma, tensor, memory, signs[:own])
+            if tensor.name in products:
+                pairs = zip(p, products[tensor.name], strict=True)
+                p = [f32(a + b) for a, b in pairs]
             x = [
                 sent.get(i, f32(f32(f32(indices[i]) * step) + p[i - start]))
                 for i in range(start, start + tensor.size)

@@ -35,6 +35,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "error_bounded", "rel": 0.01, "exact_below": 64},
     {"id": "error_bounded", "rel": 0.1, "exact_below": 64, "compact": True},
     {"id": "error_bounded", "predictor": "all", "exact_below": 0},
+    {"id": "error_bounded", "rel": 0.05, "compact": True, "rank": 8},
     {"id": "lattice", "rate": 2.0, "exact_below": 64},
     {"id": "lattice", "rate": 1.0, "exact_below": 4, "fine_below": 1024},
     {"id": "lattice", "rate": 1.0, "exact_below": 64, "compact": True},

@@ -296,6 +296,12 @@ def test_the_vectors_use_every_way_to_predict_and_to_code() -> None:
     }
     assert {(5, 0), (6, 0), (6, 0x80)} <= flips
     assert any("RPOS" in sections for sections in bounded)
+    with_products = [
+        plain_reader.read_frame(frame).sections["OTAB"]
+        for frame, _ in rounds(VECTORS / "error_bounded" / "products")
+    ]
+    assert {bool(own) for table in with_products for own in table[:3]} == {True, False}
+    assert any(table[3 + 4 * 2 :].strip(b"\0") for table in with_products)
     assert {sections["IDX"][3] for sections in bounded} == {0, 1}
     heads = {
         struct.unpack_from("<8xI", plain_reader.read_frame(frame).sections["SYM"])[0]

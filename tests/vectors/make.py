@@ -116,6 +116,23 @@ def wide(rng: np.random.Generator) -> Arrays:
     }
 
 
+def of_low_rank(rng: np.random.Generator) -> Arrays:
+    """Return a matrix and a convolution that are nearly of low rank."""
+
+    def nearly(rows: int, columns: int) -> np.ndarray[Any, Any]:
+        strength = np.array([5.0, 1.0, 0.3])
+        product = (rng.normal(size=(rows, 3)) * strength) @ rng.normal(
+            size=(3, columns)
+        )
+        return product + rng.laplace(0, 0.3, (rows, columns))
+
+    return {
+        "fc": nearly(72, 120).astype(np.float32),
+        "conv": nearly(24, 360).reshape(24, 40, 3, 3).astype(np.float32),
+        "noise": rng.laplace(0, 1, (30, 40)).astype(np.float32),
+    }
+
+
 def persistent(rng: np.random.Generator) -> Arrays:
     """Return elements whose magnitudes last, with signs that do not."""
     size = np.exp(np.random.default_rng(98).normal(0, 1.2, (40, 50)))
@@ -333,6 +350,10 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
     "error_bounded/brief": (
         {"id": "error_bounded", "rel": 0.1, "compact": True, **_TINY},
         [training(0), training(1), training(2)],
+    ),
+    "error_bounded/products": (
+        {"id": "error_bounded", "rel": 0.03, "compact": True, "rank": 4, **_TINY},
+        [of_low_rank, of_low_rank],
     ),
     "error_bounded/paper": (
         {"id": "error_bounded", "rel": 0.02, "predictor": "paper", **_TINY},

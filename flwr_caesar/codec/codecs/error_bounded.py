@@ -8,10 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..coding.contexts import (
-    as_channels,
-    count_scales,
-)
+from ..coding.contexts import as_channels, count_scales
 from ..coding.integers import Integers, decode_integers, encode_integers
 from ..coding.positions import encode_positions, read_positions
 from ..contract.base import Codec
@@ -26,7 +23,9 @@ from ..contract.vector import Vector, in_layout_order, slices
 from ..predictors import bounded_tensor as tensor
 from ..predictors.bounded_indices import max_packed, pack_indices, unpack_indices
 from ..predictors.bounded_tensor import Coded, History
+from ..predictors.outer_products import MAX_RANK
 from ..predictors.predict import Mode
+from ..predictors.product_sections import pack_products, read_products
 from ..predictors.published import (
     AUTO,
     MODES,
@@ -71,6 +70,9 @@ class ErrorBoundedCodec(Codec):
     compact : bool
         Whether indices are coded in a compact block, with fewer bytes beside them;
         releases before it do not read it.
+    rank : int
+        The most outer products that a matrix or convolution is also predicted by
+        (`outer_products.Products`), from 0 to 32; as many are sent as save bytes.
 
     References
     ----------
@@ -83,9 +85,10 @@ class ErrorBoundedCodec(Codec):
     exact_below: int = 1024
     predictor: str = AUTO
     compact: bool = False
+    rank: int = 0
 
     id: ClassVar[str] = "error_bounded"
-    later: ClassVar[frozenset[str]] = frozenset({"predictor", "compact"})
+    later: ClassVar[frozenset[str]] = frozenset({"predictor", "compact", "rank"})
 
     def __post_init__(self) -> None:
         check_predictor(self.predictor)
@@ -94,6 +97,10 @@ class ErrorBoundedCodec(Codec):
         if not 0 <= self.abs_bound < float("inf"):
             raise CodecError(
                 f"error_bounded: abs_bound must be 0 or more, not {self.abs_bound}"
+            )
+        if not 0 <= self.rank <= MAX_RANK:
+            raise CodecError(
+                f"error_bounded: rank must be 0 to {MAX_RANK}, not {self.rank}"
             )
 
     def error_bound(self, arrays: Arrays) -> Mapping[str, Array]:
@@ -159,7 +166,8 @@ class ErrorBoundedCodec(Codec):
             x = np.ascontiguousarray(arrays[spec.name], np.float32)
             x = x.reshape(as_channels(spec.shape))
             bound = self._bound(x)
-            own = tensor.encode(x, _history(state, spec), bound, self.predictor)
+            history = _history(state, spec)
+            own = tensor.encode(x, history, bound, self.predictor, self.rank)
             if own.indices.dtype != indices.dtype:
                 indices = indices.astype(np.int32, copy=False)
             indices[part] = own.indices.reshape(-1)
@@ -180,6 +188,7 @@ class ErrorBoundedCodec(Codec):
             is_compact=self.compact,
         )
         sections += packed
+        sections += pack_products([own.products for own in coded])
         sections += _side_sections(coded, total)
         if about:
             stats = np.array(about, "<f4").tobytes()
@@ -216,10 +225,11 @@ class ErrorBoundedCodec(Codec):
         positions, values = _read_raw_elements(reader, total)
         signs = _read_signs(reader, lossy, table)
         whole = _read_raw_tensors(reader, lossy, table)
+        products = read_products(reader, lossy, self.rank)
         about = self._read_statistics(reader, len(lossy))
         decoded: list[Vector] = []
         start = 0
-        for spec, row in zip(lossy, table, strict=True):
+        for spec, row, told in zip(lossy, table, products, strict=True):
             shape, history = as_channels(spec.shape), _history(state, spec)
             mode = Mode(int(row["mode"]))
             if mode is Mode.RAW:
@@ -229,9 +239,8 @@ class ErrorBoundedCodec(Codec):
                 step = np.float32(row["step"])
                 gains = np.float32(row["gains"][0]), np.float32(row["gains"][1])
                 with np.errstate(over="ignore", invalid="ignore"):
-                    x = tensor.decode(
-                        part, step, mode, gains, history, signs.get(spec.name)
-                    )
+                    own = signs.get(spec.name)
+                    x = tensor.decode(part, step, mode, gains, history, own, told)
                 inside = slice(*np.searchsorted(positions, (start, start + spec.size)))
                 x.reshape(-1)[positions[inside] - start] = values[inside]
             start += spec.size

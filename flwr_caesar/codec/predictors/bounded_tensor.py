@@ -20,6 +20,7 @@ from ..coding.positions import Positions
 from ..contract.layout import Array
 from ..contract.vector import Vector
 from ..quantisers.quantise import bounded_step, quantise_bounded, reconstruct
+from .outer_products import Products, fit_products, has_products
 from .predict import (
     MIN_KERNEL,
     Gains,
@@ -88,6 +89,7 @@ class Coded:
     indices: Array
     reconstruction: Vector
     signs: Integers | None = None
+    products: Products | None = None
     positions: Positions = field(default_factory=lambda: np.empty(0, np.int64))
     values: Vector = field(default_factory=lambda: np.empty(0, np.float32))
     whole: Vector = field(default_factory=lambda: np.empty(0, np.float32))
@@ -167,7 +169,11 @@ def remember(
 
 
 def encode(
-    x: Vector, history: History | None, bound: float, predictor: str = AUTO
+    x: Vector,
+    history: History | None,
+    bound: float,
+    predictor: str = AUTO,
+    rank: int = 0,
 ) -> Coded:
     """Quantise a tensor in the mode that takes the fewest bits.
 
@@ -185,6 +191,8 @@ def encode(
         Largest error allowed.
     predictor : str
         Which modes there are to choose from, see `published.MODES`.
+    rank : int
+        The most products that the rest is also predicted by.
     """
     step = bounded_step(bound)
     largest = float(np.abs(x).max())
@@ -202,7 +210,25 @@ def encode(
         )
     with np.errstate(over="ignore", invalid="ignore"):
         mode, gains = _mode(x, history, step, bound, predictor)
-        return _quantise(x, history, step, bound, mode, gains)
+        products = None
+        if has_products(_shape3(x), rank):
+            rest = _rest(x, history, step, mode, gains)
+            products = fit_products(rest, step, rank)
+            del rest
+        return _quantise(x, history, step, bound, mode, gains, products)
+
+
+def _rest(
+    x: Vector, history: History | None, step: np.float32, mode: Mode, gains: Gains
+) -> Vector:
+    """Return what a mode leaves."""
+    rest = np.empty(x.shape, np.float32)
+    for at, _ in tensor_blocks(_shape3(x)):
+        piece = x[at]
+        seen = history.part(at) if history is not None else None
+        own = _signs(mode, piece)
+        rest[at] = piece - predict(mode, gains, step, seen, own, piece.shape)
+    return rest
 
 
 def _quantise(
@@ -212,6 +238,7 @@ def _quantise(
     bound: float,
     mode: Mode,
     gains: Gains,
+    products: Products | None,
 ) -> Coded:
     """Quantise piece by piece, so that little is held beside the result."""
     shape = _shape3(x)
@@ -224,6 +251,8 @@ def _quantise(
         own = _signs(mode, piece)
         seen = history.part(at) if history is not None else None
         prediction = predict(mode, gains, step, seen, own, piece.shape)
+        if products is not None:
+            prediction = prediction + products.part(at, shape)
         found, xhat[at], raw = quantise_bounded(piece, prediction, step, bound)
         found = compact(found)
         if found.dtype != indices.dtype:
@@ -243,6 +272,7 @@ def _quantise(
         indices,
         xhat,
         np.concatenate(signs) if signs else None,
+        products,
         where,
         x.reshape(-1)[where],
     )
@@ -255,6 +285,7 @@ def decode(
     gains: Gains,
     history: History | None,
     signs: Integers | None,
+    products: Products | None,
 ) -> Vector:
     """Rebuild a tensor that `encode` did not send raw."""
     x = np.empty(indices.shape, np.float32)
@@ -264,6 +295,8 @@ def decode(
         own = kernels[at[:2]].reshape(-1) if kernels is not None else None
         part = indices[at]
         prediction = predict(mode, gains, step, seen, own, part.shape)
+        if products is not None:
+            prediction = prediction + products.part(at, _shape3(indices))
         x[at] = reconstruct(part, step, prediction)
     return x
 
@@ -284,7 +317,8 @@ def rebuild(coded: Coded, indices: Array, history: History | None) -> Vector:
         return coded.whole.reshape(indices.shape)
     mode, gains = coded.mode, coded.gains
     with np.errstate(over="ignore", invalid="ignore"):
-        x = decode(indices, coded.step, mode, gains, history, coded.signs)
+        signs, products = coded.signs, coded.products
+        x = decode(indices, coded.step, mode, gains, history, signs, products)
     x.reshape(-1)[coded.positions] = coded.values
     return x
 

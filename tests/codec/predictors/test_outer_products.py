@@ -1,0 +1,210 @@
+"""Products of integers: exact in every order, taken where they save bits, checked."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+
+from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec
+from flwr_caesar.codec.contract.frame import FrameReader, Section, write_frame
+from flwr_caesar.codec.contract.layout import TensorSpec
+from flwr_caesar.codec.predictors.outer_products import (
+    MAX_RANK,
+    Products,
+    fit_products,
+    has_products,
+)
+from flwr_caesar.codec.predictors.product_sections import pack_products, read_products
+
+from ..library import Array
+
+SHAPE = 24, 40, 9
+STEP = np.float32(0.05)
+
+
+def of_rank(
+    rank: int, shape: tuple[int, int, int] = SHAPE, noise: float = 0.3
+) -> Array:
+    """Return a tensor of a few strong directions and noise."""
+    rng = np.random.default_rng(rank)
+    rows, columns = shape[0], shape[1] * shape[2]
+    strong = rng.normal(size=(rows, rank)) @ rng.normal(size=(rank, columns))
+    matrix = strong + rng.normal(0, noise, (rows, columns))
+    return matrix.astype(np.float32).reshape(shape)
+
+
+def largest() -> Products:
+    """Return products whose sum just stays below 2^24."""
+    rng = np.random.default_rng(0)
+    doublings = np.array([0, 1, 3, 5], np.uint8)
+    left = rng.integers(-400, 401, (4, 24), np.int32)
+    right = rng.integers(-1000, 1001, (4, 360), np.int32)
+    return Products(np.float32(0.37), doublings, left, right)
+
+
+def whole(products: Products) -> Array:
+    """Return the matrix by integers of 64 bits."""
+    left = products.left.astype(np.int64) << products.doublings[:, None].astype(
+        np.int64
+    )
+    sums = left.T @ products.right.astype(np.int64)
+    return (sums.astype(np.float32) * products.unit).reshape(SHAPE)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        (slice(None), slice(None), slice(None)),
+        (slice(3, 7), slice(None), slice(None)),
+        (slice(None, None, 5), slice(None), slice(None)),
+        (slice(None), slice(2, 3), slice(1, 8)),
+        (slice(23, 24), slice(39, 40), slice(8, 9)),
+    ],
+)
+def test_parts_are_exact(at: tuple[slice, slice, slice]) -> None:
+    products = largest()
+    assert products.is_exact
+    part = products.part(at, SHAPE)
+    assert part.dtype == np.float32
+    np.testing.assert_array_equal(part, whole(products)[at])
+
+
+def test_what_could_reach_the_limit_is_not_exact() -> None:
+    one = np.ones((1, 24), np.int32)
+    assert Products(STEP, np.zeros(1, np.uint8), 4095 * one, 4096 * one).is_exact
+    assert not Products(STEP, np.zeros(1, np.uint8), 4096 * one, 4096 * one).is_exact
+    least = np.full((1, 24), -(1 << 31), np.int32)
+    assert not Products(STEP, np.zeros(1, np.uint8), least, least).is_exact
+
+
+@pytest.mark.parametrize("rank", [1, 3, 7])
+def test_what_rows_share_is_found(rank: int) -> None:
+    residual = of_rank(rank)
+    found = fit_products(residual, STEP, 16)
+    assert found is not None
+    assert found.is_exact
+    assert rank <= len(found.doublings) <= 16
+    left = residual - found.part((slice(None),) * 3, SHAPE)  # type: ignore[arg-type]
+    assert np.square(left).mean() < 1.1 * 0.3**2
+
+
+@pytest.mark.parametrize(
+    "residual",
+    [
+        np.zeros(SHAPE, np.float32),
+        np.random.default_rng(1).normal(0, 1e-4, SHAPE).astype(np.float32),
+        np.full(SHAPE, np.inf, np.float32),
+        np.full(SHAPE, np.nan, np.float32),
+        np.full(SHAPE, 3e38, np.float32),
+    ],
+    ids=["zero", "below the step", "infinite", "not a number", "huge"],
+)
+def test_none_where_they_save_nothing(residual: Array) -> None:
+    with np.errstate(all="ignore"):
+        assert fit_products(residual, STEP, 16) is None
+
+
+def test_vectors_and_small_or_narrow_matrices_have_none() -> None:
+    assert has_products((64, 128, 1), 1)
+    assert not has_products((64, 128, 1), 0)
+    assert not has_products((64, 127, 1), 1)
+    assert not has_products((7, 4096, 1), 1)
+    assert not has_products((4096, 7, 1), 1)
+    assert not has_products((1, 1, 1 << 20), 1)
+
+
+def test_frames_get_shorter_and_keep_their_bound_and_both_sides_in_step() -> None:
+    bare = {"id": "error_bounded", "rel": 0.01, "compact": True}
+    sizes = []
+    for config in (bare, {**bare, "rank": 16}):
+        codec = get_codec(config)
+        first = {"w": of_rank(4).reshape(24, 40, 3, 3), "b": np.ones(5, np.float32)}
+        own = server = CodecState(Layout.of(first))
+        sizes.append(0)
+        for scale in (1.0, 0.9, -0.5):
+            arrays = {n: np.float32(scale) * x for n, x in first.items()}
+            arrays["w"] = arrays["w"] + of_rank(3).reshape(24, 40, 3, 3)
+            frame, told, own = codec.encode_decoded(arrays, own)
+            decoded, server = codec.decode(frame, server)
+            bound = float(codec.error_bound(arrays)["w"])
+            exact = arrays["w"].astype(np.float64) - decoded["w"]
+            assert np.abs(exact).max() <= bound
+            np.testing.assert_array_equal(told["w"], decoded["w"])
+            assert own.digest == server.digest
+            sizes[-1] += len(frame)
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_noise_costs_no_more_than_without() -> None:
+    rng = np.random.default_rng(3)
+    arrays = {"w": rng.laplace(size=(128, 128)).astype(np.float32)}
+    bare = {"id": "error_bounded", "rel": 0.01, "compact": True}
+    frames = [
+        get_codec({**bare, "rank": rank}).encode(arrays, None)[0] for rank in (0, 16)
+    ]
+    assert len(frames[1]) < 1.01 * len(frames[0])
+
+
+@pytest.mark.parametrize("rank", [-1, MAX_RANK + 1])
+def test_a_senseless_rank_is_refused(rank: int) -> None:
+    with pytest.raises(CodecError, match="rank must be 0 to 32"):
+        get_codec({"id": "error_bounded", "rank": rank})
+
+
+LOSSY = [TensorSpec("w", "float32", (24, 40, 3, 3)), TensorSpec("v", "float32", (99,))]
+
+
+def reader(table: bytes, integers: bytes) -> FrameReader:
+    """Return the reader of a frame with such sections."""
+    sections = [Section("OTAB", table, itemsize=1), Section("OINT", integers)]
+    frame = write_frame(config={"id": "x"}, layout_digest=bytes(16), sections=sections)
+    return FrameReader(frame)
+
+
+def told() -> tuple[bytes, bytes]:
+    table, integers = pack_products([largest(), None])
+    return bytes(table.data), bytes(integers.data)
+
+
+def test_sections_are_read_as_they_were_written() -> None:
+    found = read_products(reader(*told()), LOSSY, 4)
+    assert found[1] is None
+    assert found[0] is not None
+    assert found[0].unit == largest().unit
+    for name in ("doublings", "left", "right"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(largest(), name))
+    assert pack_products([None, None]) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (lambda t: t[:-1], "wrong size"),
+        (lambda t: t + b"\0", "wrong size"),
+        (lambda t: b"\0\0", "wrong size"),
+        (lambda t: b"", "wrong size"),
+        (lambda t: b"\5" + t[1:] + b"\0", "cannot have"),
+        (lambda t: b"\4\1" + t[2:6] + t[2:] + b"\0", "cannot have"),
+        (lambda t: t[:2] + struct.pack("<f", 0.0) + t[6:], "malformed unit"),
+        (lambda t: t[:2] + struct.pack("<f", -1.0) + t[6:], "malformed unit"),
+        (lambda t: t[:2] + struct.pack("<f", float("nan")) + t[6:], "malformed unit"),
+        (lambda t: t[:2] + struct.pack("<f", float("inf")) + t[6:], "malformed unit"),
+        (lambda t: t[:-1] + b"\x10", "malformed doublings"),
+        (lambda t: t[:-1] + b"\x0f", "too large"),
+        (lambda t: b"\3" + t[1:-1], "block|run|part|symbol|state|lane|table"),
+    ],
+)
+def test_malformed_tables_are_refused(changed, why: str) -> None:  # type: ignore[no-untyped-def]
+    table, integers = told()
+    with pytest.raises(CodecError, match=why):
+        read_products(reader(changed(table), integers), LOSSY, 4)
+
+
+def test_a_table_without_its_integers_is_refused() -> None:
+    table, integers = told()
+    with pytest.raises(CodecError):
+        read_products(reader(table, b""), LOSSY, 4)
+    with pytest.raises(CodecError):
+        read_products(reader(table, integers[:-1]), LOSSY, 4)
