@@ -68,6 +68,10 @@ class Caesar(CompressedStrategy):
         ``lattice``: most bytes that the server spends on the last update of devices,
         two an element each, by which both sides then code the next one; devices keep
         theirs. 0: none.
+    rank : int
+        ``lattice``: the most outer products that an upload tells of a matrix or
+        convolution of 8,192 elements or more, from 0 to 32: what its rows share. A
+        device sends as many as save bytes.
     theta_max : float
         ``paper``: largest fraction of a downloaded model that is reduced to signs.
     theta_upload_min : float
@@ -135,6 +139,7 @@ class Caesar(CompressedStrategy):
         max_versions: int = 100,
         versions_memory: int | None = None,
         upload_memory: int = 0,
+        rank: int = 16,
         theta_max: float = 0.6,
         theta_upload_min: float = 0.1,
         theta_upload_max: float = 0.6,
@@ -159,7 +164,7 @@ class Caesar(CompressedStrategy):
             "max_versions": max_versions,
             "versions_memory": versions_memory,
         }
-        memory = {"upload_memory": upload_memory}
+        memory = {"upload_memory": upload_memory, "rank": rank}
         if upload_memory < 0:
             raise ValueError(f"upload_memory must be at least 0, not {upload_memory}")
         rate = AUTO if rate is None else rate
@@ -211,6 +216,7 @@ class Caesar(CompressedStrategy):
                 rate_spread=rate_spread,
                 exact_below=small,
                 upload_memory=upload_memory,
+                rank=rank,
             )
         super().__init__(strategy, method, **options)
 

@@ -53,6 +53,8 @@ class CaesarLattice(CaesarPlan):
         Tensors of fewer elements are sent exactly.
     upload_memory : int
         See `ServerMethod`; with 0 no update is coded by the last one.
+    rank : int
+        See `Caesar`.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class CaesarLattice(CaesarPlan):
         rate_spread: float,
         exact_below: int,
         upload_memory: int,
+        rank: int,
     ) -> None:
+        self._rank = rank
         self._rate, self._nmse, self._spread = rate, nmse, rate_spread
         self._exact_below = exact_below
         self._memory = upload_memory > 0
@@ -158,6 +162,8 @@ class CaesarLattice(CaesarPlan):
         }
         if target == "rate" or value > _NOTHING:
             config["dead_zone"] = _TO_NEAREST
+        if self._rank and target == "nmse":
+            config["rank"] = self._rank
         return get_codec(config)
 
 

@@ -18,7 +18,10 @@ from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
 from ..contract.update import update_layout
 from ..contract.vector import Vector, scatter, slices
+from ..predictors.lattice_products import add, take_out
+from ..predictors.outer_products import MAX_RANK, Products
 from ..predictors.predict import narrow, widen
+from ..predictors.product_sections import has_sections, pack_products, read_products
 from ..quantisers.lattice_sections import (
     pack_quantised,
     unpack_quantised,
@@ -75,6 +78,10 @@ class LatticeCodec(LossyCodec):
     memory : bool
         Whether the last update of the same sender, which both sides then remember (two
         bytes an element), tells magnitudes and signs. Only with `compact`.
+    rank : int
+        The most outer products that a matrix or convolution is also predicted by
+        (`outer_products.Products`), from 0 to 32; as many are sent as save bytes. Only
+        for an `nmse`.
 
     References
     ----------
@@ -90,10 +97,11 @@ class LatticeCodec(LossyCodec):
     dead_zone: float = 0.0
     compact: bool = False
     memory: bool = False
+    rank: int = 0
 
     id: ClassVar[str] = "lattice"
     later: ClassVar[frozenset[str]] = frozenset(
-        {"fine_below", "dead_zone", "compact", "memory"}
+        {"fine_below", "dead_zone", "compact", "memory", "rank"}
     )
 
     def __post_init__(self) -> None:
@@ -115,6 +123,8 @@ class LatticeCodec(LossyCodec):
             )
         if self.memory and not self.compact:
             raise CodecError("lattice: memory needs compact, which is false")
+        if not 0 <= self.rank <= MAX_RANK:
+            raise CodecError(f"lattice: rank must be 0 to {MAX_RANK}, not {self.rank}")
 
     def memory_nbytes(self, layout: Layout) -> int:
         """Return the bytes that either side remembers of a device.
@@ -147,10 +157,11 @@ class LatticeCodec(LossyCodec):
         told: bool,
     ) -> tuple[Sequence[Section], Mapping[str, Array], Vector | None]:
         """Return sections and memory, and what they decode to if it is to be `told`."""
-        found = self._quantise(vector, lossy)
+        found, products = self._quantise(vector, lossy)
         past = self._past(found.step, found.offsets, lossy, state)
         sections, scales = pack_quantised(found, lossy, past, compact=self.compact)
-        values = self._values(found, lossy) if told else None
+        sections = [*sections, *pack_products(products)]
+        values = self._values(found, lossy, products) if told else None
         return sections, self._remembered(values, lossy, scales), values
 
     def _decode_vector(
@@ -161,18 +172,20 @@ class LatticeCodec(LossyCodec):
             reader, lossy, past, compact=self.compact
         )
         found = replace(found, indices=with_zeros(found.indices, lossy, kept))
-        values = self._values(found, lossy)
+        products = read_products(reader, lossy, self.rank)
+        values = self._values(found, lossy, products)
         return values, self._remembered(values, lossy, scales)
 
     def _decode_lossy(
         self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
     ) -> tuple[dict[str, Array], Mapping[str, Array]]:
-        if self.memory:
+        if self.memory or has_sections(reader):
             return super()._decode_lossy(reader, lossy, state)
         found, _, kept = unpack_quantised(reader, lossy, compact=self.compact)
         present = [lossy[i] for i in kept]
         offsets = tuple(found.offsets[i] for i in kept)
-        values = self._values(replace(found, offsets=offsets), present)
+        none = [None] * len(present)
+        values = self._values(replace(found, offsets=offsets), present, none)
         arrays = scatter(values, present)
         # Memory of zeros that nobody touched takes none.
         return {
@@ -182,18 +195,34 @@ class LatticeCodec(LossyCodec):
             for spec in lossy
         }, {}
 
-    def _quantise(self, vector: Vector, lossy: Sequence[TensorSpec]) -> Quantised:
-        target = Target(
-            self.rate, self.step, self.nmse, self.fine_below, self.dead_zone
-        )
-        return quantise(vector, lossy, target)
+    def _quantise(
+        self, vector: Vector, lossy: Sequence[TensorSpec]
+    ) -> tuple[Quantised, Sequence[Products | None]]:
+        """Return integers, and the products that they are beside, in place."""
+        products: Sequence[Products | None] = [None] * len(lossy)
+        nmse, before = self.nmse, None
+        if self.rank and nmse and not self.step:
+            products, nmse, before = take_out(
+                vector, lossy, nmse, self.rank, self.fine_below
+            )
+        target = Target(self.rate, self.step, nmse, self.fine_below, self.dead_zone)
+        return quantise(vector, lossy, target, before), products
 
-    def _values(self, found: Quantised, lossy: Sequence[TensorSpec]) -> Vector:
+    def _values(
+        self,
+        found: Quantised,
+        lossy: Sequence[TensorSpec],
+        products: Sequence[Products | None],
+    ) -> Vector:
         """Return the vector that the indices stand for, in their place."""
         for spec, part, offset in zip(lossy, slices(lossy), found.offsets, strict=True):
             exponent = self._exponent(found.step, offset, spec)
             lattice_values(found.indices[part], exponent, found.step.multiple)
-        return found.indices.view(np.float32)
+        vector: Vector = found.indices.view(np.float32)
+        for spec, part, own in zip(lossy, slices(lossy), products, strict=True):
+            if own is not None:
+                add(vector[part].reshape(as_channels(spec.shape)), own)
+        return vector
 
     def _exponent(self, step: Step, offset: int, spec: TensorSpec) -> int:
         """Return the exponent of a tensor's own step."""

@@ -24,7 +24,9 @@ _EXACT = 1 << 24
 _MIN_SIZE, _MIN_SIDE = 1 << 13, 8
 _SAMPLE = 1 << 15
 _SPARE = 4
-_MOST_ENERGY = 2.0**80
+_SHORT = 256
+_LEAST = 1e-6  # of the largest square: less is rounding
+_ENERGIES = 2.0**-200, 2.0**200
 _NOISE = 12.0  # a uniform error of one step has a twelfth of the step's square
 _GAUSSIAN = 2 * math.pi * math.e
 _BITS_PER_PRODUCT = 64
@@ -95,10 +97,7 @@ def has_products(shape: Shape3, rank: int) -> bool:
 def fit_products(residual: Vector, step: np.float32, rank: int) -> Products | None:
     """Return the products that make a residual's integers the shortest, if any do.
 
-    Its strongest singular directions: as many as take fewer bits than they save by the
-    logarithm of what is left of the energy, or a half or a quarter of them; each of
-    them as finely rounded as pays. Which of these, and whether any, is decided by the
-    bits of at least 32,768 elements.
+    See `choose`; errors are within half a step anyhow.
 
     Parameters
     ----------
@@ -109,42 +108,114 @@ def fit_products(residual: Vector, step: np.float32, rank: int) -> Products | No
     rank : int
         The most products, from 1 to 32.
     """
-    shape = residual.shape[0], residual.shape[1], residual.shape[2]
-    matrix = residual.reshape(shape[0], -1) / step
+    found = directions(residual, rank)
+    return choose(residual, found, step)[0] if found is not None else None
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Singular values of a matrix, and their vectors as rows, the largest first.
+
+    Parameters
+    ----------
+    energy : float
+        The sum of all squares.
+    values : ndarray of float64, shape (rank,)
+        Positive.
+    left, right : ndarray of float32, shape (rank, rows) and (rank, columns)
+        Of length 1.
+    """
+
+    energy: float
+    values: Array
+    left: Vector
+    right: Vector
+
+
+def directions(x: Vector, rank: int) -> Directions | None:
+    """Return the strongest directions of a tensor; `None` where there are none."""
+    matrix = x.reshape(len(x), -1)
     energy = float(np.square(matrix, dtype=np.float64).sum())
-    if not 0 < energy < _MOST_ENERGY:
+    if not _ENERGIES[0] < energy < _ENERGIES[1]:
         return None
     try:
         left, values, right = _strongest(matrix, rank)
     except np.linalg.LinAlgError:
         return None
-    del matrix
-    deviations, most = _worth(values, energy, left.shape[1], right.shape[1])
-    axis = long_axis(shape)
-    sample = along(axis, slice(None, None, max(residual.size // _SAMPLE, 1)))
-    part = residual[sample]
-    scale = residual.size / part.size
-    best, least = None, scale * _bits(part, step)
+    return Directions(energy, values, left, right)
+
+
+def choose(
+    x: Vector, found: Directions, step: np.float32, weight: float = 0.0
+) -> tuple[Products | None, float]:
+    """Return the products of a tensor that cost the least, if any do.
+
+    As many as take fewer bits than they save by the logarithm of what is left of the
+    energy, or a half or a quarter of them; each of them as finely rounded as pays.
+    Which of these, and whether any, is decided by the bits of at least 32,768 elements
+    of the rest, and its error.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (outputs, inputs, positions)
+        The tensor.
+    found : Directions
+        Its own.
+    step : float32
+        The quantiser's.
+    weight : float
+        Bits that a squared error of one step is worth.
+
+    Returns
+    -------
+    Products or None
+        The products.
+    float
+        About the energy of the rest.
+    """
+    shape = x.shape[0], x.shape[1], x.shape[2]
+    deviations, most = _worth(found, float(step))
+    sample = along(long_axis(shape), slice(None, None, max(x.size // _SAMPLE, 1)))
+    part = x[sample]
+    scale = x.size / part.size
+    best, left, least = None, found.energy, scale * _cost(part, step, weight)
     for count in sorted({most, most // 2, most // 4} - {0}):
-        own = left[:count], values[:count], right[:count]
-        found = _rounded(*own, float(deviations[count]), step)
-        if found is None:
+        products = _rounded(found, count, float(deviations[count]))
+        if products is None:
             continue
-        bits = scale * _bits(part - found.part(sample, shape), step) + _bits_of(found)
+        rest = part - products.part(sample, shape)
+        bits = scale * _cost(rest, step, weight) + _bits_of(products)
         if bits < least:
-            best, least = found, bits
-    return best
+            best, least = products, bits
+            left = scale * float(np.square(rest, dtype=np.float64).sum())
+    return best, left
 
 
-def _strongest(matrix: Vector, rank: int) -> tuple[Vector, Vector, Vector]:
+def _strongest(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
     """Return the largest singular values, and their vectors as rows.
 
-    Of a subspace that two power iterations from fixed noise find.
+    Those of a matrix with a short side are the eigenvalues of the product with its
+    transpose; of others those of a subspace that two power iterations from fixed noise
+    find.
 
     References
     ----------
     Halko, Martinsson and Tropp (2011), arXiv:0909.4061, algorithm 4.4.
     """
+    if min(matrix.shape) > _SHORT:
+        return _in_subspace(matrix, rank)
+    if len(matrix) > matrix.shape[1]:
+        right, values, left = _strongest(matrix.T, rank)
+        return left, values, right
+    squares, vectors = np.linalg.eigh(matrix @ matrix.T)
+    largest = squares[::-1][:rank]
+    count = int((largest > _LEAST * squares[-1]).sum())
+    values = np.sqrt(largest[:count].astype(np.float64))
+    left = np.ascontiguousarray(vectors[:, ::-1][:, :count].T)
+    return left, values, left @ matrix / values[:, np.newaxis].astype(np.float32)
+
+
+def _in_subspace(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
     kept = min(rank + _SPARE, *matrix.shape)
     noise = np.random.default_rng(0).standard_normal((matrix.shape[1], kept))
     basis, _ = np.linalg.qr(matrix @ noise.astype(np.float32))
@@ -152,61 +223,62 @@ def _strongest(matrix: Vector, rank: int) -> tuple[Vector, Vector, Vector]:
         back, _ = np.linalg.qr(matrix.T @ basis)
         basis, _ = np.linalg.qr(matrix @ back)
     rotation, values, right = np.linalg.svd(basis.T @ matrix, full_matrices=False)
-    left = (basis @ rotation).T
     count = min(rank, int((values > 0).sum()))
-    return left[:count], values[:count].astype(np.float64), right[:count]
+    left = (basis @ rotation[:, :count]).T
+    return left, values[:count].astype(np.float64), right[:count]
 
 
-def _worth(values: Array, energy: float, rows: int, columns: int) -> tuple[Array, int]:
+def _worth(found: Directions, step: float) -> tuple[Array, int]:
     """Return the noise beside so many products, and how many save bits at the most.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (rank,)
-        Singular values, in steps.
-    energy : float
-        Of the matrix, in squared steps.
 
     Returns
     -------
     deviations : ndarray of float64, shape (rank + 1,)
-        Of what is left after none, one and more products, in steps, rounding included.
+        Of what is left after none, one and more products, rounding included.
     count : int
         With how many the bits are the fewest, were all elements alike.
     """
-    size = rows * columns
-    left_over = energy - np.concatenate([[0.0], np.cumsum(np.square(values))])
-    each = np.maximum(left_over / size, 0.0)
-    bits = size / 2 * np.log2(1 + _NOISE * each)
-    deviations = np.sqrt(np.maximum(each, 1 / _NOISE))
+    sides = found.left.shape[1], found.right.shape[1]
+    size = sides[0] * sides[1]
+    squares = np.concatenate([[0.0], np.cumsum(np.square(found.values))])
+    each = np.maximum((found.energy - squares) / size, 0.0)
+    bits = size / 2 * np.log2(1 + _NOISE * each / step**2)
+    deviations = np.sqrt(np.maximum(each, step**2 / _NOISE))
     for count in range(1, len(bits)):
-        spread = values[:count] / (_NOISE * deviations[count] ** 2)
-        for side in (rows, columns):
-            squares = values[:count] * spread / side
-            bits[count] += (side / 2 * np.log2(1 + _GAUSSIAN * squares)).sum()
+        values = found.values[:count]
+        spread = np.square(values) / (_NOISE * deviations[count] ** 2)
+        for side in sides:
+            bits[count] += (side / 2 * np.log2(1 + _GAUSSIAN * spread / side)).sum()
         bits[count] += _BITS_PER_PRODUCT * count
     return deviations, int(bits.argmin())
 
 
-def _rounded(
-    left: Vector, values: Array, right: Vector, deviation: float, step: np.float32
-) -> Products | None:
-    """Return products of integers; `None` if those would be too large."""
-    unit = _NOISE * deviation**2 / values[0]
-    doublings = np.rint(np.log2(values[0] / values)).clip(0, MOST_DOUBLINGS)
-    scale = np.sqrt(values / (unit * 2.0**doublings))[:, np.newaxis]
-    sides = [np.rint(side * scale).astype(np.int32) for side in (left, right)]
-    size = np.float32(unit * float(step))
-    if not 0 < size < math.inf:
+def _rounded(found: Directions, count: int, deviation: float) -> Products | None:
+    """Return the first products of integers; `None` if those would be too large."""
+    values = found.values[:count]
+    unit = np.float32(_NOISE * deviation**2 / values[0])
+    if not 0 < unit < math.inf:
         return None
-    found = Products(size, doublings.astype(np.uint8), *sides)
-    return found if found.is_exact else None
+    doublings = np.rint(np.log2(values[0] / values)).clip(0, MOST_DOUBLINGS)
+    scale = np.sqrt(values / (float(unit) * 2.0**doublings))[:, np.newaxis]
+    left, right = (
+        np.rint(side[:count] * scale).astype(np.int32)
+        for side in (found.left, found.right)
+    )
+    products = Products(unit, doublings.astype(np.uint8), left, right)
+    return products if products.is_exact else None
 
 
-def _bits(residual: Vector, step: np.float32) -> float:
+def _cost(residual: Vector, step: np.float32, weight: float) -> float:
+    """Return about how many bits the integers of a residual take, and its error."""
     shape = residual.shape[0], residual.shape[1], residual.shape[2]
-    indices = np.rint(residual / step).astype(np.int32)
-    return context_bits(indices, scale_classes(fit_scales(residual, step), shape))
+    in_steps = residual / step
+    indices = np.rint(in_steps).astype(np.int32)
+    bits = context_bits(indices, scale_classes(fit_scales(residual, step), shape))
+    if weight:
+        in_steps -= indices
+        bits += weight * float(np.square(in_steps, dtype=np.float64).sum())
+    return bits
 
 
 def _bits_of(products: Products) -> float:

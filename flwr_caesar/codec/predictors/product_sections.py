@@ -42,6 +42,11 @@ def pack_products(found: Sequence[Products | None]) -> list[Section]:
     ]
 
 
+def has_sections(reader: FrameReader) -> bool:
+    """Return whether a frame tells products."""
+    return _TABLE in reader
+
+
 def read_products(
     reader: FrameReader, lossy: Sequence[TensorSpec], rank: int
 ) -> list[Products | None]:
@@ -61,7 +66,7 @@ def read_products(
     CodecError
         If the sections are malformed.
     """
-    if _TABLE not in reader:
+    if not has_sections(reader):
         return [None] * len(lossy)
     table = reader.section(_TABLE, max_size=(5 + rank) * len(lossy))
     ranks = list(table[: len(lossy)])

@@ -82,7 +82,12 @@ def extra_bits(spec: TensorSpec, fine_below: int) -> int:
     return FINE_BITS if spec.size < fine_below else 0
 
 
-def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantised:
+def quantise(
+    x: Vector,
+    specs: Sequence[TensorSpec],
+    target: Target,
+    before: Sequence[float] | None = None,
+) -> Quantised:
     """Choose the steps of tensors and quantise them in place.
 
     The tensors that are not small set the step, or where all of these are 0, the small
@@ -98,6 +103,9 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
         The tensors.
     target : Target
         What to meet.
+    before : sequence of float, optional
+        Root mean squares of tensors before something was taken out of them: which are
+        of another scale is told by these.
     """
     parts = slices(specs)
     scales = [root_mean_square(x[part]) for part in parts]
@@ -106,7 +114,8 @@ def quantise(x: Vector, specs: Sequence[TensorSpec], target: Target) -> Quantise
     chosen = coarse or active
     if not chosen:
         return Quantised(Step(4, 0), (0,) * len(specs), np.zeros(len(x), np.int32))
-    quantiser, own = _search_steps(x, specs, scales, chosen, target)
+    of_own = [(scales if before is None else before)[i] for i in chosen]
+    quantiser, own = _search_steps(x, specs, scales, chosen, of_own, target)
     step = quantiser.step
     if not (coarse or target.step):
         step = _coarser(step, FINE_BITS)
@@ -136,6 +145,7 @@ def _search_steps(
     specs: Sequence[TensorSpec],
     scales: Sequence[float],
     chosen: Sequence[int],
+    of_own: Sequence[float],
     target: Target,
 ) -> tuple[Quantiser, dict[int, int]]:
     """Return the step of the tensors that set it, and the offsets of these.
@@ -144,7 +154,7 @@ def _search_steps(
     error is that of all of them as they are, and offsets only make it smaller.
     """
     sizes = [specs[i].size for i in chosen]
-    reference, off = unlike([scales[i] for i in chosen], sizes)
+    reference, off = unlike(of_own, sizes)
     lift = max(off)
     if not (target.step or target.nmse):
         # The offset of the largest scale, too, has to fit into a byte.

@@ -1,0 +1,94 @@
+"""What the rows of an update share, taken out before the rest is quantised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..coding.blocks import tensor_blocks
+from ..coding.contexts import as_channels
+from ..contract.energy import energy
+from ..contract.layout import TensorSpec
+from ..contract.vector import Vector, slices
+from ..quantisers.tensor_steps import root_mean_square
+from .outer_products import Products, choose, directions, has_products
+
+_WEIGHT = 2.5  # bits for a squared error of one step
+_TRIALS = 6
+_FIRST = 2.0
+_MOST_ERROR = 0.999
+
+
+def take_out(
+    vector: Vector, specs: Sequence[TensorSpec], nmse: float, rank: int, fine_below: int
+) -> tuple[list[Products | None], float, list[float]]:
+    """Subtract products from tensors in place, where these save bits at an error.
+
+    Parameters
+    ----------
+    vector : ndarray of float32, shape (n,)
+        The tensors, flattened and concatenated.
+    specs : sequence of TensorSpec
+        The tensors.
+    nmse : float
+        The squared error that the tensors are to have, over their energy.
+    rank : int
+        The most products of a tensor.
+    fine_below : int
+        Smaller tensors do not count.
+
+    Returns
+    -------
+    list of Products or None
+        Of each tensor.
+    float
+        The same error over the energy of what is left.
+    list of float
+        The root mean square of each tensor before.
+    """
+    found: list[Products | None] = [None] * len(specs)
+    parts = slices(specs)
+    scales = [root_mean_square(vector[part]) for part in parts]
+    counted = [i for i, spec in enumerate(specs) if spec.size >= fine_below]
+    tried = [i for i in counted if has_products(as_channels(specs[i].shape), rank)]
+    if not tried:
+        return found, nmse, scales
+    energies = [energy(vector[parts[i]]) for i in counted]
+    whole, size = sum(energies), sum(specs[i].size for i in counted)
+    if not 0 < whole < math.inf:
+        return found, nmse, scales
+    shaped = {i: vector[parts[i]].reshape(as_channels(specs[i].shape)) for i in tried}
+    strongest = {i: directions(x, rank) for i, x in shaped.items()}
+    wanted, others = nmse * whole, whole
+    others -= sum(own for i, own in zip(counted, energies, strict=True) if i in tried)
+    coarseness = _FIRST * wanted / size
+    for _ in range(_TRIALS):
+        step = np.float32(math.sqrt(12 * coarseness))
+        left = others
+        for i, own in strongest.items():
+            if own is None:
+                left += energies[counted.index(i)]
+                continue
+            found[i], rest = choose(shaped[i], own, step, _WEIGHT)
+            left += rest
+        if left >= wanted:
+            break
+        coarseness *= 2
+    left = others
+    for i, x in shaped.items():
+        products = found[i]
+        if products is not None:
+            add(x, products, sign=-1)
+        left += energy(vector[parts[i]])
+    error = nmse * whole / left if left > 0 else 1.0
+    return found, min(error, _MOST_ERROR), scales
+
+
+def add(x: Vector, products: Products, sign: int = 1) -> None:
+    """Add products to a tensor in place, or subtract them."""
+    shape = x.shape[0], x.shape[1], x.shape[2]
+    for at, _ in tensor_blocks(shape):
+        part = products.part(at, shape)
+        x[at] += part if sign > 0 else -part
