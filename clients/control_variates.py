@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.frozen import frozen
 from flwr_caesar.methods.control import ControlReport, ControlSettings
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received
@@ -34,7 +35,7 @@ _SENT = "sent/"
 _COUNTS = "control-counts"
 
 
-@dataclass(frozen=True)
+@frozen
 class _Memory:
     """What a device keeps.
 

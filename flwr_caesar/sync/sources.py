@@ -5,13 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
+
+from flwr_caesar.frozen import frozen
 
 TOKEN_BYTES = 16
 _ID_BYTES = 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Sources:
     """The clock and the random numbers by which sessions name what they make.
 
@@ -24,6 +26,7 @@ class Sources:
         system's.
     """
 
+    _: KW_ONLY
     now: Callable[[], int] = time.time_ns
     token_bytes: Callable[[int], bytes] = secrets.token_bytes
 

@@ -20,6 +20,7 @@ FOR_AN_APP = {
     "flwr_caesar.clients",
     "flwr_caesar.clients.mod",
     "flwr_caesar.flower",
+    "flwr_caesar.frozen",
     "flwr_caesar.sync",
     "flwr_caesar.sync.sources",
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import Index3, along, long_axis, tensor_blocks
 from ..coding.contexts import (
@@ -57,7 +59,7 @@ _PUBLISHED = Mode.PAPER_KERNELS, Mode.PAPER_OSCILLATION
 _NO_GAINS = np.float32(0), np.float32(0)
 
 
-@dataclass(frozen=True)
+@frozen
 class History:
     """What both sides remember of a tensor, shape (outputs, inputs, positions).
 
@@ -76,7 +78,7 @@ class History:
         return History(self.previous[at], self.average[at], self.magnitude[at], scores)
 
 
-@dataclass(frozen=True)
+@frozen
 class Coded:
     """A tensor as quantised: what is sent of it, and its reconstruction."""
 
