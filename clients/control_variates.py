@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,7 +77,7 @@ class _Memory:
         return replace(state, extras=kept)
 
 
-@dataclass(frozen=True)
+@frozen
 class ControlVariates(DeviceMethod):
     """Keep ``h``, hand it to the app, and move it once a round's mean is known.
 

@@ -7,7 +7,15 @@ which takes 0.4 ms. A message on a SuperNode is a new process that imports dozen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field, fields
+from dataclasses import (
+    MISSING,
+    Field,
+    FrozenInstanceError,
+    dataclass,
+    field,
+    fields,
+    is_dataclass,
+)
 from typing import Any, TypeVar, dataclass_transform
 
 _Class = TypeVar("_Class", bound=type)
@@ -18,10 +26,11 @@ def frozen(cls: _Class) -> _Class:
     """Make of a class what ``@dataclass(frozen=True)`` makes of it, in less time.
 
     Fields, defaults, ``KW_ONLY``, ``__post_init__``, ``fields``, ``replace``, patterns,
-    equality and hashes are those of dataclasses. Classes that others derive from, such
-    as codecs and settings, are to be dataclasses: no frozen one can derive from these.
+    equality and hashes are those of dataclasses; either can derive from the other.
     """
-    dataclass(init=False, repr=False, eq=False)(cls)
+    derived = any(map(is_dataclass, cls.__mro__[1:]))
+    dataclass(init=False, repr=False, eq=False, frozen=derived)(cls)
+    cls.__dataclass_params__.frozen = True
     known = {each.name: each for each in fields(cls)}
     shown = [name for name, each in known.items() if each.repr]
     compared = [name for name, each in known.items() if each.compare]

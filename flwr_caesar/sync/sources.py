@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY
@@ -28,7 +28,7 @@ class Sources:
 
     _: KW_ONLY
     now: Callable[[], int] = time.time_ns
-    token_bytes: Callable[[int], bytes] = secrets.token_bytes
+    token_bytes: Callable[[int], bytes] = os.urandom
 
     def new_token(self) -> bytes:
         """Return a token for a device, 16 random bytes."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.compact_block import Past, in_steps
 from ..coding.contexts import Scales, as_channels, count_scales
@@ -18,7 +20,7 @@ from ..contract.lossy import Decoded, Encoded, LossyCodec
 from ..contract.state import CodecState
 from ..contract.update import update_layout
 from ..contract.vector import Vector, scatter, slices
-from ..predictors.predict import narrow, widen
+from ..predictors.narrowed import narrow, widen
 from ..quantisers.lattice_sections import (
     pack_quantised,
     unpack_quantised,
@@ -34,7 +36,7 @@ from ..quantisers.quantise import lattice_values
 from ..quantisers.step_search import Step
 
 
-@dataclass(frozen=True)
+@frozen
 class LatticeCodec(LossyCodec):
     """Dead-zone quantiser with one step for all tensors, context-coded.
 

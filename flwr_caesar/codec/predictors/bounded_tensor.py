@@ -22,21 +22,19 @@ from ..coding.positions import Positions
 from ..contract.layout import Array
 from ..contract.vector import Vector
 from ..quantisers.quantise import bounded_step, quantise_bounded, reconstruct
+from .narrowed import Narrow, narrow, widen
 from .predict import (
     MIN_KERNEL,
     Gains,
     Mode,
-    Narrow,
     advance,
     fit_gain,
     fit_pair,
     kernel_shape,
     kernel_signs,
-    narrow,
     normalised_magnitude,
     oscillation_shape,
     scaled_previous,
-    widen,
 )
 from .published import (
     AUTO,
