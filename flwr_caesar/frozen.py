@@ -29,12 +29,12 @@ def frozen(cls: _Class) -> _Class:
     equality and hashes are those of dataclasses; either can derive from the other.
     """
     derived = any(map(is_dataclass, cls.__mro__[1:]))
-    dataclass(init=False, repr=False, eq=False, frozen=derived)(cls)
-    cls.__dataclass_params__.frozen = True
-    known = {each.name: each for each in fields(cls)}
+    made: Any = dataclass(init=False, repr=False, eq=False, frozen=derived)(cls)
+    made.__dataclass_params__.frozen = True
+    known = {each.name: each for each in fields(made)}
     shown = [name for name, each in known.items() if each.repr]
     compared = [name for name, each in known.items() if each.compare]
-    in_order = cls.__match_args__
+    in_order: tuple[str, ...] = made.__match_args__
     is_checked = hasattr(cls, "__post_init__")
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ def frozen(cls: _Class) -> _Class:
     def equals(self: Any, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return _values(self, compared) == _values(other, compared)
+        return bool(_values(self, compared) == _values(other, compared))
 
     def hashed(self: Any) -> int:
         return hash(_values(self, compared))
