@@ -41,7 +41,7 @@ from flwr_caesar.codec.coding.signs import SignSums
 from flwr_caesar.codec.contract.frame import FrameReader, write_frame
 from flwr_caesar.codec.contract.layout import Array, Arrays, TensorSpec
 from flwr_caesar.codec.contract.vector import Vector, slices
-from flwr_caesar.codec.predictors.predict import narrow, widen
+from flwr_caesar.codec.predictors.narrowed import narrow, widen
 from flwr_caesar.codec.quantisers.lattice_sections import (
     pack_quantised,
     unpack_quantised,

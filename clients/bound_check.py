@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flwr_caesar.codec import Codec, CodecError
 from flwr_caesar.codec.contract.bounds import error_over_bound
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Arrays
+from flwr_caesar.frozen import frozen
 from flwr_caesar.methods.bounds import BoundReport
 
 from .method import DeviceMethod
 
 
-@dataclass(frozen=True)
+@frozen
 class BoundCheck(DeviceMethod):
     """Decode each upload and report how near to its bound it came.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from logging import WARNING
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flwr_caesar.flower import arrays_in, configs_in, log, metrics_in
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import Abilities, DeviceReport
 
@@ -21,7 +22,7 @@ MAX_ARRAY_BYTES = 1 << 20
 _BYTES = "base64"
 
 
-@dataclass(frozen=True)
+@frozen
 class CachedReply:
     """The records of the app, and what a method's part and the device reported.
 

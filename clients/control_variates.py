@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.frozen import frozen
 from flwr_caesar.methods.control import ControlReport, ControlSettings
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received
@@ -34,7 +35,7 @@ _SENT = "sent/"
 _COUNTS = "control-counts"
 
 
-@dataclass(frozen=True)
+@frozen
 class _Memory:
     """What a device keeps.
 
@@ -76,7 +77,7 @@ class _Memory:
         return replace(state, extras=kept)
 
 
-@dataclass(frozen=True)
+@frozen
 class ControlVariates(DeviceMethod):
     """Keep ``h``, hand it to the app, and move it once a round's mean is known.
 

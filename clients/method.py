@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from flwr.app import RecordDict
@@ -12,12 +12,13 @@ from flwr_caesar.codec import Codec, inspect_frame
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.published.lattice_model import ID as LATTICE_MODEL
 from flwr_caesar.codec.published.lattice_model import decode_model
+from flwr_caesar.frozen import frozen
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received, decode_whole
 from flwr_caesar.sync.state import DeviceState
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceMethod:
     """The device's half of a method; this one adds nothing.
 

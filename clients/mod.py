@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from os import PathLike
 from typing import TYPE_CHECKING
 
 from flwr.app import ArrayRecord, Context, Message
 
 from flwr_caesar.flower import ClientAppCallable
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.sources import Sources
 
 if TYPE_CHECKING:
     from flwr_caesar.transport import Abilities
 
 
-@dataclass(frozen=True)
+@frozen
 class CompressionMod:
     """Decode the download, call the app, encode its update.
 

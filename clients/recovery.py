@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from logging import INFO
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from flwr_caesar.codec.contract.base import read_layout
 from flwr_caesar.codec.contract.frame import FrameReader
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.flower import log
+from flwr_caesar.frozen import frozen
 from flwr_caesar.methods.recovery import RecoverySettings
 from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received, decode_whole
@@ -27,7 +28,7 @@ _TRAINED = "trained/"
 _GONE = "an upload that did not count is not sent again, as the server asks"
 
 
-@dataclass(frozen=True)
+@frozen
 class Recovery(DeviceMethod):
     """Recover a model that Caesar compressed, from the device's own last model.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, RecordDict
 
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.device import Received
 from flwr_caesar.sync.state import DeviceState
 from flwr_caesar.transport import PREDICTION_KEY, record_to_arrays
@@ -13,7 +14,7 @@ from flwr_caesar.transport import PREDICTION_KEY, record_to_arrays
 from .method import DeviceMethod
 
 
-@dataclass(frozen=True)
+@frozen
 class SharedPrediction(DeviceMethod):
     """Take the record ``"prediction"`` of a request as the upload codec's memory.
 

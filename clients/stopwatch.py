@@ -33,7 +33,7 @@ class _Startup:
 def _seconds_queued() -> float:
     try:
         return (
-            int(Path("/proc/thread-self/schedstat").read_text("ascii").split()[1]) / 1e9
+            int(Path("/proc/thread-self/schedstat").read_text("utf-8").split()[1]) / 1e9
         )
     except (OSError, ValueError, IndexError):
         return 0.0

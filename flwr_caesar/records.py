@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
+
+from flwr_caesar.frozen import frozen
 
 from .telemetry import Telemetry
 
@@ -27,7 +29,7 @@ def as_reason(text: str) -> str:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceRecord:
     """One device's part in one phase of a round.
 
@@ -116,7 +118,7 @@ class DeviceRecord:
         return {**own, "compression_ratio": self.compression_ratio, **measured}
 
 
-@dataclass(frozen=True)
+@frozen
 class PhaseProgress:
     """How far a phase is.
 
@@ -144,7 +146,7 @@ class PhaseProgress:
         return self.asked - self.answered
 
 
-@dataclass(frozen=True)
+@frozen
 class RoundRecord:
     """One phase of one round.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, fields
 from typing import Any
+
+from flwr_caesar.frozen import frozen
 
 NODE_VARIABLE = "FLWR_CAESAR_NODE"
 """Where a process that ``flwr-caesar node`` started finds its ``node.toml``."""
@@ -18,7 +20,7 @@ class TelemetryError(ValueError):
     """What claims to be telemetry is none."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Telemetry:
     """What a device measured from before it decoded a message until it replied.
 
@@ -52,6 +54,7 @@ class Telemetry:
         was asked.
     """
 
+    _: KW_ONLY
     seconds: float = 0.0
     source: str = ""
     power_mode: str = ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
 
 import numpy as np
 
 from flwr_caesar.codec import Codec
+from flwr_caesar.frozen import frozen
 from flwr_caesar.plan.batch import batch_sizes, communication_seconds
 from flwr_caesar.plan.by_size import LARGE
 from flwr_caesar.plan.columns import Floats, Ints
@@ -31,7 +32,7 @@ _HEADER_BYTES = 300
 POLLING_SECONDS = 3.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Workload:
     """How much devices train, and who may decide less.
 
@@ -46,6 +47,7 @@ class Workload:
         Seconds in which a round should end; 0: no limit.
     """
 
+    _: KW_ONLY
     local_steps: int | None = None
     max_batch: int = 32
     min_batch: int = 1
@@ -63,7 +65,7 @@ class Workload:
             raise ValueError("round_seconds needs local_steps")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Importance:
     """How much less a device of less important data sends.
 
@@ -77,6 +79,7 @@ class Importance:
         Whether to ask a new device once for its label counts.
     """
 
+    _: KW_ONLY
     theta_min: float = 0.1
     theta_max: float = 0.6
     is_used: bool = True

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 
 from flwr_caesar.flower import configs_in
+from flwr_caesar.frozen import frozen
 from flwr_caesar.records import DeviceRecord
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ LATE = "after the deadline, by the virtual clock"
 _FORWARD = 1 / 3
 
 
-@dataclass(frozen=True)
+@frozen
 class Work:
     """What a device was asked to compute; 0 for what was left to its app.
 

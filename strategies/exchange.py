@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from flwr_caesar.codec.contract.layout import (
 )
 from flwr_caesar.codec.contract.update import nonnegative
 from flwr_caesar.flower import arrays_in
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.ledger import Checkpoint
 from flwr_caesar.sync.ledger_api import LedgerStore
 from flwr_caesar.sync.strategy_state import StrategyState
@@ -49,7 +49,7 @@ class NotNowError(CodecError):
         self.telemetry = telemetry
 
 
-@dataclass(frozen=True)
+@frozen
 class Opened:
     """A reply that counts if it can be decoded; both steps may raise CodecError.
 

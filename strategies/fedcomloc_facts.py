@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.sources import Sources
 
 _FACTS = struct.Struct("<QI?")
 
 
-@dataclass(frozen=True)
+@frozen
 class ControlFacts:
     """What the server knows of a device's control variates.
 

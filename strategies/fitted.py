@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from logging import WARNING
 
 from flwr.app import ArrayRecord
@@ -11,6 +11,7 @@ from flwr_caesar.codec import Codec, CodecError, Layout, get_codec, inspect_fram
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Arrays
 from flwr_caesar.flower import log
+from flwr_caesar.frozen import frozen
 from flwr_caesar.plan.by_size import by_size
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import UPDATE_PAYLOAD, Version
@@ -62,7 +63,7 @@ def fitted_plan(
     return replace(plan, upload=upload, use_memory=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Fitted:
     """What is asked of a device that may not have everything.
 

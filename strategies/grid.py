@@ -6,7 +6,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass
 from logging import INFO
 from typing import Any
 
@@ -14,6 +13,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from flwr_caesar.flower import NodeInfo, Run, log
+from flwr_caesar.frozen import frozen
 from flwr_caesar.transport import arrays_nbytes
 
 from .pulls import Pulls
@@ -22,7 +22,7 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 2.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Arrival:
     """A reply, the node it answers for, and when it came.
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from flwr_caesar.frozen import frozen
 
 MAX_WEIGHT = 1e15
 """Largest weight of a reply that is believed at all: no device has more examples."""
@@ -14,7 +16,7 @@ _FEWEST = 3
 _REMEMBERED = 64
 
 
-@dataclass(frozen=True)
+@frozen
 class Guard:
     """Limits on one device, wide enough that honest devices do not meet them.
 
@@ -136,7 +138,7 @@ def remember(
     return (*recent, *lengths.values())[-_REMEMBERED:]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Record:
     refused: int = 0
     times_out: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import ArrayRecord
@@ -16,6 +16,7 @@ from flwr_caesar.codec.contract.layout import Array, Layout
 from flwr_caesar.codec.published.lattice_model import LatticeRules
 from flwr_caesar.codec.published.model_steps import FIRST_BITS
 from flwr_caesar.codec.published.publication import PointHistory
+from flwr_caesar.frozen import frozen
 from flwr_caesar.plan import precision
 from flwr_caesar.results.amounts import amount
 from flwr_caesar.sync.errors import DamagedStateError
@@ -244,7 +245,7 @@ class LatticeDownlink(Downlink):
         self._records, self._absences = {}, {}
 
 
-@dataclass(frozen=True)
+@frozen
 class _Digests:
     """Versions by what they contain, whatever their number."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays, dtype_name
+from flwr_caesar.frozen import frozen
 from flwr_caesar.transport import widened_in_place
 
 _PIECE = 1 << 15
@@ -104,7 +104,7 @@ class RunningMean:
         return model
 
 
-@dataclass(frozen=True)
+@frozen
 class Combined:
     """The mean of replies, as of one reply: its model and its weight."""
 

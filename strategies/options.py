@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from flwr_caesar.frozen import frozen
 from flwr_caesar.records import PhaseProgress, RoundRecord
 from flwr_caesar.sync.sources import Sources
 
@@ -71,10 +72,11 @@ class WrapperOptions(TypedDict, total=False):
     sources: Sources
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Options:
     """`WrapperOptions`, checked; see there."""
 
+    _: KW_ONLY
     on_record: (
         Callable[[RoundRecord], None] | Sequence[Callable[[RoundRecord], None]] | None
     ) = None

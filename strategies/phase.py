@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr_caesar.codec import Codec
 from flwr_caesar.codec.contract.layout import Array, Arrays, Layout
 from flwr_caesar.codec.contract.strict_json import read_json
+from flwr_caesar.frozen import frozen
 from flwr_caesar.methods import Settings
 from flwr_caesar.records import DeviceRecord
 from flwr_caesar.sync.ledger_api import DeviceRow
@@ -26,7 +27,7 @@ from flwr_caesar.transport import (
 from .charge import Work
 
 
-@dataclass(frozen=True)
+@frozen
 class DevicePlan:
     """What one device is asked to do in a phase.
 
@@ -62,7 +63,7 @@ class DevicePlan:
     records: Mapping[str, ArrayRecord] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class Device:
     """A device that is about to be asked.
 
@@ -93,7 +94,7 @@ class Device:
         return Abilities.of(read_json(self.row.can))
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """What a device was sent.
 
@@ -259,7 +260,7 @@ class Phase:
         return frozenset.intersection(*found) if found else frozenset()
 
 
-@dataclass(frozen=True)
+@frozen
 class ExtraPhase:
     """A phase that a method runs of its own, of which no app learns.
 
@@ -281,7 +282,7 @@ class ExtraPhase:
     attempt: int = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     """What a method makes of a phase, before it is committed.
 

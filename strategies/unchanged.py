@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.errors import DamagedStateError
 from flwr_caesar.sync.part import same_tensor
 
@@ -14,7 +15,7 @@ MAX_VERSIONS = 1000
 """Older versions remembered; a device that holds one older still gets a whole model."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Unchanged:
     """When each tensor changed last, and when each version was published.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 
 from flwr.app import ArrayRecord
 
 from flwr_caesar.codec import Codec, get_codec
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.part import same_tensor
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import Version
@@ -140,7 +140,7 @@ class WholeDownlink(Downlink):
         return len(array.data) <= _WORTH * len(self._all())
 
 
-@dataclass(frozen=True)
+@frozen
 class _Worth:
     """Versions of which a change is worth sending, whatever their number."""
 

@@ -12,7 +12,7 @@ from flwr.supercore import constant as core
 from flwr.supercore.error import ApiErrorCode
 from flwr.superlink.routers.fleet.router import router
 
-from flwr_caesar.methods.registry import _DEVICE_HALVES
+from flwr_caesar.methods.halves import DEVICE_HALVES
 from flwr_caesar.strategies.exchange import most_frame_bytes
 from flwr_caesar.sync import protocol, short, state
 from flwr_caesar.telemetry import LONGEST_TEXT, MOST_KEYS
@@ -201,7 +201,7 @@ def test_the_statuses_are_ours() -> None:
 def test_the_parts_are_ours() -> None:
     prose = " ".join(TEXT.split())
     (line,) = re.findall(r"Parts of this release: (.*?)\. None", prose)
-    assert set(re.findall(r"`(\w+)`", line)) == {*_DEVICE_HALVES} - {""}
+    assert set(re.findall(r"`(\w+)`", line)) == {*DEVICE_HALVES} - {""}
 
 
 LIMITS = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from flwr_caesar.frozen import frozen
 
 from .settings import Settings
 
 
-@dataclass(frozen=True)
+@frozen
 class BoundReport(Settings):
     """How far an upload is from its bound, as the device decoded it.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flwr_caesar.codec import CodecError
+from flwr_caesar.frozen import frozen
 
 from .settings import Settings
 
 _MAX_ID = 1 << 63
 
 
-@dataclass(frozen=True)
+@frozen
 class ControlSettings(Settings):
     """What a device is to do with its control variates.
 
@@ -40,7 +39,7 @@ class ControlSettings(Settings):
             raise CodecError(f"the server's plan has the control epoch {self.epoch}")
 
 
-@dataclass(frozen=True)
+@frozen
 class ControlReport(Settings):
     """What a device says of its control variates.
 

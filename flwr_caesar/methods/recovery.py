@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from flwr_caesar.frozen import frozen
 
 from .settings import Settings
 
 
-@dataclass(frozen=True)
+@frozen
 class RecoverySettings(Settings):
     """What becomes of an upload that did not count.
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib import import_module
+from dataclasses import field
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flwr_caesar.codec import CodecError
+from flwr_caesar.frozen import frozen
 
-if TYPE_CHECKING:
-    from flwr_caesar.clients.method import DeviceMethod
+from .halves import load
 
 ENTRY_POINT_GROUP = "flwr_caesar.methods"
 
 
-@dataclass(frozen=True)
+@frozen
 class MethodSpec:
     """Where the halves of a method are, and how the fault harness runs it.
 
@@ -49,7 +47,7 @@ class MethodSpec:
 
     def load_strategy(self) -> Any:
         """Import and return the strategy's constructor."""
-        return _load(self.strategy)
+        return load(self.strategy)
 
 
 _STRATEGIES = "flwr_caesar.strategies:"
@@ -131,14 +129,6 @@ _OURS = {
         settings={"density": 0.01, "bits": 8, "allocation": "variance"},
     ),
 }
-# Names in plans, which are part of the wire format.
-_DEVICE_HALVES = {
-    "": "flwr_caesar.clients.method:DeviceMethod",
-    "bound_check": "flwr_caesar.clients.bound_check:BoundCheck",
-    "recovery": "flwr_caesar.clients.recovery:Recovery",
-    "shared_prediction": "flwr_caesar.clients.shared_prediction:SharedPrediction",
-    "control_variates": "flwr_caesar.clients.control_variates:ControlVariates",
-}
 
 
 def list_methods() -> list[str]:
@@ -169,39 +159,3 @@ def get_method(name: str) -> MethodSpec:
     if not isinstance(spec, MethodSpec):
         raise LookupError(f"the entry point of strategy {name!r} is no MethodSpec")
     return spec
-
-
-def device_method(name: str, settings: Mapping[str, Any]) -> DeviceMethod:
-    """Return the device's half that a plan names.
-
-    Parameters
-    ----------
-    name : str
-        From the plan; empty for devices that need nothing besides the codecs.
-    settings : mapping
-        Likewise, from whoever sent it.
-
-    Raises
-    ------
-    CodecError
-        If there is none of that name here, or it refuses its settings.
-    """
-    path = _DEVICE_HALVES.get(name)
-    if path is None:
-        try:
-            path = get_method(name).device
-        except LookupError:
-            path = ""
-    if not path:
-        raise CodecError(
-            f"the server asks for {name!r:.40}, which this device does not have: "
-            "install the same flwr-caesar on both sides"
-        )
-    half = _load(path)
-    method: DeviceMethod = half(half.settings_type.of(settings))
-    return method
-
-
-def _load(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)

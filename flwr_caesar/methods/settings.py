@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, Self, get_type_hints
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.frozen import frozen
 
 Value = bool | int | float | str
 _KINDS = (bool, int, float, str)
 _LONGEST = 256
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """Base of a method's settings: a frozen dataclass of plain values.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
+
+from flwr_caesar.frozen import frozen
 
 from .columns import Floats, Ints, floats
 from .errors import PlanError
@@ -15,7 +15,7 @@ RULES = ("precise", "mean")
 _MAX_POINTS = 1024
 
 
-@dataclass(frozen=True)
+@frozen
 class Clusters:
     """Which devices share a ratio.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
+
+from flwr_caesar.frozen import frozen
 
 from .columns import Floats, Ints, Mask, check_range, floats, positive
 from .errors import PlanError
 
 
-@dataclass(frozen=True)
+@frozen
 class DeadlinePlan:
     """What each device does in a round that closes at a deadline.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
+
+from flwr_caesar.frozen import frozen
 
 from .columns import Mask, slot_numbers
 from .draws import uniforms
@@ -14,7 +14,7 @@ from .errors import PlanError
 _OFFSET, _AWAY = 16, 17
 
 
-@dataclass(frozen=True)
+@frozen
 class Presence:
     """Which devices can be reached in a round.
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from .columns import Ints
 from .errors import PlanError
 
 
-@dataclass(frozen=True)
+@frozen
 class PowerMode:
     """One setting of a device's clocks.
 
@@ -32,7 +33,7 @@ class PowerMode:
     share: float = 1.0
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceClass:
     """Devices of one make.
 
@@ -57,7 +58,7 @@ class DeviceClass:
     links: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@frozen
 class LinkClass:
     """Links of one kind.
 
@@ -87,7 +88,7 @@ class LinkClass:
     persistence: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Profile:
     """A fleet.
 
@@ -157,7 +158,7 @@ class Profile:
         return profile
 
 
-@dataclass(frozen=True)
+@frozen
 class Assignment:
     """Which device is what.
 

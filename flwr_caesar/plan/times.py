@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
+
+from flwr_caesar.frozen import frozen
 
 from .columns import Floats, Mask, floats
 from .errors import PlanError
 
 
-@dataclass(frozen=True)
+@frozen
 class RoundTimes:
     """Seconds of each device of one round.
 
@@ -82,7 +82,7 @@ class RoundTimes:
         return np.maximum(self.seconds - self.finish, 0.0)
 
 
-@dataclass(frozen=True)
+@frozen
 class Totals:
     """Sums over rounds.
 

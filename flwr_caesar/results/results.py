@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from flwr_caesar.frozen import frozen
 from flwr_caesar.records import RoundRecord
 
 from .amounts import amount, times_fewer
@@ -21,7 +22,7 @@ _MOST_ROWS = 30
 _REASON = 200
 
 
-@dataclass(frozen=True)
+@frozen
 class Results:
     """A history, and how good the model was.
 

@@ -18,12 +18,20 @@ from .files import sync_folder
 MOST_KEPT = 2
 """How many damaged folders or files are kept; older ones are removed."""
 
-_ASIDE = re.compile(r"[\w.-]+\.damaged-(\d+)", re.ASCII)
+_MARK = ".damaged-"
 
 
 def is_aside(name: str) -> bool:
     """Whether a name was given by `set_aside`."""
-    return bool(_ASIDE.fullmatch(name))
+    return _when(name) is not None
+
+
+def _when(name: str) -> int | None:
+    """Return the date in the name of what was set aside; `None` for other names."""
+    if _MARK not in name:
+        return None
+    match = re.fullmatch(rf"[\w.-]+{re.escape(_MARK)}(\d+)", name, re.ASCII)
+    return int(match[1]) if match else None
 
 
 def set_aside(path: Path, *, copy: bool = False) -> Path:
@@ -41,7 +49,7 @@ def set_aside(path: Path, *, copy: bool = False) -> Path:
     OSError
         If it cannot be kept; it is as it was then.
     """
-    kept = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    kept = path.with_name(f"{path.name}{_MARK}{time.time_ns()}")
     if copy:
         shutil.copyfile(path, kept)
         shutil.copymode(path, kept)
@@ -59,7 +67,7 @@ def set_files_aside(folder: Path, what: str, files: Iterable[Path]) -> Path:
     OSError
         If they cannot be moved.
     """
-    kept = folder / f"{what}.damaged-{time.time_ns()}"
+    kept = folder / f"{what}{_MARK}{time.time_ns()}"
     kept.mkdir(mode=0o700)
     for file in files:
         with contextlib.suppress(FileNotFoundError):
@@ -72,9 +80,9 @@ def oldest_aside(folder: Path) -> list[Path]:
     """Return what was set aside in a folder, the oldest first."""
     found = []
     for entry in os.scandir(folder):
-        match = _ASIDE.fullmatch(entry.name)
-        if match:
-            found.append((int(match[1]), Path(entry.path)))
+        when = _when(entry.name)
+        if when is not None:
+            found.append((when, Path(entry.path)))
     return [path for _, path in sorted(found)]
 
 

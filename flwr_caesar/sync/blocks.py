@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
 
 from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.frozen import frozen
 
 from .change import DATA
 from .errors import DamagedStateError
@@ -60,7 +60,7 @@ class Image:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockFile:
     """A file that has blocks of a model.
 

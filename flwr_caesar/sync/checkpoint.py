@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 from flwr_caesar.codec.contract.layout import Array
 from flwr_caesar.flower import log
+from flwr_caesar.frozen import frozen
 
 from .checked import Row
 from .errors import DamagedStateError
@@ -20,7 +21,7 @@ from .strategy_state import StrategyState
 _STATES = ("strategy", "wrapper")
 
 
-@dataclass(frozen=True)
+@frozen
 class Checkpoint:
     """What a resumed run goes on from; the head names the version.
 
@@ -46,7 +47,7 @@ class Checkpoint:
     uploads: Mapping[str, StrategyState] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class StoredCheckpoint:
     """A checkpoint as its row in the ledger has it.
 

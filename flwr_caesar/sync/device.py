@@ -7,7 +7,7 @@ before anything that depends on it leaves the device.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from flwr_caesar.codec import (
     Codec,
@@ -23,6 +23,7 @@ from flwr_caesar.codec.contract.frame import stamp
 from flwr_caesar.codec.contract.layout import Array, Arrays
 from flwr_caesar.codec.contract.raised import mark_raised
 from flwr_caesar.codec.contract.update import length
+from flwr_caesar.frozen import frozen
 
 from .believed import part_to_send, share_of
 from .mapped import ReadInTurn
@@ -49,7 +50,7 @@ DecodeModel = Callable[[bytes, Arrays | None], Mapping[str, Array]]
 """From a frame, and the base if it is a change of one, to the model."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Received:
     """What a request asks of the device.
 
@@ -83,7 +84,7 @@ class Received:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Committed:
     """A state to save durably, and then the upload to send.
 

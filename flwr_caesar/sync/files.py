@@ -9,13 +9,13 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.frozen import frozen
 
 from .errors import DamagedStateError
 from .mapped import map_file
@@ -32,7 +32,7 @@ from .tensors import (
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{16}\.(safetensors|tmp)")
 
 
-@dataclass(frozen=True)
+@frozen
 class StoredFile:
     """A file as it was written, to recognise it when it is read.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -49,8 +48,7 @@ from .state_files import (
 )
 from .tensors import Chunk, checksum, to_chunks
 
-_LINEAGE = re.compile(r"[0-9a-f]{16}")
-_LOCK = re.compile(r"[0-9a-f]{16}\.lock")
+_LINEAGE_DIGITS, _LOCK = 16, ".lock"
 _PROBE_BYTES = 4096
 # Of a board without a clock of its own, files written before it asked for the time look
 # old: no age is told by what is dated before 2020.
@@ -305,7 +303,7 @@ class FolderStore:
                 self.root, self.root.stat(), option="state-dir", is_ours=_is_ours
             )
             lock = FileLock(
-                self.root / f"{name}.lock",
+                self.root / f"{name}{_LOCK}",
                 what=f"the state in {folder}; wait for it, or give each SuperNode a "
                 "state-dir of its own in its node config",
             )
@@ -327,7 +325,7 @@ class FolderStore:
                 aside.append((path, _age_and_size(path)[1]))
         others = []
         for entry in os.scandir(self.root):
-            if _LINEAGE.fullmatch(entry.name) and entry.name != name:
+            if _is_lineage(entry.name) and entry.name != name:
                 with contextlib.suppress(OSError):
                     others.append((*_age_and_size(Path(entry.path)), entry.name))
         total = needed + sum(size for *_, size in aside)
@@ -345,7 +343,7 @@ class FolderStore:
                 total -= size
 
     def _evict(self, name: str) -> bool:
-        lock = FileLock(self.root / f"{name}.lock", what=name)
+        lock = FileLock(self.root / f"{name}{_LOCK}", what=name)
         try:
             lock.acquire(seconds=0.0)
             (self.root / name / MANIFEST).unlink(missing_ok=True)
@@ -392,4 +390,8 @@ def _age_and_size(folder: Path) -> tuple[float, int]:
 
 
 def _is_ours(name: str) -> bool:
-    return any(match(name) for match in (_LINEAGE.fullmatch, _LOCK.fullmatch, is_aside))
+    return _is_lineage(name.removesuffix(_LOCK)) or is_aside(name)
+
+
+def _is_lineage(name: str) -> bool:
+    return len(name) == _LINEAGE_DIGITS and not name.strip("0123456789abcdef")

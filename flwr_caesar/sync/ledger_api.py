@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from flwr_caesar.frozen import frozen
 
 from .state import Order, Version
 
 
-@dataclass(frozen=True)
+@frozen
 class Head:
     """Where a training history stands.
 
@@ -29,7 +30,7 @@ class Head:
     version: Version
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceRow:
     """What the ledger knows of one device.
 

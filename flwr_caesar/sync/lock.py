@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from .errors import StateError
-from .holders import holders
 
 _POLL_SECONDS = 0.05
 _guard = threading.Lock()
@@ -59,6 +58,8 @@ class FileLock:
         deadline = time.monotonic() + seconds
         while not self._try():
             if time.monotonic() >= deadline:
+                from .holders import holders
+
                 who = holders(self.path)
                 raise StateError(f"another process{who} uses {self._what}")
             time.sleep(_POLL_SECONDS)

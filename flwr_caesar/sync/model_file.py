@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.frozen import frozen
 
 from .blocks import MODEL, TURNS, BlockFile, Image, blocks_file, cut, due
 from .change import apply_change, apply_changes, differ, pack_changes
@@ -47,7 +47,7 @@ MOST_FILES = 2 * TURNS
 _LARGEST = 0.6
 
 
-@dataclass(frozen=True)
+@frozen
 class StoredModel:
     """A model as it was written.
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Self
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest as model_digest
 from flwr_caesar.codec.contract.state import NO_DIGEST
+from flwr_caesar.frozen import frozen
 
 from . import wire
 from .sources import TOKEN_BYTES
@@ -79,7 +79,7 @@ class _Header(ABC):
         return header
 
 
-@dataclass(frozen=True)
+@frozen
 class DownloadHeader(_Header):
     """What the server says with a model.
 
@@ -176,7 +176,7 @@ class DownloadHeader(_Header):
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class UploadHeader(_Header):
     """What a device says with its reply.
 

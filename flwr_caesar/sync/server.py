@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Container
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from flwr_caesar.codec import FrameInfo
+from flwr_caesar.frozen import frozen
 
 from .ledger_api import DeviceRow, Head, LedgerStore
 from .protocol import (
@@ -30,7 +31,7 @@ from .protocol import (
 from .state import MAX_APPLIED, Version
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """Whether a reply counts.
 

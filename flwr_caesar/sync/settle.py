@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from flwr_caesar.codec import (
 from flwr_caesar.codec.contract.layout import FLOAT_DTYPES, Array, Arrays
 from flwr_caesar.codec.contract.state import NO_DIGEST
 from flwr_caesar.codec.contract.update import length
+from flwr_caesar.frozen import frozen
 
 from .mapped import ReadInTurn, let_go
 from .protocol import DownloadHeader, device_id
@@ -25,7 +26,7 @@ from .reported import after_settling
 from .state import MAX_APPLIED, MODEL_PAYLOAD, DeviceState, Pending
 
 
-@dataclass(frozen=True)
+@frozen
 class Settled:
     """A state after its uploads were judged; see `flwr_caesar.sync.device.Received`."""
 

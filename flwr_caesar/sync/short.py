@@ -9,11 +9,11 @@ docs/sync-design.md says what that comes to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.frozen import frozen
 
 LEAST_BYTES = 1 << 20
 """A smaller residual is kept as it is: it saves no wear to write less."""
@@ -33,7 +33,7 @@ _BIAS, _BITS = 112, 13
 _BLOCK = 1 << 15  # in the cache of a small processor
 
 
-@dataclass(frozen=True)
+@frozen
 class Short:
     """A tensor in 16 bits.
 

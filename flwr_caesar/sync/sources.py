@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY
+
+from flwr_caesar.frozen import frozen
 
 TOKEN_BYTES = 16
 _ID_BYTES = 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen
 class Sources:
     """The clock and the random numbers by which sessions name what they make.
 
@@ -24,8 +26,9 @@ class Sources:
         system's.
     """
 
+    _: KW_ONLY
     now: Callable[[], int] = time.time_ns
-    token_bytes: Callable[[int], bytes] = secrets.token_bytes
+    token_bytes: Callable[[int], bytes] = os.urandom
 
     def new_token(self) -> bytes:
         """Return a token for a device, 16 random bytes."""

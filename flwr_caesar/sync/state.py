@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from flwr_caesar.codec.contract.layout import Array
+from flwr_caesar.frozen import frozen
 
 UPDATE_PAYLOAD = "update"
 MODEL_PAYLOAD = "model"
@@ -28,7 +29,7 @@ MAX_APPLIED = 16
 """Uploads of a device of which the server still says that they were applied."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Pending:
     """An upload of which the device does not yet know whether it was applied.
 
@@ -58,7 +59,7 @@ class Pending:
     share: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceState:
     """State of one device in one lineage; a store keeps it whole or not at all.
 

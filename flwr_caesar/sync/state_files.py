@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flwr_caesar.codec.contract.layout import Array, Arrays
+from flwr_caesar.frozen import frozen
 
 from .errors import DamagedStateError
 from .files import (
@@ -32,7 +32,7 @@ MANIFEST = "state.json"
 _MODEL = "model/"
 
 
-@dataclass(frozen=True)
+@frozen
 class StateFiles:
     """The files of a state.
 

@@ -12,7 +12,7 @@ import inspect
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from logging import INFO, WARNING
 from typing import Any
 
@@ -23,12 +23,13 @@ from flwr.serverapp.strategy import Strategy
 
 from flwr_caesar.codec.contract.layout import DTYPE_CODES, Array
 from flwr_caesar.flower import log
+from flwr_caesar.frozen import frozen
 
 from .errors import DamagedStateError
 from .tensors import checksum, to_chunks
 
 
-@dataclass(frozen=True)
+@frozen
 class StrategyState:
     """Attributes of a strategy as plain data.
 

@@ -11,12 +11,12 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from flwr_caesar.codec.contract.layout import Array, Arrays, to_dtype
+from flwr_caesar.frozen import frozen
 
 from .errors import DamagedStateError, StateError
 
@@ -45,7 +45,7 @@ BLOCK_BYTES = _ROW_BYTES * _BLOCK_ROWS
 Chunk = memoryview | bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class TensorTable:
     """Where which array is in a file.
 

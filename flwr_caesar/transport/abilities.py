@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from flwr_caesar.codec import CodecError, inspect_frame
+from flwr_caesar.frozen import frozen
 
 from .plan import Plan
 
@@ -17,7 +17,7 @@ _MOST, _LONGEST = 64, 64
 _CODECS, _PARTS = "codecs", "parts"
 
 
-@dataclass(frozen=True)
+@frozen
 class Abilities:
     """Codecs and parts that a device has.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from flwr.app import RecordDict
 
 from flwr_caesar.codec import CodecError
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.protocol import DownloadHeader
 from flwr_caesar.sync.state import MODEL_PAYLOAD, UPDATE_PAYLOAD
 from flwr_caesar.sync.wire import Reader, opened, sealed
@@ -25,7 +26,7 @@ MEAN_KEY = "mean"
 PREDICTION_KEY = "prediction"
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What the server asks of a device's compression.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from logging import WARNING
 from typing import Any
 
@@ -12,6 +12,7 @@ from flwr.app import RecordDict
 
 from flwr_caesar.codec import CodecError
 from flwr_caesar.flower import log
+from flwr_caesar.frozen import frozen
 from flwr_caesar.sync.protocol import UploadHeader
 from flwr_caesar.sync.wire import Reader, opened, sealed
 from flwr_caesar.telemetry import Telemetry, TelemetryError
@@ -28,7 +29,7 @@ _MAX_TELEMETRY_CHARS = 1 << 11
 _MAX_REPORT_BYTES = 1 << 17
 
 
-@dataclass(frozen=True)
+@frozen
 class DeviceReport:
     """What a device says of itself with a reply.
 

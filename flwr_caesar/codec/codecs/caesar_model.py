@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.positions import encode_positions, read_positions
 from ..coding.values import (
@@ -76,7 +77,7 @@ def with_stale(layout: Layout, model: Arrays) -> CodecState:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class CaesarModelCodec(LossyCodec):
     """Caesar's hybrid model compression with recovery on the device, per tensor.
 

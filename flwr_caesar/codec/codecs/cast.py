@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.values import from_bfloat16, to_bfloat16, to_float16
 from ..contract.errors import CodecError
@@ -20,7 +21,7 @@ _RELATIVE = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _SUBNORMAL = {"float16": 2.0**-25, "bfloat16": 2.0**-134}
 
 
-@dataclass(frozen=True)
+@frozen
 class CastCodec(LossyCodec):
     """Narrow floating point: 16 bits an element before compression.
 

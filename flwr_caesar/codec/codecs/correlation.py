@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.bitplanes import pack_planes, planes_size, unpack_planes
 from ..coding.integers import decode_integers, encode_integers
@@ -26,7 +27,7 @@ from ..contract.vector import Vector, slices
 from ..predictors import correlated_tensor as tensor
 from ..predictors.correlated_tensor import Budget, Coded, Memory, mode_name
 from ..predictors.low_rank import FACTOR_BITS, Factors, largest_rank, matrix_shape
-from ..predictors.predict import narrow, widen
+from ..predictors.narrowed import narrow, widen
 from ..quantisers.select import count_kept, require_density, top_k
 from ..quantisers.uniform import (
     MAX_BITS,
@@ -46,7 +47,7 @@ _PLANES, _INTEGERS = b"\0", b"\1"
 _HALVINGS = 48
 
 
-@dataclass(frozen=True)
+@frozen
 class CorrelationCodec(LossyCodec):
     """Correlation-aware top-k sparsification of successive updates, per tensor.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.base import Codec
 from ..contract.exact import pack_exact, unpack_exact
@@ -16,7 +17,7 @@ from ..contract.state import CodecState
 from ..contract.vector import in_layout_order
 
 
-@dataclass(frozen=True)
+@frozen
 class DenseCodec(Codec):
     """Lossless codec for a whole model or update.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.contexts import as_channels, count_scales
 from ..coding.integers import Integers, decode_integers, encode_integers
@@ -38,7 +39,7 @@ from ..predictors.published import (
 _TENSOR = np.dtype([("step", "<f4"), ("gains", "<f2", 2), ("mode", "u1")])
 
 
-@dataclass(frozen=True)
+@frozen
 class ErrorBoundedCodec(Codec):
     """Error-bounded lossy codec for updates of successive rounds.
 

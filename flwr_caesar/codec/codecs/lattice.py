@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.compact_block import Past, in_steps
 from ..coding.contexts import Scales, as_channels, count_scales
@@ -19,8 +21,8 @@ from ..contract.state import CodecState
 from ..contract.update import update_layout
 from ..contract.vector import Vector, scatter, slices
 from ..predictors.lattice_products import add, take_out
+from ..predictors.narrowed import narrow, widen
 from ..predictors.outer_products import MAX_RANK, Products
-from ..predictors.predict import narrow, widen
 from ..predictors.product_sections import has_sections, pack_products, read_products
 from ..quantisers.lattice_sections import (
     pack_quantised,
@@ -37,7 +39,7 @@ from ..quantisers.quantise import lattice_values
 from ..quantisers.step_search import Step
 
 
-@dataclass(frozen=True)
+@frozen
 class LatticeCodec(LossyCodec):
     """Dead-zone quantiser with one step for all tensors, context-coded.
 

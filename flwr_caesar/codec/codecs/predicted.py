@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader
@@ -22,7 +23,7 @@ from .topk import TopKCodec
 COMPRESSORS = ("topk", "quantized")
 
 
-@dataclass(frozen=True)
+@frozen
 class PredictedCodec(LossyCodec):
     """Compress ``x - p`` for a prediction ``p`` that both sides hold: ``p + C(x - p)``.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.lattice_block import decode_block, encode_block, max_block_bytes
 from ..coding.positions import encode_positions, read_positions
@@ -30,7 +31,7 @@ from ..quantisers.weights import (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class PruneCodec(LossyCodec):
     """Unstructured one-shot magnitude pruning of a whole message.
 

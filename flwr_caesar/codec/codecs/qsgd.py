@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import blocks
 from ..coding.lattice_block import decode_block, encode_block, max_block_bytes
@@ -25,7 +26,7 @@ MAX_LEVELS = 1 << 16
 _NORMS = ("linf", "l2")
 
 
-@dataclass(frozen=True)
+@frozen
 class QSGDCodec(LossyCodec):
     """Unbiased stochastic quantisation, per tensor or per bucket of one.
 

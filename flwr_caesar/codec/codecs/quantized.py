@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.bitplanes import pack_planes, planes_size, unpack_planes
 from ..coding.positions import encode_positions, read_positions
@@ -37,7 +38,7 @@ _LEVELS = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class QuantizedCodec(LossyCodec):
     """Top-k sparsification with the kept values at 2 to 8 bits, per tensor.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.bitplanes import Codes, pack_planes, planes_size, unpack_planes
 from ..contract.energy import energy
@@ -88,7 +89,7 @@ def _flip(x: Vector, seed: int, start: int) -> Vector:
     return flips.view(np.float32)
 
 
-@dataclass(frozen=True)
+@frozen
 class RotatedCodec(LossyCodec):
     """Randomised Hadamard rotation and a Lloyd-Max codebook (DRIVE, EDEN).
 

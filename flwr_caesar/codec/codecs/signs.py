@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.values import (
     mean_magnitude,
@@ -22,7 +23,7 @@ from ..contract.state import CodecState
 from ..contract.vector import Vector, slices
 
 
-@dataclass(frozen=True)
+@frozen
 class SignsCodec(LossyCodec):
     """Scaled sign, per tensor: ``C(x) = mean(|x|) * sign(x)`` with ``sign(0) = +1``.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.positions import encode_positions, read_positions
 from ..coding.values import (
@@ -24,7 +25,7 @@ from ..contract.vector import Vector, slices
 from ..quantisers.select import count_kept, require_density, top_k_mask
 
 
-@dataclass(frozen=True)
+@frozen
 class TernaryCodec(LossyCodec):
     """Sparse ternary compression (STC), per tensor.
 

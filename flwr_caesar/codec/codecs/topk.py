@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.positions import (
     Positions,
@@ -28,7 +29,7 @@ _VALUE_DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class TopKCodec(LossyCodec):
     """Top-k sparsification, per tensor.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError
 from ..contract.frame import stored_size
@@ -43,7 +44,7 @@ _HEAD_BYTES = 3
 _WORTH_TABLES = 96
 
 
-@dataclass(frozen=True)
+@frozen
 class Past:
     """What both sides know of the tensors from before.
 
@@ -77,7 +78,7 @@ def in_steps(values: Vector, step: np.float32) -> Vector:
         return np.divide(values, step, out=values, where=values != 0)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Form:
     """How a tensor is coded.
 
@@ -107,7 +108,7 @@ class _Form:
         return np.concatenate([np.ones(1, np.int32), *parts])
 
 
-@dataclass(frozen=True)
+@frozen
 class _Tensor:
     """A tensor as it is coded."""
 
@@ -312,7 +313,7 @@ def decode_compact_block(
     return indices, _split(scales, shapes)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Head:
     """What a block says before the scales."""
 

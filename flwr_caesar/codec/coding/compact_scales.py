@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.layout import Array
 from .compact_run import decode_run, encode_run
@@ -23,7 +24,7 @@ _PRICE = 0.7
 _BESIDE_A_RUN = 24  # bytes of its tables, numbers and a lane, at the least
 
 
-@dataclass(frozen=True)
+@frozen
 class Levels:
     """What is sent of scales: multiples of their units, or changes by such.
 

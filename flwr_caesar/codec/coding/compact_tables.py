@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
@@ -21,7 +22,7 @@ _MOST_ZEROS = 64
 _BITS_PER_CODE, _BITS_PER_TABLE = 4, 40
 
 
-@dataclass(frozen=True)
+@frozen
 class CompactTables:
     """The tables of the integers of a block.
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
@@ -300,7 +301,7 @@ def element_classes(
         yield flat, classes.reshape(-1), seen
 
 
-@dataclass(frozen=True)
+@frozen
 class ContextMap:
     """How scale and history classes are merged into contexts.
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
@@ -162,7 +163,7 @@ def _push_narrow(
     words.append(np.array(last_first[::-1], np.uint16))
 
 
-@dataclass(frozen=True)
+@frozen
 class DecoderTables:
     """What each slot of each context stands for.
 
@@ -218,7 +219,7 @@ class DecoderTables:
         slots[:] = entries
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelTables:
     """What the compiled kernel makes its own tables of.
 

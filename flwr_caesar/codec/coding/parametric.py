@@ -8,9 +8,9 @@ much rarer negative ones are is told once for all contexts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
@@ -29,7 +29,7 @@ _STEPS_PER_OCTAVE = 8
 _PRIOR = 0.25
 
 
-@dataclass(frozen=True)
+@frozen
 class Parameters:
     """What the tables of a block's contexts are made of.
 

@@ -6,9 +6,10 @@ Section 9 of `docs/wire-format.md` is the normative description of the bytes.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError
 from ..contract.layout import Array
@@ -36,7 +37,7 @@ _WIDE_LANES = 1 << 11
 _SMALL_LANES = 32
 
 
-@dataclass(frozen=True)
+@frozen
 class Parts:
     """The two parts of a stream of symbols.
 

@@ -7,11 +7,13 @@ have one sign for each output; and an update often goes where the one before it 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.layout import Array
 from ..contract.vector import Vector
@@ -33,7 +35,7 @@ class SignMode(IntEnum):
     HISTORY = 3
 
 
-@dataclass(frozen=True)
+@frozen
 class Signs:
     """What a tensor's integers are multiplied by: -1 or 1 for each slice or element.
 

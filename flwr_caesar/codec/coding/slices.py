@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.layout import Array
 
 _LEAST_MEAN = 1e-9
 
 
-@dataclass(frozen=True)
+@frozen
 class Slices:
     """The integers that each of some scales is of.
 

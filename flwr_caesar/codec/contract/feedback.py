@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from .base import DEFAULT_MAX_BYTES, Codec
 from .layout import Array, Arrays, Layout, TensorSpec, to_dtype
@@ -14,7 +16,7 @@ from .state import CodecState
 _NOTHING = np.float32(-0.0)  # unlike 0.0, adding it keeps the sign of -0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class ErrorFeedback:
     """A codec whose encoder remembers its own error.
 

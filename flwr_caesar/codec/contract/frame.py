@@ -12,11 +12,12 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zstandard
+
+from flwr_caesar.frozen import frozen
 
 from .errors import CodecError
 from .layout import Array
@@ -39,7 +40,7 @@ _SHUFFLED = {2: 2, 3: 4, 4: 8}
 _SHUFFLE_CODE = {size: code for code, size in _SHUFFLED.items()}
 
 
-@dataclass(frozen=True)
+@frozen
 class Section:
     """A named run of bytes.
 
@@ -60,7 +61,7 @@ class Section:
     itemsize: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class FrameInfo:
     """What a frame says about itself, without its content.
 

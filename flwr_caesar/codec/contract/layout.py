@@ -6,11 +6,12 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from .errors import CodecError
 
@@ -56,7 +57,7 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)
 
 
-@dataclass(frozen=True)
+@frozen
 class TensorSpec:
     """Name, dtype and shape of one tensor.
 
@@ -95,7 +96,7 @@ class TensorSpec:
         return self.dtype in FLOAT_DTYPES
 
 
-@dataclass(frozen=True)
+@frozen
 class Layout:
     """An ordered table of tensors, named on the wire by its digest."""
 

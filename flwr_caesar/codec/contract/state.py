@@ -5,17 +5,19 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from .layout import Array, Layout
 
 NO_DIGEST = bytes(8)
 
 
-@dataclass(frozen=True)
+@frozen
 class CodecState:
     """State of an encoder or a decoder after some number of frames.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import Index3, along, long_axis, tensor_blocks
 from ..coding.contexts import (
@@ -20,22 +22,20 @@ from ..coding.positions import Positions
 from ..contract.layout import Array
 from ..contract.vector import Vector
 from ..quantisers.quantise import bounded_step, quantise_bounded, reconstruct
+from .narrowed import Narrow, narrow, widen
 from .outer_products import Products, fit_products, has_products
 from .predict import (
     MIN_KERNEL,
     Gains,
     Mode,
-    Narrow,
     advance,
     fit_gain,
     fit_pair,
     kernel_shape,
     kernel_signs,
-    narrow,
     normalised_magnitude,
     oscillation_shape,
     scaled_previous,
-    widen,
 )
 from .published import (
     AUTO,
@@ -58,7 +58,7 @@ _PUBLISHED = Mode.PAPER_KERNELS, Mode.PAPER_OSCILLATION
 _NO_GAINS = np.float32(0), np.float32(0)
 
 
-@dataclass(frozen=True)
+@frozen
 class History:
     """What both sides remember of a tensor, shape (outputs, inputs, positions).
 
@@ -77,7 +77,7 @@ class History:
         return History(self.previous[at], self.average[at], self.magnitude[at], scores)
 
 
-@dataclass(frozen=True)
+@frozen
 class Coded:
     """A tensor as quantised: what is sent of it, and its reconstruction."""
 

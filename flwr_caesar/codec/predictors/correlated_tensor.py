@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.positions import Positions
 from ..contract.vector import Vector
@@ -38,7 +39,7 @@ from .predict import fit_gain
 MODES = ("direct", "temporal", "low_rank", "temporal_low_rank")
 
 
-@dataclass(frozen=True)
+@frozen
 class Budget:
     """What a tensor may take.
 
@@ -57,7 +58,7 @@ class Budget:
     freed: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Memory:
     """What both sides remember of a tensor.
 
@@ -73,7 +74,7 @@ class Memory:
     right: Vector | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Coded:
     """A tensor as it is sent.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import BLOCK, blocks
 from ..contract.layout import Array
@@ -40,7 +41,7 @@ def largest_rank(rows: int, columns: int) -> int:
     return min(rows * columns // (rows + columns), MAX_RANK)
 
 
-@dataclass(frozen=True)
+@frozen
 class Factors:
     """Quantised factors; component `i` is the outer product of their rows `i`.
 

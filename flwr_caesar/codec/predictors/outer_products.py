@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import Index3, Shape3, along, long_axis
 from ..coding.contexts import context_bits, fit_scales, scale_classes
@@ -32,7 +33,7 @@ _GAUSSIAN = 2 * math.pi * math.e
 _BITS_PER_PRODUCT = 64
 
 
-@dataclass(frozen=True)
+@frozen
 class Products:
     """A matrix ``unit * sum(2^d_r * outer(left_r, right_r))`` of integers.
 
@@ -112,7 +113,7 @@ def fit_products(residual: Vector, step: np.float32, rank: int) -> Products | No
     return choose(residual, found, step)[0] if found is not None else None
 
 
-@dataclass(frozen=True)
+@frozen
 class Directions:
     """Singular values of a matrix, and their vectors as rows, the largest first.
 

@@ -8,7 +8,6 @@ and reaches the decoder as a number in the frame.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,6 @@ _MAX_GAIN = 65000.0
 _PARALLEL = 1e-6
 
 Gains = tuple[np.float32, np.float32]
-Narrow = np.ndarray[Any, np.dtype[np.uint16]]
 CONSISTENCY = 0.75
 
 
@@ -36,16 +34,6 @@ class Mode(IntEnum):
     RAW = 4
     PAPER_KERNELS = 5
     PAPER_OSCILLATION = 6
-
-
-def narrow(values: Vector) -> Narrow:
-    """Keep the upper 16 bits of float32 values: memory for averages, towards zero."""
-    return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-
-
-def widen(words: Narrow) -> Vector:
-    """Return `narrow` values as float32."""
-    return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def advance(average: Vector, now: Vector) -> Vector:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import blocks
 from ..coding.integers import Integers, compact
@@ -34,7 +35,7 @@ Indices = np.ndarray[Any, np.dtype[np.int16] | np.dtype[np.int32]]
 _Wide = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@dataclass(frozen=True)
+@frozen
 class LatticePoint:
     """A model as integers: ``indices * 2^exponent``.
 

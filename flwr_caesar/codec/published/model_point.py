@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import blocks
 from ..coding.halves import is_half
@@ -35,7 +37,7 @@ MOST_FINE_BITS = 16
 _SMALLEST, _LARGEST = 2.0 ** (MIN_EXPONENT + LARGEST_BITS), 2.0**82
 
 
-@dataclass(frozen=True)
+@frozen
 class LatticeRules:
     """Which tensors of a model are on the lattice, and which of them on a finer one.
 
@@ -99,7 +101,7 @@ class LatticeRules:
 DEFAULT_RULES = LatticeRules()
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelPoint:
     """A model as it was published.
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.layout import Array, Arrays, Layout
@@ -56,7 +58,7 @@ def initial_point(
     return publish_model(model, None, first_exponents(model, rules, bits), rules)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Older:
     """A point, and the one published after it."""
 
@@ -80,7 +82,7 @@ class _Older:
         return self if "back" in self.__dict__ else _Older(self.point, self.next)
 
 
-@dataclass(frozen=True)
+@frozen
 class PointHistory:
     """The published model, and older ones that devices may still hold.
 

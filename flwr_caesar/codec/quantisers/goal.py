@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from flwr_caesar.frozen import frozen
 
 GAUSSIAN_BITS = 2.05
 """Entropy of a normal variable in steps of its deviation."""
@@ -14,7 +15,7 @@ Measured = tuple[float, float]
 """Bits an element and normalised squared error."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Goal:
     """What a search is for.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import blocks
 from ..coding.contexts import as_channels, fit_scales, scale_classes
@@ -37,7 +39,7 @@ _T = TypeVar("_T")
 _LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-22)
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """What a quantiser has to meet; see `LatticeCodec` for the meaning of each.
 
@@ -58,7 +60,7 @@ class Target:
     dead_zone: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Quantised:
     """Integers of all tensors, and their steps.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+from flwr_caesar.frozen import frozen
 
 from ..coding.blocks import blocks
 from ..coding.contexts import CLASSES, Classes, context_bits, counted_bits
@@ -36,7 +37,7 @@ _CLOSE = 0.02
 _CODER_OVERHEAD = 1.01
 
 
-@dataclass(frozen=True)
+@frozen
 class Step:
     """A quantiser step ``multiple * 2^exponent``, multiple 4 to 7: quarter octaves.
 
@@ -78,7 +79,7 @@ class Step:
         return self.multiple * 2.0**self.exponent
 
 
-@dataclass(frozen=True)
+@frozen
 class Quantiser:
     """A step and a dead zone as a fraction of it."""
 

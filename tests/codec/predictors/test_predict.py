@@ -7,17 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flwr_caesar.codec.predictors.narrowed import narrow, widen
 from flwr_caesar.codec.predictors.predict import (
     advance,
     fit_gain,
     fit_pair,
     kernel_shape,
     kernel_signs,
-    narrow,
     normalised_magnitude,
     oscillation_shape,
     scaled_previous,
-    widen,
 )
 
 
