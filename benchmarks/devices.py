@@ -232,8 +232,10 @@ def main() -> None:
             f"{BATCHES} batches of {BATCH} images. The best of {given.rounds - 1} "
             f"rounds after the first, and of {given.repeats} runs in turn: devices a "
             "CPU second, and a second. BlazeFL hands tensors over in memory; Flower's "
-            "and our messages pass their wire form, and ours are compressed both ways. "
-            "BlazeFL's FedAvg is its own, one client at a time, with PyTorch's data "
+            "and our messages pass their wire form, and ours are compressed both ways; "
+            "a download that many devices are sent is decoded once, as in any run in "
+            "one process. BlazeFL's FedAvg is its own, one client at a time, with "
+            "PyTorch's data "
             "loader; it asks for Python 3.14 and ran on the one below, without the "
             "type parameters of two functions.",
             width=88,

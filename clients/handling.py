@@ -51,6 +51,7 @@ from .message import (
     subtract,
     trained_model,
 )
+from .shared_downloads import SharedModel
 from .stopwatch import Stopwatch
 from .store import open_store
 
@@ -112,7 +113,10 @@ def _handled(
             if state is not None and state.pending:
                 # What it took to settle them, and what they build on, is not needed.
                 give_back(sum(array.nbytes for array in state.model.values()))
-            return method.decode(state, frame, base)
+            model = method.decode(state, frame, base)
+            if isinstance(model, SharedModel):
+                watch.spared(model.seconds)
+            return model
 
         received = receive(
             state,
