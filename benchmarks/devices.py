@@ -97,10 +97,10 @@ def app(model: dict[str, Any], *, plain: bool) -> ClientApp:
     mods = [] if plain else [CompressionMod(initial=first)]
     made = ClientApp(mods=mods)
     x, y = examples()
+    net = build_model(model, 0)  # one for all devices, as BlazeFL's trainer has
 
     @made.train()
     def train_one(msg: Message, context: Context) -> Message:
-        net = build_model(model, 0)
         net.load_state_dict(record_to_state(msg.content.array_records["arrays"]))
         train(net, x, y, batch_size=BATCH, lr=0.05, epochs=1)
         content = RecordDict({"arrays": state_to_record(net.state_dict())})

@@ -26,6 +26,7 @@ from flwr_caesar.sync.device import (
 from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
 from flwr_caesar.sync.reported import must_report, reported
+from flwr_caesar.sync.shared_model import SharedModel
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import (
@@ -51,7 +52,6 @@ from .message import (
     subtract,
     trained_model,
 )
-from .shared_downloads import SharedModel
 from .stopwatch import Stopwatch
 from .store import open_store
 
@@ -115,7 +115,7 @@ def _handled(
                 give_back(sum(array.nbytes for array in state.model.values()))
             model = method.decode(state, frame, base)
             if isinstance(model, SharedModel):
-                watch.spared(model.seconds)
+                watch.spared(model.spared())
             return model
 
         received = receive(

@@ -7,25 +7,10 @@ from collections.abc import Callable
 from threading import Lock
 
 from flwr_caesar.codec.contract.digest import NamedModel
+from flwr_caesar.sync.shared_model import SharedModel
 
 MOST_BYTES = 16 << 20
 """Of the models that are kept for other devices, all together."""
-
-
-class SharedModel(NamedModel):
-    """A model whose arrays are read-only, as other devices hold them too.
-
-    Parameters
-    ----------
-    model : NamedModel
-        The model.
-    seconds : float
-        For which it was decoded on another device's behalf; 0: on this one's.
-    """
-
-    def __init__(self, model: NamedModel, seconds: float) -> None:
-        super().__init__(model, model.digest)
-        self.seconds = seconds
 
 
 class SharedDownloads:
@@ -65,16 +50,11 @@ class SharedDownloads:
         start = time.monotonic()
         model = decode()
         seconds = time.monotonic() - start
-        if _nbytes(model) > MOST_BYTES:
+        if sum(array.nbytes for array in model.values()) > MOST_BYTES:
             return model
-        for array in model.values():
-            array.flags.writeable = False
+        shared = SharedModel(model, seconds)
         with self._lock:
-            self._kept[key] = SharedModel(model, seconds)
-            while sum(map(_nbytes, self._kept.values())) > MOST_BYTES:
+            self._kept[key] = shared
+            while sum(each.nbytes for each in self._kept.values()) > MOST_BYTES:
                 del self._kept[next(iter(self._kept))]
-        return model
-
-
-def _nbytes(model: NamedModel) -> int:
-    return sum(array.nbytes for array in model.values())
+        return shared

@@ -7,7 +7,7 @@ import pytest
 
 from flwr_caesar.clients import method, shared_downloads
 from flwr_caesar.clients.method import DeviceMethod
-from flwr_caesar.clients.shared_downloads import SharedDownloads, SharedModel
+from flwr_caesar.clients.shared_downloads import SharedDownloads
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.contract.digest import model_digest
 from flwr_caesar.codec.published.lattice_model import (
@@ -62,8 +62,9 @@ def test_a_change_is_decoded_by_the_first_of_the_devices_that_hold_its_base(deco
     for model in models:
         np.testing.assert_array_equal(model["w"], new.arrays()["w"])
         assert model.digest == model_digest(model) == new.digest
-    assert not isinstance(models[0], SharedModel)
-    assert all(isinstance(m, SharedModel) and m.seconds > 0 for m in models[1:])
+    first, *others = (model.spared() for model in models)
+    assert first == 0
+    assert all(seconds > 0 for seconds in others)
 
 
 def test_nobody_can_change_what_others_hold(decoded):
