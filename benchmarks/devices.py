@@ -97,10 +97,10 @@ def app(model: dict[str, Any], *, plain: bool) -> ClientApp:
     mods = [] if plain else [CompressionMod(initial=first)]
     made = ClientApp(mods=mods)
     x, y = examples()
+    net = build_model(model, 0)  # one for all devices, as BlazeFL's trainer has
 
     @made.train()
     def train_one(msg: Message, context: Context) -> Message:
-        net = build_model(model, 0)
         net.load_state_dict(record_to_state(msg.content.array_records["arrays"]))
         train(net, x, y, batch_size=BATCH, lr=0.05, epochs=1)
         content = RecordDict({"arrays": state_to_record(net.state_dict())})
@@ -232,8 +232,10 @@ def main() -> None:
             f"{BATCHES} batches of {BATCH} images. The best of {given.rounds - 1} "
             f"rounds after the first, and of {given.repeats} runs in turn: devices a "
             "CPU second, and a second. BlazeFL hands tensors over in memory; Flower's "
-            "and our messages pass their wire form, and ours are compressed both ways. "
-            "BlazeFL's FedAvg is its own, one client at a time, with PyTorch's data "
+            "and our messages pass their wire form, and ours are compressed both ways; "
+            "a download that many devices are sent is decoded once, as in any run in "
+            "one process. BlazeFL's FedAvg is its own, one client at a time, with "
+            "PyTorch's data "
             "loader; it asks for Python 3.14 and ran on the one below, without the "
             "type parameters of two functions.",
             width=88,

@@ -26,6 +26,7 @@ from flwr_caesar.sync.device import (
 from flwr_caesar.sync.forget import forget, forget_old
 from flwr_caesar.sync.protocol import DownloadHeader, UploadHeader
 from flwr_caesar.sync.reported import must_report, reported
+from flwr_caesar.sync.shared_model import SharedModel
 from flwr_caesar.sync.state import MODEL_PAYLOAD, DeviceState
 from flwr_caesar.telemetry import Telemetry
 from flwr_caesar.transport import (
@@ -112,7 +113,10 @@ def _handled(
             if state is not None and state.pending:
                 # What it took to settle them, and what they build on, is not needed.
                 give_back(sum(array.nbytes for array in state.model.values()))
-            return method.decode(state, frame, base)
+            model = method.decode(state, frame, base)
+            if isinstance(model, SharedModel):
+                watch.spared(model.spared())
+            return model
 
         received = receive(
             state,

@@ -17,6 +17,10 @@ from flwr_caesar.methods.settings import Settings
 from flwr_caesar.sync.device import Received, decode_whole
 from flwr_caesar.sync.state import DeviceState
 
+from .shared_downloads import SharedDownloads
+
+_downloads = SharedDownloads()
+
 
 @frozen
 class DeviceMethod:
@@ -49,7 +53,10 @@ class DeviceMethod:
         """
         if inspect_frame(frame).config.get("id") == LATTICE_MODEL:
             known = state.digest if state else None
-            return decode_model(frame, base, base_digest=known)
+            key = None if base is None else known
+            return _downloads.get(
+                frame, key, lambda: decode_model(frame, base, base_digest=known)
+            )
         return decode_whole(frame, base)
 
     def before(

@@ -48,6 +48,11 @@ class Stopwatch:
     def __init__(self) -> None:
         self._start = _STARTUP.take()
         self._times = [time.monotonic()] * 3
+        self._spared = 0.0
+
+    def spared(self, seconds: float) -> None:
+        """Count seconds of decoding that another device of this process spent."""
+        self._spared += seconds
 
     def decoded(self) -> None:
         """Note that the download is decoded."""
@@ -69,7 +74,7 @@ class Stopwatch:
         return DeviceReport(
             train=trained - decoded,
             encode=time.monotonic() - trained,
-            decode=decoded - start,
+            decode=decoded - start + self._spared,
             start=self._start,
             labels=labels,
             part=part,

@@ -107,11 +107,13 @@ def train(
     total, seen = 0.0, 0
     order = _batches(len(y), batch_size, np.random.default_rng(seed))
     with _at_levels(model, weight_bits, weight_levels):
+        parameters = list(model.parameters())
         for _, indices in zip(range(steps), order, strict=False):
             for module in norms:
                 module.train(len(indices) > 1)
             inputs, labels = _to(device, x[indices], y[indices])
-            model.zero_grad(set_to_none=True)
+            for parameter in parameters:
+                parameter.grad = None
             loss = nn.functional.cross_entropy(model(inputs), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             step()
@@ -209,6 +211,8 @@ def _plain_sgd(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     momenta: list[Tensor | None] = [None] * len(parameters)
+    # What torch decides itself, from each parameter in each step.
+    foreach = False if all(p.is_cpu for p in parameters) else None
 
     @torch.no_grad()
     def step() -> None:
@@ -226,6 +230,7 @@ def _plain_sgd(
             dampening=0.0,
             nesterov=False,
             maximize=False,
+            foreach=foreach,
         )
         for i, momentum_of in zip(moved, kept, strict=True):
             momenta[i] = momentum_of

@@ -11,7 +11,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,52 @@ from flwr_caesar.runner.own_app import components, whole_run_config
 
 _RUN_ID = 1
 _APP_FAILED = 2
+
+
+class Contexts(MutableMapping[int, Context]):
+    """The Contexts of nodes ``1 … num_nodes``, each made when it is first asked for.
+
+    Parameters
+    ----------
+    num_nodes : int
+        How many there are.
+    run_config : mapping
+        Of the run.
+    """
+
+    def __init__(self, num_nodes: int, run_config: dict[str, Any]) -> None:
+        self._num_nodes = num_nodes
+        self._run_config = run_config
+        self._made: dict[int, Context | None] = dict.fromkeys(range(1, num_nodes + 1))
+
+    def __getitem__(self, node: int) -> Context:
+        """Return the Context of a node."""
+        context = self._made[node]
+        if context is None:
+            config: Any = {
+                "partition-id": node - 1,
+                "num-partitions": self._num_nodes,
+                "state-dir": "context",
+            }
+            context = Context(_RUN_ID, node, config, RecordDict(), self._run_config)
+            self._made[node] = context
+        return context
+
+    def __setitem__(self, node: int, context: Context) -> None:
+        """Put another Context in its place."""
+        self._made[node] = context
+
+    def __delitem__(self, node: int) -> None:
+        """Take a node away."""
+        del self._made[node]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the nodes."""
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        """Return how many nodes there are."""
+        return len(self._made)
 
 
 class InlineGrid(Grid):
@@ -54,20 +100,7 @@ class InlineGrid(Grid):
     ) -> None:
         act_in_run(_RUN_ID)
         self.app = app
-        self.contexts = {
-            node: Context(
-                run_id=_RUN_ID,
-                node_id=node,
-                node_config={
-                    "partition-id": node - 1,
-                    "num-partitions": num_nodes,
-                    "state-dir": "context",
-                },
-                state=RecordDict(),
-                run_config=run_config or {},
-            )
-            for node in range(1, num_nodes + 1)
-        }
+        self.contexts = Contexts(num_nodes, run_config or {})
         self._ids = itertools.count(1)
         self._waiting: dict[str, Message] = {}
 

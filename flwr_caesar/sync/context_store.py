@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from logging import WARNING
 
 import numpy as np
@@ -14,6 +15,7 @@ from flwr_caesar.flower import log, record_of
 
 from .errors import DamagedStateError
 from .packing import describe, pack_memory, restore, seal, unseal
+from .shared_model import SharedModel
 from .state import DeviceState
 from .tensors import checksum
 
@@ -77,10 +79,10 @@ class ContextStore:
             If what a reply told is too long.
         """
         config, model, memory = _keys(state.lineage)
-        records = [_to_record(part) for part in (state.model, pack_memory(state))]
-        sums = [_checksum(record.values()) for record in records]
+        parts = [_stored(part) for part in (state.model, pack_memory(state))]
+        sums = [part.checksum for part in parts]
         manifest = {**describe(state), "model": sums[0], "memory": sums[1]}
-        self._records[model], self._records[memory] = records
+        self._records[model], self._records[memory] = (record_of(p.rows) for p in parts)
         self._records[config] = ConfigRecord({"manifest": seal(manifest)})
 
 
@@ -96,13 +98,28 @@ def _sealed(config: object) -> bytes:
     return sealed
 
 
-def _to_record(arrays: Arrays) -> ArrayRecord:
+@dataclass(frozen=True)
+class _Stored:
+    """Arrays as they stand in a Context, and their checksum."""
+
+    rows: dict[str, FlowerArray]
+    checksum: int
+
+
+def _stored(arrays: Arrays) -> _Stored:
+    """Return what is stored of arrays; of a shared model, the same in each Context."""
+    shared = arrays if isinstance(arrays, SharedModel) else None
+    if shared and isinstance(shared.stored, _Stored):
+        return shared.stored
     rows = {}
     for name, array in arrays.items():
         dtype = dtype_name(array.dtype)
         data = array.astype(to_dtype(dtype), copy=False).tobytes()
         rows[name] = FlowerArray(dtype, tuple(array.shape), _STYPE, data)
-    return record_of(rows)
+    found = _Stored(rows, _checksum(rows.values()))
+    if shared:
+        shared.stored = found
+    return found
 
 
 def _checksum(rows: Iterable[FlowerArray]) -> int:

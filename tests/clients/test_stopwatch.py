@@ -26,3 +26,13 @@ def test_what_other_threads_do_is_no_start(monkeypatch: pytest.MonkeyPatch) -> N
     before = stopwatch._Startup()._before
     assert before is not None
     assert before <= time.process_time() - fetched
+
+
+def test_what_another_device_decoded_counts_as_decoded_here() -> None:
+    watch = stopwatch.Stopwatch()
+    watch.spared(100.0)
+    watch.decoded()
+    watch.trained()
+    report = watch.report(part={})
+    assert 100.0 <= report.decode < 101.0
+    assert report.train + report.encode < 1.0

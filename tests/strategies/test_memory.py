@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from flwr_caesar.clients import compression_mod
+from flwr_caesar.clients import compression_mod, shared_downloads
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.published.lattice_model import encode_model, publish_model
 from flwr_caesar.codec.published.model_steps import next_exponents
@@ -142,8 +142,11 @@ def test_a_point_s_arrays_are_made_when_they_are_read():
     assert point.arrays()["steps"][0] == 3
 
 
-def test_between_rounds_a_server_holds_a_model_and_what_it_published(tmp_path):
+def test_between_rounds_a_server_holds_a_model_and_what_it_published(
+    tmp_path, monkeypatch
+):
     """Beside the model that the caller holds."""
+    monkeypatch.setattr(shared_downloads, "MOST_BYTES", 0)  # of devices, as below
     live, nbytes = [], 4 * 4 * 100 * 1000
 
     def look(done, arrays):

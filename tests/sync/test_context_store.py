@@ -8,8 +8,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
+from flwr_caesar.codec.contract.digest import NamedModel, model_digest
 from flwr_caesar.sync.context_store import ContextStore
 from flwr_caesar.sync.packing import seal, unseal
+from flwr_caesar.sync.shared_model import SharedModel
 from flwr_caesar.sync.state import DeviceState, DeviceStore, Pending
 
 from .faults import image, logged, sample
@@ -117,3 +119,16 @@ def test_damage_is_logged_and_the_state_is_gone(
     assert [line.levelname for line in lines] == ["WARNING"]
     ContextStore(records).save(sample(2))
     assert image(ContextStore(records).load(LINEAGE)) == image(sample(2))
+
+
+def test_devices_that_hold_one_shared_model_store_it_once() -> None:
+    alone, model = sample(1), dict(sample(1).model)
+    shared = SharedModel(NamedModel(model, model_digest(model)), seconds=0.1)
+    contexts = [RecordDict(), RecordDict()]
+    for records in contexts:
+        ContextStore(records).save(replace(alone, model=shared))
+        assert image(ContextStore(records).load(LINEAGE)) == image(alone)
+    one, other = ([a.data for a in c[MODEL].values()] for c in contexts)
+    assert all(a is b for a, b in zip(one, other, strict=True))
+    del contexts[0][MODEL]
+    assert image(ContextStore(contexts[1]).load(LINEAGE)) == image(alone)
