@@ -40,6 +40,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "topk", "density": 0.05},
     {"id": "topk", "density": 0.3, "values": "float16"},
     {"id": "lattice", "rate": 2.0},
+    {"id": "lattice", "nmse": 0.05, "compact": True, "rank": 16},
     {"id": "error_bounded", "rel": 0.01},
     {"id": "error_bounded", "rel": 0.01, "predictor": "paper"},
     {"id": "error_bounded", "rel": 0.01, "compact": True, "rank": 16},

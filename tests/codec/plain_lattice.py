@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 from .plain_compact import read_compact_block
-from .plain_error_bounded import Memory, narrow, widen
+from .plain_error_bounded import Memory, narrow, read_products, widen
 from .plain_reader import (
     Decoded,
     Sections,
@@ -93,12 +93,16 @@ def lattice(
             scales[i] = own
     else:
         integers = read_integers_of(sections, [lossy[i] for i in kept], 3)
+    products = read_products(lossy, sections) if "OTAB" in sections else {}
     found = iter(integers)
     vector: list[float] = []
     for i, tensor in enumerate(lossy):
         own = [0.0] * tensor.size
         if i in kept:
             own = [f32(f32(f32(next(found)) * steps[i]) * multiple) for _ in own]
+        if tensor.name in products:
+            pairs = zip(own, products[tensor.name], strict=True)
+            own = [f32(a + b) for a, b in pairs]
         vector += own
         if config.get("memory"):
             memory[f"previous/{tensor.name}"] = "H", narrow(own)

@@ -39,6 +39,7 @@ CONFIGS: list[dict[str, Any]] = [
     {"id": "lattice", "rate": 2.0, "exact_below": 64},
     {"id": "lattice", "rate": 1.0, "exact_below": 4, "fine_below": 1024},
     {"id": "lattice", "rate": 1.0, "exact_below": 64, "compact": True},
+    {"id": "lattice", "nmse": 0.1, "exact_below": 64, "compact": True, "rank": 8},
     {
         "id": "lattice",
         "step": 0.05,

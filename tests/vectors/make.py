@@ -133,6 +133,20 @@ def of_low_rank(rng: np.random.Generator) -> Arrays:
     }
 
 
+def nothing_else(rng: np.random.Generator) -> Arrays:
+    """Return matrices of rank 1, of which nothing is left beside a product."""
+    return {
+        name: np.outer(rng.normal(size=rows), rng.normal(size=columns))
+        .astype(np.float32)
+        .reshape(shape)
+        for name, rows, columns, shape in (
+            ("fc", 72, 120, (72, 120)),
+            ("conv", 24, 360, (24, 40, 3, 3)),
+            ("noise", 30, 40, (30, 40)),
+        )
+    }
+
+
 def persistent(rng: np.random.Generator) -> Arrays:
     """Return elements whose magnitudes last, with signs that do not."""
     size = np.exp(np.random.default_rng(98).normal(0, 1.2, (40, 50)))
@@ -425,6 +439,21 @@ CASES: dict[str, tuple[dict[str, Any], list[Sample]]] = {
             "memory": True,
         },
         [lasting, lasting, lasting],
+    ),
+    "lattice/products": (
+        {"id": "lattice", "nmse": 0.1, "compact": True, "rank": 4, **_TINY},
+        [of_low_rank, of_low_rank, nothing_else],
+    ),
+    "lattice/memory-products": (
+        {
+            "id": "lattice",
+            "nmse": 0.02,
+            "compact": True,
+            "memory": True,
+            "rank": 3,
+            **_TINY,
+        },
+        [of_low_rank, of_low_rank],
     ),
     "lattice/memory": (
         {
