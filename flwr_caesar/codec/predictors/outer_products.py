@@ -18,11 +18,14 @@ from ..contract.vector import Vector
 MAX_RANK = 32
 """The most products of a tensor."""
 
+MIN_SIZE = 1 << 13
+"""Elements of the smallest tensor that may have products."""
+
 MOST_DOUBLINGS = 15
 """The largest power of two that a product may be multiplied by."""
 
 _EXACT = 1 << 24
-_MIN_SIZE, _MIN_SIDE = 1 << 13, 8
+_MIN_SIDE = 8
 _SAMPLE = 1 << 15
 _SPARE = 4
 _SHORT = 256
@@ -91,7 +94,7 @@ class Products:
 def has_products(shape: Shape3, rank: int) -> bool:
     """Return whether a tensor is tried with products: a matrix that is not small."""
     rows, columns = shape[0], shape[1] * shape[2]
-    large = rows * columns >= _MIN_SIZE and min(rows, columns) >= _MIN_SIDE
+    large = rows * columns >= MIN_SIZE and min(rows, columns) >= _MIN_SIDE
     return rank > 0 and large
 
 
