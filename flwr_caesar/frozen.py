@@ -39,11 +39,14 @@ def frozen(cls: _Class) -> _Class:
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         own = self.__dict__
-        own.update(zip(in_order, args, strict=False))
-        if len(args) > len(in_order) or not own.keys().isdisjoint(kwargs):
-            raise TypeError(f"{cls.__name__}: too many arguments, or one of them twice")
+        if args:
+            if len(args) > len(in_order):
+                raise TypeError(f"{cls.__name__} has {len(in_order)} such arguments")
+            own.update(zip(in_order, args, strict=False))
+            if kwargs and not own.keys().isdisjoint(kwargs):
+                raise TypeError(f"{cls.__name__} is given an argument twice")
         own.update(kwargs)
-        if own.keys() != known.keys():
+        if len(own) < len(known) or own.keys() != known.keys():
             _complete(own, known, cls.__name__)
         if is_checked:
             self.__post_init__()
@@ -52,10 +55,10 @@ def frozen(cls: _Class) -> _Class:
         inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
         return f"{type(self).__qualname__}({inside})"
 
-    def equals(self: Any, other: object) -> bool:
+    def equals(self: Any, other: object) -> Any:
         if type(other) is not type(self):
             return NotImplemented
-        return bool(_values(self, compared) == _values(other, compared))
+        return _values(self, compared) == _values(other, compared)
 
     def hashed(self: Any) -> int:
         return hash(_values(self, compared))
