@@ -41,7 +41,8 @@ def frozen(cls: _Class) -> _Class:
         own = self.__dict__
         if args:
             if len(args) > len(in_order):
-                raise TypeError(f"{cls.__name__} has {len(in_order)} such arguments")
+                most = len(in_order)
+                raise TypeError(f"{cls.__name__} takes {most} arguments by place")
             own.update(zip(in_order, args, strict=False))
             if kwargs and not own.keys().isdisjoint(kwargs):
                 raise TypeError(f"{cls.__name__} is given an argument twice")
@@ -76,11 +77,11 @@ def frozen(cls: _Class) -> _Class:
     return cls
 
 
-def _complete(own: dict[str, Any], known: Mapping[str, Field[Any]], cls: str) -> None:
-    """Add the defaults of what was not given."""
+def _complete(own: dict[str, Any], known: Mapping[str, Field[Any]], of: str) -> None:
+    """Add the defaults of what was not given to a class."""
     for name in own:
         if name not in known:
-            raise TypeError(f"{cls} has no argument {name!r}")
+            raise TypeError(f"{of} has no argument {name!r}")
     for name, each in known.items():
         if name in own:
             continue
@@ -89,7 +90,7 @@ def _complete(own: dict[str, Any], known: Mapping[str, Field[Any]], cls: str) ->
         elif each.default_factory is not MISSING:
             own[name] = each.default_factory()
         else:
-            raise TypeError(f"{cls} needs the argument {name!r}")
+            raise TypeError(f"{of} needs the argument {name!r}")
 
 
 def _values(of: Any, names: list[str]) -> tuple[Any, ...]:
