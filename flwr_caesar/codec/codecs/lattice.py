@@ -240,10 +240,11 @@ class LatticeCodec(LossyCodec):
         """Return what both sides know of the tensors, in steps of this frame."""
         if not self.memory or state is None:
             return None
-        steps = [
-            np.ldexp(np.float32(step.multiple), self._exponent(step, offset, spec))
-            for spec, offset in zip(lossy, offsets, strict=True)
-        ]
+        with np.errstate(over="ignore"):  # of hostile offsets
+            steps = [
+                np.ldexp(np.float32(step.multiple), self._exponent(step, offset, spec))
+                for spec, offset in zip(lossy, offsets, strict=True)
+            ]
         held = [state.arrays[f"previous/{spec.name}"].reshape(-1) for spec in lossy]
         scales = [state.arrays[f"scales/{spec.name}"] for spec in lossy]
 
