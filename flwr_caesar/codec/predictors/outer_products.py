@@ -12,6 +12,7 @@ from flwr_caesar.frozen import frozen
 from ..coding.blocks import Index3, Shape3, along, long_axis
 from ..coding.contexts import context_bits, fit_scales, scale_classes
 from ..coding.integers import Integers
+from ..contract.energy import energy
 from ..contract.layout import Array
 from ..contract.vector import Vector
 
@@ -28,7 +29,7 @@ _EXACT = 1 << 24
 _MIN_SIDE = 8
 _SAMPLE = 1 << 15
 _SPARE = 4
-_SHORT = 256
+_SHORT = 128
 _LEAST = 1e-6  # of the largest square: less is rounding
 _ENERGIES = 2.0**-100, 2.0**100  # whose squares float32 has, too
 _NOISE = 12.0  # a uniform error of one step has a twelfth of the step's square
@@ -138,15 +139,14 @@ class Directions:
 
 def directions(x: Vector, rank: int) -> Directions | None:
     """Return the strongest directions of a tensor; `None` where there are none."""
-    matrix = x.reshape(len(x), -1)
-    energy = float(np.square(matrix, dtype=np.float64).sum())
-    if not _ENERGIES[0] < energy < _ENERGIES[1]:
+    whole = energy(x.reshape(-1))
+    if not _ENERGIES[0] < whole < _ENERGIES[1]:
         return None
     try:
-        left, values, right = _strongest(matrix, rank)
+        left, values, right = _strongest(x.reshape(len(x), -1), rank)
     except np.linalg.LinAlgError:
         return None
-    return Directions(energy, values, left, right)
+    return Directions(whole, values, left, right)
 
 
 def choose(
@@ -191,7 +191,7 @@ def choose(
         bits = scale * _cost(rest, step, weight) + _bits_of(products)
         if bits < least:
             best, least = products, bits
-            left = scale * float(np.square(rest, dtype=np.float64).sum())
+            left = scale * energy(rest.reshape(-1))
     return best, left
 
 
@@ -221,15 +221,14 @@ def _strongest(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
 
 def _in_subspace(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
     kept = min(rank + _SPARE, *matrix.shape)
-    noise = np.random.default_rng(0).standard_normal((matrix.shape[1], kept))
-    basis, _ = np.linalg.qr(matrix @ noise.astype(np.float32))
+    shape = matrix.shape[1], kept
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    basis, _ = np.linalg.qr(matrix @ noise)
     for _ in range(2):
         back, _ = np.linalg.qr(matrix.T @ basis)
         basis, _ = np.linalg.qr(matrix @ back)
-    rotation, values, right = np.linalg.svd(basis.T @ matrix, full_matrices=False)
-    count = min(rank, int((values > 0).sum()))
-    left = (basis @ rotation[:, :count]).T
-    return left, values[:count].astype(np.float64), right[:count]
+    left, values, right = _strongest(basis.T @ matrix, rank)
+    return left @ basis.T, values, right
 
 
 def _worth(found: Directions, step: float) -> tuple[Array, int]:
