@@ -137,6 +137,21 @@ def test_frames_get_shorter_and_keep_their_bound_and_both_sides_in_step() -> Non
     assert sizes[1] < 0.9 * sizes[0]
 
 
+def test_a_memory_tells_what_is_left_beside_products() -> None:
+    """A rest that comes again has its signs from the last one."""
+    bare = {"id": "lattice", "nmse": 0.01, "compact": True, "memory": True}
+    first = of_rank(3, noise=1.0)
+    sizes = []
+    for rank in (0, 16):
+        codec = get_codec({**bare, "rank": rank})
+        state = None
+        for scale in (1.0, 0.9):
+            arrays = {"w": np.float32(scale) * first}
+            frame, _, state = codec.encode_decoded(arrays, state)
+        sizes.append(len(frame))
+    assert sizes[1] < 0.7 * sizes[0]
+
+
 def test_noise_costs_no_more_than_without() -> None:
     rng = np.random.default_rng(3)
     arrays = {"w": rng.laplace(size=(128, 128)).astype(np.float32)}
