@@ -1,4 +1,4 @@
-"""The core reads products as the reference does, refuses what it refuses, writes none."""
+"""The core reads products as the reference does, and writes none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec, inspect_frame
 from flwr_caesar.codec.conformance.mutate import Parts, seal
-from flwr_caesar.codec.contract.layout import TensorSpec
 from flwr_caesar.codec.predictors.outer_products import Products
 from flwr_caesar.codec.predictors.product_sections import pack_products
 from tests.vectors.make import describe
@@ -222,9 +221,7 @@ def test_a_senseless_rank_is_refused(jvm: Jvm, rank: object) -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_with_a_rank_a_phone_writes_what_it_writes_without(
-    jvm: Jvm, name: str
-) -> None:
+def test_with_a_rank_a_phone_writes_what_it_writes_without(jvm: Jvm, name: str) -> None:
     config = json.loads((VECTORS / "lattice" / name / "config.json").read_text())
     codec = get_codec(config)
     for _, expected in rounds(VECTORS / "lattice" / name):
