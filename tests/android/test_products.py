@@ -113,7 +113,6 @@ def test_products_are_added_as_the_reference_adds_them(
 
 Change = Callable[[bytes], bytes]
 TABLE, INTEGERS = told(in_order(w=largest(24, 360)))
-FIRST = [spec.name for spec in LAYOUT.tensors].index("w")
 UNIT = len(LAYOUT.tensors)
 
 

@@ -100,14 +100,14 @@ def lattice(
         own = [0.0] * tensor.size
         if i in kept:
             own = [f32(f32(f32(next(found)) * steps[i]) * multiple) for _ in own]
-        if tensor.name in products:
-            pairs = zip(own, products[tensor.name], strict=True)
-            own = [f32(a + b) for a, b in pairs]
-        vector += own
         if config.get("memory"):
             memory[f"previous/{tensor.name}"] = "H", narrow(own)
             zeros = [0] * len(scale_kinds(tensor))
             memory[f"scales/{tensor.name}"] = "h", scales[i] or zeros
+        if tensor.name in products:
+            pairs = zip(own, products[tensor.name], strict=True)
+            own = [f32(a + b) for a, b in pairs]
+        vector += own
     return vector
 
 

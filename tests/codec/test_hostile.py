@@ -17,7 +17,7 @@ from flwr_caesar.codec import (
 )
 from flwr_caesar.codec.conformance.mutate import KINDS, Parts, mutate, seal
 from flwr_caesar.codec.conformance.suite import check_hostile_frames, sample_arrays
-from tests.vectors.make import adapter, network, unlike
+from tests.vectors.make import adapter, network, of_low_rank, unlike
 
 from .samples import CONFIGS
 from .strategies import gaussian_model
@@ -49,6 +49,23 @@ def test_mutated_frames_of_every_form_of_a_lattice(name: str) -> None:
     codec = get_codec({"id": "lattice", "exact_below": 0, **parameters})
     models = [sample(np.random.default_rng(seed)) for seed in range(3)]
     check_hostile_frames(codec, models, seed=2, frames=800)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"id": "error_bounded", "rel": 0.03},
+        {"id": "lattice", "nmse": 0.3},
+        {"id": "lattice", "nmse": 0.1, "memory": True},
+    ],
+    ids=json.dumps,
+)
+def test_mutated_frames_with_products(config: dict[str, Any]) -> None:
+    codec = get_codec({**config, "exact_below": 0, "compact": True, "rank": 4})
+    models = [of_low_rank(np.random.default_rng(seed)) for seed in range(3)]
+    assert "OTAB" in inspect_frame(codec.encode(models[0])[0]).sections
+    check_hostile_frames(codec, models, seed=5, frames=800)
 
 
 @pytest.mark.filterwarnings("error")

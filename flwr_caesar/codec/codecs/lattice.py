@@ -78,8 +78,9 @@ class LatticeCodec(LossyCodec):
         less beside the indices. For the same steps a few percent fewer bytes; releases
         before it do not read them.
     memory : bool
-        Whether the last update of the same sender, which both sides then remember (two
-        bytes an element), tells magnitudes and signs. Only with `compact`.
+        Whether the last update of the same sender, without its products, which both
+        sides then remember (two bytes an element), tells magnitudes and signs. Only
+        with `compact`.
     rank : int
         The most outer products that a matrix or convolution is also predicted by
         (`outer_products.Products`), from 0 to 32; as many are sent as save bytes. Only
@@ -163,8 +164,12 @@ class LatticeCodec(LossyCodec):
         past = self._past(found.step, found.offsets, lossy, state)
         sections, scales = pack_quantised(found, lossy, past, compact=self.compact)
         sections = [*sections, *pack_products(products)]
-        values = self._values(found, lossy, products) if told else None
-        return sections, self._remembered(values, lossy, scales), values
+        if not told:
+            return sections, {}, None
+        values = self._values(found, lossy)
+        memory = self._remembered(values, lossy, scales)
+        _add_products(values, lossy, products)
+        return sections, memory, values
 
     def _decode_vector(
         self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
@@ -175,8 +180,10 @@ class LatticeCodec(LossyCodec):
         )
         found = replace(found, indices=with_zeros(found.indices, lossy, kept))
         products = read_products(reader, lossy, self.rank)
-        values = self._values(found, lossy, products)
-        return values, self._remembered(values, lossy, scales)
+        values = self._values(found, lossy)
+        memory = self._remembered(values, lossy, scales)
+        _add_products(values, lossy, products)
+        return values, memory
 
     def _decode_lossy(
         self, reader: FrameReader, lossy: Sequence[TensorSpec], state: CodecState | None
@@ -186,8 +193,7 @@ class LatticeCodec(LossyCodec):
         found, _, kept = unpack_quantised(reader, lossy, compact=self.compact)
         present = [lossy[i] for i in kept]
         offsets = tuple(found.offsets[i] for i in kept)
-        none = [None] * len(present)
-        values = self._values(replace(found, offsets=offsets), present, none)
+        values = self._values(replace(found, offsets=offsets), present)
         arrays = scatter(values, present)
         # Memory of zeros that nobody touched takes none.
         return {
@@ -210,20 +216,12 @@ class LatticeCodec(LossyCodec):
         target = Target(self.rate, self.step, nmse, self.fine_below, self.dead_zone)
         return quantise(vector, lossy, target, before), products
 
-    def _values(
-        self,
-        found: Quantised,
-        lossy: Sequence[TensorSpec],
-        products: Sequence[Products | None],
-    ) -> Vector:
+    def _values(self, found: Quantised, lossy: Sequence[TensorSpec]) -> Vector:
         """Return the vector that the indices stand for, in their place."""
         for spec, part, offset in zip(lossy, slices(lossy), found.offsets, strict=True):
             exponent = self._exponent(found.step, offset, spec)
             lattice_values(found.indices[part], exponent, found.step.multiple)
         vector: Vector = found.indices.view(np.float32)
-        for spec, part, own in zip(lossy, slices(lossy), products, strict=True):
-            if own is not None:
-                add(vector[part].reshape(as_channels(spec.shape)), own)
         return vector
 
     def _exponent(self, step: Step, offset: int, spec: TensorSpec) -> int:
@@ -240,10 +238,11 @@ class LatticeCodec(LossyCodec):
         """Return what both sides know of the tensors, in steps of this frame."""
         if not self.memory or state is None:
             return None
-        steps = [
-            np.ldexp(np.float32(step.multiple), self._exponent(step, offset, spec))
-            for spec, offset in zip(lossy, offsets, strict=True)
-        ]
+        with np.errstate(over="ignore"):  # of hostile offsets
+            steps = [
+                np.ldexp(np.float32(step.multiple), self._exponent(step, offset, spec))
+                for spec, offset in zip(lossy, offsets, strict=True)
+            ]
         held = [state.arrays[f"previous/{spec.name}"].reshape(-1) for spec in lossy]
         scales = [state.arrays[f"scales/{spec.name}"] for spec in lossy]
 
@@ -253,12 +252,9 @@ class LatticeCodec(LossyCodec):
         return Past(previous, scales)
 
     def _remembered(
-        self,
-        values: Vector | None,
-        lossy: Sequence[TensorSpec],
-        scales: Sequence[Scales],
+        self, values: Vector, lossy: Sequence[TensorSpec], scales: Sequence[Scales]
     ) -> Mapping[str, Array]:
-        if not self.memory or values is None:
+        if not self.memory:
             return {}
         parts = zip(lossy, slices(lossy), scales, strict=True)
         memory: dict[str, Array] = {}
@@ -266,3 +262,11 @@ class LatticeCodec(LossyCodec):
             memory[f"previous/{spec.name}"] = narrow(values[part]).reshape(spec.shape)
             memory[f"scales/{spec.name}"] = own
         return memory
+
+
+def _add_products(
+    vector: Vector, lossy: Sequence[TensorSpec], products: Sequence[Products | None]
+) -> None:
+    for spec, part, own in zip(lossy, slices(lossy), products, strict=True):
+        if own is not None:
+            add(vector[part].reshape(as_channels(spec.shape)), own)

@@ -90,6 +90,6 @@ def add(x: Vector, products: Products, sign: int = 1) -> None:
     """Add products to a tensor in place, or subtract them."""
     shape = x.shape[0], x.shape[1], x.shape[2]
     for at, _ in tensor_blocks(shape):
-        with np.errstate(over="ignore", invalid="ignore"):  # the base class refuses it
+        with np.errstate(over="ignore", invalid="ignore"):  # of a hostile unit
             part = products.part(at, shape)
             x[at] += part if sign > 0 else -part

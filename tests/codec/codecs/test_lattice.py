@@ -140,6 +140,7 @@ def test_small_tensors_cost_a_byte_and_next_to_no_error():
 def test_a_default_that_came_later_is_not_in_the_configuration():
     assert "fine_below" not in get_codec({"id": "lattice", "fine_below": 0}).config
     later = {"fine_below": 9, "dead_zone": 0.5, "compact": True, "memory": True}
+    later["rank"] = 1
     codec = get_codec({"id": "lattice", "exact_below": 0, **later})
     assert later.items() <= codec.config.items()
     assert codec.parameters == {k: v for k, v in codec.config.items() if k != "id"}

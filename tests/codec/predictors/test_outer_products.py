@@ -137,6 +137,21 @@ def test_frames_get_shorter_and_keep_their_bound_and_both_sides_in_step() -> Non
     assert sizes[1] < 0.9 * sizes[0]
 
 
+def test_a_memory_tells_what_is_left_beside_products() -> None:
+    """A rest that comes again has its signs from the last one."""
+    bare = {"id": "lattice", "nmse": 0.01, "compact": True, "memory": True}
+    first = of_rank(3, noise=1.0)
+    sizes = []
+    for rank in (0, 16):
+        codec = get_codec({**bare, "rank": rank})
+        state = None
+        for scale in (1.0, 0.9):
+            arrays = {"w": np.float32(scale) * first}
+            frame, _, state = codec.encode_decoded(arrays, state)
+        sizes.append(len(frame))
+    assert sizes[1] < 0.7 * sizes[0]
+
+
 def test_noise_costs_no_more_than_without() -> None:
     rng = np.random.default_rng(3)
     arrays = {"w": rng.laplace(size=(128, 128)).astype(np.float32)}
@@ -145,6 +160,49 @@ def test_noise_costs_no_more_than_without() -> None:
         get_codec({**bare, "rank": rank}).encode(arrays, None)[0] for rank in (0, 16)
     ]
     assert len(frames[1]) < 1.01 * len(frames[0])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e-15, 1e15, 1e25, 1e36])
+@pytest.mark.parametrize("codec", ["lattice", "error_bounded"])
+def test_values_of_any_scale_are_coded_in_silence(codec: str, scale: float) -> None:
+    goal = {"nmse": 0.1} if codec == "lattice" else {"rel": 0.05}
+    arrays = {"w": (np.float64(scale) * of_rank(3)).astype(np.float32)}
+    sizes = []
+    for rank in (0, 16):
+        config = {"id": codec, "compact": True, "rank": rank, **goal}
+        frame, told, _ = get_codec(config).encode_decoded(arrays)
+        decoded, _ = get_codec(config).decode(frame)
+        np.testing.assert_array_equal(decoded["w"], told["w"])
+        sizes.append(len(frame))
+    assert sizes[1] < 1.01 * sizes[0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("codec", ["lattice", "error_bounded"])
+def test_a_hostile_unit_is_refused_in_silence(codec: str) -> None:
+    goal = {"nmse": 0.1} if codec == "lattice" else {"rel": 0.05}
+    own = get_codec({"id": codec, "compact": True, "rank": 16, **goal})
+    frame, _ = own.encode({"w": of_rank(3)})
+    read = FrameReader(frame)
+    sections = [
+        Section(tag, bytes(read.section(tag, max_size=1 << 20)))
+        for tag in read.info.sections
+    ]
+    hostile = [
+        Section("OTAB", s.data[:1] + struct.pack("<f", 3e38) + s.data[5:])
+        if s.tag == "OTAB"
+        else s
+        for s in sections
+    ]
+    digest = read.info.layout_digest
+    for found in (sections, hostile):
+        made = write_frame(config=own.config, layout_digest=digest, sections=found)
+        if found is sections:
+            own.decode(made)
+        else:
+            with pytest.raises(CodecError, match="NaN or infinity"):
+                own.decode(made)
 
 
 @pytest.mark.parametrize("rank", [-1, MAX_RANK + 1])
