@@ -87,19 +87,15 @@ def to_compact(values: Array) -> tuple[Symbols, Far]:
 
 def pack_raw(far: Sequence[Far]) -> bytes:
     """Return the raw bits of pieces, by their number and then in order."""
-    widths = [
-        np.frexp(piece.astype(np.float64))[1].astype(np.int8) - 1 - _MANTISSA_BITS
-        for piece in far
-    ]
+    u = np.concatenate([np.empty(0, np.uint32), *far])
+    if not len(u):
+        return b""
+    widths = np.frexp(u.astype(np.float64))[1].astype(np.int8) - 1 - _MANTISSA_BITS
     found = []
-    counts = sum(np.bincount(own, minlength=_LAST_WIDTH + 1) for own in widths)
-    for width in np.flatnonzero(counts).tolist():
+    for width in np.flatnonzero(np.bincount(widths)).tolist():
         kind = np.uint16 if width <= 16 else np.uint32
-        low = [
-            (piece[own == width] & np.uint32((1 << width) - 1)).astype(kind)
-            for piece, own in zip(far, widths, strict=True)
-        ]
-        found.append(pack_bits(np.concatenate(low), width))
+        low = u[widths == width] & np.uint32((1 << width) - 1)
+        found.append(pack_bits(low.astype(kind), width))
     return b"".join(found)
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.coding import rans
 from flwr_caesar.codec.coding.compact_block import (
-    Past,
     decode_compact_block,
     encode_compact_block,
     in_steps,
@@ -21,6 +20,7 @@ from flwr_caesar.codec.coding.compact_run import decode_run, encode_run
 from flwr_caesar.codec.coding.contexts import count_scales
 from flwr_caesar.codec.coding.integers import Integers, encode_integers
 from flwr_caesar.codec.coding.lattice_block import encode_block
+from flwr_caesar.codec.coding.past import Past
 from flwr_caesar.codec.coding.varint import read_varint, write_varint
 from flwr_caesar.codec.contract.layout import TensorSpec
 from flwr_caesar.codec.contract.vector import Vector, slices
