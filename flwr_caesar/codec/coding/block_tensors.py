@@ -47,7 +47,7 @@ def block_sums(
             continue
         for at, _ in tensor_blocks(shape):
             if native is None:
-                sums.add(at, own[at])
+                sums.add(at, own[at].astype(np.int32, copy=False))
                 signs.add(at, own[at])
             if previous is not None:
                 signs.add_history(at, own[at], previous)
@@ -99,7 +99,7 @@ def block_symbols(
 ) -> tuple[Symbols, list[Far]]:
     """Return what `to_compact` makes of the integers with their signs changed."""
     if len(indices) <= _COPIED:
-        flipped = indices.copy()
+        flipped = indices.astype(np.int32)
         flip_block(flipped, block, signs, past)
         found, wide = to_compact(flipped)
         return found, [wide]
