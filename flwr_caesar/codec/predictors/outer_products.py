@@ -209,14 +209,16 @@ def _strongest(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
     if min(matrix.shape) > _SHORT:
         return _in_subspace(matrix, rank)
     if len(matrix) > matrix.shape[1]:
-        right, values, left = _strongest(matrix.T, rank)
-        return left, values, right
+        columns, values, rows = _strongest(matrix.T, rank)
+        return rows, values, columns
     squares, vectors = np.linalg.eigh(matrix @ matrix.T)
     largest = squares[::-1][:rank]
     count = int((largest > _LEAST * squares[-1]).sum())
     values = np.sqrt(largest[:count].astype(np.float64))
     left = np.ascontiguousarray(vectors[:, ::-1][:, :count].T)
-    return left, values, left @ matrix / values[:, np.newaxis].astype(np.float32)
+    right: Vector = left @ matrix
+    right /= values[:, np.newaxis]
+    return left, values, right
 
 
 def _in_subspace(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
