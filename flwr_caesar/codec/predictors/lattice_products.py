@@ -13,12 +13,13 @@ from ..contract.energy import energy
 from ..contract.layout import TensorSpec
 from ..contract.vector import Vector, slices
 from ..quantisers.tensor_steps import root_mean_square
-from .outer_products import Products, choose, directions, has_products
+from .outer_products import Products, bits_of, choose, directions, has_products
 
 _WEIGHT = 2.5  # bits for a squared error of one step
 _TRIALS = 6
 _FIRST = 2.0
 _MOST_ERROR = 0.999
+_BITS_AN_OCTAVE = 0.15  # of error, an element, where few elements are not 0
 
 
 def take_out(
@@ -63,27 +64,32 @@ def take_out(
     strongest = {i: directions(x, rank) for i, x in shaped.items()}
     wanted, others = nmse * whole, whole
     others -= sum(own for i, own in zip(counted, energies, strict=True) if i in tried)
+    best, fewest = found, math.inf
     coarseness = _FIRST * wanted / size
     for _ in range(_TRIALS):
         step = np.float32(math.sqrt(12 * coarseness))
-        left = others
+        trial, left = list(found), others
         for i, own in strongest.items():
             if own is None:
                 left += energies[counted.index(i)]
                 continue
-            found[i], rest = choose(shaped[i], own, step, _WEIGHT)
+            trial[i], rest = choose(shaped[i], own, step, _WEIGHT)
             left += rest
+        bits = sum(bits_of(each) for each in trial if each is not None)
+        bits += _BITS_AN_OCTAVE * size * math.log2(max(left / wanted, 1.0))
+        if bits < fewest:
+            best, fewest = trial, bits
         if left >= wanted:
             break
         coarseness *= 2
     left = others
     for i, x in shaped.items():
-        products = found[i]
+        products = best[i]
         if products is not None:
             add(x, products, sign=-1)
         left += energy(vector[parts[i]])
     error = nmse * whole / left if left > 0 else 1.0
-    return found, min(error, _MOST_ERROR), scales
+    return best, min(error, _MOST_ERROR), scales
 
 
 def add(x: Vector, products: Products, sign: int = 1) -> None:

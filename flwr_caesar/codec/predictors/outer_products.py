@@ -12,6 +12,7 @@ from flwr_caesar.frozen import frozen
 from ..coding.blocks import Index3, Shape3, along, long_axis
 from ..coding.contexts import context_bits, fit_scales, scale_classes
 from ..coding.integers import Integers
+from ..contract.energy import energy
 from ..contract.layout import Array
 from ..contract.vector import Vector
 
@@ -136,14 +137,14 @@ class Directions:
 def directions(x: Vector, rank: int) -> Directions | None:
     """Return the strongest directions of a tensor; `None` where there are none."""
     matrix = x.reshape(len(x), -1)
-    energy = float(np.square(matrix, dtype=np.float64).sum())
-    if not _ENERGIES[0] < energy < _ENERGIES[1]:
+    whole = energy(matrix)
+    if not _ENERGIES[0] < whole < _ENERGIES[1]:
         return None
     try:
         left, values, right = _strongest(matrix, rank)
     except np.linalg.LinAlgError:
         return None
-    return Directions(energy, values, left, right)
+    return Directions(whole, values, left, right)
 
 
 def choose(
@@ -185,7 +186,7 @@ def choose(
         if products is None:
             continue
         rest = part - products.part(sample, shape)
-        bits = scale * _cost(rest, step, weight) + _bits_of(products)
+        bits = scale * _cost(rest, step, weight) + bits_of(products)
         if bits < least:
             best, least = products, bits
             left = scale * float(np.square(rest, dtype=np.float64).sum())
@@ -282,7 +283,8 @@ def _cost(residual: Vector, step: np.float32, weight: float) -> float:
     return bits
 
 
-def _bits_of(products: Products) -> float:
+def bits_of(products: Products) -> float:
+    """Return about how many bits products take."""
     bits = float(_BITS_PER_PRODUCT * len(products.doublings))
     for side in (products.left, products.right):
         squares = np.square(side.astype(np.float64)).mean(axis=1)
