@@ -16,9 +16,15 @@ kernel = Extension(
     "flwr_caesar.codec.kernel._native",
     sources=[
         f"{KERNEL}/{name}.c"
-        for name in ("module", "rans", "integers", "scales", "quantise")
+        for name in (
+            *("module", "rans", "integers", "scales", "quantise"),
+            *("groups", "block"),
+        )
     ],
-    depends=[f"{KERNEL}/loops.h", f"{KERNEL}/pairwise.h"],
+    depends=[
+        f"{KERNEL}/{name}.h"
+        for name in ("loops", "pairwise", "rans_avx2", "arguments", "module_block")
+    ],
     extra_compile_args=FLAGS,
     py_limited_api=True,
     optional=True,

@@ -94,6 +94,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "compact": {"compact": True},
     "memory": {"compact": True, "memory": True},
+    "products": {"compact": True, "rank": RANK},
 }
 
 
@@ -112,7 +113,7 @@ def lattice_rows(label: str, rounds: Sequence[Update]) -> list[str]:
             for t in (False, True)
         ]
         columns = [cell(size, "{:,}") for size in (*ours, *theirs)]
-        for own, size in zip(ours[1:], theirs, strict=True):
+        for own, size in zip(ours[1:], (*theirs, theirs[-1]), strict=True):
             columns.append(cell(own / size if size else 0.0, "**{:.3f}**"))
         rows.append(f"| {label} | {nmse:.3f} | {' | '.join(columns)} |")
     return rows
@@ -169,9 +170,15 @@ def main() -> None:
     print("|---|" + "--:|" * 10)
     for label, rounds in data.items():
         print("\n".join(bounded_rows(label, rounds)), flush=True)
-    print("\n| updates | NMSE | lattice, bytes | compact | with memory | ", end="")
-    print("NNCodec | NNCodec, temporal | compact / NNCodec | memory / temporal |")
-    print("|---|" + "--:|" * 8)
+    print(
+        "\n| updates | NMSE | lattice, bytes | compact | with memory | products ",
+        end="",
+    )
+    print(
+        "| NNCodec | NNCodec, temporal | compact / NNCodec | memory / temporal ", end=""
+    )
+    print("| products / temporal |")
+    print("|---|" + "--:|" * 10)
     for label, rounds in data.items():
         print("\n".join(lattice_rows(label, rounds)), flush=True)
 

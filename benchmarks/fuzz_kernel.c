@@ -251,10 +251,93 @@ static void run_floats(void)
         free(all[j]);
 }
 
+/* Groups there and back, and a mutation of them read. */
+static void run_groups(void)
+{
+    const int64_t groups = 1 + (int64_t)draw(4), bits = 1 + (int64_t)draw(32);
+    int64_t sizes[4], n = 0;
+    for (int64_t g = 0; g < groups; g++)
+        n += sizes[g] = (int64_t)draw(40);
+    const int64_t room = groups + (34 * n + 7) / 8 + 2;
+    int32_t *values = take((size_t)n * 4), *found = take((size_t)n * 4);
+    uint8_t *out = take((size_t)room);
+    for (int64_t i = 0; i < n; i++)
+        values[i] = (int32_t)(uint32_t)draw((uint64_t)1 << bits) * (draw(9) != 0);
+    int64_t size = rice_write(values, n, sizes, groups, out, room);
+    if (size < 0)
+        fail("groups have no room");
+    uint8_t *data = take((size_t)size);
+    memcpy(data, out, (size_t)size);
+    note(data, (size_t)size);
+    if (rice_read(data, size, sizes, groups, found, n) != size ||
+        memcmp(found, values, (size_t)n * 4) != 0)
+        fail("groups did not come back");
+    spoil(data, size);
+    int64_t read = rice_read(data, size, sizes, groups, found, n);
+    if (read > size)
+        fail("more of groups was read than there is");
+    if (read >= 0)
+        note(found, (size_t)n * 4);
+    void *all[] = {values, found, out, data};
+    for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+        free(all[j]);
+}
+
+/* Tensors of a block, of which one number may be wrong. */
+static void run_block(void)
+{
+    const int64_t tensors = 1 + (int64_t)draw(4);
+    int64_t layout[16], n = 0, scales = 0, channels = 0, signed_channels = 0, active[4];
+    uint8_t modes[4];
+    for (int64_t t = 0; t < tensors; t++) {
+        int64_t *own = layout + 4 * t;
+        for (int a = 0; a < 3; a++)
+            own[a] = (int64_t)draw(9);
+        own[3] = (int64_t)draw(8);
+        modes[t] = (uint8_t)draw(3);
+        n += own[0] * own[1] * own[2];
+        channels += own[0] + own[1];
+        signed_channels += modes[t] ? own[modes[t] - 1] : 0;
+        scales++;
+        for (int a = 0; a < 3; a++)
+            scales += own[3] >> a & 1 ? own[a] : 0;
+    }
+    int32_t *values = take((size_t)n * 4);
+    double *sums = take((size_t)scales * 8);
+    int64_t *signs = take((size_t)channels * 8);
+    uint8_t *negative = take((size_t)signed_channels), *contexts = take((size_t)n);
+    int16_t *own = take((size_t)scales * 2);
+    for (int64_t i = 0; i < n; i++)
+        values[i] = (int32_t)(uint32_t)draw((uint64_t)1 << 32) >> draw(32);
+    for (int64_t i = 0; i < signed_channels; i++)
+        negative[i] = (uint8_t)draw(2);
+    for (int64_t i = 0; i < scales; i++)
+        own[i] = (int16_t)((int)draw(500) - 250);
+    if (!draw(3))
+        layout[draw((uint64_t)tensors * 4)] = (int64_t)(draw(4) << draw(61)) - 2;
+    if (sum_block(values, n, layout, tensors, sums, scales, signs, channels, active) == 0) {
+        note(sums, (size_t)scales * 8);
+        note(signs, (size_t)channels * 8);
+        note(active, (size_t)tensors * 8);
+    }
+    flip_block(values, n, layout, tensors, modes, negative, signed_channels);
+    note(values, (size_t)n * 4);
+    if (context_block(own, scales, layout, tensors, (int)draw(8), 3, (uint8_t)(3 + draw(90)),
+                      contexts, n) == 0)
+        note(contexts, (size_t)n);
+    void *all[] = {values, sums, signs, negative, contexts, own};
+    for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+        free(all[j]);
+}
+
 static int run_trial(void)
 {
     if (!draw(4))
         run_floats();
+    if (!draw(4))
+        run_groups();
+    if (!draw(4))
+        run_block();
     Stream s = make_stream();
     int mutated = mutate(&s), outcome;
     uint16_t *found = take((size_t)s.n * 2);

@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 
 from flwr_caesar.codec import CodecState, get_codec
+from flwr_caesar.codec.coding.compact_block import (
+    decode_compact_block,
+    encode_compact_block,
+)
 from flwr_caesar.codec.coding.integers import decode_integers, encode_integers
 from flwr_caesar.codec.coding.lattice_block import decode_block, encode_block
 from flwr_caesar.codec.coding.rans import decode_symbols, encode_symbols
+from flwr_caesar.codec.coding.small_block import decode_groups, encode_groups
 from flwr_caesar.codec.conformance.mutate import mutate
 from flwr_caesar.codec.contract.layout import Layout
 
@@ -124,6 +129,38 @@ def block_target() -> Target:
     return Target(lambda data, _: decode_block(data, specs), good, spoil)
 
 
+def compact_target() -> Target:
+    """Compact blocks: tables, parameters, scales in groups and in a run, raw bits."""
+    rng = np.random.default_rng(3)
+    specs = Layout.of(arrays(rng, 40)).tensors
+    n = sum(spec.size for spec in specs)
+    good = [
+        encode_compact_block(np.rint(values * scale).astype(np.int32), specs)[0]
+        for scale in (0.3, 4.0, 2000.0)
+        for values in (rng.laplace(size=n), np.abs(rng.laplace(size=n)))
+    ]
+    return Target(lambda data, _: decode_compact_block(data, specs)[0], good, spoil)
+
+
+def groups_target() -> Target:
+    """Integers near 0 and of all 32 bits, in groups of which one may be of zeros."""
+    rng = np.random.default_rng(4)
+    cases, good = [], []
+    for bits in 2, 7, 32:
+        sizes = rng.integers(0, 60, 4).tolist()
+        most = 1 << (bits - 1)
+        groups = [rng.integers(-most, most, size) for size in sizes]
+        groups[1] *= 0
+        cases.append(sizes)
+        good.append(encode_groups([group.astype(np.int32) for group in groups]))
+
+    def decode(data: bytes, number: int) -> object:
+        values, end = decode_groups(data, 0, cases[number])
+        return np.append(values, end)
+
+    return Target(decode, good, spoil)
+
+
 def frame_target(config: dict[str, Any], rows: int = 6) -> Target:
     """Frames of a codec, continuing from a state if it has one."""
     codec = get_codec(config)
@@ -148,6 +185,8 @@ def make_targets() -> dict[str, Target]:
         "symbols": symbols_target(),
         "integers": integers_target(),
         "block": block_target(),
+        "compact block": compact_target(),
+        "groups": groups_target(),
         "frame of lattice": frame_target({"id": "lattice", "rate": 2.0}, 60),
         "frame of error_bounded": frame_target(
             {"id": "error_bounded", "exact_below": 4}
@@ -195,7 +234,6 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
         "count": [some("u2", n), some("u1", n, 4), np.zeros(120, np.int64), 40],
         "mark": [some("u1", n), np.zeros(256, np.uint8)],
         "sums": [tensor, np.zeros(o), np.zeros(i), np.zeros(k)],
-        "signs": [tensor.view(np.int32), np.zeros(o, int), np.zeros(i, int), k],
         "energy": [floats],
         "classes": [
             int(rng.integers(-300, 300)),
@@ -214,8 +252,40 @@ def fitting_arguments(name: str, rng: Generator) -> list[object]:
         "lost": [floats, float(rng.choice((0.0, 1e-30, 0.5, -1.0))), 0.4],
         "quantise": [floats, float(rng.choice((0.0, 1e-30, 0.5, -1.0))), 0.4, wide],
         "values": [wide, 0.5, 5.0],
+        **block_arguments(rng),
     }
     return found[name]
+
+
+def block_arguments(rng: Generator) -> dict[str, list[object]]:
+    """Return fitting arguments of what goes through groups, or a block of tensors."""
+    shapes = rng.integers(0, 9, (int(rng.integers(1, 5)), 3))
+    axes = rng.integers(0, 8, len(shapes))
+    rows = np.column_stack([shapes, axes]).astype(np.int64)
+    scaled = (axes[:, None] >> np.arange(3)) & 1
+    num_scales = len(rows) + int((scaled * shapes).sum())
+    sizes = shapes.prod(axis=1)
+    n, most = int(sizes.sum()), 1 << int(rng.choice((1, 4, 31)))
+    modes = rng.integers(0, 3, len(rows)).astype(np.uint8)
+    signed = [
+        0 if mode == 0 else own[mode - 1]
+        for mode, own in zip(modes, shapes, strict=True)
+    ]
+    values = rng.integers(-most, most, n).astype(np.int32)
+    room = np.empty(len(rows) + (34 * n + 7) // 8 + 2, np.uint8)
+    data = rng.integers(0, 256, len(rows) + n, np.uint8)
+    data[: len(rows)] = rng.choice((0, 1, 4, 31, 32, 255), len(rows))
+    scales = rng.integers(-300, 300, num_scales).astype(np.int16)
+    signs = np.empty(int(shapes[:, :2].sum()), np.int64)
+    active = np.empty(len(rows), np.int64)
+    context = [int(rng.integers(8)), int(rng.integers(40)), int(rng.integers(40, 256))]
+    return {
+        "write_groups": [values, sizes, room],
+        "read_groups": [data, 0, sizes, np.empty(n, np.int32)],
+        "block_sums": [values, rows, np.empty(num_scales), signs, active],
+        "block_flip": [values, rows, modes, np.ones(sum(signed), np.uint8)],
+        "block_contexts": [scales, rows, *context, np.empty(n, np.uint8)],
+    }
 
 
 def call_directly(native: Any, rng: Generator) -> str:

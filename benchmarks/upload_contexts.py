@@ -27,7 +27,7 @@ from environment import describe
 from flwr_caesar.clients import handling
 from flwr_caesar.codec import Layout, difference, update_layout
 from flwr_caesar.codec.codecs.lattice import LatticeCodec
-from flwr_caesar.codec.coding.compact_block import Past, in_steps
+from flwr_caesar.codec.coding.compact_block import in_steps
 from flwr_caesar.codec.coding.contexts import (
     Scales,
     SliceSums,
@@ -37,6 +37,7 @@ from flwr_caesar.codec.coding.contexts import (
 )
 from flwr_caesar.codec.coding.counts import entropy_bits
 from flwr_caesar.codec.coding.integers import Integers
+from flwr_caesar.codec.coding.past import Past
 from flwr_caesar.codec.coding.signs import SignSums
 from flwr_caesar.codec.contract.frame import FrameReader, write_frame
 from flwr_caesar.codec.contract.layout import Array, Arrays, TensorSpec
@@ -240,7 +241,7 @@ def _at_best(indices: Integers, lossy: list[TensorSpec], past: Past) -> float:
         before = np.sign(past.previous(i)).astype(np.int32).reshape(shape)
         sums, signs = SliceSums(shape), SignSums(shape)
         sums.add(WHOLE, own.astype(np.float32))
-        signs.add(WHOLE, own, None)
+        signs.add(WHOLE, own)
         classes = scale_classes(sums.coarse_scales(signs.active)[0], shape)
         channels = signs.best(with_history=False)
         size = np.abs(past.previous(i)).astype(np.float64).reshape(shape)

@@ -19,6 +19,7 @@ import numpy as np
 
 from flwr_caesar.codec.codecs import correlation, error_bounded
 from flwr_caesar.codec.coding import (
+    block_tensors,
     compact_block,
     compact_tables,
     contexts,
@@ -226,8 +227,8 @@ def replaced(values: str) -> Iterator[None]:
                 patch.object(module, "encode_integers", _writer(values == "zeros"))
             )
         if values != "as they are":
-            found = _symbols(compact_block.to_compact, zeros=values == "zeros")
-            stack.enter_context(patch.object(compact_block, "to_compact", found))
+            found = _symbols(block_tensors.to_compact, zeros=values == "zeros")
+            stack.enter_context(patch.object(block_tensors, "to_compact", found))
         yield
 
 

@@ -39,11 +39,15 @@ def frozen(cls: _Class) -> _Class:
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         own = self.__dict__
-        own.update(zip(in_order, args, strict=False))
-        if len(args) > len(in_order) or not own.keys().isdisjoint(kwargs):
-            raise TypeError(f"{cls.__name__}: too many arguments, or one of them twice")
+        if args:
+            if len(args) > len(in_order):
+                most = len(in_order)
+                raise TypeError(f"{cls.__name__} takes {most} arguments by place")
+            own.update(zip(in_order, args, strict=False))
+            if kwargs and not own.keys().isdisjoint(kwargs):
+                raise TypeError(f"{cls.__name__} is given an argument twice")
         own.update(kwargs)
-        if own.keys() != known.keys():
+        if len(own) < len(known) or own.keys() != known.keys():
             _complete(own, known, cls.__name__)
         if is_checked:
             self.__post_init__()
@@ -52,10 +56,10 @@ def frozen(cls: _Class) -> _Class:
         inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
         return f"{type(self).__qualname__}({inside})"
 
-    def equals(self: Any, other: object) -> bool:
+    def equals(self: Any, other: object) -> Any:
         if type(other) is not type(self):
             return NotImplemented
-        return bool(_values(self, compared) == _values(other, compared))
+        return _values(self, compared) == _values(other, compared)
 
     def hashed(self: Any) -> int:
         return hash(_values(self, compared))
@@ -73,11 +77,11 @@ def frozen(cls: _Class) -> _Class:
     return cls
 
 
-def _complete(own: dict[str, Any], known: Mapping[str, Field[Any]], cls: str) -> None:
-    """Add the defaults of what was not given."""
+def _complete(own: dict[str, Any], known: Mapping[str, Field[Any]], of: str) -> None:
+    """Add the defaults of what was not given to a class."""
     for name in own:
         if name not in known:
-            raise TypeError(f"{cls} has no argument {name!r}")
+            raise TypeError(f"{of} has no argument {name!r}")
     for name, each in known.items():
         if name in own:
             continue
@@ -86,7 +90,7 @@ def _complete(own: dict[str, Any], known: Mapping[str, Field[Any]], cls: str) ->
         elif each.default_factory is not MISSING:
             own[name] = each.default_factory()
         else:
-            raise TypeError(f"{cls} needs the argument {name!r}")
+            raise TypeError(f"{of} needs the argument {name!r}")
 
 
 def _values(of: Any, names: list[str]) -> tuple[Any, ...]:

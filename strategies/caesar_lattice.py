@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from flwr_caesar.codec import Codec, get_codec
+from flwr_caesar.codec.predictors.outer_products import MIN_SIZE
 from flwr_caesar.plan.columns import Floats
 from flwr_caesar.plan.precision import upload_error
 from flwr_caesar.plan.rates import rate_for
@@ -162,7 +163,7 @@ class CaesarLattice(CaesarPlan):
         }
         if target == "rate" or value > _NOTHING:
             config["dead_zone"] = _TO_NEAREST
-        if self._rank and target == "nmse":
+        if self._rank and target == "nmse" and elements >= MIN_SIZE:
             config["rank"] = self._rank
         return get_codec(config)
 

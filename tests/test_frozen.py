@@ -141,6 +141,45 @@ def test_it_is_copied_and_matched():
             assert (width, height, colour) == (2.0, 3.0, "red")
 
 
+def test_it_and_dataclasses_derive_from_each_other():
+    @frozen
+    class Base:
+        """Has a default."""
+
+        a: int = 1
+
+    @frozen
+    class Frozen(Base):
+        """Adds a field, and another default."""
+
+        a: int = 3
+        b: int = 2
+
+    @dataclass(frozen=True)
+    class Plain(Base):
+        """Adds a field."""
+
+        b: int = 2
+
+    @frozen
+    class Mixed(Plain):
+        """Is a frozen class again."""
+
+        c: int = 4
+
+    for made, expected in (
+        (Frozen(), {"a": 3, "b": 2}),
+        (Plain(b=5), {"a": 1, "b": 5}),
+        (Mixed(0), {"a": 0, "b": 2, "c": 4}),
+    ):
+        assert asdict(made) == expected
+        assert made == replace(made)
+        assert hash(made) == hash(replace(made))
+        assert made != Base(expected["a"])
+        with pytest.raises(FrozenInstanceError):
+            made.a = 2
+
+
 def test_what_a_class_defines_itself_stays():
     @frozen
     class Named:

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 
+import pytest
 from flwr.serverapp.strategy import FedAvg
 
 from flwr_caesar.clients import compression_mod
@@ -84,27 +85,41 @@ message = Message(content, dst_node_id=1, message_type="train")
 context = Context(1, 1, {"state-dir": folder}, RecordDict(), {})
 reply = compression_mod(message, context, app)
 assert reply.has_content()
+compiled = {
+    each.__qualname__
+    for name, module in sys.modules.items()
+    if name.startswith("flwr_caesar")
+    for each in vars(module).values()
+    if isinstance(each, type) and each.__module__ == name
+    if "__dataclass_fields__" in vars(each)
+    if vars(each)["__init__"].__module__ != "flwr_caesar.frozen"
+}
+print(json.dumps([*compiled]))
 print(json.dumps(sorted(sys.modules)))
 """
 
 
-def imported(code: str, *arguments: str) -> set[str]:
+def run(code: str, *arguments: str) -> list[set[str]]:
+    """Return the lists of texts that a fresh process prints, one a line."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    return [set(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def test_an_app_that_names_the_mod_imports_next_to_nothing():
     code = "import flwr_caesar.clients, json, sys; print(json.dumps([*sys.modules]))"
-    ours = {name for name in imported(code) if name.startswith("flwr_caesar")}
-    assert ours == FOR_AN_APP
+    (names,) = run(code)
+    assert {name for name in names if name.startswith("flwr_caesar")} == FOR_AN_APP
 
 
-def test_a_message_imports_nothing_that_is_not_of_a_device(tmp_path):
+@pytest.fixture(scope="module")
+def after_a_message(tmp_path_factory) -> list[set[str]]:
+    """Classes that were compiled, and modules, of a process after a message."""
+    folder = tmp_path_factory.mktemp("message")
     grid = LocalGrid(numpy_app(mods=[compression_mod]), 2)
     Caesar(FedAvg()).start(grid, initial_model(), num_rounds=1)
     content = grid.sent[0][1]
@@ -113,9 +128,13 @@ def test_a_message_imports_nothing_that_is_not_of_a_device(tmp_path):
         for name, own in content.array_records.items()
     }
     configs = {name: dict(own) for name, own in content.config_records.items()}
-    request = tmp_path / "request"
+    request = folder / "request"
     request.write_bytes(pickle.dumps((arrays, configs)))
-    names = imported(MESSAGE, str(request), str(tmp_path / "state"))
+    return run(MESSAGE, str(request), str(folder / "state"))
+
+
+def test_a_message_imports_nothing_that_is_not_of_a_device(after_a_message):
+    _, names = after_a_message
     assert "flwr_caesar.codec.codecs.lattice" in names
     found = [
         name
@@ -123,3 +142,8 @@ def test_a_message_imports_nothing_that_is_not_of_a_device(tmp_path):
         if any(name == each or name.startswith(each + ".") for each in NOT_ON_A_DEVICE)
     ]
     assert not found
+
+
+def test_a_message_compiles_the_methods_of_no_dataclass(after_a_message):
+    compiled, _ = after_a_message
+    assert not compiled, "flwr_caesar.frozen makes them sooner"

@@ -11,8 +11,9 @@ import numpy as np
 
 from flwr_caesar.frozen import frozen
 
-from ..coding.compact_block import Past, in_steps
+from ..coding.compact_block import in_steps
 from ..coding.contexts import Scales, as_channels, count_scales
+from ..coding.past import Past
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
 from ..contract.layout import Array, Layout, TensorSpec, to_dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,26 +11,29 @@ from flwr_caesar.frozen import frozen
 from ..contract.errors import CodecError
 from ..contract.frame import stored_size
 from ..contract.layout import Array, TensorSpec
-from ..contract.vector import Vector, slices
-from .blocks import Shape3, tensor_blocks
+from ..contract.vector import Vector
+from .block_shape import BlockShape
+from .block_tensors import (
+    block_classes,
+    block_contexts,
+    block_sums,
+    block_symbols,
+    flip_block,
+)
+from .blocks import Shape3
 from .class_counts import ClassCounts
 from .compact_run import decode_words, encode_words
 from .compact_scales import Levels, read_levels
-from .compact_symbols import to_compact
 from .compact_tables import CompactTables, read_tables
 from .contexts import (
     ContextMap,
     Scales,
-    SliceSums,
-    as_channels,
     check_scales,
-    count_scales,
-    element_classes,
     scale_axes,
-    scale_kinds,
 )
 from .integers import Integers
-from .signs import SignMode, Signs, SignSums, count_channels
+from .past import Past
+from .signs import SignMode, Signs, count_channels
 from .slices import Slices
 from .small_block import FEW, encode_small_block
 
@@ -42,32 +45,6 @@ _IN_GROUPS, _PARAMETRIC = 1, 2
 _UNITS = 1, 2, 4, 8
 _HEAD_BYTES = 3
 _WORTH_TABLES = 96
-
-
-@frozen
-class Past:
-    """What both sides know of the tensors from before.
-
-    Parameters
-    ----------
-    previous : callable
-        Given the number of a tensor, its last values in steps of this round, flat,
-        float32.
-    scales : sequence of ndarray of int16
-        The scales of each tensor in the last round.
-    """
-
-    previous: Callable[[int], Vector]
-    scales: Sequence[Scales]
-
-    def at_hand(self) -> Past:
-        """Return the same with all values in memory, for those who ask twice."""
-        values = [self.previous(i) for i in range(len(self.scales))]
-        return Past(values.__getitem__, self.scales)
-
-    def only(self, kept: Sequence[int]) -> Past:
-        """Return what is known of some of the tensors."""
-        return Past(lambda i: self.previous(kept[i]), [self.scales[i] for i in kept])
 
 
 def in_steps(values: Vector, step: np.float32) -> Vector:
@@ -145,54 +122,31 @@ def encode_compact_block(
         return b"", []
     n = len(indices)
     past = past.at_hand() if past and n < FEW else past
-    parts = slices(specs)
-    tensors = []
-    for i, (spec, part) in enumerate(zip(specs, parts, strict=True)):
-        shape = as_channels(spec.shape)
-        previous = past.previous(i).reshape(shape) if past else None
-        tensors.append(_describe(indices[part].reshape(shape), previous))
-    kinds = np.concatenate([scale_kinds(tensor.shape) for tensor in tensors])
+    block = BlockShape.of(specs)
+    tensors = _describe(indices, block, past)
+    kinds = block.kinds
     scales = np.concatenate([tensor.scales for tensor in tensors])
     units = np.concatenate([t.form.scale_units(t.shape) for t in tensors])
     sliced = Slices.join([tensor.slices for tensor in tensors])
     before = past.scales if past else None
     levels, scales = Levels.choose(scales, units, before, kinds, sliced)
-    symbols = np.empty(n, np.uint16)
-    classes = np.empty(n, np.uint8)
-    histories = np.empty(n, np.uint8) if past else None
-    far = []
-    first = 0
-    for i, (tensor, part) in enumerate(zip(tensors, parts, strict=True)):
-        shape = tensor.shape
-        own, shaped = indices[part].reshape(shape), symbols[part].reshape(shape)
-        previous = past.previous(i).reshape(shape) if past else None
-        for at, _ in tensor_blocks(shape):
-            piece = tensor.signs.flip(own[at], at, previous)
-            found, wide = to_compact(piece.reshape(-1))
-            shaped[at] = found.reshape(piece.shape)
-            far.append(wide)
-        count = count_scales(shape)
-        for flat, element, seen in element_classes(
-            scales[first : first + count], shape, previous, np.float32(1)
-        ):
-            classes[part][flat] = element
-            if histories is not None and seen is not None:
-                histories[part][flat] = seen
-        first += count
+    signs = [tensor.signs for tensor in tensors]
+    symbols, far = block_symbols(indices, block, signs, past)
+    classes, histories = block_classes(scales, block, past)
     tables = CompactTables.choose(ClassCounts(symbols, classes, histories))
     index = tables.contexts.contexts(classes, histories)
     del classes, histories
     in_groups, told = levels.to_bytes(kinds)
     how = _IN_GROUPS * in_groups | _PARAMETRIC * tables.is_parametric
     flags = _RELATIVE * levels.is_relative | (_BRIEF if how else 0)
-    block = [
+    written = [
         _pack_head(tables.contexts, tensors, flags),
         bytes([how] if how else []),
         told,
         tables.told,
         encode_words(symbols, far, index, tables.codes, tables.bits),
     ]
-    return b"".join(block), _split(scales, [tensor.shape for tensor in tensors])
+    return b"".join(written), block.split(scales)
 
 
 def encode_compact_shorter(
@@ -217,25 +171,18 @@ def encode_compact_shorter(
     return False, block, scales
 
 
-def _split(scales: Scales, shapes: Sequence[Shape3]) -> list[Scales]:
-    ends = np.cumsum([count_scales(shape) for shape in shapes])
-    return [part.copy() for part in np.split(scales, ends[:-1])]
-
-
-def _describe(indices: Integers, previous: Vector | None) -> _Tensor:
-    shape = indices.shape[0], indices.shape[1], indices.shape[2]
-    sums, signs = SliceSums(shape), SignSums(shape)
-    for at, _ in tensor_blocks(shape):
-        piece = indices[at]
-        sums.add(at, piece)
-        signs.add(at, piece, previous)
-    best = signs.best(with_history=previous is not None)
-    scales, found = sums.coarse_scales(signs.active)
-    units = [1, 1, 1]
-    for axis, unit in zip(scale_axes(shape), found, strict=True):
-        units[axis] = unit
-    form = _Form(best.mode, (units[0], units[1], units[2]))
-    return _Tensor(shape, form, best, scales, sums.slices())
+def _describe(indices: Integers, block: BlockShape, past: Past | None) -> list[_Tensor]:
+    found = []
+    for i, (sums, signs) in enumerate(block_sums(indices, block, past)):
+        shape = block.shapes[i]
+        best = signs.best(with_history=past is not None)
+        scales, own = sums.coarse_scales(signs.active)
+        units = [1, 1, 1]
+        for axis, unit in zip(scale_axes(shape), own, strict=True):
+            units[axis] = unit
+        form = _Form(best.mode, (units[0], units[1], units[2]))
+        found.append(_Tensor(shape, form, best, scales, sums.slices()))
+    return found
 
 
 def _pack_head(contexts: ContextMap, tensors: Sequence[_Tensor], flags: int) -> bytes:
@@ -267,50 +214,28 @@ def decode_compact_block(
         if data:
             raise CodecError("a block without elements has bytes")
         return np.empty(0, np.int32), []
-    shapes = [as_channels(spec.shape) for spec in specs]
-    head, offset = _Head.read(data, shapes)
-    contexts, signs = head.contexts, head.signs
+    block = BlockShape.of(specs)
+    head, offset = _Head.read(data, block.shapes)
+    contexts = head.contexts
     if past is None and head.needs_past:
         raise CodecError("block uses a history that it does not have")
-    kinds = np.concatenate([scale_kinds(shape) for shape in shapes])
     levels, offset = read_levels(
-        data, offset, kinds, in_groups=bool(head.how & _IN_GROUPS)
+        data, offset, block.kinds, in_groups=bool(head.how & _IN_GROUPS)
     )
-    units = [f.scale_units(s) for f, s in zip(head.forms, shapes, strict=True)]
+    units = [f.scale_units(s) for f, s in zip(head.forms, block.shapes, strict=True)]
     wide = levels.astype(np.int64) * np.concatenate(units)
     if past is not None and head.is_relative:
         wide += np.concatenate(past.scales)
     scales = check_scales(wide)
-    index = np.empty(total, np.uint8)
-    first = 0
-    for i, (shape, part) in enumerate(zip(shapes, slices(specs), strict=True)):
-        previous = None
-        if past is not None and contexts.use_history:
-            previous = past.previous(i).reshape(shape)
-        count = count_scales(shape)
-        for flat, element, seen in element_classes(
-            scales[first : first + count], shape, previous, np.float32(1)
-        ):
-            index[part][flat] = contexts.contexts(element, seen)
-        first += count
+    index = block_contexts(scales, block, contexts, past)
     codes, offset = read_tables(
         data, offset, contexts, is_parametric=bool(head.how & _PARAMETRIC)
     )
     indices, offset = decode_words(data, offset, index, codes)
     if offset != len(data):
         raise CodecError("block has trailing bytes")
-    for i, (own, shape, part) in enumerate(
-        zip(signs, shapes, slices(specs), strict=True)
-    ):
-        if own.mode is SignMode.OWN:
-            continue
-        previous = None
-        if past is not None and own.mode is SignMode.HISTORY:
-            previous = past.previous(i).reshape(shape)
-        shaped = indices[part].reshape(shape)
-        for at, _ in tensor_blocks(shape):
-            shaped[at] = own.flip(shaped[at], at, previous)
-    return indices, _split(scales, shapes)
+    flip_block(indices, block, head.signs, past)
+    return indices, block.split(scales)
 
 
 @frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,18 +28,18 @@ ALPHABET = 128
 Far = np.ndarray[Any, np.dtype[np.uint32]]
 
 
+@cache
 def _merged() -> Symbols:
-    """Return the symbol for each of `integers.to_symbols`, which are finer."""
+    """Return the symbol for each of `integers.to_symbols`, finer ones; it never falls.
+
+    Made when it is first used: the kernel needs no such table.
+    """
     fine = np.arange(512)
     u = np.where(fine < 64, fine, (16 + fine % 16) << (2 + (fine - 64) // 16).clip(0))
     octave = np.frexp(u.astype(np.float64))[1] - 1
     mantissa = (u >> (octave - _MANTISSA_BITS).clip(0)) % _OCTAVE
     far = _DIRECT + _OCTAVE * (octave - _DIRECT_BITS) + mantissa
     return np.where(u < _DIRECT, u, far).astype(np.uint16)
-
-
-MERGED = _merged()
-"""Of each symbol of `integers.to_symbols` the one here; it never falls."""
 
 
 def _octaves() -> tuple[Array, Array]:
@@ -76,7 +77,7 @@ def to_compact(values: Array) -> tuple[Symbols, Far]:
         symbols = np.empty(len(values), np.uint16)
         largest = native.symbols(contiguous(values), symbols, _MANTISSA_BITS)
     else:
-        symbols = MERGED[to_symbols(values)]
+        symbols = _merged()[to_symbols(values)]
         largest = int(symbols.max(initial=0))
     if largest < _DIRECT:
         return symbols, np.empty(0, np.uint32)
@@ -86,19 +87,15 @@ def to_compact(values: Array) -> tuple[Symbols, Far]:
 
 def pack_raw(far: Sequence[Far]) -> bytes:
     """Return the raw bits of pieces, by their number and then in order."""
-    widths = [
-        np.frexp(piece.astype(np.float64))[1].astype(np.int8) - 1 - _MANTISSA_BITS
-        for piece in far
-    ]
+    u = np.concatenate([np.empty(0, np.uint32), *far])
+    if not len(u):
+        return b""
+    widths = np.frexp(u.astype(np.float64))[1].astype(np.int8) - 1 - _MANTISSA_BITS
     found = []
-    counts = sum(np.bincount(own, minlength=_LAST_WIDTH + 1) for own in widths)
-    for width in np.flatnonzero(counts).tolist():
+    for width in np.flatnonzero(np.bincount(widths)).tolist():
         kind = np.uint16 if width <= 16 else np.uint32
-        low = [
-            (piece[own == width] & np.uint32((1 << width) - 1)).astype(kind)
-            for piece, own in zip(far, widths, strict=True)
-        ]
-        found.append(pack_bits(np.concatenate(low), width))
+        low = u[widths == width] & np.uint32((1 << width) - 1)
+        found.append(pack_bits(low.astype(kind), width))
     return b"".join(found)
 
 

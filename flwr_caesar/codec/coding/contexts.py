@@ -115,6 +115,14 @@ class SliceSums:
         self._total = 0.0
         self._axes = {axis: np.zeros(shape[axis]) for axis in scale_axes(shape)}
 
+    def set(self, sums: Array) -> None:
+        """Take the sum of all magnitudes, and those of the slices of each axis."""
+        self._total = float(sums[0])
+        start = 1
+        for axis, own in self._axes.items():
+            self._axes[axis] = sums[start : start + len(own)]
+            start += len(own)
+
     def add(self, at: Index3, residual: Array) -> None:
         """Add the piece of the residual, or of integers, that stands at an index."""
         slices = _slice_sums(residual)

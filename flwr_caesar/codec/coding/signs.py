@@ -17,7 +17,6 @@ from flwr_caesar.frozen import frozen
 
 from ..contract.layout import Array
 from ..contract.vector import Vector
-from ..kernel import compiled, contiguous
 from .blocks import Index3, Shape3
 from .integers import Integers
 
@@ -101,30 +100,24 @@ class SignSums:
         self._agreeing = 0
         self.active = 0
 
-    def add(self, at: Index3, values: Integers, previous: Vector | None) -> None:
-        """Add the integers that stand at an index; `previous` is the whole tensor's."""
-        native = compiled()
-        if native is not None and values.size:
-            outputs, inputs = (np.empty(n, np.int64) for n in values.shape[:2])
-            own = contiguous(values, np.int32)
-            self.active += native.signs(own, outputs, inputs, values.shape[2])
-            self._outputs[at[0]] += outputs
-            self._inputs[at[1]] += inputs
-            if previous is not None:
-                both = np.sign(own) * np.sign(previous[at])
-                self._agreeing += int(both.sum())
-            return
+    def set(self, sums: Array, active: int) -> None:
+        """Take the sums of both axes, and how many integers are not 0."""
+        self._outputs, self._inputs = np.split(sums, [len(self._outputs)])
+        self.active = active
+
+    def add_history(self, at: Index3, values: Integers, previous: Vector) -> None:
+        """Compare the integers that stand at an index with the last round's."""
+        was = previous[at]
+        signs = np.subtract((was > 0).view(np.int8), (was < 0).view(np.int8))
+        self._agreeing += int((np.sign(values) * signs).sum(dtype=np.int64))
+
+    def add(self, at: Index3, values: Integers) -> None:
+        """Add the integers that stand at an index."""
         positive, negative = values > 0, values < 0
         self.active += int(np.count_nonzero(values))
         signs = np.subtract(positive.view(np.int8), negative.view(np.int8))
-        self._outputs[at[0]] += signs.reshape(len(signs), -1).sum(
-            axis=1, dtype=np.int32
-        )
+        self._outputs[at[0]] += signs.sum(axis=(1, 2), dtype=np.int32)
         self._inputs[at[1]] += signs.sum(axis=0, dtype=np.int32).sum(axis=1)
-        if previous is not None:
-            was = previous[at]
-            for own, sign in ((was > 0, 1), (was < 0, -1)):
-                self._agreeing += sign * int(signs[own].sum(dtype=np.int64))
 
     def best(self, *, with_history: bool) -> Signs:
         """Return the signs with which those of the integers take the fewest bits.

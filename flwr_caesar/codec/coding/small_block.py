@@ -12,6 +12,8 @@ from ..contract.errors import CodecError
 from ..contract.frame import stored_size
 from ..contract.layout import Array, TensorSpec
 from ..contract.vector import slices
+from ..kernel import compiled, contiguous
+from ..kernel.interface import Kernel
 from .integers import Integers
 from .lattice_block import encode_block
 from .positions import best_rice, to_bits, unpack_bits
@@ -75,6 +77,8 @@ def encode_small_block(indices: Integers, specs: Sequence[TensorSpec]) -> bytes:
 
 def encode_groups(groups: Sequence[Array]) -> bytes:
     """Write groups of integers as `encode_small_block` writes those of tensors."""
+    if (native := compiled()) is not None and len(groups):
+        return _written(native, groups)
     widths = bytearray()
     quotients: list[Array] = []
     low: list[Array] = []
@@ -95,9 +99,20 @@ def encode_groups(groups: Sequence[Array]) -> bytes:
     return bytes(widths) + np.packbits(unary).tobytes() + tail.tobytes()
 
 
+def _written(native: Kernel, groups: Sequence[Array]) -> bytes:
+    values = contiguous(np.concatenate(groups), np.int32)
+    sizes = np.array([len(group) for group in groups], np.int64)
+    room = np.empty(_most_bytes(len(groups), len(values)), np.uint8)
+    return room[: native.write_groups(values, sizes, room)].tobytes()
+
+
 def max_small_block_bytes(specs: Sequence[TensorSpec]) -> int:
     """Return the most bytes that `encode_small_block` may write."""
-    return len(specs) + (34 * sum(spec.size for spec in specs) + 7) // 8 + 2
+    return _most_bytes(len(specs), sum(spec.size for spec in specs))
+
+
+def _most_bytes(groups: int, n: int) -> int:
+    return groups + (34 * n + 7) // 8 + 2
 
 
 def decode_small_block(data: bytes, specs: Sequence[TensorSpec]) -> Integers:
@@ -129,6 +144,12 @@ def decode_groups(
     CodecError
         If the bytes at the offset do not begin with such groups.
     """
+    if (native := compiled()) is not None:
+        read = np.empty(sum(sizes), np.int32)
+        end = native.read_groups(data, offset, np.array(sizes, np.int64), read)
+        if end >= 0:
+            return read, end
+        # What is malformed is read again, for the words of the error.
     start = offset + len(sizes)
     if start > len(data):
         raise CodecError("block is truncated")

@@ -8,7 +8,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-INTERFACE = 4
+INTERFACE = 5
 """Of loops.h: a kernel that was built of other sources is not used."""
 
 
@@ -221,19 +221,6 @@ class Kernel(Protocol):
             Filled.
         """
 
-    def signs(self, x: Array, outputs: Array, inputs: Array, k: int, /) -> int:
-        """Sum signs over the slices of two axes; return how many are not 0.
-
-        Parameters
-        ----------
-        x : ndarray of int32, shape (o, i, k)
-            Not empty, and below 2^31 elements.
-        outputs, inputs : ndarray of int64, shape (o,), (i,)
-            Filled.
-        k : int
-            Length of the third axis.
-        """
-
     def energy(self, x: Array, /) -> float:
         """Return the sum of squares of float32 or float64, in numpy's order."""
 
@@ -357,4 +344,99 @@ class Kernel(Protocol):
             From 2^-126 to 2^127.
         multiple : float
             The number.
+        """
+
+    def write_groups(self, values: Array, sizes: Array, out: Array, /) -> int:
+        """Do what `small_block.encode_groups` does, and return the bytes written.
+
+        Parameters
+        ----------
+        values : ndarray of int32, shape (n,)
+            One group after another.
+        sizes : ndarray of int64, shape (groups,)
+            Their lengths.
+        out : ndarray of uint8
+            Filled from its beginning; as long as `max_small_block_bytes` says.
+        """
+
+    def read_groups(
+        self, data: bytes, offset: int, sizes: Array, values: Array, /
+    ) -> int:
+        """Do what `small_block.decode_groups` does; return the offset behind.
+
+        Parameters
+        ----------
+        data : bytes
+            What has the groups.
+        offset : int
+            Where they begin.
+        sizes : ndarray of int64, shape (groups,)
+            Their lengths.
+        values : ndarray of int32, shape (n,)
+            Filled.
+
+        Returns
+        -------
+        int
+            -1 if there are no such groups.
+        """
+
+    def block_sums(
+        self, values: Array, rows: Array, sums: Array, signs: Array, active: Array, /
+    ) -> int:
+        """Sum magnitudes and signs over the slices of each tensor.
+
+        Parameters
+        ----------
+        values : ndarray of int32, shape (n,)
+            The tensors, one after another.
+        rows : ndarray of int64, shape (tensors, 4)
+            From `block_shape.BlockShape`.
+        sums : ndarray of float64, shape (scales,)
+            Filled: of each tensor the sum of all magnitudes, and those of the slices of
+            each axis with scales, as `contexts.SliceSums` has them.
+        signs : ndarray of int64
+            Filled: of each tensor the sums of signs over the slices of its first two
+            axes.
+        active : ndarray of int64, shape (tensors,)
+            Filled: how many integers are not 0.
+        """
+
+    def block_flip(
+        self, values: Array, rows: Array, modes: Array, negative: Array, /
+    ) -> int:
+        """Change the signs of the integers of some channels, in place.
+
+        Parameters
+        ----------
+        values, rows
+            See `block_sums`.
+        modes : ndarray of uint8, shape (tensors,)
+            `signs.SignMode`, but for `HISTORY`.
+        negative : ndarray of uint8
+            Whether the integers of each channel that has a sign change theirs.
+        """
+
+    def block_contexts(
+        self,
+        scales: Array,
+        rows: Array,
+        shift: int,
+        first: int,
+        last: int,
+        contexts: Array,
+        /,
+    ) -> int:
+        """Make contexts of scales: `classes`, and then `merge`, of all tensors.
+
+        Parameters
+        ----------
+        scales : ndarray of int16, shape (scales,)
+            Of all tensors, as `contexts.fit_scales` returns those of one.
+        rows
+            See `block_sums`.
+        shift, first, last
+            See `merge`.
+        contexts : ndarray of uint8, shape (n,)
+            Filled.
         """

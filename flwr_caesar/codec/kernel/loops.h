@@ -10,10 +10,10 @@
 
 /* Of interface.py: raised with each change of what Python calls or expects, so that a
    kernel that was built of older sources is not used. */
-enum { INTERFACE = 4 };
+enum { INTERFACE = 5 };
 
-/* The largest of the classes that a scale gives. */
-enum { TOP_CLASS = 95 };
+/* The largest of the classes that a scale gives, and that of a scale of 0. */
+enum { TOP_CLASS = 95, CLASS_OF_ZERO = 32 };
 enum { SCALE_BITS = 14, SCALE = 1 << SCALE_BITS, MAX_ALPHABET = 512 };
 enum { TRUNCATED = -1, NO_MEMORY = -2, OUT_OF_RANGE = -3 };
 
@@ -102,5 +102,36 @@ int64_t measure(const float *x, const int16_t *classes, int64_t n, int64_t shift
 
 /* quantise.lattice_values: int32 cells become floats; `unit` is a normal power of two. */
 void lattice_values(void *cells, int64_t n, float unit, float multiple);
+
+/* small_block.encode_groups: of `groups` groups, of `sizes` integers each. Returns how
+   many bytes of `out` are written, or OUT_OF_RANGE. */
+int64_t rice_write(const int32_t *values, int64_t n, const int64_t *sizes, int64_t groups,
+                   uint8_t *out, int64_t room);
+
+/* small_block.decode_groups: returns how many bytes were read; TRUNCATED if they are no
+   such groups, OUT_OF_RANGE if the sizes are not those of `n` integers. */
+int64_t rice_read(const uint8_t *data, int64_t size, const int64_t *sizes, int64_t groups,
+                  int32_t *values, int64_t n);
+
+/* Of the tensors of a block, one after another. `layout` has four numbers of each: its
+   three lengths, and a bit for each axis that has scales. Each returns 0, or OUT_OF_RANGE
+   where an array is not as long as that says, or NO_MEMORY.
+
+   contexts.SliceSums and signs.SignSums: of each tensor the sum of magnitudes and those of
+   the slices of each axis with scales; the sums of signs of the first two axes; how many
+   integers are not 0. */
+int64_t sum_block(const int32_t *values, int64_t n, const int64_t *layout,
+                  int64_t tensors, double *sums, int64_t num_sums, int64_t *signs,
+                  int64_t num_signs, int64_t *active);
+
+/* signs.Signs.flip, in place: `modes` has a byte for each tensor, of no sign or those of
+   one of the first two axes, and `negative` one for each channel that has a sign. */
+int64_t flip_block(int32_t *values, int64_t n, const int64_t *layout, int64_t tensors,
+                   const uint8_t *modes, const uint8_t *negative, int64_t channels);
+
+/* contexts.ContextMap of the classes of each element. */
+int64_t context_block(const int16_t *scales, int64_t num_scales, const int64_t *layout,
+                      int64_t tensors, int shift, uint8_t first, uint8_t last,
+                      uint8_t *contexts, int64_t n);
 
 #endif

@@ -9,7 +9,6 @@ import numpy as np
 from ..coding.class_counts import choose_contexts
 from ..coding.compact_block import (
     COMPACT_TAG,
-    Past,
     decode_compact_block,
     encode_compact_block,
     in_steps,
@@ -25,6 +24,7 @@ from ..coding.contexts import (
 )
 from ..coding.integers import compact, decode_integers, encode_integers, to_symbols
 from ..coding.lattice_block import max_block_bytes
+from ..coding.past import Past
 from ..contract.errors import CodecError
 from ..contract.frame import FrameReader, Section
 from ..contract.layout import Array, TensorSpec

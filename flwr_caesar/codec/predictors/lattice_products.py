@@ -15,17 +15,23 @@ from ..contract.vector import Vector, slices
 from ..quantisers.tensor_steps import root_mean_square
 from .outer_products import Products, bits_of, choose, directions, has_products
 
-_WEIGHT = 2.5  # bits for a squared error of one step
+# Found by trying on recorded updates: bits for a squared error of one step; and the
+# squared error that the first step stands for, over the one that is wanted.
+_WEIGHT, _FIRST = 2.5, 2.0
+# An octave less of error takes so many bits an element, where most become 0.
+_BITS_AN_OCTAVE = 0.15
 _TRIALS = 6
-_FIRST = 2.0
 _MOST_ERROR = 0.999
-_BITS_AN_OCTAVE = 0.15  # of error, an element, where few elements are not 0
 
 
 def take_out(
     vector: Vector, specs: Sequence[TensorSpec], nmse: float, rank: int, fine_below: int
 ) -> tuple[list[Products | None], float, list[float]]:
     """Subtract products from tensors in place, where these save bits at an error.
+
+    Where what they leave is less than the error, products are told more finely than
+    is asked for: they are chosen again for a coarser step. Of all choices that one is
+    taken that needs the fewest bits, about those of what is still too much included.
 
     Parameters
     ----------
@@ -49,43 +55,41 @@ def take_out(
     list of float
         The root mean square of each tensor before.
     """
-    found: list[Products | None] = [None] * len(specs)
+    none: list[Products | None] = [None] * len(specs)
     parts = slices(specs)
     scales = [root_mean_square(vector[part]) for part in parts]
+    energies = [s**2 * spec.size for s, spec in zip(scales, specs, strict=True)]
     counted = [i for i, spec in enumerate(specs) if spec.size >= fine_below]
-    tried = [i for i in counted if has_products(as_channels(specs[i].shape), rank)]
-    if not tried:
-        return found, nmse, scales
-    energies = [energy(vector[parts[i]]) for i in counted]
-    whole, size = sum(energies), sum(specs[i].size for i in counted)
-    if not 0 < whole < math.inf:
-        return found, nmse, scales
-    shaped = {i: vector[parts[i]].reshape(as_channels(specs[i].shape)) for i in tried}
-    strongest = {i: directions(x, rank) for i, x in shaped.items()}
-    wanted, others = nmse * whole, whole
-    others -= sum(own for i, own in zip(counted, energies, strict=True) if i in tried)
-    best, fewest = found, math.inf
-    coarseness = _FIRST * wanted / size
+    whole, size = sum(energies[i] for i in counted), sum(specs[i].size for i in counted)
+    tensors = {
+        i: vector[parts[i]].reshape(as_channels(specs[i].shape))
+        for i in counted
+        if has_products(as_channels(specs[i].shape), rank)
+    }
+    if not tensors or not 0 < whole < math.inf:
+        return none, nmse, scales
+    best, fewest, wanted = none, math.inf, nmse * whole
+    others = whole - sum(energies[i] for i in tensors)
+    strongest = {i: directions(x, rank) for i, x in tensors.items()}
+    step = math.sqrt(12 * _FIRST * wanted / size)
     for _ in range(_TRIALS):
-        step = np.float32(math.sqrt(12 * coarseness))
-        trial, left = list(found), others
+        found, left = list(none), others
         for i, own in strongest.items():
             if own is None:
-                left += energies[counted.index(i)]
+                left += energies[i]
                 continue
-            trial[i], rest = choose(shaped[i], own, step, _WEIGHT)
+            found[i], rest = choose(tensors[i], own, np.float32(step), _WEIGHT)
             left += rest
-        bits = sum(bits_of(each) for each in trial if each is not None)
+        bits = sum(bits_of(each) for each in found if each is not None)
         bits += _BITS_AN_OCTAVE * size * math.log2(max(left / wanted, 1.0))
         if bits < fewest:
-            best, fewest = trial, bits
+            best, fewest = found, bits
         if left >= wanted:
             break
-        coarseness *= 2
+        step *= math.sqrt(2)
     left = others
-    for i, x in shaped.items():
-        products = best[i]
-        if products is not None:
+    for i, x in tensors.items():
+        if (products := best[i]) is not None:
             add(x, products, sign=-1)
         left += energy(vector[parts[i]])
     error = nmse * whole / left if left > 0 else 1.0

@@ -19,14 +19,17 @@ from ..contract.vector import Vector
 MAX_RANK = 32
 """The most products of a tensor."""
 
+MIN_SIZE = 1 << 13
+"""Elements of the smallest tensor that may have products."""
+
 MOST_DOUBLINGS = 15
 """The largest power of two that a product may be multiplied by."""
 
 _EXACT = 1 << 24
-_MIN_SIZE, _MIN_SIDE = 1 << 13, 8
+_MIN_SIDE = 8
 _SAMPLE = 1 << 15
 _SPARE = 4
-_SHORT = 256
+_SHORT = 128
 _LEAST = 1e-6  # of the largest square: less is rounding
 _ENERGIES = 2.0**-100, 2.0**100  # whose squares float32 has, too
 _NOISE = 12.0  # a uniform error of one step has a twelfth of the step's square
@@ -92,7 +95,7 @@ class Products:
 def has_products(shape: Shape3, rank: int) -> bool:
     """Return whether a tensor is tried with products: a matrix that is not small."""
     rows, columns = shape[0], shape[1] * shape[2]
-    large = rows * columns >= _MIN_SIZE and min(rows, columns) >= _MIN_SIDE
+    large = rows * columns >= MIN_SIZE and min(rows, columns) >= _MIN_SIDE
     return rank > 0 and large
 
 
@@ -136,12 +139,11 @@ class Directions:
 
 def directions(x: Vector, rank: int) -> Directions | None:
     """Return the strongest directions of a tensor; `None` where there are none."""
-    matrix = x.reshape(len(x), -1)
-    whole = energy(matrix)
+    whole = energy(x.reshape(-1))
     if not _ENERGIES[0] < whole < _ENERGIES[1]:
         return None
     try:
-        left, values, right = _strongest(matrix, rank)
+        left, values, right = _strongest(x.reshape(len(x), -1), rank)
     except np.linalg.LinAlgError:
         return None
     return Directions(whole, values, left, right)
@@ -189,7 +191,7 @@ def choose(
         bits = scale * _cost(rest, step, weight) + bits_of(products)
         if bits < least:
             best, least = products, bits
-            left = scale * float(np.square(rest, dtype=np.float64).sum())
+            left = scale * energy(rest.reshape(-1))
     return best, left
 
 
@@ -207,27 +209,28 @@ def _strongest(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
     if min(matrix.shape) > _SHORT:
         return _in_subspace(matrix, rank)
     if len(matrix) > matrix.shape[1]:
-        right, values, left = _strongest(matrix.T, rank)
-        return left, values, right
+        columns, values, rows = _strongest(matrix.T, rank)
+        return rows, values, columns
     squares, vectors = np.linalg.eigh(matrix @ matrix.T)
     largest = squares[::-1][:rank]
     count = int((largest > _LEAST * squares[-1]).sum())
     values = np.sqrt(largest[:count].astype(np.float64))
     left = np.ascontiguousarray(vectors[:, ::-1][:, :count].T)
-    return left, values, left @ matrix / values[:, np.newaxis].astype(np.float32)
+    right: Vector = left @ matrix
+    right /= values[:, np.newaxis]
+    return left, values, right
 
 
 def _in_subspace(matrix: Vector, rank: int) -> tuple[Vector, Array, Vector]:
     kept = min(rank + _SPARE, *matrix.shape)
-    noise = np.random.default_rng(0).standard_normal((matrix.shape[1], kept))
-    basis, _ = np.linalg.qr(matrix @ noise.astype(np.float32))
+    shape = matrix.shape[1], kept
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32)
+    basis, _ = np.linalg.qr(matrix @ noise)
     for _ in range(2):
         back, _ = np.linalg.qr(matrix.T @ basis)
         basis, _ = np.linalg.qr(matrix @ back)
-    rotation, values, right = np.linalg.svd(basis.T @ matrix, full_matrices=False)
-    count = min(rank, int((values > 0).sum()))
-    left = (basis @ rotation[:, :count]).T
-    return left, values[:count].astype(np.float64), right[:count]
+    left, values, right = _strongest(basis.T @ matrix, rank)
+    return left @ basis.T, values, right
 
 
 def _worth(found: Directions, step: float) -> tuple[Array, int]:

@@ -41,6 +41,7 @@ from ..contract.frame import (
     write_frame,
 )
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
+from ..contract.power import times_power
 from ..contract.state import NO_DIGEST
 from ..contract.vector import in_layout_order, slices
 from .lattice_point import LatticePoint, difference
@@ -319,7 +320,8 @@ def _moved(
     values = change.view(dtype) if fits else np.empty(len(change), dtype)
     before = old.reshape(-1) if old is not None else None
     for part in blocks(len(change)):
-        piece = np.ldexp(change[part].astype(np.float64), unit)
+        piece = change[part].astype(np.float64)
+        times_power(piece, unit, out=piece)
         if undo and before is not None:
             np.subtract(before[part], piece, out=piece)
         elif before is not None:

@@ -24,6 +24,7 @@ from ..coding.integers import Integers, compact
 from ..coding.lattice_block import decode_block, encode_block, max_block_bytes
 from ..contract.errors import CodecError, StateMismatchError
 from ..contract.layout import Array, TensorSpec
+from ..contract.power import times_power
 from ..contract.vector import Vector
 
 MIN_EXPONENT, MAX_EXPONENT = -100, 60
@@ -61,7 +62,7 @@ class LatticePoint:
     def values(self) -> Vector:
         """Return the model as float32; exact below 2^24 steps of the lattice."""
         values = self.indices.astype(np.float32)
-        return np.ldexp(values, self.exponent, out=values)
+        return times_power(values, self.exponent, out=values)
 
     @property
     def largest(self) -> int:
@@ -119,9 +120,10 @@ def publish(w: Vector, before: LatticePoint | None, exponent: int) -> LatticePoi
     finest = min(exponent, before.exponent)
     indices = np.empty(len(w), np.int32)
     for part in blocks(len(w)):
-        gap = np.ldexp(before.indices[part].astype(np.float64), before.exponent)
+        gap = before.indices[part].astype(np.float64)
+        times_power(gap, before.exponent, out=gap)
         np.subtract(w[part], gap, out=gap)
-        moved = np.rint(np.ldexp(gap, -exponent))
+        moved = np.rint(times_power(gap, -exponent, out=gap), out=gap)
         if not np.ldexp(np.abs(moved).max(), exponent - finest) <= _MAX_INDEX:
             raise CodecError(
                 f"model exceeds 2^31 steps of 2^{exponent}: coarsen the step"

@@ -22,6 +22,7 @@ from ..contract.digest import model_digest
 from ..contract.errors import CodecError
 from ..contract.exact import require_exact_below
 from ..contract.layout import Array, Arrays, Layout, TensorSpec, to_dtype
+from ..contract.power import times_power
 from ..contract.vector import LARGEST_16_BIT, require_elements
 from ..quantisers.tensor_steps import FINE_BITS
 from .lattice_point import MAX_EXPONENT, MIN_EXPONENT, LatticePoint, publish
@@ -234,7 +235,7 @@ def _point_of(array: Array, exponent: int, spec: TensorSpec) -> LatticePoint:
     flat = array.reshape(-1)
     indices = np.empty(len(flat), np.int32)
     for part in blocks(len(flat)):
-        scaled = np.ldexp(flat[part].astype(np.float64), -exponent)
+        scaled = times_power(flat[part].astype(np.float64), -exponent)
         limit = float(np.abs(scaled).max())
         if not limit <= 1 << _EXACT_BITS or (scaled != np.rint(scaled)).any():
             raise CodecError(f"tensor {spec.name!r} is not on its lattice")
@@ -364,8 +365,8 @@ def _held_by_type(point: LatticePoint, spec: TensorSpec) -> LatticePoint:
     indices = np.empty(len(point.indices), np.int32)
     for part in blocks(len(indices)):
         near = np.clip(point.indices[part], -most, most).astype(np.float32)
-        values = np.ldexp(near, point.exponent).astype(dtype).astype(np.float32)
-        indices[part] = np.ldexp(values, -point.exponent).astype(np.int32)
+        values = times_power(near, point.exponent).astype(dtype).astype(np.float32)
+        indices[part] = times_power(values, -point.exponent).astype(np.int32)
     return LatticePoint(compact(indices), point.exponent)
 
 

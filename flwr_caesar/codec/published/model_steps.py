@@ -10,6 +10,7 @@ import numpy as np
 from ..coding.blocks import blocks
 from ..contract.energy import energy
 from ..contract.layout import Array, Arrays, Layout, TensorSpec
+from ..contract.power import times_power
 from ..quantisers.tensor_steps import (
     FINE_BITS,
     generous_rate,
@@ -129,7 +130,7 @@ def _gap(model: Arrays, point: ModelPoint, i: int, spec: TensorSpec) -> float:
     total = 0.0
     for part in blocks(spec.size):
         gap = flat[part].astype(np.float64)
-        gap -= np.ldexp(own.indices[part].astype(np.float64), own.exponent)
+        gap -= times_power(own.indices[part].astype(np.float64), own.exponent)
         total += energy(gap)
     return math.sqrt(total / spec.size)
 

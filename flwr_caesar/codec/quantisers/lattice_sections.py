@@ -9,13 +9,13 @@ import numpy as np
 
 from ..coding.compact_block import (
     COMPACT_TAG,
-    Past,
     decode_compact_block,
     encode_compact_shorter,
 )
 from ..coding.contexts import Scales, as_channels, count_scales
 from ..coding.integers import Integers
 from ..coding.lattice_block import decode_block, max_block_bytes
+from ..coding.past import Past
 from ..coding.small_block import (
     WORTH_LEAVING_OUT,
     decode_small_block,

@@ -238,9 +238,11 @@ def _quantiser(
         step = Step.near(scale * 2.0 ** (GAUSSIAN_BITS - rate))
         return Quantiser(step, target.dead_zone or 0.5)
     reference = Step.near(scale)
+    if target.nmse and target.dead_zone:
+        return StepSearch(x, None, reference).for_error(target.nmse, target.dead_zone)
     search, num_scales = _search(x, specs, reference)
     if target.nmse:
-        return search.for_error(target.nmse, target.dead_zone)
+        return search.for_error(target.nmse)
     side = (_FRAME_BITS + _BITS_PER_SCALE * num_scales) / len(x)
     wanted = rate if rate > target.rate else max(rate - side, rate / 4)
     for dead_zone in dict.fromkeys((target.dead_zone, 0.0)):

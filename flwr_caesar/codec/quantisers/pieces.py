@@ -10,6 +10,7 @@ import numpy as np
 
 from ..contract.energy import energy
 from ..contract.layout import Array
+from ..contract.power import times_power
 from ..contract.vector import Vector
 from .select import count_kept, top_k_mask
 
@@ -97,4 +98,4 @@ class Pieces:
 
 
 def _scaled(x: Vector, octaves: int) -> Vector:
-    return np.ldexp(x, octaves) if octaves else x
+    return times_power(x, octaves) if octaves else x

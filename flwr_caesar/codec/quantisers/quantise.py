@@ -11,6 +11,7 @@ from ..coding.integers import Integers
 from ..contract.energy import energy
 from ..contract.errors import CodecError
 from ..contract.layout import Array
+from ..contract.power import times_power
 from ..contract.vector import Vector
 from ..kernel import compiled, contiguous
 
@@ -175,6 +176,6 @@ def lattice_values(indices: Integers, exponent: int, multiple: int) -> Vector:
         return values
     with np.errstate(over="ignore"):
         for at in blocks(len(indices)):
-            piece = np.ldexp(indices[at].astype(np.float32), exponent)
+            piece = times_power(indices[at].astype(np.float32), exponent)
             np.multiply(piece, np.float32(multiple), out=values[at])
     return values

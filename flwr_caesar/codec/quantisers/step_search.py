@@ -95,13 +95,14 @@ class StepSearch:
     x : Pieces
         What will be quantised; 32,768 elements of it are looked at, or, if nearly all
         of these are 0, as many of those that are not.
-    classes : ndarray of uint8, shape (n,)
-        Scale classes (`contexts.scale_classes`) at step `reference`.
+    classes : ndarray of uint8, shape (n,), optional
+        Scale classes (`contexts.scale_classes`) at step `reference`; without them only
+        errors are measured, which is enough for an error at a given dead zone.
     reference : Step
         Step of the classes.
     """
 
-    def __init__(self, x: Pieces, classes: Classes, reference: Step) -> None:
+    def __init__(self, x: Pieces, classes: Classes | None, reference: Step) -> None:
         chosen = np.arange(min(len(x), _SAMPLE))
         if len(x) > _SAMPLE:
             chosen = _sampled(len(x))
@@ -113,36 +114,43 @@ class StepSearch:
             self._share = len(chosen) / len(x)
             chosen = chosen[:: max(-(-len(chosen) // _SAMPLE), 1)]
             self._x = x.take(chosen)
-        self._classes = classes[chosen].astype(np.int16)
+        self._classes = None
+        if classes is not None:
+            self._classes = classes[chosen].astype(np.int16)
         self._reference = reference
         self._energy = energy(self._x)
         self._whole_energy: float | None = None
         self._measured: dict[Quantiser, Measured] = {}
 
     def measure(self, quantiser: Quantiser) -> Measured:
-        """Return bits an element and normalised squared error."""
+        """Return bits an element, not a number if not measured, and squared error.
+
+        The error is that over the energy.
+        """
         if quantiser not in self._measured:
             self._measured[quantiser] = self._measure(quantiser)
         return self._measured[quantiser]
 
     def _measure(self, quantiser: Quantiser) -> Measured:
-        octaves = math.log2(quantiser.step.value / self._reference.value)
-        shift = round(4 * octaves)
+        step, dead_zone = quantiser.step.value, quantiser.dead_zone
+        if self._classes is None:
+            return self._relative(math.nan, squared_error(self._x, step, dead_zone))
+        shift = round(4 * math.log2(step / self._reference.value))
         if (native := compiled()) is not None:
-            return self._measure_with(native, quantiser, shift)
+            return self._measure_with(native, self._classes, quantiser, shift)
         shifted = np.clip(self._classes - shift, 0, CLASSES - 1).astype(np.uint8)
-        q = quantise_dead_zone(self._x, quantiser.step.value, quantiser.dead_zone)
-        xhat = q * np.float32(quantiser.step.value)
+        q = quantise_dead_zone(self._x, step, dead_zone)
+        xhat = q * np.float32(step)
         lost = energy(np.subtract(self._x, xhat, dtype=np.float64))
         return self._relative(context_bits(q, shifted), lost)
 
     def _measure_with(
-        self, native: Kernel, quantiser: Quantiser, shift: int
+        self, native: Kernel, classes: Array, quantiser: Quantiser, shift: int
     ) -> Measured:
         step, up = quantiser.step.value, 1 - quantiser.dead_zone
         symbols = np.empty(len(self._x), np.uint16)
         contexts = np.empty(len(self._x), np.uint8)
-        lost = native.sample(self._x, self._classes, shift, step, up, symbols, contexts)
+        lost = native.sample(self._x, classes, shift, step, up, symbols, contexts)
         if lost < 0:
             raise CodecError(too_small(step))
         counts = count_symbols(symbols, contexts, CLASSES // 2)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from flwr_caesar.codec import CodecError
 from flwr_caesar.codec.coding import rans
 from flwr_caesar.codec.coding.compact_block import (
-    Past,
     decode_compact_block,
     encode_compact_block,
     in_steps,
@@ -21,6 +20,7 @@ from flwr_caesar.codec.coding.compact_run import decode_run, encode_run
 from flwr_caesar.codec.coding.contexts import count_scales
 from flwr_caesar.codec.coding.integers import Integers, encode_integers
 from flwr_caesar.codec.coding.lattice_block import encode_block
+from flwr_caesar.codec.coding.past import Past
 from flwr_caesar.codec.coding.varint import read_varint, write_varint
 from flwr_caesar.codec.contract.layout import TensorSpec
 from flwr_caesar.codec.contract.vector import Vector, slices
@@ -269,3 +269,17 @@ def test_changes_of_scales_at_the_edge_stay_inside(edge: int) -> None:
     found, read = decode_compact_block(block, specs, past)
     np.testing.assert_array_equal(found, q)
     np.testing.assert_array_equal(scales[0], read[0])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_of_16_bits_give_the_same_block(sign: int) -> None:
+    """Rows of one sign, of which the signs are told by channel."""
+    rng = np.random.default_rng(0)
+    rows = np.where(np.arange(40) % 2, sign, -sign)[:, np.newaxis]
+    values = (np.abs(rng.normal(0, 3, (40, 50))) * rows).astype(np.int16).reshape(-1)
+    values[:2] = -(1 << 15), (1 << 15) - 1
+    specs = [TensorSpec("w", "float32", (40, 50))]
+    block, _ = encode_compact_block(values, specs)
+    assert block == encode_compact_block(values.astype(np.int32), specs)[0]
+    found, _ = decode_compact_block(block, specs)
+    np.testing.assert_array_equal(found, values)

@@ -52,6 +52,16 @@ def far_integers_arguments() -> list[Any]:
 
 
 SHAPE = (2, 3, 4)
+
+
+def rows(**changes: int) -> Array:
+    """Return the rows of two tensors, with some numbers changed."""
+    found = np.array([[*SHAPE, 0b110], [5, 1, 1, 0]], np.int64)
+    for place, value in changes.items():
+        found[int(place[1]), int(place[2])] = value
+    return found
+
+
 ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
     "push": push_arguments,
     "pull": pull_arguments,
@@ -63,7 +73,6 @@ ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
     "count": lambda: [zeros(9, "u2"), zeros(9, "u1"), zeros(8, "i8"), 4],
     "mark": lambda: [zeros(9, "u1"), zeros(256, "u1")],
     "sums": lambda: [np.zeros(SHAPE, "f4"), *(zeros(n, "f8") for n in SHAPE)],
-    "signs": lambda: [np.zeros(SHAPE, "i4"), zeros(2, "i8"), zeros(3, "i8"), 4],
     "energy": lambda: [zeros(9, "f4")],
     "classes": lambda: [
         0,
@@ -79,6 +88,20 @@ ARGUMENTS: dict[str, Callable[[], list[Any]]] = {
     ],
     "quantise": lambda: [zeros(9, "f4"), 1.0, 0.5, zeros(9, "i4")],
     "values": lambda: [zeros(9, "i4"), 1.0, 4.0],
+    "write_groups": lambda: [zeros(9, "i4"), np.array([4, 0, 5]), zeros(64, "u1")],
+    "read_groups": lambda: [
+        zeros(64, "u1") + np.uint8(255),
+        0,
+        np.array([4, 5]),
+        zeros(9, "i4"),
+    ],
+    "block_sums": lambda: [
+        *(zeros(29, "i4"), rows(), zeros(9, "f8"), zeros(11, "i8"), zeros(2, "i8")),
+    ],
+    "block_flip": lambda: [
+        *(zeros(29, "i4"), rows(), np.array([1, 2], np.uint8), zeros(3, "u1")),
+    ],
+    "block_contexts": lambda: [zeros(9, "i2"), rows(), 1, 0, 40, zeros(29, "u1")],
 }
 
 
@@ -147,9 +170,6 @@ WRONG = [
     ("near", 0, np.full(9, 128, np.uint16)),
     ("near", 1, zeros(27, "i8")),
     ("near", 2, zeros(8, "i4")),
-    *(("signs", place, zeros(n, "i8")) for place in (1, 2) for n in (0, 1, 5)),
-    ("signs", 3, 3),
-    ("signs", 3, 0),
     ("count", 0, np.full(9, 4, np.uint16)),
     ("count", 1, np.full(9, 2, np.uint8)),
     ("count", 1, zeros(8, "u1")),
@@ -176,6 +196,44 @@ WRONG = [
     ("sample", 5, zeros(8, "u2")),
     ("sample", 6, zeros(8, "u1")),
     ("quantise", 3, zeros(8, "i4")),
+    *(("write_groups", 0, zeros(n, "i4")) for n in (0, 8, 10)),
+    *(
+        (name, place, np.array(sizes))
+        for name, place in (("write_groups", 1), ("read_groups", 2))
+        for sizes in ([4, 4], [-1, 10], [2**62, 2**62], [9, 1])
+    ),
+    ("write_groups", 2, zeros(2, "u1")),
+    ("read_groups", 1, -1),
+    ("read_groups", 1, 65),
+    ("read_groups", 3, zeros(8, "i4")),
+    *(
+        (name, 1, rows(**{place: value}))
+        for name in ("block_sums", "block_flip", "block_contexts")
+        for place in ("_00", "_01", "_12")
+        for value in (-1, 0, 9, 2**31, 2**62)
+    ),
+    *(
+        (name, 1, rows(_03=mask))
+        for name in ("block_sums", "block_contexts")
+        for mask in (-1, 0, 1, 7, 8)
+    ),
+    *((name, 1, rows()[:1]) for name in ("block_sums", "block_flip", "block_contexts")),
+    *(
+        ("block_sums", place, zeros(n, "f8" if place == 2 else "i8"))
+        for place in (2, 3, 4)
+        for n in (0, 1, 13)
+    ),
+    ("block_sums", 0, zeros(28, "i4")),
+    ("block_flip", 0, zeros(28, "i4")),
+    ("block_flip", 2, np.array([1, 3], np.uint8)),
+    ("block_flip", 2, np.array([1, 1], np.uint8)),
+    ("block_flip", 2, zeros(3, "u1")),
+    *(("block_flip", 3, zeros(n, "u1")) for n in (0, 2, 4)),
+    *(("block_contexts", 0, zeros(n, "i2")) for n in (0, 8, 10)),
+    ("block_contexts", 2, 8),
+    ("block_contexts", 3, 41),
+    ("block_contexts", 4, 256),
+    ("block_contexts", 5, zeros(28, "u1")),
 ]
 
 
@@ -227,6 +285,9 @@ def test_other_kinds_of_arguments_are_errors(name):
             ("sample", 5),
             ("sample", 6),
         ),
+        *(("write_groups", 2), ("read_groups", 3), ("block_flip", 0)),
+        *(("block_sums", place) for place in (2, 3, 4)),
+        ("block_contexts", 5),
     ],
 )
 def test_what_is_written_has_to_be_writable(name, place):

@@ -137,3 +137,16 @@ def test_an_error_is_met_where_nearly_all_is_zero(count):
     codec = get_codec({"id": "lattice", "nmse": 0.1})
     xhat = codec.decode(codec.encode({"w": x})[0])[0]["w"]
     assert np.square(x - xhat).sum() <= 0.105 * np.square(x).sum()
+
+
+@pytest.mark.parametrize("n", [40, 5000, 100_000])
+@pytest.mark.parametrize("nmse", [0.9, 0.2, 0.001])
+def test_an_error_at_a_dead_zone_needs_no_classes(n, nmse):
+    x = np.random.default_rng(n).laplace(size=n).astype(np.float32)
+    classes = np.full(n, 32, np.uint8)
+    pieces, reference = Pieces([x]), Step.near(1.0)
+    search = StepSearch(pieces, None, reference)
+    other = StepSearch(pieces, classes, reference)
+    found = search.for_error(nmse, 0.5)
+    assert found == other.for_error(nmse, 0.5)
+    assert search.measure(found)[1] == other.measure(found)[1]

@@ -2,6 +2,7 @@ package io.flwrcaesar.codec
 
 import io.flwrcaesar.coding.Block
 import io.flwrcaesar.coding.CompactBlock
+import io.flwrcaesar.coding.Products
 import io.flwrcaesar.coding.SmallBlock
 import io.flwrcaesar.coding.concatenated
 import io.flwrcaesar.frame.ByteSink
@@ -16,18 +17,24 @@ import io.flwrcaesar.quantise.Step
 /**
  * The codec `lattice`: dead-zone integers on a power-of-two grid.
  *
- * It keeps no memory of uploads: with `memory` each frame is written as the first one.
+ * It keeps no memory of uploads: with `memory` each frame is written as the first one. With `rank` it
+ * reads products, and writes none.
  */
 class Lattice private constructor(
     config: Map<String, Any?>,
     private val exactBelow: Long,
     private val steps: LatticeSteps,
     private val isCompact: Boolean,
+    private val rank: Long,
 ) : LossyCodec(config) {
     override fun isLossy(spec: TensorSpec): Boolean = isFloatOf(spec, exactBelow)
 
-    override fun unpackVector(frame: Frame, lossy: List<TensorSpec>): FloatArray =
-        values(unpackIntegers(frame, lossy), lossy)
+    override fun unpackVector(frame: Frame, lossy: List<TensorSpec>): FloatArray {
+        val values = values(unpackIntegers(frame, lossy), lossy)
+        val products = Products.read(frame, lossy, rank)
+        for ((own, start) in products.zip(starts(lossy))) own?.addTo(values, start)
+        return values
+    }
 
     override fun packVector(vector: FloatArray, lossy: List<TensorSpec>): PackedVector {
         val found = steps.quantise(vector, lossy)
@@ -130,7 +137,9 @@ class Lattice private constructor(
             val isCompact = parameters.flag("compact", false, isLater = true)
             val hasMemory = parameters.flag("memory", false, isLater = true)
             parameters.require(isCompact || !hasMemory, "memory", hasMemory)
-            return Lattice(parameters.config(), exactBelow, steps, isCompact)
+            val rank = parameters.count("rank", 0, isLater = true)
+            parameters.require(rank <= Products.MAX_RANK, "rank", rank)
+            return Lattice(parameters.config(), exactBelow, steps, isCompact, rank)
         }
     }
 }
