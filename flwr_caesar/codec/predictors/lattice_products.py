@@ -21,7 +21,7 @@ _WEIGHT, _FIRST = 2.5, 2.0
 # An octave less of error takes so many bits an element, where most become 0.
 _BITS_AN_OCTAVE = 0.15
 _TRIALS = 6
-_MOST_ERROR = 0.999
+_LEAST_ERROR, _MOST_ERROR = 2.0**-40, 0.999
 
 
 def take_out(
@@ -40,7 +40,8 @@ def take_out(
     specs : sequence of TensorSpec
         The tensors.
     nmse : float
-        The squared error that the tensors are to have, over their energy.
+        The squared error that the tensors are to have, over their energy. Below 2^-40,
+        where float32 has few bits to save, nothing is taken out.
     rank : int
         The most products of a tensor.
     fine_below : int
@@ -66,7 +67,7 @@ def take_out(
         for i in counted
         if has_products(as_channels(specs[i].shape), rank)
     }
-    if not tensors or not 0 < whole < math.inf:
+    if not tensors or not 0 < whole < math.inf or nmse < _LEAST_ERROR:
         return none, nmse, scales
     best, fewest, wanted = none, math.inf, nmse * whole
     others = whole - sum(energies[i] for i in tensors)
