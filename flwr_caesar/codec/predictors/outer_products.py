@@ -188,7 +188,7 @@ def choose(
         if products is None:
             continue
         rest = part - products.part(sample, shape)
-        bits = scale * _cost(rest, step, weight) + _bits_of(products)
+        bits = scale * _cost(rest, step, weight) + bits_of(products)
         if bits < least:
             best, least = products, bits
             left = scale * energy(rest.reshape(-1))
@@ -286,7 +286,8 @@ def _cost(residual: Vector, step: np.float32, weight: float) -> float:
     return bits
 
 
-def _bits_of(products: Products) -> float:
+def bits_of(products: Products) -> float:
+    """Return about how many bits products take."""
     bits = float(_BITS_PER_PRODUCT * len(products.doublings))
     for side in (products.left, products.right):
         squares = np.square(side.astype(np.float64)).mean(axis=1)

@@ -152,6 +152,32 @@ def test_a_memory_tells_what_is_left_beside_products() -> None:
     assert sizes[1] < 0.7 * sizes[0]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("nmse", [1e-12, 1e-16, 1e-30, 1e-80, 5e-324])
+def test_errors_finer_than_float32_cost_no_more_than_without(nmse: float) -> None:
+    arrays = {"w": of_rank(3)}
+    codecs = [
+        get_codec({"id": "lattice", "nmse": nmse, "compact": True, "rank": rank})
+        for rank in (0, 16)
+    ]
+    sizes = [len(codec.encode(arrays)[0]) for codec in codecs]
+    assert sizes[1] < 1.01 * sizes[0]
+
+
+@pytest.mark.parametrize("nmse", [0.5, 0.3, 0.1])
+def test_an_update_of_low_rank_takes_little_at_any_error(nmse: float) -> None:
+    """Coarser steps are tried for products, and the one before may be the best."""
+    arrays = {"w": of_rank(8, (5000, 200, 1), noise=1.0)}
+    sizes = []
+    for rank in (0, 16):
+        config = {"id": "lattice", "nmse": nmse, "compact": True, "rank": rank}
+        frame, told, _ = get_codec(config).encode_decoded(arrays)
+        left = np.square(arrays["w"] - told["w"]).sum()
+        assert left <= 1.05 * nmse * np.square(arrays["w"]).sum()
+        sizes.append(len(frame))
+    assert sizes[1] < 0.5 * sizes[0]
+
+
 def test_noise_costs_no_more_than_without() -> None:
     rng = np.random.default_rng(3)
     arrays = {"w": rng.laplace(size=(128, 128)).astype(np.float32)}
