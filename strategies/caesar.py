@@ -6,6 +6,8 @@ from typing import Any, Unpack
 
 from flwr.serverapp.strategy import Strategy
 
+from flwr_caesar.codec.predictors.outer_products import MAX_RANK
+
 from .caesar_lattice import CaesarLattice
 from .caesar_paper import CaesarPaper
 from .caesar_plan import Importance, Workload
@@ -167,6 +169,8 @@ class Caesar(CompressedStrategy):
         memory = {"upload_memory": upload_memory, "rank": rank}
         if upload_memory < 0:
             raise ValueError(f"upload_memory must be at least 0, not {upload_memory}")
+        if not 0 <= rank <= MAX_RANK:
+            raise ValueError(f"rank must be 0 to {MAX_RANK}, not {rank}")
         rate = AUTO if rate is None else rate
         _check_target(rate, nmse)
         rates = {"rate": rate, "nmse": nmse, "rate_spread": rate_spread}

@@ -209,6 +209,9 @@ def test_measured_times_of_real_devices_make_them_finish_together(
         ({"step_sigmas": 0}, "step_sigmas"),
         ({"first_bits": -1}, "first_bits"),
         ({"clusters": 0}, "clusters"),
+        ({"rank": 33}, "rank must be 0 to 32"),
+        ({"rank": -1}, "rank must be 0 to 32"),
+        ({"codec": "paper", "rank": 4}, "rank has no effect"),
     ],
 )
 def test_settings_out_of_range_are_refused_at_once(settings, message: str) -> None:
