@@ -222,8 +222,7 @@ class LatticeCodec(LossyCodec):
         for spec, part, offset in zip(lossy, slices(lossy), found.offsets, strict=True):
             exponent = self._exponent(found.step, offset, spec)
             lattice_values(found.indices[part], exponent, found.step.multiple)
-        vector: Vector = found.indices.view(np.float32)
-        return vector
+        return found.indices.view(np.float32)
 
     def _exponent(self, step: Step, offset: int, spec: TensorSpec) -> int:
         """Return the exponent of a tensor's own step."""

@@ -7,7 +7,13 @@ import struct
 import numpy as np
 import pytest
 
-from flwr_caesar.codec import CodecError, CodecState, Layout, get_codec
+from flwr_caesar.codec import (
+    CodecError,
+    CodecState,
+    Layout,
+    get_codec,
+    inspect_frame,
+)
 from flwr_caesar.codec.contract.frame import FrameReader, Section, write_frame
 from flwr_caesar.codec.contract.layout import TensorSpec
 from flwr_caesar.codec.predictors.outer_products import (
@@ -292,3 +298,17 @@ def test_a_table_without_its_integers_is_refused() -> None:
         read_products(reader(table, b""), LOSSY, 4)
     with pytest.raises(CodecError):
         read_products(reader(table, integers[:-1]), LOSSY, 4)
+
+
+def test_a_tensor_of_which_most_was_taken_out_keeps_the_common_step() -> None:
+    """What is left of it is small, but was not when tensors were compared."""
+    noise = np.random.default_rng(5).normal(0, 1, (96, 128)).astype(np.float32)
+    shared = of_rank(2, (96, 128, 1), 0.1)[:, :, 0]
+    bare = {"id": "lattice", "compact": True, "rank": 16}
+    codec = get_codec({**bare, "nmse": 0.05})
+    frame = codec.encode({"shared": shared, "noise": noise})[0]
+    assert "OTAB" in inspect_frame(frame).sections
+    whole = np.square(shared).sum() + np.square(noise).sum()
+    error = 0.05 * float(whole / np.square(noise).sum())
+    alone = get_codec({**bare, "nmse": error}).encode({"noise": noise})[0]
+    assert len(frame) < len(alone) + 1000
