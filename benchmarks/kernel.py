@@ -37,6 +37,7 @@ from flwr_caesar.codec.coding.integers import to_symbols
 from flwr_caesar.codec.coding.tables import normalise, quantise_counts
 from flwr_caesar.codec.contract.layout import Layout
 from flwr_caesar.codec.quantisers.quantise import quantise_dead_zone
+from flwr_caesar.plan.precision import UPLOAD_ERROR
 from tests.apps.goal import app_of
 from tests.apps.grid import CountingGrid
 from tests.apps.run import run
@@ -45,7 +46,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks" / "kernel.md"
 NATIVE = kernel.native
 CAESAR = {
     "id": "lattice",
-    "nmse": 0.2,
+    "nmse": UPLOAD_ERROR,
     "exact_below": 0,
     "fine_below": 1024,
     "dead_zone": 0.501,

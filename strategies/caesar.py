@@ -40,7 +40,7 @@ class Caesar(CompressedStrategy):
         What travels.
     rate : float or "auto"
         ``lattice``: mean bits an element of an upload. ``"auto"``, the default, asks
-        for a squared error of a fifth of the update's square, or less for a small model
+        for a squared error of a tenth of the update's square, or less for a small model
         (`flwr_caesar.plan.precision`).
     nmse : float, optional
         ``lattice``: in place of `rate`, the squared error of an upload relative to its
@@ -49,9 +49,10 @@ class Caesar(CompressedStrategy):
         ``lattice``: the most important device sends `rate_spread` squared times the
         bits of the least important one; 1: all alike.
     step_sigmas : float, optional
-        ``lattice``: step of a published model in deviations of what changed since the
-        model that devices mostly hold. By default the same error as that of uploads,
-        which is 1.55, and down to 0.77 for a small model.
+        ``lattice``: largest step of a published model in deviations of what changed
+        since the model that devices mostly hold; larger: fewer bytes down. By default
+        2.83, a squared error of at most two thirds of that change's square and about a
+        third on average, and down to 1.1 for a small model.
     first_bits : int
         ``lattice``: precision of the first model, in bits below the root mean square of
         each tensor. 6 suits a trained model; a random one needs 0, which makes whole

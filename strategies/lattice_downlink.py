@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,8 @@ from .downlink import Downlink
 from .machine_memory import remembered_bytes
 
 _MOST_SIGMAS = math.sqrt(12)
+_WINDOW = 32
+"""How many devices' ages are enough for a median that is steady."""
 
 
 class LatticeDownlink(Downlink):
@@ -41,9 +43,10 @@ class LatticeDownlink(Downlink):
     Parameters
     ----------
     step_sigmas : float, optional
-        The step in deviations of what changed since the model that devices mostly hold,
-        the median of those asked for the last model; larger: fewer bits, coarser
-        models. By default `flwr_caesar.plan.precision.step_sigmas`.
+        The step, at most, in deviations of what changed since the model that devices
+        mostly hold, by the median of the last 32 devices, or of a round that has more;
+        larger: fewer bits, coarser models. By default
+        `flwr_caesar.plan.precision.step_sigmas`.
     shared_start : bool
         Whether devices can make the first model of their app's own initial arrays
         (`flwr_caesar.clients.CompressionMod`).
@@ -86,8 +89,8 @@ class LatticeDownlink(Downlink):
             "max_points": max_versions,
             "max_bytes": remembered_bytes() if max_bytes is None else max_bytes,
         }
-        self._absences: dict[int, int] = {}
-        self._absence = 1
+        self._asking: dict[int, int] = {}
+        self._ages = [1]
         self._history: PointHistory | None = None
         self._begun: PointHistory | None = None
         self._number = self._first_number = 0
@@ -165,14 +168,15 @@ class LatticeDownlink(Downlink):
     def publish(self, model: Mapping[str, Array], number: int) -> Version:
         """See `Downlink.publish`."""
         if self._history is not None:
-            if self._absences:
-                self._absence = statistics.median_low(self._absences.values())
+            self._ages = _latest(self._ages, self._asking.values())
             sigmas = self._step_sigmas
             if sigmas is None:
                 layout = self._history.current.layout
                 sigmas = precision.step_sigmas(layout.num_params)
             history = replace(self._history, step_sigmas=sigmas)
-            self._history = history.publish(model, absence=self._absence)
+            self._history = history.publish(
+                model, absence=statistics.median_low(self._ages)
+            )
         else:
             if self._begun is None or self._begun.current.digest != model_digest(model):
                 self.begin(model)
@@ -180,7 +184,7 @@ class LatticeDownlink(Downlink):
             self._first_number = number
         assert self._history is not None
         self._number = number
-        self._records, self._absences = {}, {}
+        self._records, self._asking = {}, {}
         return number, self._history.current.digest
 
     def held(self, model: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -195,8 +199,9 @@ class LatticeDownlink(Downlink):
             raise ValueError("nothing is published yet")
         base = None
         if header.base is not None:
-            number, base = header.base
-            self._absences[node_id] = max(self._number - number, 1)
+            _, base = header.base
+            unknown = len(self._history.older) + 1
+            self._asking[node_id] = self._history.ages.get(base, unknown)
         if base not in self._records:
             self._records[base] = frame_to_record(self._history.frame(base))
         return self._records[base]
@@ -209,7 +214,7 @@ class LatticeDownlink(Downlink):
         tree = {
             "lattice": numbers,
             "first_step": self._first_step,
-            "absence": self._absence,
+            "ages": self._ages,
         }
         return StrategyState(tree, self._history.to_arrays())
 
@@ -224,10 +229,12 @@ class LatticeDownlink(Downlink):
             else:
                 ((name, value),) = state.tree["first_step"].items()
                 first_step = {str(name): int(value)}
-            absence = int(state.tree.get("absence", 1))  # later than the others
-            if absence < 1:
-                raise ValueError(f"devices were absent for {absence} models")
             history = PointHistory.from_arrays(state.arrays, **self._limits)
+            # Later than the others, and once a single one.
+            ages = state.tree.get("ages", [state.tree.get("absence", 1)])
+            ages = [min(int(age), len(history.older) + 1) for age in ages][-_WINDOW:]
+            if min(ages) < 1:
+                raise ValueError(f"models that devices hold are {ages} old")
         except (
             AttributeError,
             CodecError,
@@ -241,8 +248,15 @@ class LatticeDownlink(Downlink):
             ) from err
         self._history = history
         self._number, self._first_number = number, first_number
-        self._first_step, self._absence = first_step, absence
-        self._records, self._absences = {}, {}
+        self._first_step, self._ages = first_step, ages
+        self._records, self._asking = {}, {}
+
+
+def _latest(ages: list[int], own: Collection[int]) -> list[int]:
+    """Return the ages of the last devices: of a round that has enough, its median."""
+    if len(own) < _WINDOW:
+        return [*ages, *own][-_WINDOW:]
+    return [statistics.median_low(own)] * _WINDOW
 
 
 @frozen

@@ -2,11 +2,15 @@
 
 What a message leaves out goes along with a later one, so nothing is lost, and rounding
 to nearest leaves out as much on one side as on the other, so that nothing is late on
-the whole either. What remains is noise, and one share of it serves both ways: the
-squared error of an upload is `ERROR` of its square, and that of a published model is
-`ERROR` of the squared change since the model that devices mostly hold.
+the whole either. What remains is noise, and a share of it is allowed each way: the
+squared error of an upload is `UPLOAD_ERROR` of its square, and that of a published
+model is at most `DOWNLOAD_ERROR` of the squared change since the model that devices
+mostly hold, and about half of that on average, as steps are powers of two. An upload is
+finer: what its products do not tell of it is small and mostly rounded to 0, which is
+late, and it costs few bytes.
 
-Nothing that devices say has a part in this, so none of them can change it.
+Nothing that devices say has a part in this but which model they hold, of which the
+median of many counts.
 """
 
 from __future__ import annotations
@@ -17,27 +21,14 @@ from flwr_caesar.codec.quantisers.tensor_steps import generous_rate
 
 from .by_size import by_size
 
-ERROR = 0.2
-"""Squared error of a message over the square of what it tells, of a large model."""
+UPLOAD_ERROR = 0.1
+"""Squared error of an upload over its square, of a large model."""
 
-SMALL_ERROR = 0.05
-"""The same of a small model (`by_size`): its bytes are not worth what they cost it."""
+DOWNLOAD_ERROR = 2 / 3
+"""Most squared error of a published model over the square of what devices lack."""
 
-
-def error_of(elements: int) -> float:
-    """Return the relative squared error that a message of a model may have.
-
-    Parameters
-    ----------
-    elements : int
-        Floating-point elements of the model.
-
-    Returns
-    -------
-    float
-        `SMALL_ERROR` to `ERROR`.
-    """
-    return by_size(elements, small=SMALL_ERROR, usual=ERROR)
+SMALL_UPLOAD_ERROR, SMALL_DOWNLOAD_ERROR = 0.05, 0.1
+"""Those of a small model (`by_size`): its bytes are not worth what they cost it."""
 
 
 def upload_error(elements: int) -> float:
@@ -52,13 +43,14 @@ def upload_error(elements: int) -> float:
     Returns
     -------
     float
-        Above 0, at most `error_of` the model.
+        Above 0, at most `UPLOAD_ERROR`.
     """
-    return float(min(error_of(elements), 4.0 ** -generous_rate(0.0, elements)))
+    own = by_size(elements, small=SMALL_UPLOAD_ERROR, usual=UPLOAD_ERROR)
+    return float(min(own, 4.0 ** -generous_rate(0.0, elements)))
 
 
 def step_sigmas(elements: int) -> float:
-    """Return the step of a published model, in deviations of the change.
+    """Return the largest step of a published model, in deviations of the change.
 
     A step of `d` deviations has the relative squared error ``d^2 / 12``.
 
@@ -67,4 +59,5 @@ def step_sigmas(elements: int) -> float:
     elements : int
         Floating-point elements of the model.
     """
-    return math.sqrt(12 * error_of(elements))
+    error = by_size(elements, small=SMALL_DOWNLOAD_ERROR, usual=DOWNLOAD_ERROR)
+    return math.sqrt(12 * error)

@@ -24,11 +24,15 @@ from .model_point import (
     LatticeRules,
     ModelPoint,
     is_special,
+    publish_model,
 )
 
 FIRST_BITS = 6
 _LOWEST, _HIGHEST, _OF_ZERO = -90, 50, -16
 _LEAST_BITS, _MOST_BITS = 2, 14
+_STEADY = 1.25  # octaves
+_FLOORED = 0.5  # by which a step is finer than the largest, on average
+_MOST_FINER = 3
 GAUSSIAN_BITS = 2.05  # entropy of a normal variable in steps of its deviation
 
 
@@ -62,22 +66,60 @@ def first_exponents(
     return exponents
 
 
+def next_point(
+    model: Arrays, now: ModelPoint, since: ModelPoint, step_sigmas: float, last: int
+) -> tuple[int, ModelPoint]:
+    """Return the exponent of the step that suits a model, and the model's point.
+
+    The step is that of `next_exponents`, or a finer one where that leaves more than the
+    error it stands for, a twelfth of the square of `step_sigmas`: changes of one size
+    may all be nearer to no step than to one.
+
+    Parameters
+    ----------
+    model : mapping of str to ndarray
+        The model to publish.
+    now, since : ModelPoint
+        Published last, and what devices mostly hold.
+    step_sigmas : float
+        The step, at most, in deviations of what these lack.
+    last : int
+        The exponent of the last step, returned if there is nothing to publish.
+    """
+    lacking, finer = lacks(model, since), 0
+    tried: tuple[int, ...] = ()
+    while True:
+        found, steps = next_exponents(model, now, step_sigmas, lacking, last, finer)
+        point = publish_model(model, now, steps, now.rules)
+        if found is None:
+            return last, point
+        if finer == _MOST_FINER or point.exponents == tried:  # or float32 has no finer
+            return found, point
+        if not _leaves_too_much(point, lacking, lacks(model, point), step_sigmas):
+            return found, point
+        finer, tried = finer + 1, point.exponents
+
+
 def next_exponents(
     model: Arrays,
     now: ModelPoint,
     step_sigmas: float,
-    since: ModelPoint | None = None,
+    lacking: Sequence[float] | None = None,
+    last: int | None = None,
+    finer: int = 0,
 ) -> tuple[int | None, list[int]]:
     """Return the exponent of the step that suits a model, and those of its tensors.
 
-    The step is the power of two nearest to `step_sigmas` deviations (root mean squares)
-    of the model from the point that devices mostly hold, over the tensors that are not
-    small and have changed, or over the small ones if no other has. It is finer where
-    few elements changed (`tensor_steps.generous_rate`). Tensors of which the changes
-    are of another scale have another step (`tensor_steps.offsets`). A small tensor is
-    64 times finer than the others, at most its own change divided by 4, and at least
-    1,024 times finer than its largest element as long as that is at most 65,536 times
-    finer than the others.
+    The step is the largest power of two that is at most `step_sigmas` deviations (root
+    mean squares) of the model from the point that devices mostly hold, over the tensors
+    that are not small and have changed, or over the small ones if no other has; the
+    last one stays until it is coarser than that, or finer by more than 1.25 octaves: a
+    change over several models costs what the finest step among them does. It is finer
+    where few elements changed (`tensor_steps.generous_rate`). Tensors of which the
+    changes are of another scale have another step (`tensor_steps.offsets`). A small
+    tensor is 64 times finer than the others, at most its own change divided by 4, and
+    at least 1,024 times finer than its largest element as long as that is at most
+    65,536 times finer than the others.
 
     Parameters
     ----------
@@ -87,8 +129,13 @@ def next_exponents(
         Published last.
     step_sigmas : float
         See above.
-    since : ModelPoint, optional
-        What devices mostly hold; `now` by default.
+    lacking : sequence of float, optional
+        What the point that devices mostly hold lacks (`lacks`); that of `now` by
+        default.
+    last : int, optional
+        The exponent of the last step.
+    finer : int
+        Octaves by which the step is to be finer than that.
 
     Returns
     -------
@@ -96,10 +143,10 @@ def next_exponents(
         `None` if there is nothing to publish; the tensors then keep their exponents.
     """
     lossy = now.rules.split(now.layout)[1]
-    since = now if since is None else since
+    found = lacks(model, now) if lacking is None else lacking
     gaps = [
-        0.0 if spec.name in now.special else _gap(model, since, i, spec)
-        for i, spec in enumerate(lossy)
+        0.0 if spec.name in now.special else gap
+        for spec, gap in zip(lossy, found, strict=True)
     ]
     active = [i for i, gap in enumerate(gaps) if gap]
     coarse = [i for i in active if lossy[i].size >= now.rules.fine_below]
@@ -107,11 +154,14 @@ def next_exponents(
     if not stepped:
         return None, list(now.exponents)
     sizes = [lossy[i].size for i in stepped]
-    reference, found = offsets([gaps[i] for i in stepped], sizes)
-    exponent = log2(reference * step_sigmas) - _finer(step_sigmas, sum(sizes))
+    reference, octaves = offsets([gaps[i] for i in stepped], sizes)
+    most = _octave(reference * step_sigmas) - _finer(step_sigmas, sum(sizes))
     if not coarse:
-        exponent += FINE_BITS
-    off = dict(zip(stepped, found, strict=True))
+        most += FINE_BITS
+    stays = last is not None and 0 <= most - last < _STEADY
+    exponent = last if last is not None and stays else math.floor(most)
+    exponent -= finer
+    off = dict(zip(stepped, octaves, strict=True))
     exponents = list(now.exponents)
     for i in active:
         own = exponent + off.get(i, 0)
@@ -119,6 +169,25 @@ def next_exponents(
             own = _small_exponent(model[lossy[i].name], gaps[i], own)
         exponents[i] = own
     return exponent, exponents
+
+
+def lacks(model: Arrays, point: ModelPoint) -> list[float]:
+    """Return the root mean square of what a point lacks of each tensor on a lattice."""
+    lossy = point.rules.split(point.layout)[1]
+    return [_gap(model, point, i, spec) for i, spec in enumerate(lossy)]
+
+
+def _leaves_too_much(
+    point: ModelPoint, lacking: Sequence[float], left: Sequence[float], sigmas: float
+) -> bool:
+    """Return whether a point has a larger error than its step stands for."""
+    sizes = [spec.size for spec in point.rules.split(point.layout)[1]]
+    counted = [i for i, n in enumerate(sizes) if n >= point.rules.fine_below]
+    before, after = (
+        math.fsum(sizes[i] * found[i] ** 2 for i in counted or range(len(sizes)))
+        for found in (lacking, left)
+    )
+    return after > sigmas**2 / 12 * before
 
 
 def _gap(model: Arrays, point: ModelPoint, i: int, spec: TensorSpec) -> float:
@@ -136,7 +205,7 @@ def _gap(model: Arrays, point: ModelPoint, i: int, spec: TensorSpec) -> float:
 
 
 def _finer(step_sigmas: float, n: int) -> int:
-    usual = GAUSSIAN_BITS - math.log2(step_sigmas)
+    usual = GAUSSIAN_BITS - math.log2(step_sigmas) + _FLOORED
     return round(generous_rate(usual, n) - usual)
 
 
@@ -150,9 +219,13 @@ def _small_exponent(array: Array, gap: float, exponent: int) -> int:
 
 def log2(value: float) -> int:
     """Return the nearest exponent, within what a step may be."""
+    return round(_octave(value))
+
+
+def _octave(value: float) -> float:
     if not 0 < value < math.inf:
         return _HIGHEST if value else _OF_ZERO
-    return min(max(round(math.log2(value)), _LOWEST), _HIGHEST)
+    return min(max(math.log2(value), _LOWEST), _HIGHEST)
 
 
 def expected_bits(scales: Sequence[float], sizes: Sequence[int]) -> float:

@@ -23,7 +23,7 @@ from .model_steps import (
     FIRST_BITS,
     expected_bits,
     first_exponents,
-    next_exponents,
+    next_point,
 )
 
 _CURRENT, _FIRST, _OLDER = "current/", "first", "older/"
@@ -100,7 +100,7 @@ class PointHistory:
     exponent : int
         Of the last step.
     step_sigmas : float
-        The next step in deviations of what is yet unpublished.
+        The next step, at most, in deviations of what devices lack.
     max_points : int
         Most older points to remember.
     max_bytes : int
@@ -130,7 +130,7 @@ class PointHistory:
         exponent: int | None = None,
         rules: LatticeRules = DEFAULT_RULES,
         bits: int = FIRST_BITS,
-        step_sigmas: float = 2.0,
+        step_sigmas: float = 2.83,
         max_points: int = 100,
         max_bytes: int = 1 << 30,
         grids: LatticeRules | None = None,
@@ -150,7 +150,7 @@ class PointHistory:
         bits : int
             How fine the first point is; see `model_steps.first_exponents`.
         step_sigmas : float
-            See `model_steps.next_exponents`.
+            See `model_steps.next_point`.
         max_points, max_bytes : int
             How much to remember: number of older points, and their memory.
         grids : LatticeRules, optional
@@ -188,7 +188,7 @@ class PointHistory:
             The model, of the tensors published before.
         exponent : int, optional
             The step is ``2^exponent``; by default what suits the model
-            (`model_steps.next_exponents`), for each tensor.
+            (`model_steps.next_point`), for each tensor.
         absence : int
             How many models ago devices mostly got theirs, this one included; they lack
             what changed since, and the step suits that.
@@ -203,15 +203,14 @@ class PointHistory:
             raise CodecError(
                 "the model has other tensors than the one published before"
             )
-        steps: int | list[int]
         if exponent is None:
             held = self.older[: max(absence, 1) - 1]
             since = held[-1].point if held else now
-            found, steps = next_exponents(model, now, self.step_sigmas, since)
-            exponent = self.exponent if found is None else found
+            exponent, point = next_point(
+                model, now, since, self.step_sigmas, self.exponent
+            )
         else:
-            steps = exponent
-        point = publish_model(model, now, steps, now.rules)
+            point = publish_model(model, now, exponent, now.rules)
         before = (entry.at_rest() for entry in self.older)
         older = (_Older(now, point), *before)[: self.max_points]
         room, kept = self.max_bytes, 0
@@ -231,6 +230,17 @@ class PointHistory:
         if self.first is not None:
             points.append(self.first)
         return {point.digest: point for point in points}
+
+    @cached_property
+    def ages(self) -> Mapping[bytes, int]:
+        """How many publications ago a model was the current one, by digest; at least 1.
+
+        One that is not in it is older than all that are.
+        """
+        found = {self.current.digest: 1}
+        for age, entry in enumerate(self.older, 1):
+            found.setdefault(entry.point.digest, age)
+        return found
 
     @property
     def expected_bytes(self) -> float:
@@ -299,7 +309,7 @@ class PointHistory:
         cls,
         state: Arrays,
         *,
-        step_sigmas: float = 2.0,
+        step_sigmas: float = 2.83,
         max_points: int = 100,
         max_bytes: int = 1 << 30,
         grids: LatticeRules | None = None,
