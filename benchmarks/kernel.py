@@ -60,6 +60,7 @@ CODECS: dict[str, dict[str, Any]] = {
     "error_bounded, 1e-2": {"id": "error_bounded", "rel": 1e-2},
     "qsgd, 7 levels": {"id": "qsgd", "levels": 7},
 }
+THREADS = "OPENBLAS_NUM_THREADS"
 MEASURED, SIZE, CONTEXTS = 1 << 21, 64, 20
 
 Array = np.ndarray[Any, Any]
@@ -341,6 +342,10 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
+    if os.environ.get(THREADS) != "1":  # BLAS reads it once, when it is loaded
+        os.execve(
+            sys.executable, [sys.executable, *sys.argv], os.environ | {THREADS: "1"}
+        )
     if NATIVE is None:
         parser.error(f"loops run in {kernel.in_use}")
     logging.disable(logging.INFO)
