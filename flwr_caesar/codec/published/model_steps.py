@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ..quantisers.tensor_steps import (
     generous_rate,
     offsets,
     root_mean_square,
+    together,
 )
 from .model_point import (
     DEFAULT_RULES,
@@ -143,10 +145,10 @@ def next_exponents(
         `None` if there is nothing to publish; the tensors then keep their exponents.
     """
     lossy = now.rules.split(now.layout)[1]
-    found = lacks(model, now) if lacking is None else lacking
+    lacking = lacks(model, now) if lacking is None else lacking
     gaps = [
         0.0 if spec.name in now.special else gap
-        for spec, gap in zip(lossy, found, strict=True)
+        for spec, gap in zip(lossy, lacking, strict=True)
     ]
     active = [i for i, gap in enumerate(gaps) if gap]
     coarse = [i for i in active if lossy[i].size >= now.rules.fine_below]
@@ -158,8 +160,9 @@ def next_exponents(
     most = _octave(reference * step_sigmas) - _finer(step_sigmas, sum(sizes))
     if not coarse:
         most += FINE_BITS
-    stays = last is not None and 0 <= most - last < _STEADY
-    exponent = last if last is not None and stays else math.floor(most)
+    exponent = math.floor(most)
+    if last is not None and 0 <= most - last < _STEADY:
+        exponent = last
     exponent -= finer
     off = dict(zip(stepped, octaves, strict=True))
     exponents = list(now.exponents)
@@ -182,12 +185,13 @@ def _leaves_too_much(
 ) -> bool:
     """Return whether a point has a larger error than its step stands for."""
     sizes = [spec.size for spec in point.rules.split(point.layout)[1]]
-    counted = [i for i, n in enumerate(sizes) if n >= point.rules.fine_below]
+    coarse = [n >= point.rules.fine_below for n in sizes]
+    counted = coarse if any(coarse) else [True] * len(sizes)
+    own = list(compress(sizes, counted))
     before, after = (
-        math.fsum(sizes[i] * found[i] ** 2 for i in counted or range(len(sizes)))
-        for found in (lacking, left)
+        together(list(compress(found, counted)), own) for found in (lacking, left)
     )
-    return after > sigmas**2 / 12 * before
+    return after**2 > sigmas**2 / 12 * before**2
 
 
 def _gap(model: Arrays, point: ModelPoint, i: int, spec: TensorSpec) -> float:
